@@ -1,0 +1,177 @@
+"""The command line. Heavy modules are imported inside the command that needs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from lenet import __version__
+from lenet.errors import LenetError
+
+if TYPE_CHECKING:
+    from lenet.data.cifar10 import Split
+
+__all__ = ["main"]
+
+
+class _Failure(click.ClickException):
+    """A `LenetError` as click shows it."""
+
+    def __init__(self, error: LenetError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"lenet: {self.message}", file=file, err=file is None)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LenetError as error:
+            raise _Failure(error) from error
+
+
+_data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Directory that holds cifar-10-batches-py or cifar-10-batches-bin.  [default: $LENET_DATA, else ./data]",
+)
+_download_option = click.option("--download", is_flag=True, help="Fetch CIFAR-10 into it first (170 MB).")
+_device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+_threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="lenet")
+def main() -> None:
+    """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
+
+
+@main.command()
+@_data_option
+@_download_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/lenet"), show_default=True, help="Run directory."
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run directory.")
+@_device_option
+@_threads_option
+@click.option("--epochs", type=int, default=60, show_default=True, help="Passes over the training images.")
+@click.option("--batch-size", type=int, default=200, show_default=True, help="Images a step.")
+@click.option("--learning-rate", type=float, default=0.05, show_default=True, help="SGD's, before any decay.")
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="SGD's.")
+@click.option("--weight-decay", type=float, default=5e-4, show_default=True, help="SGD's, on every parameter.")
+@click.option(
+    "--milestone",
+    "milestones",
+    type=int,
+    multiple=True,
+    default=(30, 45),
+    show_default=True,
+    help="Epoch after which the learning rate decays; repeatable.",
+)
+@click.option("--decay", type=float, default=0.1, show_default=True, help="Factor of the learning rate at a milestone.")
+@click.option("--padding", type=int, default=4, show_default=True, help="Border before the random crop, in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, crops and flips.")
+@click.option("--train-images", type=int, default=0, help="Use the first so many training images.  [default: all]")
+@click.option("--test-images", type=int, default=0, help="Use the first so many test images.  [default: all]")
+def train(
+    *,
+    data: Path | None,
+    download: bool,
+    out: Path,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    **recipe: Any,
+) -> None:
+    """Train LeNet by the coursework's recipe (the defaults).
+
+    The run directory gets weights.safetensors, history.csv, curves.svg, curves.png, run.json and, each epoch, a
+    checkpoint from which --resume goes on.
+    """
+    from lenet import devices, training
+    from lenet.progress import TrainingDisplay
+    from lenet.report import curves
+
+    target = devices.resolve(device)
+    devices.set_threads(threads)
+    train_split = _load("train", data, download=download)
+    test_split = _load("test", data, download=False)
+    with TrainingDisplay() as display:
+        run = training.train(
+            training.Recipe(**recipe),
+            train_split,
+            test_split,
+            out=out,
+            device=target,
+            resume=resume,
+            on_start=display.start,
+            on_step=display.step,
+            on_epoch=display.epoch,
+        )
+    curves.save(out)
+    last = run.history[-1]
+    click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
+
+
+@main.command()
+@click.option("--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]")
+@_data_option
+@_download_option
+@_device_option
+@_threads_option
+@click.option("--batch-size", type=int, default=1000, show_default=True, help="Images a batch.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    *,
+    path: Path | None,
+    data: Path | None,
+    download: bool,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Loss and accuracy on the 10,000 test images."""
+    from lenet import devices, evaluation, weights
+    from lenet.models.pytorch_lenet import from_weights
+
+    target = devices.resolve(device)
+    devices.set_threads(threads)
+    loaded = weights.load(path or weights.SHIPPED)
+    split = _load("test", data, download=download)
+    result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
+    if as_json:
+        document = {
+            "weights": str(loaded.path),
+            "data": str(split.source),
+            "device": devices.describe(target),
+            "images": result.images,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(
+            f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}"
+        )
+        click.echo(f"loss      {result.loss:.7f}\naccuracy  {result.accuracy:.7f}")
+
+
+def _load(split: Any, data: Path | None, *, download: bool) -> Split:
+    from lenet.data import cifar10
+
+    directory = cifar10.default_directory(data)
+    if download:
+        cifar10.download(directory)
+    return cifar10.load(split, directory)

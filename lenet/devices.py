@@ -1,0 +1,41 @@
+"""The device that a command asked for, if this machine has it."""
+
+from __future__ import annotations
+
+import torch
+
+from lenet.errors import DeviceError
+
+__all__ = ["describe", "resolve", "set_threads"]
+
+
+def resolve(name: str) -> torch.device:
+    """The torch device for ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one, else the CPU).
+
+    Raises:
+        DeviceError: ``cuda`` was asked for and this machine has none.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise DeviceError(
+            f"--device {name}: there is no CUDA device",
+            found=f"torch {torch.__version__}, {built}, which sees no GPU",
+            wanted="an NVIDIA GPU, its driver, and a torch built for CUDA",
+            hint="use --device cpu, or check that `nvidia-smi` lists the GPU",
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def describe(device: torch.device) -> str:
+    """The GPU's name, or ``CPU`` with torch's number of threads, on which sums on a CPU depend."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"
+
+
+def set_threads(count: int | None) -> None:
+    """Let PyTorch use so many CPU threads; None leaves its own choice."""
+    if count is not None:
+        torch.set_num_threads(count)

@@ -1,0 +1,70 @@
+"""Errors that a person can act on: what was found, what was wanted, what to do next."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "LenetError",
+    "OutputError",
+    "RecipeError",
+    "ResultsError",
+    "WeightsError",
+]
+
+
+class LenetError(Exception):
+    """Base of every error raised on purpose; the command line prints it and exits with 2.
+
+    Args:
+        summary: What went wrong, in one line.
+        found: What was found.
+        wanted: What was wanted instead.
+        hint: What to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, summary: str, *, found: str, wanted: str, hint: str) -> None:
+        super().__init__(summary, found, wanted, hint)
+        self.summary = summary
+        self.found = found
+        self.wanted = wanted
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.summary}\n  found:  {self.found}\n  wanted: {self.wanted}\n  next:   {self.hint}"
+
+
+class DataError(LenetError):
+    """CIFAR-10 is missing, damaged, or not what it says it is."""
+
+
+class WeightsError(LenetError):
+    """A weights file cannot be read, or does not fit the architecture."""
+
+
+class RecipeError(LenetError):
+    """A training recipe holds a value that cannot work."""
+
+
+class CheckpointError(LenetError):
+    """A checkpoint is damaged, or belongs to another run."""
+
+
+class DeviceError(LenetError):
+    """The asked-for device is not to be had on this machine."""
+
+
+class OutputError(LenetError):
+    """A file or directory cannot be written."""
+
+
+class BackendError(LenetError):
+    """A backend is unknown, cannot run here, or was given input it does not take."""
+
+
+class ResultsError(LenetError):
+    """A file of measurements is damaged, of another schema, or unlike the others."""

@@ -1,0 +1,66 @@
+"""Loss and accuracy of anything that turns normalised images into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lenet.data.augmentation import normalize
+from lenet.data.cifar10 import Split
+from lenet.errors import DataError
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a network does on a split.
+
+    Attributes:
+        loss: Mean cross-entropy over the images, in nats.
+        accuracy: Share of images whose largest logit is their label's, 0-1.
+        images: Number of images.
+    """
+
+    loss: float
+    accuracy: float
+    images: int
+
+
+def evaluate(
+    forward: Callable[[torch.Tensor], torch.Tensor], split: Split, device: torch.device, batch_size: int
+) -> Evaluation:
+    """Run every image of a split, without augmentation, through a network.
+
+    Args:
+        forward: Normalised float32 images (N, 3, 32, 32) on ``device`` -> logits (N, 10).
+        split: The images; moved to ``device`` a batch at a time.
+        device: Where ``forward`` wants its images.
+        batch_size: Images a batch; the last batch may be smaller.
+
+    Returns:
+        The loss, summed in float64, and the accuracy.
+
+    Raises:
+        DataError: The batch size is not between 1 and the number of images.
+    """
+    if not 1 <= batch_size <= len(split):
+        raise DataError(
+            "the batch size does not fit the data",
+            found=f"{batch_size:,}",
+            wanted=f"1 to {len(split):,}, the number of images",
+            hint="choose another --batch-size",
+        )
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    with torch.inference_mode():
+        for start in range(0, len(split), batch_size):
+            rows = slice(start, start + batch_size)
+            labels = split.labels[rows].to(device)
+            logits = forward(normalize(split.images[rows].to(device)))
+            loss += cross_entropy(logits.double(), labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+    return Evaluation(loss.item() / len(split), correct.item() / len(split), len(split))

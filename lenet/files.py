@@ -1,0 +1,66 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from lenet.errors import OutputError
+
+__all__ = ["make_directory", "write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``, so that a reader sees the old file or the new one, never a part.
+
+    The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over
+    ``path``: a full disk or a killed process leaves the previous file as it was.
+
+    Args:
+        path: The file; its directory must exist.
+        content: Its new content.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}",
+            found=error.strerror or str(error),
+            wanted=f"{len(content):,} bytes of room in a directory that can be written",
+            hint="free some space or choose another directory; the previous file, if any, is unchanged",
+        ) from error
+
+
+def make_directory(path: Path) -> None:
+    """Create ``path`` and its parents, and make sure that files can be created in it.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        OutputError: It cannot be created, or nothing can be written in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write into {path}",
+            found=error.strerror or str(error),
+            wanted="a directory that can be created and written",
+            hint="choose another directory with --out",
+        ) from error

@@ -1,0 +1,1 @@
+"""LeNet, once for each framework."""

@@ -1,0 +1,74 @@
+"""LeNet as a plain PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import max_pool2d, relu
+
+from lenet import architecture
+
+__all__ = ["LeNet", "from_weights"]
+
+_LAYERS = {layer.name: layer for layer in architecture.LAYERS}
+
+
+def _convolution(name: str) -> nn.Conv2d:
+    layer = _LAYERS[name]
+    assert isinstance(layer, architecture.Conv2d)
+    return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel)
+
+
+def _linear(name: str) -> nn.Linear:
+    layer = _LAYERS[name]
+    assert isinstance(layer, architecture.Linear)
+    return nn.Linear(layer.in_features, layer.out_features)
+
+
+class LeNet(nn.Module):
+    """The network of `lenet.architecture`: float32 (N, 3, 32, 32) -> logits (N, 10).
+
+    Args:
+        pool_first: Pool before ReLU. The two commute, so logits and gradients are the same to the bit, but ReLU and its
+            gradient then see a quarter of the elements. Training does so; inference keeps the published order, so
+            that a row of PyTorch times the network as it was published.
+    """
+
+    def __init__(self, *, pool_first: bool = False) -> None:
+        super().__init__()
+        self.pool_first = pool_first
+        self.conv1 = _convolution("conv1")
+        self.conv2 = _convolution("conv2")
+        self.fc1 = _linear("fc1")
+        self.fc2 = _linear("fc2")
+        self.fc3 = _linear("fc3")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of normalised images.
+
+        Args:
+            images: (N, 3, 32, 32), the dtype and device of the parameters.
+
+        Returns:
+            (N, 10), the same dtype and device.
+        """
+        x = self._activate_and_pool(self.conv1(images))
+        x = self._activate_and_pool(self.conv2(x))
+        x = x.flatten(1)
+        x = relu(self.fc1(x))
+        x = relu(self.fc2(x))
+        logits: torch.Tensor = self.fc3(x)
+        return logits
+
+    def _activate_and_pool(self, x: torch.Tensor) -> torch.Tensor:
+        return relu(max_pool2d(x, 2)) if self.pool_first else max_pool2d(relu(x), 2)
+
+
+def from_weights(arrays: Mapping[str, np.ndarray]) -> LeNet:
+    """A LeNet in evaluation mode on the CPU with the given float32 arrays, by parameter name."""
+    model = LeNet()
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    return model.eval()

@@ -1,0 +1,122 @@
+"""Named weights: safetensors files to and from NumPy arrays, checked against the architecture.
+
+safetensors holds tensors and text alone, so loading a file runs no code of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from lenet.architecture import PARAMETER_SHAPES
+from lenet.errors import WeightsError
+from lenet.files import write_atomically
+
+__all__ = ["SHIPPED", "Arrays", "Weights", "check", "load", "read_safetensors", "save"]
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+SHIPPED: Final = Path(__file__).with_name("lenet_cifar10.safetensors")
+"""The weights that come with the package; the README says how they were trained."""
+
+_HINT: Final = "use a weights.safetensors that `lenet train` wrote, or the shipped weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A trained LeNet.
+
+    Attributes:
+        arrays: float32 arrays in PyTorch's layout, by the parameter names of the architecture.
+        metadata: What the file says of itself (recipe, metrics), each value a JSON text.
+        path: Where they were read from.
+    """
+
+    arrays: Arrays
+    metadata: dict[str, str]
+    path: Path
+
+
+def load(path: Path = SHIPPED) -> Weights:
+    """Read a weights file.
+
+    Args:
+        path: A safetensors file.
+
+    Raises:
+        WeightsError: The file cannot be read, or a tensor is missing, extra, of another shape or dtype, or holds a
+            value that is not finite.
+    """
+    arrays, metadata = read_safetensors(path)
+    check(arrays, path)
+    return Weights(arrays, metadata, path)
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> None:
+    """Write a weights file, whole or not at all.
+
+    Args:
+        path: The file.
+        arrays: float32 arrays by parameter name.
+        metadata: Values that JSON can hold.
+
+    Raises:
+        WeightsError: The arrays do not fit the architecture.
+        OutputError: The file cannot be written.
+    """
+    check(arrays, path)
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    write_atomically(path, to_safetensors(dict(arrays), texts))
+
+
+def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """All tensors and the metadata of a safetensors file, unchecked.
+
+    Raises:
+        WeightsError: The file is missing or is no whole safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return arrays, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"cannot read {path}", found=str(error), wanted="a whole safetensors file", hint=_HINT
+        ) from error
+
+
+def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:
+    """Make sure that the arrays are a LeNet's.
+
+    Args:
+        arrays: Arrays by parameter name.
+        source: What to call them in an error.
+
+    Raises:
+        WeightsError: A tensor is missing, extra, of another shape or dtype, or holds a value that is not finite.
+    """
+
+    def fail(summary: str, found: str, wanted: str) -> WeightsError:
+        return WeightsError(f"{source}: {summary}", found=found, wanted=wanted, hint=_HINT)
+
+    missing, extra = PARAMETER_SHAPES.keys() - arrays.keys(), arrays.keys() - PARAMETER_SHAPES.keys()
+    if missing:
+        raise fail("a tensor is missing", f"no {', '.join(sorted(missing))}", ", ".join(PARAMETER_SHAPES))
+    if extra:
+        raise fail("a tensor is not LeNet's", ", ".join(sorted(extra)), ", ".join(PARAMETER_SHAPES))
+    for name, shape in PARAMETER_SHAPES.items():
+        array = arrays[name]
+        if array.shape != shape:
+            raise fail(f"{name} has the wrong shape", str(array.shape), str(shape))
+        if array.dtype != np.float32:
+            raise fail(f"{name} has the wrong dtype", str(array.dtype), "float32")
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise fail(f"{name} is not finite", f"{count} values that are NaN or infinite", "finite values")
