@@ -1,0 +1,1 @@
+"""CIFAR-10 and what is done to its images."""
