@@ -20,9 +20,7 @@ __all__ = ["main"]
 class _Failure(click.ClickException):
     """A `LenetError` as click shows it."""
 
-    def __init__(self, error: LenetError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code
+    exit_code = LenetError.exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"lenet: {self.message}", file=file, err=file is None)
@@ -33,7 +31,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except LenetError as error:
-            raise _Failure(error) from error
+            raise _Failure(str(error)) from error
 
 
 _data_option = click.option(

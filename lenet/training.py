@@ -24,6 +24,7 @@ from safetensors.numpy import save as to_safetensors
 from torch.nn.functional import cross_entropy
 
 from lenet import weights
+from lenet.architecture import INPUT_SHAPE
 from lenet.data import augmentation
 from lenet.data.cifar10 import Split
 from lenet.devices import describe
@@ -82,6 +83,7 @@ class Recipe:
         Raises:
             RecipeError: A value is out of range; the first such is named.
         """
+        side = INPUT_SHAPE[1]
         rules = (
             ("--batch-size", self.batch_size, 1 <= self.batch_size <= available, f"1 to {available:,}, the images"),
             ("--epochs", self.epochs, self.epochs >= 1, "at least 1"),
@@ -89,7 +91,7 @@ class Recipe:
             ("--momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1"),
             ("--weight-decay", self.weight_decay, self.weight_decay >= 0, "at least 0"),
             ("--decay", self.decay, 0 < self.decay <= 1, "more than 0, at most 1"),
-            ("--padding", self.padding, 0 <= self.padding <= 32, "0 to 32 pixels"),
+            ("--padding", self.padding, 0 <= self.padding <= side, f"0 to {side} pixels, the side of an image"),
             ("--seed", self.seed, 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
             ("--milestone", self.milestones, all(epoch >= 1 for epoch in self.milestones), "epochs from 1"),
         )
@@ -165,9 +167,9 @@ def train(
     out: Path,
     device: torch.device,
     resume: bool = False,
-    on_start: Callable[[Run], None] = lambda run: None,
-    on_step: Callable[[int], None] = lambda images: None,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_start: Callable[[Run], None] = lambda _run: None,
+    on_step: Callable[[int], None] = lambda _images: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda _record: None,
 ) -> Run:
     """Train, writing a checkpoint after every epoch, and the results into the run directory at the end.
 
@@ -250,7 +252,7 @@ def train_epoch(
     recipe: Recipe,
     number: int,
     *,
-    on_step: Callable[[int], None] = lambda images: None,
+    on_step: Callable[[int], None] = lambda _images: None,
 ) -> tuple[float, float]:
     """One pass over the training images.
 

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch.nn.functional import pad
 
-__all__ = ["MEAN", "PADDING", "STD", "Crop", "crop_and_flip", "draw_crop", "normalize"]
+__all__ = ["FLIP_PROBABILITY", "MEAN", "PADDING", "STD", "Crop", "crop_and_flip", "draw_crop", "normalize"]
 
 MEAN: Final = (0.49140, 0.48216, 0.44653)
 """Per-channel mean of the 50,000 training images, values / 255: computed from the data (tests/data checks it)."""
@@ -21,6 +21,8 @@ STD: Final = (0.24703, 0.24349, 0.26159)
 """Per-channel standard deviation of the same values, likewise."""
 PADDING: Final = 4
 """Black border around an image before it is cropped, in pixels: the coursework's."""
+FLIP_PROBABILITY: Final = 0.5
+"""Of mirroring an image: torchvision's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class Crop:
 
 
 def draw_crop(count: int, generator: torch.Generator, padding: int = PADDING) -> Crop:
-    """Draw offsets, uniform on 0 to 2 * padding, and flips, with probability 1/2, for ``count`` images."""
+    """Draw offsets, uniform on 0 to 2 * padding, and flips for ``count`` images."""
     offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator, device=generator.device)
-    flip = torch.rand(count, generator=generator, device=generator.device) < 0.5
+    flip = torch.rand(count, generator=generator, device=generator.device) < FLIP_PROBABILITY
     return Crop(offsets[0], offsets[1], flip)
 
 

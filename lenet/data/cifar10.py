@@ -166,9 +166,7 @@ def _read_records(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read {path}", found=error.strerror or str(error), wanted=wanted, hint=hint
-        ) from error
+        raise DataError(f"cannot read {path}", found=error.strerror or str(error), wanted=wanted, hint=hint) from error
     if len(content) != _RECORDS * _RECORD_BYTES:
         kind = "truncated" if len(content) < _RECORDS * _RECORD_BYTES else "oversized"
         raise DataError(f"{path} is {kind}", found=f"{len(content):,} bytes", wanted=wanted, hint=hint)

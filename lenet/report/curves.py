@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lenet.files import write_atomically
 
@@ -57,5 +58,5 @@ def _plot(axes: Axes, history: list[dict[str, float]], quantity: str, scale: flo
         axes.plot(epochs, values, line, color=color, marker=marker, label=split)
     axes.grid(alpha=0.3)
     axes.margins(x=0.02)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

@@ -1,0 +1,79 @@
+"""The table of backends. Reading it imports no vendor library: a backend's module is named, and imported on use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lenet.errors import BackendError
+from lenet.provenance import package_version
+
+if TYPE_CHECKING:
+    from lenet.backends.base import Backend
+
+__all__ = ["Entry", "entry", "installed_version", "load", "names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the table.
+
+    Attributes:
+        name: What rows, options and reports call the backend.
+        target: ``module:Class`` of its `lenet.backends.base.Backend`.
+        distributions: The distributions any one of which holds its library.
+        install: The command that installs it.
+        summary: What it does, in a few words.
+    """
+
+    name: str
+    target: str
+    distributions: tuple[str, ...]
+    install: str
+    summary: str
+
+
+_TABLE: Final = (
+    Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
+)
+_BY_NAME: Final = {line.name: line for line in _TABLE}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all backends, the baseline first."""
+    return tuple(_BY_NAME)
+
+
+def entry(name: str) -> Entry:
+    """The line of a backend.
+
+    Raises:
+        BackendError: There is none of this name; the nearest names are given.
+    """
+    if name not in _BY_NAME:
+        near = difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.4)
+        raise BackendError(
+            f"there is no backend {name!r}",
+            found=name,
+            wanted=", ".join(_BY_NAME),
+            hint=f"did you mean {' or '.join(near)}?" if near else "`lenet backends` lists them",
+        )
+    return _BY_NAME[name]
+
+
+def installed_version(line: Entry) -> str | None:
+    """Version of the installed distribution that holds a backend's library, or None; nothing is imported."""
+    return next((found for found in map(package_version, line.distributions) if found), None)
+
+
+def load(name: str) -> Backend:
+    """Import a backend's module and create the backend.
+
+    Raises:
+        BackendError: There is none of this name.
+    """
+    module, _, attribute = entry(name).target.partition(":")
+    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    return backend

@@ -1,0 +1,240 @@
+"""What a backend is: one way to run a trained LeNet, behind one contract.
+
+A `Backend` says whether it can run here and builds a `Runner` from named weights. A runner turns images on its device
+into logits on its device; copies from the host, timing and checking are written once, for all backends, elsewhere.
+
+The contract of input and output is the same at every precision, so that rows can be compared: normalised float32
+images (N, 3, 32, 32), contiguous, in; float32 logits (N, 10) out. A backend that computes in another type casts inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+
+from lenet.architecture import INPUT_SHAPE
+from lenet.errors import BackendError
+
+__all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "Precision", "Runner", "new_stream"]
+
+
+class Precision(StrEnum):
+    """The arithmetic that is asked of a backend.
+
+    ``FP32`` is IEEE single precision with TF32 off. ``TF32`` lets convolutions and matrix products round their float32
+    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. What a backend
+    really runs is its `Backend.executed_precision`.
+    """
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRange:
+    """The batch sizes that a runner is built for.
+
+    Attributes:
+        minimum: The smallest, at least 1.
+        optimum: The one to tune for.
+        maximum: The largest.
+    """
+
+    minimum: int
+    optimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise BackendError(
+                "the batch range cannot be built",
+                found=f"minimum {self.minimum}, optimum {self.optimum}, maximum {self.maximum}",
+                wanted="1 <= minimum <= optimum <= maximum",
+                hint="choose other batch sizes",
+            )
+
+    @classmethod
+    def exactly(cls, size: int) -> BatchRange:
+        """The range of one size."""
+        return cls(size, size, size)
+
+    @property
+    def static(self) -> bool:
+        """Whether it holds one size alone."""
+        return self.minimum == self.maximum
+
+    def __contains__(self, size: int) -> bool:
+        return self.minimum <= size <= self.maximum
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What a runner is built for.
+
+    Attributes:
+        device: Where it runs.
+        precision: What is asked of its arithmetic.
+        batches: The batch sizes that it must take.
+    """
+
+    device: torch.device
+    precision: Precision
+    batches: BatchRange
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can run here.
+
+    Attributes:
+        version: Of its library, where that could be told.
+        reason: Why it cannot run, with what to do; None where it can.
+    """
+
+    version: str | None
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.reason is None
+
+
+def new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A CUDA stream of its own for a runner on a GPU; None on a CPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+class Runner(ABC):
+    """A LeNet that is built and ready.
+
+    Attributes:
+        spec: What it was built for.
+        stream: The CUDA stream that its work is queued on; None on a CPU.
+    """
+
+    def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
+        self.spec = spec
+        self.stream = stream
+
+    @final
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Queue one forward pass and return at once.
+
+        The images must be ready on the runner's stream: fill them under `on_stream`, or synchronise before. On a CPU
+        the pass is done when this returns.
+
+        Args:
+            images: float32 (N, 3, 32, 32), contiguous, on the runner's device, N within its batch range.
+
+        Returns:
+            float32 logits (N, 10) on the same device, valid on the runner's stream. The next call may overwrite them.
+
+        Raises:
+            BackendError: The images are of another dtype, shape, layout or device, or the batch is out of range.
+        """
+        batches = self.spec.batches
+        if not (
+            images.dtype is torch.float32
+            and images.device == self.spec.device
+            and images.shape[1:] == INPUT_SHAPE
+            and batches.minimum <= images.shape[0] <= batches.maximum
+            and images.is_contiguous()
+        ):
+            raise self._unfit(images)
+        return self._forward(images)
+
+    @abstractmethod
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`forward` for images that were checked."""
+
+    def on_stream(self) -> AbstractContextManager[object]:
+        """A context in which torch's work is queued on the runner's stream."""
+        return torch.cuda.stream(self.stream) if self.stream is not None else nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait until everything queued on the runner's stream is done."""
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def facts(self) -> dict[str, str]:
+        """What a row of measurements should record of this build, such as an engine's hash; nothing by default."""
+        return {}
+
+    def _unfit(self, images: torch.Tensor) -> BackendError:
+        batches = self.spec.batches
+        layout = "contiguous" if images.is_contiguous() else "not contiguous"
+        size = str(batches.minimum) if batches.static else f"{batches.minimum} to {batches.maximum}"
+        return BackendError(
+            "the images do not fit this runner",
+            found=f"{images.dtype} {tuple(images.shape)} on {images.device}, {layout}",
+            wanted=f"torch.float32 {('N', *INPUT_SHAPE)} on {self.spec.device}, contiguous, N = {size}".replace(
+                "'", ""
+            ),
+            hint="convert the images, or build the backend for this batch size",
+        )
+
+
+class Backend(ABC):
+    """One way to run LeNet.
+
+    Attributes:
+        name: Its name in the table of `lenet.backends`.
+        devices: The types of device that it can run on.
+    """
+
+    name: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def probe(self, device: torch.device) -> Availability:
+        """Whether it can run on this device here; imports its library, and raises nothing."""
+
+    @abstractmethod
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """What it really runs when asked for a precision: the label of its rows.
+
+        Raises:
+            BackendError: It cannot run this precision on this device.
+        """
+
+    @final
+    def build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        """Build a runner.
+
+        Args:
+            arrays: Weights that `lenet.weights.check` accepts.
+            spec: What to build it for.
+
+        Raises:
+            BackendError: It cannot be built for this, or its library refused.
+        """
+        availability = self.probe(spec.device)
+        if not availability:
+            raise BackendError(
+                f"{self.name} cannot run on {spec.device} here",
+                found=availability.reason or "",
+                wanted=f"a machine that {self.name} runs on",
+                hint="`lenet backends` lists what can run here",
+            )
+        self.executed_precision(spec.precision, spec.device)
+        return self._build(arrays, spec)
+
+    @abstractmethod
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        """`build` for a spec that was checked."""
+
+    def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
+        return BackendError(
+            f"{self.name} does not run {precision} on {device.type}",
+            found=f"--precision {precision}",
+            wanted=supported,
+            hint="choose another precision or device",
+        )

@@ -1,0 +1,36 @@
+"""The precision policy for PyTorch: its process-wide switches, set before each use by whoever needs them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from lenet.backends.base import Precision
+
+__all__ = ["DTYPES", "allow_tf32"]
+
+DTYPES: Final = {
+    Precision.FP32: torch.float32,
+    Precision.TF32: torch.float32,
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
+
+_allowed: bool | None = None
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let PyTorch's float32 convolutions and matrix products use TF32, or not.
+
+    PyTorch's defaults differ between the two (on for cuDNN, off for matrix products), so both are set. Runners of
+    both kinds may live in one process: each calls this before it runs, at the cost of a comparison when nothing
+    changes.
+    """
+    global _allowed  # noqa: PLW0603 - it mirrors state that is PyTorch's, and as wide
+    if _allowed is allowed:
+        return
+    mode = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = mode
+    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
+    _allowed = allowed

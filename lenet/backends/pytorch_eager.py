@@ -1,0 +1,59 @@
+"""PyTorch, one operator after the other: the baseline that every other backend is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.precision import DTYPES, allow_tf32
+from lenet.models.pytorch_lenet import LeNet, from_weights
+
+__all__ = ["PyTorchBackend", "PyTorchEager"]
+
+
+class PyTorchBackend(Backend):
+    """What the PyTorch backends share: where they run, and in which precisions."""
+
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+
+    def probe(self, device: torch.device) -> Availability:
+        """Available on any CPU, and on CUDA where PyTorch sees a GPU."""
+        if device.type not in self.devices:
+            return Availability(torch.__version__, f"{self.name} runs on {' and '.join(self.devices)} alone")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            return Availability(torch.__version__, "PyTorch sees no CUDA device: check `nvidia-smi`")
+        return Availability(torch.__version__)
+
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer."""
+        if precision is Precision.TF32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+            raise self._unsupported(precision, device, "tf32 on an NVIDIA GPU of compute capability 8.0 or newer")
+        return precision
+
+
+class PyTorchEager(PyTorchBackend):
+    """Eager execution of `lenet.models.pytorch_lenet.LeNet`."""
+
+    name: ClassVar[str] = "pytorch"
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        model = from_weights(arrays).to(device=spec.device, dtype=DTYPES[spec.precision])
+        return _EagerRunner(model, spec)
+
+
+class _EagerRunner(Runner):
+    def __init__(self, model: LeNet, spec: BuildSpec) -> None:
+        super().__init__(spec, new_stream(spec.device))
+        self._model = model
+        self._dtype = DTYPES[spec.precision]
+        self._tf32 = spec.precision is Precision.TF32
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        allow_tf32(self._tf32)
+        with torch.inference_mode(), self.on_stream():
+            logits: torch.Tensor = self._model(images.to(self._dtype)).float()
+            return logits
