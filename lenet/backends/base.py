@@ -171,13 +171,12 @@ class Runner(ABC):
     def _unfit(self, images: torch.Tensor) -> BackendError:
         batches = self.spec.batches
         layout = "contiguous" if images.is_contiguous() else "not contiguous"
+        pixels = ", ".join(map(str, INPUT_SHAPE))
         size = str(batches.minimum) if batches.static else f"{batches.minimum} to {batches.maximum}"
         return BackendError(
             "the images do not fit this runner",
             found=f"{images.dtype} {tuple(images.shape)} on {images.device}, {layout}",
-            wanted=f"torch.float32 {('N', *INPUT_SHAPE)} on {self.spec.device}, contiguous, N = {size}".replace(
-                "'", ""
-            ),
+            wanted=f"torch.float32 ({size}, {pixels}) on {self.spec.device}, contiguous",
             hint="convert the images, or build the backend for this batch size",
         )
 
