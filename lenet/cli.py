@@ -173,3 +173,40 @@ def _load(split: Any, data: Path | None, *, download: bool) -> Split:
     if download:
         cifar10.download(directory)
     return cifar10.load(split, directory)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@_device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
+    """List the inference runtimes, or probe those that are named.
+
+    Listing imports no runtime: it says what is installed. Probing imports the named runtimes and says whether they
+    can run on the device.
+    """
+    from lenet import backends as table
+    from lenet.report.tables import backends_table
+
+    lines = []
+    for line in [table.entry(name) for name in names or table.names()]:
+        if names:
+            version, reason = _probe(line.name, device)
+        else:
+            version = table.installed_version(line)
+            reason = None if version else f"not installed: {line.install}"
+        lines.append({"name": line.name, "summary": line.summary, "version": version, "reason": reason})
+    if as_json:
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        from rich.console import Console
+
+        Console().print(backends_table(lines, probed=bool(names)))
+
+
+def _probe(name: str, device: str) -> tuple[str | None, str | None]:
+    from lenet import backends as table
+    from lenet import devices
+
+    availability = table.load(name).probe(devices.resolve(device))
+    return availability.version, availability.reason
