@@ -37,6 +37,20 @@ class Entry:
 
 _TABLE: Final = (
     Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
+    Entry(
+        "pytorch-compile",
+        "lenet.backends.pytorch_compile:PyTorchCompile",
+        ("torch",),
+        "pip install torch",
+        "torch.compile, max-autotune",
+    ),
+    Entry(
+        "pytorch-cudagraph",
+        "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
+        ("torch",),
+        "pip install torch",
+        "PyTorch, captured CUDA graph",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 
