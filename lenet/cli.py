@@ -12,7 +12,11 @@ from lenet import __version__
 from lenet.errors import LenetError
 
 if TYPE_CHECKING:
+    import torch
+    from rich.console import RenderableType
+
     from lenet.data.cifar10 import Split
+    from lenet.weights import Arrays
 
 __all__ = ["main"]
 
@@ -45,6 +49,13 @@ _device_option = click.option(
 )
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+)
+_precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic to ask for.",
 )
 
 
@@ -124,6 +135,8 @@ def train(
 
 @main.command()
 @click.option("--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]")
+@click.option("--backend", "names", multiple=True, help="Compare this backend with PyTorch; repeatable, or 'all'.")
+@_precision_option
 @_data_option
 @_download_option
 @_device_option
@@ -133,6 +146,8 @@ def train(
 def evaluate(
     *,
     path: Path | None,
+    names: tuple[str, ...],
+    precision: str,
     data: Path | None,
     download: bool,
     device: str,
@@ -140,7 +155,11 @@ def evaluate(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Loss and accuracy on the 10,000 test images."""
+    """Loss and accuracy on the 10,000 test images.
+
+    With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
+    float64 reference. Exits with 1 where a backend's logits are wrong.
+    """
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
 
@@ -149,10 +168,12 @@ def evaluate(
     loaded = weights.load(path or weights.SHIPPED)
     split = _load("test", data, download=download)
     result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
-    if as_json:
+    if names:
+        _evaluate_backends(names, precision, loaded.arrays, split, target, batch_size, as_json=as_json)
+    elif as_json:
         document = {
             "weights": str(loaded.path),
-            "data": str(split.source),
+            "data": split.source,
             "device": devices.describe(target),
             "images": result.images,
             "loss": result.loss,
@@ -164,6 +185,35 @@ def evaluate(
             f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}"
         )
         click.echo(f"loss      {result.loss:.7f}\naccuracy  {result.accuracy:.7f}")
+
+
+def _evaluate_backends(
+    names: tuple[str, ...],
+    precision: str,
+    arrays: Arrays,
+    split: Split,
+    target: torch.device,
+    batch_size: int,
+    *,
+    as_json: bool,
+) -> None:
+    from lenet import backends as table
+    from lenet.backends.base import Precision
+    from lenet.comparison import compare_backends
+    from lenet.report.tables import parity_table
+
+    wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
+    done, missing = compare_backends(
+        wanted, arrays, split, device=target, precision=Precision(precision), batch_size=batch_size
+    )
+    lines = [agreement.to_json() for agreement in done]
+    not_run = {line.backend: line.reason for line in missing}
+    if as_json:
+        click.echo(json.dumps({"images": len(split), "backends": lines, "not_run": not_run}, indent=2))
+    else:
+        _print(parity_table(lines, not_run))
+    if not all(agreement.right for agreement in done):
+        raise click.exceptions.Exit(1)
 
 
 def _load(split: Any, data: Path | None, *, download: bool) -> Split:
@@ -199,9 +249,7 @@ def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(lines, indent=2))
     else:
-        from rich.console import Console
-
-        Console().print(backends_table(lines, probed=bool(names)))
+        _print(backends_table(lines, probed=bool(names)))
 
 
 def _probe(name: str, device: str) -> tuple[str | None, str | None]:
@@ -210,3 +258,44 @@ def _probe(name: str, device: str) -> tuple[str | None, str | None]:
 
     availability = table.load(name).probe(devices.resolve(device))
     return availability.version, availability.reason
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@_device_option
+@_precision_option
+@click.option("--here", is_flag=True, help="Examine in this process, so that a debugger sees the library.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the libraries' logs whole.")
+def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, as_json: bool) -> None:
+    """Import, build, run and compare each backend (or those named) on 8 images, and say what to do next.
+
+    Exits with 1 where a backend that is installed does not work.
+    """
+    from lenet import backends as table
+    from lenet import devices, weights
+    from lenet import doctor as clinic
+    from lenet.backends.base import Precision
+    from lenet.report.tables import doctor_table
+
+    target = devices.resolve(device)
+    wanted = [table.entry(name).name for name in names or table.names()]
+    asked = Precision(precision)
+    if here:
+        arrays = weights.load().arrays
+        found = [clinic.examine(name, arrays, target, asked) for name in wanted]
+    else:
+        found = clinic.examine_in_processes(wanted, device, asked)
+    machine = clinic.machine(target)
+    lines = [examination.to_json() for examination in found]
+    if as_json:
+        click.echo(json.dumps({"machine": machine, "backends": lines}, indent=2))
+    else:
+        _print(doctor_table(machine, lines))
+    if any(examination.broken for examination in found):
+        raise click.exceptions.Exit(1)
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(what)

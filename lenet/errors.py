@@ -11,6 +11,7 @@ __all__ = [
     "OutputError",
     "RecipeError",
     "ResultsError",
+    "UnavailableError",
     "WeightsError",
 ]
 
@@ -64,6 +65,10 @@ class OutputError(LenetError):
 
 class BackendError(LenetError):
     """A backend is unknown, cannot run here, or was given input it does not take."""
+
+
+class UnavailableError(BackendError):
+    """A backend cannot run on this machine; what was found is the reason, as the backend gives it."""
 
 
 class ResultsError(LenetError):

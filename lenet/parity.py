@@ -10,11 +10,11 @@ unit roundoff :math:`u` from operands that carry an error already, gets an error
 4. storing the result in a format of unit roundoff :math:`u_s`: :math:`|\delta| \le u_s |y|`.
 
 Worst-case bounds of 3 grow with :math:`k u` and are far too wide to catch a fault. Rounding errors behave as if they
-were independent and of mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
-Comput. 41(5), 2019), and then grow with :math:`\sqrt k\,u`. So variances are carried through the layers instead. A
-rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, of variance :math:`u^2 v^2 / 3`. The
+were independent and of mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
+Sci. Comput. 41(5), 2019), and then grow with :math:`\sqrt k\,u`. So variances are carried through the layers instead.
+A rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, of variance :math:`u^2 v^2 / 3`. The
 partial sums of terms that come in an order unrelated to their values have a mean square of at most :math:`y^2 + Q/4`,
-where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is :math:`f^2 y^2 + f(1 - f) Q`). Together:
+where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is :math:`f^2 y^2 + f(1-f)Q`). Together:
 
 .. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
           + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
@@ -81,7 +81,6 @@ _FLOAT16: Final = 2.0**-11
 _BFLOAT16: Final = 2.0**-8
 
 _ROUNDING: Final = {
-    # float32 values, float32 sums; Winograd and FFT convolutions are off the path for 5x5 kernels this small.
     "fp32": Rounding(0.0, _FLOAT32, _FLOAT32),
     # The tensor cores truncate where they add, so a sum's error is up to twice a rounding's.
     "tf32": Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),

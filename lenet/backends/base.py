@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from lenet.architecture import INPUT_SHAPE
-from lenet.errors import BackendError
+from lenet.errors import BackendError, UnavailableError
 
 __all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "Precision", "Runner", "new_stream"]
 
@@ -213,11 +213,12 @@ class Backend(ABC):
             spec: What to build it for.
 
         Raises:
+            UnavailableError: It cannot run on this device here.
             BackendError: It cannot be built for this, or its library refused.
         """
         availability = self.probe(spec.device)
         if not availability:
-            raise BackendError(
+            raise UnavailableError(
                 f"{self.name} cannot run on {spec.device} here",
                 found=availability.reason or "",
                 wanted=f"a machine that {self.name} runs on",

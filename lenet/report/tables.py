@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from lenet.results import Mode, NotRun, Row
 
-__all__ = ["backends_table", "sheet_5", "significant"]
+__all__ = ["backends_table", "doctor_table", "parity_table", "sheet_5", "significant"]
 
 _MODES: tuple[tuple[Mode, str], ...] = (("forward", "forward"), ("end_to_end", "end-to-end"))
 
@@ -25,11 +26,7 @@ def sheet_5(rows: Sequence[Row], not_run: Iterable[NotRun] = ()) -> RenderableTy
     """
     ordered = sorted(rows, key=_conditions)
     parts: list[RenderableType] = [_table(list(group)) for _, group in groupby(ordered, key=_conditions)]
-    missing = list(not_run)
-    if missing:
-        parts.append(Text("Not run:", style="bold"))
-        parts += [Text(f"  {item.name}: {item.reason}") for item in missing]
-    return Group(*parts)
+    return Group(*parts, *_not_run({item.name: item.reason for item in not_run}))
 
 
 def _conditions(row: Row) -> tuple[str, str, int, str]:
@@ -92,3 +89,76 @@ def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -
         state = f"no: {line['reason']}" if line["reason"] else "yes"
         table.add_row(line["name"], line["summary"], line["version"] or "-", Text(state))
     return table
+
+
+def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str]) -> RenderableType:
+    """The coursework's quality table (sheet 4): loss and accuracy of each backend, and how far its logits are off.
+
+    Args:
+        lines: `lenet.comparison.Agreement` as JSON.
+        not_run: Backends that did not run, with the reason.
+    """
+    images = lines[0]["images"] if lines else 0
+    table = Table(
+        title=f"LeNet on {images:,} images",
+        title_justify="left",
+        caption="delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance",
+        caption_justify="left",
+    )
+    table.add_column("runtime", style="bold", no_wrap=True)
+    for heading in ("runs", "loss", "accuracy", "delta\nloss", "delta\naccuracy", "logits", "of tol.", "right"):
+        table.add_column(heading, justify="right")
+    for line in lines:
+        table.add_row(
+            line["backend"],
+            line["precision"],
+            f"{line['loss']:.7f}",
+            f"{line['accuracy']:.4f}",
+            *("-" if line[key] is None else f"{line[key]:.1e}" for key in ("delta_loss", "delta_accuracy")),
+            f"{line['max_abs_delta']:.1e}",
+            f"{line['share_of_tolerance']:.2g}",
+            "yes" if line["right"] else f"NO: {line['diverging_layer'] or 'unknown layer'}",
+        )
+    parts: list[RenderableType] = [table] if lines else []
+    return Group(*parts, *_not_run(not_run))
+
+
+def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What worked of each backend, then what to do and the log's tail for each that did not.
+
+    Args:
+        machine: Versions and the device.
+        lines: `lenet.doctor.Examination` as JSON.
+    """
+    present = ", ".join(f"{name} {version}" for name, version in machine.items() if version)
+    table = Table()
+    table.add_column("backend", style="bold", no_wrap=True)
+    table.add_column("version")
+    table.add_column("runs")
+    for step in _STEPS:
+        table.add_column(step, justify="right")
+    for line in lines:
+        steps = {step["name"]: f"{step['seconds']:.1f} s" if step["passed"] else "no" for step in line["steps"]}
+        cells = [steps.get(step, "-") for step in _STEPS]
+        table.add_row(line["backend"], line["version"] or "-", line["precision"] or "-", *cells)
+    details: list[RenderableType] = []
+    for line in lines:
+        if line["passed"]:
+            details.append(Text(f"{line['backend']}: {line['steps'][-1]['message']}"))
+            continue
+        failed = line["steps"][-1]
+        details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
+        if line["advice"] and line["advice"] != failed["message"]:
+            details.append(Text(f"  next: {line['advice']}"))
+        if failed["name"] != "import":
+            details += [Text(f"  | {text}") for text in line["log"]]
+    return Group(Text(present), table, *details)
+
+
+def _not_run(reasons: Mapping[str, str]) -> list[Text]:
+    if not reasons:
+        return []
+    return [Text("Not run:", style="bold"), *(Text(f"  {name}: {reason}") for name, reason in reasons.items())]
+
+
+_STEPS = ("import", "build", "run", "compare")
