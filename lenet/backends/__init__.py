@@ -37,6 +37,20 @@ class Entry:
 
 _TABLE: Final = (
     Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
+    Entry(
+        "tensorrt",
+        "lenet.backends.tensorrt:TensorRT",
+        ("tensorrt-cu12", "tensorrt"),
+        'pip install "lenet-bench[tensorrt]"',
+        "TensorRT, an engine tuned on this GPU",
+    ),
+    Entry(
+        "tensorrt-rtx",
+        "lenet.backends.tensorrt:TensorRTRTX",
+        ("tensorrt-rtx",),
+        'pip install "lenet-bench[tensorrt-rtx]"',
+        "TensorRT for RTX, kernels compiled on this GPU",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 

@@ -27,12 +27,16 @@ from filelock import FileLock
 from lenet.errors import BackendError, OutputError
 from lenet.files import write_atomically
 
-__all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "default_directory"]
+__all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "EngineRefusedError", "default_directory"]
 
 T = TypeVar("T")
 
 _FORMAT: Final = 1
 """Of an entry: a line of JSON (`_header`), then the content. Part of every key, so another format is a miss."""
+
+
+class EngineRefusedError(BackendError):
+    """A library refuses the engine that it just built; its owner knows how to say why."""
 
 
 class EngineCacheWarning(UserWarning):
@@ -113,7 +117,8 @@ class EngineCache:
             accept: Turns a serialised engine into what the library runs, or into None where the library refuses it.
 
         Raises:
-            BackendError: The directory is not safe to load from, or the library refuses the engine that it just built.
+            BackendError: The directory is not safe to load from.
+            EngineRefusedError: The library refuses the engine that it just built, which is then not stored.
             OutputError: The directory cannot be written.
 
         Warns:
@@ -131,7 +136,7 @@ class EngineCache:
             content = build()
             value = accept(content)
             if value is None:
-                raise BackendError(
+                raise EngineRefusedError(
                     f"{key.library} refuses the engine that it just built",
                     found=f"{len(content):,} bytes for {key.target}",
                     wanted="an engine that runs here",
