@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -49,6 +51,9 @@ _device_option = click.option(
 )
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+)
+_weights_option = click.option(
+    "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
 )
 _precision_option = click.option(
     "--precision",
@@ -134,7 +139,7 @@ def train(
 
 
 @main.command()
-@click.option("--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]")
+@_weights_option
 @click.option("--backend", "names", multiple=True, help="Compare this backend with PyTorch; repeatable, or 'all'.")
 @_precision_option
 @_data_option
@@ -167,10 +172,11 @@ def evaluate(
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)
     split = _load("test", data, download=download)
-    result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if names:
         _evaluate_backends(names, precision, loaded.arrays, split, target, batch_size, as_json=as_json)
-    elif as_json:
+        return
+    result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
+    if as_json:
         document = {
             "weights": str(loaded.path),
             "data": split.source,
@@ -214,6 +220,76 @@ def _evaluate_backends(
         _print(parity_table(lines, not_run))
     if not all(agreement.right for agreement in done):
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@_weights_option
+@_precision_option
+def export(*, out: Path, path: Path | None, precision: str) -> None:
+    """Write LeNet as an ONNX model with a dynamic batch; its input and output are float32 at every precision."""
+    from lenet import weights
+    from lenet.backends.base import Precision
+    from lenet.backends.precision import DTYPES
+    from lenet.export import to_onnx
+
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[Precision(precision)])
+    _write(out, model, f"exported in {time.perf_counter() - started:.2f} s")
+
+
+@main.command()
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorrt-rtx"]),
+    required=True,
+    help="Whose engine; TensorRT for RTX alone builds for a GPU that is not here.",
+)
+@click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@_weights_option
+@_precision_option
+@click.option("--min-batch", type=int, default=1, show_default=True, help="The smallest batch.")
+@click.option("--opt-batch", type=int, default=200, show_default=True, help="The batch to tune for.")
+@click.option("--max-batch", type=int, default=10_000, show_default=True, help="The largest batch.")
+def build(
+    *,
+    backend: str,
+    target: str,
+    out: Path,
+    path: Path | None,
+    precision: str,
+    min_batch: int,
+    opt_batch: int,
+    max_batch: int,
+) -> None:
+    """Build an engine ahead of time; this needs no GPU."""
+    from lenet import weights
+    from lenet.backends import load
+    from lenet.backends.base import BatchRange, Precision
+    from lenet.backends.precision import DTYPES
+    from lenet.backends.tensorrt import TensorRTRTX
+    from lenet.export import to_onnx
+
+    builder = load(backend)
+    assert isinstance(builder, TensorRTRTX)
+    asked = Precision(precision)
+    batches = BatchRange(min_batch, opt_batch, max_batch)
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[asked])
+    exported = time.perf_counter()
+    plan = builder.build_ahead(model, asked, batches, target)
+    built = time.perf_counter()
+    _write(out, plan, f"exported in {exported - started:.2f} s, built in {built - exported:.2f} s")
+
+
+def _write(path: Path, content: bytes, times: str) -> None:
+    from lenet.files import write_atomically
+
+    write_atomically(path, content)
+    click.echo(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
 
 
 def _load(split: Any, data: Path | None, *, download: bool) -> Split:

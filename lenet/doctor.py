@@ -174,7 +174,7 @@ def _examine_in_process(name: str, device: str, precision: Precision, seconds: f
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace")  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        log = _tail(error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or "")
+        log = _tail((error.stderr or b"").decode(errors="replace"))
         step = Step("process", passed=False, seconds=seconds, message=f"no answer in {seconds:g} s")
         return Examination(name, None, None, (step,), "see the log; a first build can be slow: try again", log)
     log = _tail(done.stderr)

@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DeviceError",
+    "ExportError",
     "LenetError",
     "OutputError",
     "RecipeError",
@@ -61,6 +62,10 @@ class DeviceError(LenetError):
 
 class OutputError(LenetError):
     """A file or directory cannot be written."""
+
+
+class ExportError(LenetError):
+    """LeNet cannot be exported to another format."""
 
 
 class BackendError(LenetError):

@@ -51,6 +51,27 @@ _TABLE: Final = (
         "pip install torch",
         "PyTorch, captured CUDA graph",
     ),
+    Entry(
+        "onnxruntime",
+        "lenet.backends.onnxruntime:OnnxRuntime",
+        ("onnxruntime-gpu", "onnxruntime"),
+        'pip install "lenet-bench[onnx]"',
+        "ONNX Runtime, CPU or CUDA provider",
+    ),
+    Entry(
+        "tensorrt",
+        "lenet.backends.tensorrt:TensorRT",
+        ("tensorrt-cu12", "tensorrt"),
+        'pip install "lenet-bench[tensorrt]"',
+        "TensorRT, an engine tuned on this GPU",
+    ),
+    Entry(
+        "tensorrt-rtx",
+        "lenet.backends.tensorrt:TensorRTRTX",
+        ("tensorrt-rtx",),
+        'pip install "lenet-bench[tensorrt-rtx]"',
+        "TensorRT for RTX, kernels compiled on this GPU",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 

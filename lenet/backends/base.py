@@ -109,7 +109,7 @@ class Availability:
 
 def new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A CUDA stream of its own for a runner on a GPU; None on a CPU."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 class Runner(ABC):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -139,7 +138,7 @@ class _OnnxRuntimeRunner(Runner):
         return binding, images, logits
 
 
-def _library() -> ModuleType:
+def _library() -> Any:
     import onnxruntime
 
     return onnxruntime

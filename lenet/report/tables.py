@@ -84,7 +84,7 @@ def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -
     table.add_column("backend", style="bold", no_wrap=True)
     table.add_column("what it is")
     table.add_column("version")
-    table.add_column("runs here" if probed else "installed")
+    table.add_column("runs here" if probed else "installed", overflow="fold")
     for line in lines:
         state = f"no: {line['reason']}" if line["reason"] else "yes"
         table.add_row(line["name"], line["summary"], line["version"] or "-", Text(state))
