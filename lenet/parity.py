@@ -192,7 +192,7 @@ def compare(logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor) -
         allowed: `tolerance` of the same images.
     """
     found = logits.detach().cpu().double()
-    delta = (found - wanted).abs().nan_to_num(nan=math.inf)
+    delta = (found - wanted).abs().nan_to_num(nan=math.inf, posinf=math.inf)
     best, found_best = wanted.argmax(1), found.argmax(1)
     rows = torch.arange(len(wanted))
     lead = wanted[rows, best] - wanted[rows, found_best]
