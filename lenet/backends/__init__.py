@@ -37,6 +37,14 @@ class Entry:
 
 _TABLE: Final = (
     Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
+    Entry(
+        "tripy",
+        "lenet.backends.tripy:TriPy",
+        ("nvtripy",),
+        "pip install nvtripy==0.1.7 'tensorrt-cu12>=10.15,<11' "
+        "-f https://nvidia.github.io/TensorRT-Incubator/packages.html",
+        "NVIDIA's Python front end to TensorRT",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 
