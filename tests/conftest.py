@@ -13,6 +13,13 @@ from lenet.data import cifar10
 from lenet.data.cifar10 import Split
 from lenet.models.pytorch_lenet import LeNet
 from lenet.weights import Arrays
+from tests.standins.mlir_tensorrt_cpu.isolation import (
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_protocol,
+)
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_protocol"]
 
 RECORDS = 10_000
 RECORD_BYTES = 3073

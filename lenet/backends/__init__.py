@@ -72,6 +72,14 @@ _TABLE: Final = (
         'pip install "lenet-bench[tensorrt-rtx]"',
         "TensorRT for RTX, kernels compiled on this GPU",
     ),
+    Entry(
+        "tripy",
+        "lenet.backends.tripy:TriPy",
+        ("nvtripy",),
+        "pip install nvtripy==0.1.7 'tensorrt-cu12>=10.15,<11' "
+        "-f https://nvidia.github.io/TensorRT-Incubator/packages.html",
+        "NVIDIA's Python front end to TensorRT",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 

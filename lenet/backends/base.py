@@ -19,6 +19,7 @@ from typing import ClassVar, final
 import numpy as np
 import torch
 
+from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import BackendError, UnavailableError
 
@@ -209,10 +210,11 @@ class Backend(ABC):
         """Build a runner.
 
         Args:
-            arrays: Weights that `lenet.weights.check` accepts.
+            arrays: Weights by parameter name.
             spec: What to build it for.
 
         Raises:
+            WeightsError: The arrays do not fit the architecture.
             UnavailableError: It cannot run on this device here.
             BackendError: It cannot be built for this, or its library refused.
         """
@@ -225,6 +227,7 @@ class Backend(ABC):
                 hint="`lenet backends` lists what can run here",
             )
         self.executed_precision(spec.precision, spec.device)
+        weights.check(arrays, "the weights")
         return self._build(arrays, spec)
 
     @abstractmethod

@@ -1,0 +1,245 @@
+"""TriPy, NVIDIA's Python front end to TensorRT: `lenet.models.tripy_lenet`, compiled, on PyTorch's memory.
+
+Nothing of nvtripy is imported before it is used, so that this module can say why it is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends import entry
+from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision, Runner
+from lenet.errors import BackendError, OutputError
+from lenet.files import make_directory
+from lenet.provenance import package_version
+
+if TYPE_CHECKING:
+    import nvtripy as tp
+
+__all__ = ["TriPy", "TriPyRunner", "compile_executable"]
+
+_VERSION: Final = "0.1.7"
+
+_PYTHON: Final = sys.version_info[:2]
+
+_INSTALL: Final = entry("tripy").install
+
+_OPTIMIZATION_LEVEL: Final = 3
+"""TensorRT's own default, of 0 to 5."""
+
+_VIEWS: Final = 4
+"""How many image buffers a runner keeps views of: a benchmark cycles through a few, and each is held alive."""
+
+
+class TriPy(Backend):
+    """`lenet.models.tripy_lenet.LeNet`, compiled by TriPy for one range of batch sizes."""
+
+    name = "tripy"
+    devices = ("cuda",)
+
+    def probe(self, device: torch.device) -> Availability:
+        """Available on the first CUDA device, where all of nvtripy 0.1.7 is installed and can be imported."""
+        version = package_version("nvtripy")
+        reason = self._unfit_device(device) or _not_installed(version) or _not_importable() or _no_gpu()
+        return Availability(version, reason)
+
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """What it really runs: TriPy has no switch for TF32, so float32 is ``tf32`` where the GPU has TF32.
+
+        The one way to switch it off is NVIDIA's: with ``NVIDIA_TF32_OVERRIDE=0`` in the environment before the process
+        starts, NVIDIA documents that none of its libraries uses TF32. Float32 is then labelled ``fp32``, on
+        the word of that documentation: it has not been confirmed with TriPy, and parity on the GPU is what can.
+        """
+        if device.type not in self.devices:
+            raise self._unsupported(precision, device, "any precision on cuda")
+        if precision not in {Precision.FP32, Precision.TF32}:
+            return precision
+        return Precision.TF32 if _float32_uses_tf32(device) else Precision.FP32
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        import nvtripy as tp
+
+        executable = compile_executable(arrays, spec.precision, spec.batches)
+        executable.stream = tp.Stream()  # the default one is shared by all executables of the process
+        stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)  # type: ignore[no-untyped-call]
+        return TriPyRunner(executable, spec, stream)
+
+    def _unfit_device(self, device: torch.device) -> str | None:
+        if device.type not in self.devices:
+            return f"{self.name} runs on {' and '.join(self.devices)} alone"
+        if device.index not in {None, 0}:
+            return f"TriPy runs on cuda:0 alone, not on {device}: hide the other GPUs with CUDA_VISIBLE_DEVICES"
+        return None
+
+
+class TriPyRunner(Runner):
+    """A compiled LeNet on PyTorch's memory, without copies.
+
+    TriPy neither takes an external stream nor synchronises with other frameworks: it is PyTorch that has to use
+    TriPy's stream, which is the ``stream`` of this runner.
+
+    Args:
+        executable: What `compile_executable` returned, or ``nvtripy.Executable.load`` of what it saved.
+        spec: What it was compiled for.
+        stream: The executable's stream as PyTorch's; None where the executable runs on a CPU, as only tests have it.
+    """
+
+    def __init__(self, executable: tp.Executable, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
+        super().__init__(spec, stream)
+        self._executable = executable
+        self._views: dict[tuple[int, int], tuple[tp.Tensor, torch.Tensor]] = {}
+        self._logits: tp.Tensor | None = None
+
+    def facts(self) -> dict[str, str]:
+        """The SHA-256 of the TensorRT plan, and the level it was optimised at."""
+        plan: bytes = self._executable.serialized_tensorrt_engine
+        return {"plan_sha256": sha256(plan).hexdigest(), "optimization_level": str(_OPTIMIZATION_LEVEL)}
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        key = images.data_ptr(), images.shape[0]
+        view, _ = self._views.get(key) or self._remember(key, images)
+        try:
+            # TriPy allocates the output, and frees it with this object: it is kept until the next call
+            self._logits = self._executable(view)
+        except _vendor_errors() as error:
+            raise _backend_error(
+                error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
+            ) from error
+        return torch.from_dlpack(self._logits)  # type: ignore[attr-defined]
+
+    def _remember(self, key: tuple[int, int], images: torch.Tensor) -> tuple[tp.Tensor, torch.Tensor]:
+        """Make a view of the images, and hold them with it, so that their memory is not given to another tensor."""
+        if len(self._views) == _VIEWS:
+            del self._views[next(iter(self._views))]
+        self._views[key] = self._view(images), images
+        return self._views[key]
+
+    def _view(self, images: torch.Tensor) -> tp.Tensor:
+        import nvtripy as tp
+
+        return tp.Tensor(images.detach())
+
+
+def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange) -> tp.Executable:
+    """Compile LeNet; the result can be saved, and loaded by ``nvtripy.Executable.load``.
+
+    What it depends on besides its arguments: the GPU, the versions of the libraries, the optimisation level of this
+    module, and ``NVIDIA_TF32_OVERRIDE``.
+
+    Args:
+        arrays: float32 weights by parameter name.
+        precision: Of weights and activations; images and logits are float32 in any.
+        batches: The batch sizes that it takes; a range of one size compiles to static shapes.
+
+    Raises:
+        BackendError: The weights do not fit, TriPy cannot compile them, or its timing cache has no place.
+    """
+    import nvtripy as tp
+
+    from lenet.models.tripy_lenet import from_weights
+
+    dtype = {Precision.FP16: tp.float16, Precision.BF16: tp.bfloat16}.get(precision, tp.float32)
+    size = batches.minimum if batches.static else (batches.minimum, batches.optimum, batches.maximum)
+    images = tp.InputInfo(shape=(size, *INPUT_SHAPE), dtype=tp.float32)
+    tp.config.timing_cache_file_path = str(_timing_cache())
+    try:
+        with _standard_error_kept():
+            return tp.compile(from_weights(arrays, dtype), optimization_level=_OPTIMIZATION_LEVEL, args=[images])
+    except _vendor_errors() as error:
+        wanted = "the parameters of LeNet, and a graph that TensorRT builds"
+        raise _backend_error(error, "TriPy cannot compile LeNet", wanted=wanted) from error
+
+
+def _timing_cache() -> Path:
+    """TensorRT's timing cache, a file for each GPU and TensorRT: a build fails on a cache of another."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu} tensorrt {package_version('tensorrt-cu12')}")
+    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lenet-bench" / "tripy"
+    try:
+        make_directory(directory)
+    except OutputError as error:
+        raise BackendError(
+            "TriPy's timing cache has no place",
+            found=f"{directory}: {error.found}",
+            wanted=error.wanted,
+            hint="set XDG_CACHE_HOME to a directory that can be written",
+        ) from error
+    return directory / f"{name}.timing-cache"
+
+
+@contextmanager
+def _standard_error_kept() -> Iterator[None]:
+    """Put standard error back: nvtripy redirects descriptor 2 while it compiles, and leaves another `sys.stderr`."""
+    stream, descriptor = sys.stderr, os.dup(2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it drops what it redirects to without closing it
+            yield
+    finally:
+        left, sys.stderr = sys.stderr, stream
+        if left is not stream:
+            left.close()
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
+def _not_installed(version: str | None) -> str | None:
+    if _PYTHON > (3, 12):
+        running = ".".join(map(str, _PYTHON))
+        return f"nvtripy's compiled half has wheels for Python 3.9 to 3.12, this is {running}: use Python 3.12"
+    if version is None:
+        return f"nvtripy is not installed: {_INSTALL}"
+    if version != _VERSION:
+        return f"nvtripy {version} is installed, this backend is written for {_VERSION}: {_INSTALL}"
+    return None
+
+
+def _not_importable() -> str | None:
+    try:
+        import mlir_tensorrt
+        import nvtripy  # noqa: F401 - the import is what is tried
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"mlir_tensorrt", "tensorrt"}:
+            return f"nvtripy is installed without its compiled half (no module {error.name}): {_INSTALL}"
+        return f"nvtripy cannot be imported: {error}: {_INSTALL}"
+    except Exception as error:  # noqa: BLE001 - a vendor's import can fail in any way, and each is a reason
+        return f"nvtripy cannot be imported: {type(error).__name__}: {error}"
+    if getattr(mlir_tensorrt, "IS_CPU_STANDIN", False):
+        return f"the compiled half is a CPU stand-in for tests, {mlir_tensorrt.__version__}, not NVIDIA's: {_INSTALL}"
+    return None
+
+
+def _no_gpu() -> str | None:
+    return None if torch.cuda.is_available() else "PyTorch sees no CUDA device: check `nvidia-smi`"
+
+
+def _float32_uses_tf32(device: torch.device) -> bool:
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return False
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _vendor_errors() -> tuple[type[Exception], ...]:
+    from mlir_tensorrt.runtime.api import MTRTException
+    from nvtripy import TripyException
+
+    return TripyException, MTRTException
+
+
+def _backend_error(error: Exception, summary: str, *, wanted: str) -> BackendError:
+    """A vendor's error as one of this project's, its text without terminal colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    hint = "`TRIPY_EXTRA_ERROR_INFORMATION=all` makes nvtripy say more"
+    return BackendError(summary, found=text, wanted=wanted, hint=hint)

@@ -1,0 +1,340 @@
+"""TriPy's backend: what it says where it cannot run, and its runner on the CPU stand-in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends import entry, load
+from lenet.backends import tripy as backend_module
+from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.tripy import TriPy, compile_executable
+from lenet.errors import BackendError
+from lenet.models.pytorch_lenet import LeNet
+from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+ANY_BATCH = BatchRange(1, 8, 64)
+
+on_standin = pytest.mark.nvtripy_on_cpu
+
+
+@cache
+def arrays() -> dict[str, np.ndarray]:
+    torch.manual_seed(0)
+    return {name: tensor.detach().numpy() for name, tensor in LeNet().state_dict().items()}
+
+
+@pytest.fixture(autouse=True)
+def cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def runner() -> StandinRunner:
+    return build(arrays(), Precision.FP32, ANY_BATCH)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nvtripy is installed for good and there is a GPU of compute capability 8.9."""
+    monkeypatch.setattr(backend_module, "package_version", lambda _: "0.1.7")
+    monkeypatch.setattr(backend_module, "_not_importable", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+
+
+def probe_in_a_fresh_process(preparation: str) -> str:
+    script = (
+        f"import sys, torch\n{preparation}\n"
+        "from lenet.backends import load\n"
+        "availability = load('tripy').probe(torch.device('cuda', 0))\n"
+        "assert not availability\n"
+        "print(availability.reason)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_table_has_its_line() -> None:
+    assert isinstance(load("tripy"), TriPy)
+    assert load("tripy").name == "tripy"
+    assert "-f https://nvidia.github.io/TensorRT-Incubator/packages.html" in entry("tripy").install
+
+
+def test_loading_the_backend_imports_no_vendor_library() -> None:
+    script = "import sys; from lenet.backends import load; load('tripy'); assert 'nvtripy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.usefixtures("installed")
+def test_available_where_everything_is_there() -> None:
+    availability = TriPy().probe(CUDA)
+    assert availability, availability.reason
+    assert availability.version == "0.1.7"
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_cpu_is_refused() -> None:
+    assert TriPy().probe(CPU).reason == "tripy runs on cuda alone"
+
+
+@pytest.mark.usefixtures("installed")
+def test_another_gpu_than_the_first_is_refused() -> None:
+    reason = TriPy().probe(torch.device("cuda", 1)).reason
+    assert reason == "TriPy runs on cuda:0 alone, not on cuda:1: hide the other GPUs with CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert TriPy().probe(CUDA).reason == "PyTorch sees no CUDA device: check `nvidia-smi`"
+
+
+@pytest.mark.usefixtures("installed")
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "package_version", lambda _: "0.2.0")
+    availability = TriPy().probe(CUDA)
+    assert availability.version == "0.2.0"
+    assert availability.reason == (
+        f"nvtripy 0.2.0 is installed, this backend is written for 0.1.7: {entry('tripy').install}"
+    )
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_python_without_wheels_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "_PYTHON", (3, 13))
+    assert TriPy().probe(CUDA).reason == (
+        "nvtripy's compiled half has wheels for Python 3.9 to 3.12, this is 3.13: use Python 3.12"
+    )
+
+
+def test_not_installed_gives_the_command() -> None:
+    hidden = "from importlib import metadata\nmetadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))"
+    assert probe_in_a_fresh_process(hidden) == f"nvtripy is not installed: {entry('tripy').install}"
+
+
+PRETEND_INSTALLED = "import lenet.backends.tripy as module\nmodule.package_version = lambda _: '0.1.7'\n"
+
+
+def test_a_missing_compiled_half_gives_the_command() -> None:
+    reason = probe_in_a_fresh_process(PRETEND_INSTALLED + "sys.modules['mlir_tensorrt'] = None")
+    assert reason == (
+        f"nvtripy is installed without its compiled half (no module mlir_tensorrt): {entry('tripy').install}"
+    )
+
+
+def test_a_library_that_does_not_load_is_quoted() -> None:
+    finder = (
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'mlir_tensorrt':\n"
+        "            raise OSError('libnvinfer.so.10: cannot open shared object file')\n"
+        "sys.meta_path.insert(0, Finder())"
+    )
+    reason = probe_in_a_fresh_process(PRETEND_INSTALLED + finder)
+    assert reason == "nvtripy cannot be imported: OSError: libnvinfer.so.10: cannot open shared object file"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("override", "label"), [(None, "tf32"), ("1", "tf32"), ("0", "fp32")], ids=["unset", "one", "zero"]
+)
+def test_float32_is_labelled_by_what_runs(monkeypatch: pytest.MonkeyPatch, override: str | None, label: str) -> None:
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    assert TriPy().executed_precision(Precision.FP32, CUDA) == label
+    assert TriPy().executed_precision(Precision.TF32, CUDA) == label
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_gpu_without_tf32_runs_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert TriPy().executed_precision(Precision.FP32, CUDA) == "fp32"
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_half_precisions_are_what_they_are_called(precision: Precision) -> None:
+    assert TriPy().executed_precision(precision, CUDA) == precision
+
+
+def test_no_precision_runs_on_a_cpu() -> None:
+    with pytest.raises(BackendError, match="tripy does not run fp32 on cpu"):
+        TriPy().executed_precision(Precision.FP32, CPU)
+
+
+@on_standin
+def test_the_standin_is_never_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nvtripy  # noqa: F401 - the whole front end imports
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    availability = load("tripy").probe(CUDA)
+    assert not availability
+    assert availability.reason is not None
+    assert availability.reason.startswith("the compiled half is a CPU stand-in for tests, 0.1.43+cpu.standin")
+
+
+@on_standin
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_nothing_is_built_on_the_standin_for_a_row_to_come_from(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(BackendError, match=r"tripy cannot run on (cpu|cuda:0) here"):
+        load("tripy").build(arrays(), BuildSpec(device, Precision.FP32, ANY_BATCH))
+
+
+@on_standin
+def test_a_refilled_buffer_is_read_anew_through_one_view(runner: StandinRunner) -> None:
+    buffer = torch.zeros(8, *INPUT_SHAPE)
+    of_zeros = runner.forward(buffer).clone()
+    buffer.fill_(1.0)
+    of_ones = runner.forward(buffer)
+    assert len(runner._views) == 1
+    assert not torch.equal(of_zeros, of_ones)
+    assert torch.equal(of_ones, runner.forward(torch.ones(8, *INPUT_SHAPE)))
+
+
+@on_standin
+def test_views_are_of_the_same_memory(runner: StandinRunner) -> None:
+    buffer = torch.zeros(3, *INPUT_SHAPE)
+    view = torch.from_dlpack(runner._view(buffer))  # type: ignore[attr-defined]
+    assert view.data_ptr() == buffer.data_ptr()
+
+
+@on_standin
+def test_one_buffer_at_two_batch_sizes_has_two_views(runner: StandinRunner) -> None:
+    buffer = torch.randn(8, *INPUT_SHAPE)
+    whole = runner.forward(buffer).clone()
+    torch.testing.assert_close(runner.forward(buffer[:2]), whole[:2])
+
+
+@on_standin
+def test_views_are_few_and_hold_their_buffers(runner: StandinRunner) -> None:
+    for _ in range(10):
+        runner.forward(torch.randn(2, *INPUT_SHAPE))
+    assert len(runner._views) == 4
+    assert all(key == (images.data_ptr(), 2) for key, (_, images) in runner._views.items())
+
+
+@on_standin
+def test_a_batch_over_the_range_raises(runner: StandinRunner) -> None:
+    with pytest.raises(BackendError, match="the images do not fit this runner") as caught:
+        runner.forward(torch.zeros(65, *INPUT_SHAPE))
+    assert "(65, 3, 32, 32)" in caught.value.found
+    assert "(1 to 64, 3, 32, 32)" in caught.value.wanted
+
+
+@on_standin
+def test_an_executable_of_another_range_raises_nvtripys_words() -> None:
+    built = build(arrays(), Precision.FP32, BatchRange.exactly(2))
+    wider = StandinRunner(built._executable, BuildSpec(CPU, Precision.FP32, ANY_BATCH), stream=None)
+    with pytest.raises(BackendError, match="TriPy cannot run LeNet") as caught:
+        wider.forward(torch.zeros(3, *INPUT_SHAPE))
+    assert "Dimension 0 has a shape of 3, which is not within the expected bounds of [2, 2]" in caught.value.found
+    assert "\x1b" not in caught.value.found
+
+
+@on_standin
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.uint8], ids=str)
+def test_images_of_another_dtype_raise(runner: StandinRunner, dtype: torch.dtype) -> None:
+    with pytest.raises(BackendError, match="the images do not fit this runner") as caught:
+        runner.forward(torch.zeros(2, *INPUT_SHAPE, dtype=dtype))
+    assert str(dtype) in caught.value.found
+    assert "torch.float32" in caught.value.wanted
+
+
+@on_standin
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda given: {name: given[name] for name in given if name != "fc3.bias"}, "Missing keys: ['fc3.bias']"),
+        (lambda given: given | {"fc9.bias": given["fc3.bias"]}, "['fc9.bias']"),
+        (lambda given: given | {"fc3.bias": given["fc2.bias"]}, "For parameter: fc3.bias"),
+    ],
+    ids=["missing", "extra", "misshapen"],
+)
+def test_weights_that_do_not_fit_raise(
+    change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], words: str
+) -> None:
+    with pytest.raises(BackendError, match="TriPy cannot compile LeNet") as caught:
+        compile_executable(change(arrays()), Precision.FP32, ANY_BATCH)
+    assert words in caught.value.found
+
+
+@on_standin
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_a_saved_executable_gives_the_same_logits(tmp_path: Path, precision: Precision) -> None:
+    import nvtripy as tp
+
+    built = build(arrays(), precision, ANY_BATCH)
+    built._executable.save(str(tmp_path / "engine"))
+    loaded = StandinRunner(tp.Executable.load(str(tmp_path / "engine")), built.spec, stream=None)
+    batch = torch.randn(5, *INPUT_SHAPE)
+    assert torch.equal(built.forward(batch), loaded.forward(batch))
+    assert built.facts() == loaded.facts()
+
+
+@on_standin
+def test_facts_hold_the_hash_of_the_plan(runner: StandinRunner) -> None:
+    plan = runner._executable.serialized_tensorrt_engine
+    assert runner.facts() == {"plan_sha256": sha256(plan).hexdigest(), "optimization_level": "3"}
+
+
+@on_standin
+def test_other_weights_make_another_plan(runner: StandinRunner) -> None:
+    other = build(arrays() | {"fc3.bias": np.zeros(10, dtype=np.float32)}, Precision.FP32, ANY_BATCH)
+    assert other.facts()["plan_sha256"] != runner.facts()["plan_sha256"]
+
+
+@on_standin
+@pytest.mark.parametrize("fails", [False, True], ids=["compiles", "fails"])
+def test_standard_error_is_put_back(capfd: pytest.CaptureFixture[str], *, fails: bool) -> None:
+    stream, descriptor = sys.stderr, os.fstat(2)
+    try:
+        compile_executable({} if fails else arrays(), Precision.FP32, ANY_BATCH)
+    except BackendError:
+        assert fails
+    assert sys.stderr is stream
+    assert os.fstat(2) == descriptor
+    os.write(2, b"descriptor ")
+    sys.stderr.write("stream")
+    assert capfd.readouterr().err == "descriptor stream"
+
+
+@on_standin
+def test_the_timing_cache_is_the_gpus_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import nvtripy as tp
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4060 Ti")
+    compile_executable(arrays(), Precision.FP32, ANY_BATCH)
+    path = Path(tp.config.timing_cache_file_path)
+    assert path.parent == tmp_path / "lenet-bench" / "tripy"
+    assert path.name.startswith("NVIDIA-GeForce-RTX-4060-Ti-tensorrt-")
+
+
+@on_standin
+def test_a_cache_directory_that_cannot_be_written_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    occupied = tmp_path / "a file"
+    occupied.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
+    with pytest.raises(BackendError, match="TriPy's timing cache has no place") as caught:
+        compile_executable(arrays(), Precision.FP32, ANY_BATCH)
+    assert str(occupied) in caught.value.found
+    assert caught.value.hint == "set XDG_CACHE_HOME to a directory that can be written"

@@ -1,0 +1,1 @@
+"""The compiler's names: building a graph, and checking it."""
