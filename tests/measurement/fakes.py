@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
 import torch
+
+from lenet.measurement import clocks
 
 UUID = "8d2f7c1e-0a4b-4c55-9f3e-1b2a3c4d5e6f"
 
@@ -84,3 +87,67 @@ def fake_h100(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     return torch.device("cuda", 0)
+
+
+class FakeGpu:
+    """One stream and its host on a simulated time, in seconds.
+
+    Launching takes the host ``launch`` seconds and returns; the stream works through what was launched. Recording an
+    event takes no time. What the stream was told is kept in ``log``.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, launch: float = 5e-6, clock_hz: float = 2e9) -> None:
+        self.launch = launch
+        self.clock_hz = clock_hz
+        self.now = 100.0
+        self.idle_at = 0.0
+        self.log: list[str] = []
+        self.stream: Any = SimpleNamespace(device=torch.device("cuda", 0), synchronize=self._synchronize)
+        monkeypatch.setattr(clocks, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(torch.cuda, "Event", lambda *, enable_timing: FakeEvent(self, timing=enable_timing))
+        monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+        monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: self.run(cycles / clock_hz, name="hold"))
+        monkeypatch.setattr(torch, "empty", self._buffer)
+
+    def run(self, seconds: float, *, times: int = 1, name: str = "kernel") -> None:
+        """Launch kernels that take the stream so long each."""
+        for _ in range(times):
+            self.now += self.launch
+            self.idle_at = max(self.idle_at, self.now) + seconds
+            self.log.append(name)
+
+    def _synchronize(self) -> None:
+        self.now = max(self.now, self.idle_at)
+        self.log.append("synchronize")
+
+    def _buffer(self, size: int, *, dtype: torch.dtype, device: torch.device) -> Any:
+        assert device == self.stream.device
+        return SimpleNamespace(zero_=lambda: self.run(20e-6, name=f"zero {size * dtype.itemsize} bytes"))
+
+
+class FakeEvent:
+    """An event of a `FakeGpu`."""
+
+    def __init__(self, gpu: FakeGpu, *, timing: bool) -> None:
+        assert timing, "without timing, elapsed_time fails"
+        self.gpu = gpu
+        self.time: float | None = None
+
+    def record(self, stream: object) -> None:
+        assert stream is self.gpu.stream, "recorded on another stream than the runner's"
+        self.time = max(self.gpu.now, self.gpu.idle_at)
+        self.gpu.log.append("record")
+
+    def query(self) -> bool:
+        return self.time is None or self.time <= self.gpu.now
+
+    def synchronize(self) -> None:
+        assert self.time is not None
+        self.gpu.now = max(self.gpu.now, self.time)
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        """Milliseconds, as CUDA has it; an event that the device has not passed is an error there."""
+        assert self.time is not None
+        assert end.time is not None
+        assert end.query(), "the end was not waited for"
+        return 1e3 * (end.time - self.time)
