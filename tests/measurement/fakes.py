@@ -45,7 +45,6 @@ class FakeNvml:
         monkeypatch.setattr(pynvml, "nvmlShutdown", self._close)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", self._handle)
         monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "580.159.04")
-        monkeypatch.setattr(pynvml, "nvmlSystemGetCudaDriverVersion_v2", lambda: 13000)
         for name in self.answers:
             monkeypatch.setattr(pynvml, name, self._query(name))
 
@@ -86,6 +85,7 @@ def fake_h100(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92400)
     return torch.device("cuda", 0)
 
 
