@@ -1,0 +1,496 @@
+"""The clock: one rule for all backends.
+
+===================  ===============================================  =================================================
+mode                 on a GPU                                         on a CPU
+===================  ===============================================  =================================================
+forward              CUDA events on the runner's stream, around the   ``perf_counter`` around the call
+                     call: device time
+end to end           ``perf_counter`` from the host's batch until     not measured: nothing is copied
+                     the runner's stream is synchronised
+===================  ===============================================  =================================================
+
+`measure` runs the rounds and keeps every sample. pytest-benchmark can show and save them through a `Replay` as its
+timer; or it can run the rounds itself, with an `EventClock` or ``perf_counter`` as its timer and `ColdStart` as its
+setup.
+
+Events resolve about half a microsecond (``cudaEventElapsedTime`` in the CUDA runtime's reference).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from time import perf_counter
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lenet.measurement.statistics import relative_half_width
+
+__all__ = [
+    "Adaptive",
+    "ColdStart",
+    "Coursework",
+    "EventClock",
+    "Instant",
+    "Mode",
+    "Protocol",
+    "Replay",
+    "Samples",
+    "Stop",
+    "measure",
+    "sm_clock_hz",
+]
+
+CHUNK_SECONDS: Final = 0.01
+"""Rounds run for this long between two looks at the protocol and at throttling, so that looking costs them little."""
+
+LAUNCH_SHARE: Final = 0.9
+"""A round whose launch took this share of its device time was bound by the host."""
+
+HOLD_MARGIN: Final = 4.0
+"""A stream is held back for this many times as long as the last call took to queue."""
+
+SHORTEST_HOLD: Final = 1e-3
+LONGEST_HOLD: Final = 0.1
+"""Seconds; a call that takes longer to queue, or waits for the device itself, cannot be held back for."""
+
+CALIBRATION_CYCLES: Final = 2_000_000
+"""About a millisecond: long enough that the ends of the interval do not matter."""
+
+
+class Mode(StrEnum):
+    """What a round covers.
+
+    ``FORWARD`` is the forward pass alone, on a batch that is on the device; ``END_TO_END`` begins with the batch on the
+    host and ends when the logits are done.
+    """
+
+    FORWARD = "forward"
+    END_TO_END = "end_to_end"
+
+
+class Stop(StrEnum):
+    """Why no more rounds were run."""
+
+    ROUNDS = "all rounds were run"
+    PRECISE = "the median is known well enough"
+    TIME = "the time was up"
+    THROTTLED = "too many rounds were throttled"
+
+
+@dataclass(frozen=True, slots=True)
+class Coursework:
+    """The protocol of the coursework: a fixed number of rounds.
+
+    Attributes:
+        warmups: Rounds that are run first and not kept.
+        rounds: Rounds that are kept. Throttled ones are run again, until twice as many were run in all.
+    """
+
+    warmups: int = 5
+    rounds: int = 100
+
+    def stop(self, valid: Sequence[float], attempts: int, elapsed: float) -> Stop | None:
+        """Why to stop now, if at all.
+
+        Args:
+            valid: Seconds of each round that was not throttled.
+            attempts: The number of all rounds.
+            elapsed: Seconds since the first.
+        """
+        del elapsed  # however long it takes
+        if len(valid) >= self.rounds:
+            return Stop.ROUNDS
+        return Stop.THROTTLED if attempts >= 2 * self.rounds else None
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Rounds until the median is known well enough, or the time is up.
+
+    The interval is looked at again and again, so it holds the median somewhat less often than its confidence says; it
+    rules how long to measure, and is no evidence of a difference.
+
+    Attributes:
+        warmups: Rounds that are run first and not kept.
+        precision: Half of the median's interval, as a share of the median, at which to stop.
+        confidence: Of that interval.
+        minimum_rounds: Valid rounds before the first look.
+        rounds: Valid rounds at most.
+        time_limit: Seconds at most, warm-ups not counted; a round that has begun is finished.
+    """
+
+    warmups: int = 5
+    precision: float = 0.01
+    confidence: float = 0.95
+    minimum_rounds: int = 50
+    rounds: int = 10_000
+    time_limit: float = 10.0
+
+    def stop(self, valid: Sequence[float], attempts: int, elapsed: float) -> Stop | None:
+        """Why to stop now, if at all.
+
+        Args:
+            valid: Seconds of each round that was not throttled.
+            attempts: The number of all rounds.
+            elapsed: Seconds since the first.
+        """
+        del attempts  # bounded by the time
+        enough = len(valid) >= max(self.minimum_rounds, 1)
+        if enough and relative_half_width(valid, self.confidence) <= self.precision:
+            return Stop.PRECISE
+        if elapsed >= self.time_limit:
+            return Stop.TIME
+        return Stop.ROUNDS if len(valid) >= self.rounds else None
+
+
+Protocol = Coursework | Adaptive
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """All rounds of a row, in the order in which they ran. Times are in seconds.
+
+    Attributes:
+        device: Between the CUDA events, float64 (rounds,); None where the rule asks for no events.
+        wall: From before the call until its result was synchronised, launch included, float64 (rounds,); None where the
+            stream was held back, for the wait would be in it. Beside device time it holds the recording of two events.
+        launch: Until the call had returned and the device's work was queued, float64 (rounds,).
+        launch_bound: Where the device waited for the host, so that device time is launch time, bool (rounds,): after a
+            cold start, where the device had begun before all was queued; else, where the launch took most of the device
+            time. All False without events.
+        throttled: Where the GPU was throttled, bool (rounds,).
+        throttling: What throttled it.
+        stopped: Why no more rounds were run.
+    """
+
+    device: NDArray[np.float64] | None
+    wall: NDArray[np.float64] | None
+    launch: NDArray[np.float64]
+    launch_bound: NDArray[np.bool_]
+    throttled: NDArray[np.bool_]
+    throttling: tuple[str, ...]
+    stopped: Stop
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """What the row is about: by the clock that the rule names, without throttled rounds.
+
+        Where every round was throttled, all are given: the row is unstable, but it shows something.
+        """
+        clock = self.wall if self.device is None else self.device
+        assert clock is not None
+        return clock if self.throttled.all() else clock[~self.throttled]
+
+
+class _Round(NamedTuple):
+    device: float | None
+    wall: float | None
+    launch: float
+    launch_bound: bool
+
+    @property
+    def seconds(self) -> float:
+        seconds = self.wall if self.device is None else self.device
+        assert seconds is not None
+        return seconds
+
+
+def measure(
+    call: Callable[[], object],
+    *,
+    mode: Mode,
+    stream: torch.cuda.Stream | None,
+    protocol: Protocol,
+    cold_cache: bool = False,
+    throttling: Callable[[], tuple[str, ...]] | None = None,
+) -> Samples:
+    """Run a call again and again, and time each round by the rule of this module.
+
+    Garbage collection is off while rounds run.
+
+    Args:
+        call: What to time. It queues its work on the stream; for `Mode.END_TO_END` it begins by copying the batch.
+        mode: What a round covers, and thereby which clock it is timed by.
+        stream: The runner's CUDA stream, otherwise idle; None on a CPU.
+        protocol: How many rounds.
+        cold_cache: Empty the L2 cache before each round, and hold the stream back until the call is queued, so that
+            device time is free of the host's launch time. `Mode.FORWARD` on a GPU alone.
+        throttling: What throttles the GPU now, such as `lenet.measurement.gpu_state.GpuSampler.throttling`; it is asked
+            before the first round and after every hundredth of a second of rounds.
+
+    Raises:
+        ValueError: A cold cache was asked for where it cannot be had.
+    """
+    one_round = _rounds_of(call, mode, stream, cold_cache=cold_cache)
+    look = throttling or tuple
+    rounds: list[_Round] = []
+    valid: list[float] = []
+    throttled: list[bool] = []
+    causes: set[str] = set()
+    with _no_garbage_collection():
+        for _ in range(protocol.warmups):
+            one_round()
+        before = look()
+        began = perf_counter()
+        while (stopped := protocol.stop(valid, len(rounds), perf_counter() - began)) is None:
+            chunk = _chunk(one_round, protocol.rounds - len(valid))
+            # Throttling seen at either end may have begun or ended anywhere in between.
+            after = look()
+            harm = {*before, *after}
+            before = after
+            rounds += chunk
+            throttled += [bool(harm)] * len(chunk)
+            causes |= harm
+            if not harm:
+                valid += [one.seconds for one in chunk]
+    return _samples(rounds, throttled, tuple(sorted(causes)), stopped)
+
+
+def _chunk(one_round: Callable[[], _Round], most: int) -> list[_Round]:
+    deadline = perf_counter() + CHUNK_SECONDS
+    chunk = [one_round()]
+    while len(chunk) < most and perf_counter() < deadline:
+        chunk.append(one_round())
+    return chunk
+
+
+def _samples(rounds: list[_Round], throttled: list[bool], causes: tuple[str, ...], stopped: Stop) -> Samples:
+    device, wall, launch, launch_bound = zip(*rounds, strict=True) if rounds else ((), (), (), ())
+    return Samples(
+        device=None if None in device else np.array(device, dtype=np.float64),
+        wall=None if None in wall else np.array(wall, dtype=np.float64),
+        launch=np.array(launch, dtype=np.float64),
+        launch_bound=np.array(launch_bound, dtype=np.bool_),
+        throttled=np.array(throttled, dtype=np.bool_),
+        throttling=causes,
+        stopped=stopped,
+    )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _rounds_of(
+    call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool
+) -> Callable[[], _Round]:
+    if mode is Mode.FORWARD and stream is not None:
+        return _cold_rounds(call, stream) if cold_cache else _warm_rounds(call, stream)
+    if cold_cache:
+        where = "on a CPU" if stream is None else "on a GPU"
+        raise ValueError(f"a cold cache can be had for forward passes on a GPU, not for {mode} {where}")
+    return _wall_rounds(call, stream)
+
+
+def _wall_rounds(call: Callable[[], object], stream: torch.cuda.Stream | None) -> Callable[[], _Round]:
+    def one_round() -> _Round:
+        began = perf_counter()
+        call()
+        queued = perf_counter()
+        if stream is not None:
+            stream.synchronize()
+        done = perf_counter()
+        return _Round(None, done - began, queued - began, launch_bound=False)
+
+    return one_round
+
+
+def _warm_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Callable[[], _Round]:
+    start, end = _timing_event(), _timing_event()
+
+    def one_round() -> _Round:
+        began = perf_counter()
+        start.record(stream)
+        call()
+        end.record(stream)
+        queued = perf_counter()
+        end.synchronize()
+        done = perf_counter()
+        device = start.elapsed_time(end) / 1e3
+        launch = queued - began
+        return _Round(device, done - began, launch, launch_bound=launch >= LAUNCH_SHARE * device)
+
+    return one_round
+
+
+def _cold_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Callable[[], _Round]:
+    start, end = _timing_event(), _timing_event()
+    cold_start = ColdStart(stream)
+
+    def one_round() -> _Round:
+        cold_start()
+        began = perf_counter()
+        start.record(stream)
+        call()
+        end.record(stream)
+        launch = perf_counter() - began
+        # If the device has passed the start already, the hold was over before everything was queued.
+        launch_bound = start.query()  # type: ignore[no-untyped-call]
+        end.synchronize()
+        cold_start.fit(launch)
+        return _Round(start.elapsed_time(end) / 1e3, None, launch, launch_bound)
+
+    return one_round
+
+
+class ColdStart:
+    """Empties a GPU's L2 cache and holds its stream back, so that what is launched next is queued, not started.
+
+    It is what nvbench does before a cold sample (NVIDIA/nvbench, ``nvbench/detail/measure_cold.cuh``): zero a buffer of
+    the cache's size, synchronise, then block the stream; here by a kernel that spins for a while. Call it right before
+    each round: it is fit to be pytest-benchmark's ``setup``.
+
+    Args:
+        stream: The stream to hold back.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self._clock = sm_clock_hz(stream)
+        self._hold = SHORTEST_HOLD
+        with torch.cuda.stream(stream):
+            size = torch.cuda.get_device_properties(stream.device).L2_cache_size
+            self._buffer = torch.empty(size, dtype=torch.uint8, device=stream.device)
+
+    def __call__(self) -> None:
+        """Empty the cache, wait until that is done, and hold the stream back."""
+        with torch.cuda.stream(self._stream):
+            self._buffer.zero_()
+            self._stream.synchronize()
+            _spin(int(self._hold * self._clock))
+
+    def fit(self, launch: float) -> None:
+        """Hold for longer or shorter from now on, for calls that take so many seconds to queue."""
+        self._hold = min(max(HOLD_MARGIN * launch, SHORTEST_HOLD), LONGEST_HOLD)
+
+
+def sm_clock_hz(stream: torch.cuda.Stream) -> float:
+    """The clock of the GPU's multiprocessors under load, in Hz: cycles of a spinning kernel over its time.
+
+    It needs no NVML, and takes a few milliseconds.
+    """
+    start, end = _timing_event(), _timing_event()
+    with torch.cuda.stream(stream):
+        _spin(CALIBRATION_CYCLES)  # wakes an idle GPU
+        start.record(stream)
+        _spin(CALIBRATION_CYCLES)
+        end.record(stream)
+    end.synchronize()
+    seconds: float = start.elapsed_time(end) / 1e3
+    return CALIBRATION_CYCLES / seconds
+
+
+def _spin(cycles: int) -> None:
+    """Queue a kernel on the current stream that does nothing for so many cycles of the SM clock."""
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 - PyTorch times its own streams with it
+
+
+def _timing_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class Instant:
+    """A moment on a stream. The difference of two is the device's time between them, in seconds."""
+
+    __slots__ = ("_clock", "_event", "_ordinal")
+
+    def __init__(self, clock: EventClock, event: torch.cuda.Event, ordinal: int) -> None:
+        self._clock = clock
+        self._event = event
+        self._ordinal = ordinal
+
+    def __sub__(self, earlier: Instant) -> float:
+        """Seconds since an earlier moment; waits until the device has passed this one.
+
+        Raises:
+            ValueError: The clock has since been read so often that an event of the two stands for another moment.
+        """
+        self._event_now().synchronize()
+        seconds: float = earlier._event_now().elapsed_time(self._event) / 1e3
+        return seconds
+
+    def _event_now(self) -> torch.cuda.Event:
+        if self._clock.readings - self._ordinal >= EventClock.EVENTS:
+            raise ValueError(f"the moment is gone: its clock was read {EventClock.EVENTS} times since")
+        return self._event
+
+
+class EventClock:
+    """A timer for pytest-benchmark that tells the device's time: ``timer=EventClock(runner.stream)``.
+
+    pytest-benchmark reads its timer before and after a call and subtracts the readings; these subtract to seconds. The
+    events are few and used in turn, since creating one costs more than recording one.
+
+    Args:
+        stream: The runner's stream.
+
+    Attributes:
+        readings: How often it was read.
+    """
+
+    EVENTS: Final = 32
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.readings = 0
+        self._stream = stream
+        self._events = [_timing_event() for _ in range(self.EVENTS)]
+
+    def __repr__(self) -> str:
+        return "EventClock"
+
+    def __call__(self) -> Instant:
+        """Record an event now, after all that is queued on the stream."""
+        event = self._events[self.readings % self.EVENTS]
+        self.readings += 1
+        event.record(self._stream)
+        return Instant(self, event, self.readings)
+
+
+class Replay:
+    """A timer for pytest-benchmark under which its rounds take what was measured before.
+
+    It hands pytest-benchmark samples that it could not have taken, such as those of `measure` without the throttled
+    rounds: ``benchmark.pedantic(lambda: None, rounds=len(seconds))``, with this as the timer, saves just these seconds.
+
+    Args:
+        seconds: The samples, in order; more may be loaded later.
+    """
+
+    def __init__(self, seconds: Sequence[float] | NDArray[np.float64] = ()) -> None:
+        self._readings: Iterator[float] = iter(())
+        self.load(seconds)
+
+    def load(self, seconds: Sequence[float] | NDArray[np.float64]) -> None:
+        """Replay these samples from now on."""
+        # Each round is read as (0, s), so that the difference is s to the last bit.
+        self._readings = iter([reading for one in seconds for reading in (0.0, float(one))])
+
+    def __repr__(self) -> str:
+        return "Replay"
+
+    def __call__(self) -> float:
+        """The next reading.
+
+        Raises:
+            ValueError: All samples were replayed.
+        """
+        reading = next(self._readings, None)
+        if reading is None:
+            raise ValueError(
+                "there are no more samples to replay: ask pytest-benchmark for as many rounds as there are"
+            )
+        return reading

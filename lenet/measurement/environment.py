@@ -1,0 +1,225 @@
+"""The machine behind a measurement: what it is, in plain JSON; which part of that must match; what to call it.
+
+Importing this needs no torch; `machine_facts` uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from lenet.provenance import package_version, source_commit
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.measurement.gpu_state import GpuSampler
+
+__all__ = ["FINGERPRINT_FIELDS", "Facts", "describe_difference", "fingerprint", "machine_facts", "machine_kind"]
+
+Facts = Mapping[str, Any]
+
+# What is measured or bears on it, each with the distributions that any one of which may hold it.
+_PACKAGES: Final = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "numpy": ("numpy",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+    "nvtripy": ("nvtripy",),
+    "triton": ("triton",),
+    "pytest-benchmark": ("pytest-benchmark",),
+}
+
+FINGERPRINT_FIELDS: Final = (
+    "cpu.model",
+    "cpu.architecture",
+    "cpu.cores",
+    "cpu.threads",
+    "cpu.usable",
+    "system.os",
+    "system.kernel",
+    "python.implementation",
+    "python.version",
+    "gpu.name",
+    "gpu.uuid",
+    "gpu.compute_capability",
+    "gpu.memory_bytes",
+    "gpu.power_limit_w",
+    "gpu.max_sm_clock_mhz",
+    "gpu.max_memory_clock_mhz",
+    "gpu.application_sm_clock_mhz",
+    "gpu.application_memory_clock_mhz",
+    "gpu.driver",
+    "cuda.runtime",
+    "cuda.cudnn",
+    "torch.threads",
+    *(f"packages.{name}" for name in _PACKAGES),
+)
+"""The facts that must be equal for two measurements to be compared, as dotted names.
+
+The commit is what is compared; the size of memory is left out because virtual machines change it while they run.
+"""
+
+
+def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
+    """What this machine is, in nested dictionaries of plain JSON. Nothing names its owner, its user or its host.
+
+    Args:
+        device: The GPU that is measured, or a CPU; None takes torch's current GPU where there is one.
+
+    Returns:
+        What cannot be told is None, as is all of ``gpu`` on a CPU. Sizes are in bytes, clocks in MHz, power in watts.
+    """
+    import torch
+
+    if device is None:
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    on_gpu = device.type == "cuda"
+    return {
+        "cpu": {
+            "model": _cpu_model(),
+            "architecture": platform.machine(),
+            "cores": psutil.cpu_count(logical=False),
+            "threads": psutil.cpu_count(),
+            "usable": _usable_cpus(),
+        },
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": {"os": platform.system(), "distribution": _distribution(), "kernel": platform.release()},
+        "python": {"implementation": platform.python_implementation(), "version": platform.python_version()},
+        "gpu": _gpu_facts(device) if on_gpu else None,
+        "cuda": {
+            "runtime": torch.version.cuda if on_gpu else None,
+            "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+        },
+        "torch": {"threads": torch.get_num_threads()},
+        "packages": {name: _version(distributions) for name, distributions in _PACKAGES.items()},
+        "commit": source_commit(),
+    }
+
+
+def fingerprint(facts: Facts) -> str:
+    """A short name of the part of the facts that must match: 12 hexadecimal digits of the SHA-256 of its JSON.
+
+    Args:
+        facts: From `machine_facts`, also when read back from JSON.
+    """
+    matter = json.dumps([_fact(facts, field) for field in FINGERPRINT_FIELDS])
+    return hashlib.sha256(matter.encode()).hexdigest()[:12]
+
+
+def describe_difference(ours: Facts, theirs: Facts) -> list[str]:
+    """The facts that keep two machines from being compared, such as ``gpu.driver: '580.159.04', not '580.159.03'``.
+
+    Args:
+        ours: The facts here.
+        theirs: Those to compare with.
+
+    Returns:
+        A line for each field of the fingerprint that differs; none where the fingerprints are equal.
+    """
+    pairs = ((field, _fact(ours, field), _fact(theirs, field)) for field in FINGERPRINT_FIELDS)
+    return [f"{field}: {here!r}, not {there!r}" for field, here, there in pairs if here != there]
+
+
+def machine_kind(facts: Facts) -> str:
+    """A readable name for machines of one kind, fit for a directory.
+
+    Returns:
+        The GPU's name, as ``nvidia-h100-80gb-hbm3``; without one the CPU's with the number that may be used, as
+        ``cpu-intel-xeon-2c``.
+    """
+    gpu = _fact(facts, "gpu.name")
+    if gpu is not None:
+        return _slug(gpu)
+    # Drop what adds nothing: trademarks, the clock, and words that every CPU bears.
+    model = re.sub(r"\((R|TM|C)\)|@.*|\b(CPU|Processor|\d+-Core)\b", " ", _fact(facts, "cpu.model") or "unknown")
+    return f"cpu-{_slug(model)}-{_fact(facts, 'cpu.usable')}c"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _fact(facts: Facts, field: str) -> Any:
+    value: Any = facts
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _version(distributions: tuple[str, ...]) -> str | None:
+    return next((found for found in map(package_version, distributions) if found), None)
+
+
+def _cpu_model() -> str | None:
+    if platform.system() == "Linux":
+        return _linux_cpu_model(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    if platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None  # noqa: S603
+    return platform.processor() or None
+
+
+def _linux_cpu_model(cpuinfo: str) -> str | None:
+    """The model as the kernel names it: in words on x86, by number on Arm."""
+    fields = dict(re.findall(r"^(.*?)\s*:\s*(.*)$", cpuinfo, flags=re.MULTILINE))
+    if "model name" in fields:
+        return str(fields["model name"])
+    arm = [fields[name] for name in ("CPU implementer", "CPU part") if name in fields]
+    return f"ARM {' '.join(arm)}" if arm else None
+
+
+def _usable_cpus() -> int | None:
+    """How many CPUs this process may run on, where the system tells; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _distribution() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return None
+
+
+def _gpu_facts(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    from lenet.measurement.gpu_state import GpuSampler
+
+    properties = torch.cuda.get_device_properties(device)
+    with GpuSampler(device) as sampler:
+        return {
+            "name": properties.name,
+            "uuid": str(properties.uuid),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "memory_bytes": properties.total_memory,
+            "l2_cache_bytes": properties.L2_cache_size,
+            **_limits(sampler),
+            "nvml_missing": sampler.missing,
+        }
+
+
+def _limits(sampler: GpuSampler) -> dict[str, Any]:
+    import pynvml
+
+    limit = sampler.query(pynvml.nvmlDeviceGetEnforcedPowerLimit)
+    return {
+        "power_limit_w": None if limit is None else limit / 1000,
+        "max_sm_clock_mhz": sampler.query(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM),
+        "max_memory_clock_mhz": sampler.query(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_MEM),
+        "application_sm_clock_mhz": sampler.query(pynvml.nvmlDeviceGetApplicationsClock, pynvml.NVML_CLOCK_SM),
+        "application_memory_clock_mhz": sampler.query(pynvml.nvmlDeviceGetApplicationsClock, pynvml.NVML_CLOCK_MEM),
+        "driver": None if sampler.missing else pynvml.nvmlSystemGetDriverVersion(),
+    }

@@ -1,0 +1,59 @@
+"""The device memory that a call takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["PeakMemory", "peak_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """Device memory, in bytes.
+
+    Attributes:
+        allocated: The most that PyTorch's allocator had handed out during the call, weights and inputs that were there
+            before included.
+        outside: What the device's used memory grew by during the call beside PyTorch's reserve: engines, workspaces and
+            contexts of other libraries, such as TensorRT's. What another process took meanwhile is in it too.
+    """
+
+    allocated: int
+    outside: int
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.allocated + self.outside
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> PeakMemory | None:
+    """Run a call once and tell the device memory it took.
+
+    What a library keeps from when it was built is seen only if the call builds it. The driver is asked
+    (``cudaMemGetInfo``), not NVML, since both tell the device's used memory and the driver needs no handle.
+
+    Args:
+        call: What to run; it may queue work on any stream.
+        device: The device it runs on.
+
+    Returns:
+        None on a CPU.
+    """
+    if device.type != "cuda":
+        call()
+        return None
+    torch.cuda.synchronize(device)
+    before = _outside(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return PeakMemory(torch.cuda.max_memory_allocated(device), max(_outside(device) - before, 0))
+
+
+def _outside(device: torch.device) -> int:
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device)

@@ -1,0 +1,293 @@
+"""Statistics of a sample of timings. Pure functions of sequences of floats, each with its source.
+
+Timings are skewed to the right, come in ties (a CUDA event resolves about half a microsecond) and are not independent,
+so a sample is summed up by its median and quantiles, and the interval of the median assumes no distribution.
+
+Sources:
+    Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., section 3.2.
+    David, H. A. and Nagaraja, H. N. (2003). Order Statistics, 3rd ed., section 7.1.
+    Hyndman, R. J. and Fan, Y. (1996). Sample quantiles in statistical packages. The American Statistician 50(4).
+    Box, G. E. P. and Jenkins, G. M. (1976). Time Series Analysis: Forecasting and Control, section 2.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+__all__ = [
+    "MedianInterval",
+    "Summary",
+    "instabilities",
+    "interquartile_range",
+    "lag1_autocorrelation",
+    "median",
+    "median_interval",
+    "median_ranks",
+    "quantile",
+    "relative_half_width",
+    "summarize",
+]
+
+Sample = Sequence[float] | NDArray[np.float64]
+
+WIDE_INTERVAL: Final = 0.01
+"""A median is not pinned down when half its interval is more than this share of it."""
+
+LARGE_DEVIATION: Final = 0.10
+"""A standard deviation of this share of the mean is large: pyperf's bound (``pyperf check``)."""
+
+LONG_TAIL: Final = 1.5
+"""A tail is long when the 99th percentile is more than this many medians: pyperf's bound for the maximum."""
+
+DRIFT: Final = 0.5
+"""Rounds depend on the rounds before them when their lag-1 autocorrelation is above this."""
+
+
+def median(sample: Sample) -> float:
+    """The middle value, or the mean of the two middle values.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    return quantile(sample, 0.5)
+
+
+def quantile(sample: Sample, probability: float) -> float:
+    """The quantile by linear interpolation between order statistics.
+
+    The definition is number 7 of Hyndman and Fan (1996), NumPy's and R's default: the value at the 0-based position
+    ``(n - 1) * probability`` of the sorted sample. Of 100 rounds, p99 thus lies between the largest two.
+
+    Args:
+        sample: At least one value.
+        probability: Between 0 and 1.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite, or the probability is out of range.
+    """
+    return float(np.quantile(_checked(sample), probability, method="linear"))
+
+
+def interquartile_range(sample: Sample) -> float:
+    """The distance between the quartiles, each by `quantile`.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    low, high = np.quantile(_checked(sample), (0.25, 0.75), method="linear")
+    return float(high - low)
+
+
+@dataclass(frozen=True, slots=True)
+class MedianInterval:
+    """An interval between two order statistics that holds the population's median.
+
+    Attributes:
+        low: The lower order statistic.
+        high: The upper order statistic.
+        coverage: The probability that such an interval holds the median of a continuous population. Where values tie,
+            the true probability is at least this (David and Nagaraja, section 7.1).
+    """
+
+    low: float
+    high: float
+    coverage: float
+
+
+def median_ranks(size: int, confidence: float = 0.95) -> tuple[int, int, float] | None:
+    """The ranks of the order statistics that bound the median.
+
+    The number of values below the population's median is binomial (n, 1/2), so the interval from the r-th smallest to
+    the r-th largest value holds it with probability ``1 - 2 P(B <= r - 1)``. The largest r that reaches the confidence
+    is taken (Conover 1999, section 3.2).
+
+    Args:
+        size: Of the sample.
+        confidence: The least probability asked for, between 0 and 1.
+
+    Returns:
+        The lower rank, the upper rank (both counted from 1) and the exact probability; None where the sample is too
+        small for any interval of this confidence, as below 6 values for 95 %.
+    """
+    # ppf is the least k with P(B <= k) >= tail, so k - 1, the number of values left out at each end, stays below it.
+    tail = (1 - confidence) / 2
+    lower = int(binom.ppf(tail, size, 0.5))
+    if math.isclose(binom.cdf(lower, size, 0.5), tail):
+        lower += 1
+    if lower < 1:
+        return None
+    return lower, size + 1 - lower, float(1 - 2 * binom.cdf(lower - 1, size, 0.5))
+
+
+def median_interval(sample: Sample, confidence: float = 0.95) -> MedianInterval | None:
+    """A confidence interval of the median that assumes no distribution, only independent values.
+
+    Args:
+        sample: At least one value.
+        confidence: The least probability asked for; what is reached is the interval's coverage.
+
+    Returns:
+        The interval, or None where the sample is too small for one (see `median_ranks`).
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    values = _checked(sample)
+    ranks = median_ranks(values.size, confidence)
+    if ranks is None:
+        return None
+    lower, upper, coverage = ranks
+    ordered = np.sort(values)
+    return MedianInterval(float(ordered[lower - 1]), float(ordered[upper - 1]), coverage)
+
+
+def relative_half_width(sample: Sample, confidence: float = 0.95) -> float:
+    """Half the width of the median's interval as a share of the median; infinite where there is no interval.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    interval = median_interval(sample, confidence)
+    middle = median(sample)
+    if interval is None or middle == 0:
+        return math.inf
+    return (interval.high - interval.low) / 2 / abs(middle)
+
+
+def lag1_autocorrelation(sample: Sample) -> float:
+    """How far each value is followed by its like: 1 for a slow drift, 0 for none, negative for alternation.
+
+    ``sum((x[t] - m) (x[t + 1] - m)) / sum((x[t] - m)^2)`` with m the mean (Box and Jenkins 1976, section 2.1).
+
+    Args:
+        sample: In the order in which it was measured.
+
+    Returns:
+        Between -1 and 1; 0 where all values are equal.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    values = _checked(sample)
+    deviations = values - values.mean()
+    total = float(deviations @ deviations)
+    return float(deviations[:-1] @ deviations[1:]) / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a row says of its rounds. Values are in the sample's unit.
+
+    Attributes:
+        rounds: The size of the sample.
+        minimum: The smallest value.
+        median: The middle value.
+        mean: The arithmetic mean.
+        p95: The 95th percentile, as `quantile` defines it.
+        p99: The 99th percentile.
+        iqr: The distance between the quartiles.
+        maximum: The largest value.
+        stddev: The sample's standard deviation (n - 1); 0 for a single value.
+        median_low: The lower end of the median's interval; None where the sample is too small for one.
+        median_high: The upper end.
+        coverage: The exact probability that the interval holds the median.
+        relative_half_width: Half the interval as a share of the median; None where there is no interval.
+        autocorrelation: `lag1_autocorrelation` of the sample.
+    """
+
+    rounds: int
+    minimum: float
+    median: float
+    mean: float
+    p95: float
+    p99: float
+    iqr: float
+    maximum: float
+    stddev: float
+    median_low: float | None
+    median_high: float | None
+    coverage: float | None
+    relative_half_width: float | None
+    autocorrelation: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The attributes by name, ready for JSON."""
+        return asdict(self)
+
+
+def summarize(sample: Sample, confidence: float = 0.95) -> Summary:
+    """Sum up a sample.
+
+    Args:
+        sample: In the order in which it was measured.
+        confidence: Of the median's interval.
+
+    Raises:
+        ValueError: The sample is empty or holds a value that is not finite.
+    """
+    values = _checked(sample)
+    interval = median_interval(values, confidence)
+    half_width = relative_half_width(values, confidence)
+    return Summary(
+        rounds=values.size,
+        minimum=float(values.min()),
+        median=median(values),
+        mean=float(values.mean()),
+        p95=quantile(values, 0.95),
+        p99=quantile(values, 0.99),
+        iqr=interquartile_range(values),
+        maximum=float(values.max()),
+        stddev=float(values.std(ddof=1)) if values.size > 1 else 0.0,
+        median_low=interval.low if interval else None,
+        median_high=interval.high if interval else None,
+        coverage=interval.coverage if interval else None,
+        relative_half_width=half_width if math.isfinite(half_width) else None,
+        autocorrelation=lag1_autocorrelation(values),
+    )
+
+
+def instabilities(summary: Summary) -> list[str]:
+    """Why a sample of timings may not be trusted, and what to do: empty where nothing speaks against it.
+
+    The checks follow ``pyperf check``, with the median in place of the mean where there is a choice.
+    """
+    found = []
+    if summary.relative_half_width is None:
+        found.append(f"{summary.rounds} rounds give no interval of the median: measure at least 6")
+    elif summary.relative_half_width > WIDE_INTERVAL:
+        found.append(
+            f"the median is known to ±{summary.relative_half_width:.1%} only: measure more rounds, "
+            "or until it is known to ±1 % (the adaptive protocol)"
+        )
+    if summary.stddev > LARGE_DEVIATION * summary.mean:
+        found.append(
+            f"the standard deviation is {summary.stddev / summary.mean:.0%} of the mean: "
+            "end other work on this machine, and lock its clocks"
+        )
+    if summary.p99 > LONG_TAIL * summary.median:
+        found.append(
+            f"the 99th percentile is {summary.p99 / summary.median:.1f} times the median: "
+            "look for what interrupts the rounds (other processes, power management)"
+        )
+    if summary.autocorrelation > DRIFT:
+        found.append(
+            f"each round resembles the one before (lag-1 autocorrelation {summary.autocorrelation:.2f}), "
+            "so the interval is narrower than the truth: warm up for longer, lock the clocks, and compare processes"
+        )
+    return found
+
+
+def _checked(sample: Sample) -> NDArray[np.float64]:
+    values = np.asarray(sample, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"a sample is a sequence of at least one value, not an array of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("the sample holds a value that is not finite")
+    return values

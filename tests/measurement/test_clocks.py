@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lenet.measurement import clocks
+from lenet.measurement.clocks import Adaptive, ColdStart, Coursework, EventClock, Mode, Replay, Samples, Stop, measure
+from tests.measurement.fakes import FakeGpu, fake_h100
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+FEW = Coursework(warmups=2, rounds=4)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    fake_h100(monkeypatch)
+    return FakeGpu(monkeypatch)
+
+
+def forward(gpu: FakeGpu, call: Callable[[], object], *, cold_cache: bool = False) -> Samples:
+    return measure(call, mode=Mode.FORWARD, stream=gpu.stream, protocol=FEW, cold_cache=cold_cache)
+
+
+class TestTheRule:
+    def test_forward_on_a_gpu_is_timed_by_events_on_the_runners_stream(self, gpu: FakeGpu) -> None:
+        samples = forward(gpu, lambda: gpu.run(1e-3))
+
+        # The device is idle until the first launch arrives, and that wait is part of the forward pass.
+        assert samples.device == pytest.approx([1.005e-3] * 4)
+        assert samples.wall == pytest.approx([1.005e-3] * 4)
+        assert samples.launch == pytest.approx([5e-6] * 4)
+        assert samples.seconds == pytest.approx(samples.device)
+        assert not samples.launch_bound.any()
+
+    def test_end_to_end_is_wall_time_until_the_stream_is_synchronised(self, gpu: FakeGpu) -> None:
+        def copy_and_run() -> None:
+            gpu.run(2e-3)
+            gpu.run(1e-3)
+
+        samples = measure(copy_and_run, mode=Mode.END_TO_END, stream=gpu.stream, protocol=FEW)
+
+        assert samples.device is None
+        assert samples.seconds == pytest.approx([3.005e-3] * 4)
+        assert samples.launch == pytest.approx([10e-6] * 4)
+
+    def test_forward_on_a_cpu_is_wall_time(self, gpu: FakeGpu) -> None:
+        def work() -> None:
+            gpu.now += 0.25
+
+        samples = measure(work, mode=Mode.FORWARD, stream=None, protocol=FEW)
+
+        assert samples.device is None
+        assert samples.seconds == pytest.approx([0.25] * 4)
+        assert gpu.log == []
+
+    def test_the_rule_knows_no_backend(self, gpu: FakeGpu) -> None:
+        one_kernel = forward(gpu, lambda: gpu.run(90e-6))
+        three_kernels = forward(gpu, lambda: gpu.run(30e-6, times=3))
+
+        assert one_kernel.seconds == pytest.approx(three_kernels.seconds)
+
+    def test_a_call_that_the_host_cannot_launch_fast_enough_is_launch_bound(self, gpu: FakeGpu) -> None:
+        samples = forward(gpu, lambda: gpu.run(1e-6, times=40))
+
+        assert samples.device == pytest.approx([201e-6] * 4)
+        assert samples.launch_bound.all()
+
+
+class TestAColdCache:
+    def test_each_round_begins_with_an_emptied_cache_and_a_held_stream(self, gpu: FakeGpu) -> None:
+        forward(gpu, lambda: gpu.run(1e-3), cold_cache=True)
+
+        round_ = ["zero 52428800 bytes", "synchronize", "hold", "record", "kernel", "record"]
+        calibration = ["hold", "record", "hold", "record"]
+        assert gpu.log == calibration + round_ * (FEW.warmups + FEW.rounds)
+
+    def test_device_time_is_free_of_launch_time(self, gpu: FakeGpu) -> None:
+        samples = forward(gpu, lambda: gpu.run(1e-6, times=40), cold_cache=True)
+
+        assert samples.device == pytest.approx([40e-6] * 4)
+        assert samples.launch == pytest.approx([200e-6] * 4)
+        assert not samples.launch_bound.any()
+
+    def test_wall_time_is_not_given_for_the_hold_is_in_it(self, gpu: FakeGpu) -> None:
+        assert forward(gpu, lambda: gpu.run(1e-3), cold_cache=True).wall is None
+
+    def test_the_hold_grows_with_what_there_is_to_launch(self, gpu: FakeGpu) -> None:
+        samples = forward(gpu, lambda: gpu.run(1e-6, times=800), cold_cache=True)
+
+        assert samples.launch == pytest.approx([4e-3] * 4)
+        assert samples.device == pytest.approx([800e-6] * 4)
+        assert not samples.launch_bound.any()
+
+    def test_a_call_that_waits_for_the_device_is_said_to_be_launch_bound(self, gpu: FakeGpu) -> None:
+        def call() -> None:
+            gpu.run(1e-6)
+            gpu.stream.synchronize()
+            gpu.run(1e-6)
+
+        assert forward(gpu, call, cold_cache=True).launch_bound.all()
+
+    @pytest.mark.parametrize(("mode", "on_gpu"), [(Mode.END_TO_END, True), (Mode.FORWARD, False)])
+    def test_there_is_none_without_events(self, gpu: FakeGpu, mode: Mode, *, on_gpu: bool) -> None:
+        stream = gpu.stream if on_gpu else None
+
+        with pytest.raises(ValueError, match=f"not for {mode} on a {'GPU' if on_gpu else 'CPU'}"):
+            measure(lambda: None, mode=mode, stream=stream, protocol=FEW, cold_cache=True)
+
+
+def timed(gpu: FakeGpu, seconds: Iterator[float]) -> Callable[[], None]:
+    """A call on a CPU that takes the next of these times."""
+
+    def call() -> None:
+        gpu.now += next(seconds)
+
+    return call
+
+
+def endless(*seconds: float) -> Iterator[float]:
+    while True:
+        yield from seconds
+
+
+class TestProtocols:
+    def test_the_coursework_runs_5_warmups_and_100_rounds(self, gpu: FakeGpu) -> None:
+        seconds = [*[9.0] * 5, *np.linspace(0.001, 0.002, 100)]
+
+        samples = measure(timed(gpu, iter(seconds)), mode=Mode.FORWARD, stream=None, protocol=Coursework())
+
+        assert samples.seconds == pytest.approx(seconds[5:])
+        assert samples.stopped is Stop.ROUNDS
+
+    def test_adaptive_stops_when_the_median_is_known(self, gpu: FakeGpu) -> None:
+        call = timed(gpu, endless(0.100, 0.101))
+
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=Adaptive(minimum_rounds=20))
+
+        assert samples.seconds.size == 20
+        assert samples.stopped is Stop.PRECISE
+
+    def test_adaptive_stops_when_the_time_is_up(self, gpu: FakeGpu) -> None:
+        call = timed(gpu, endless(0.125, 0.25))
+
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=Adaptive(minimum_rounds=20, time_limit=9.0))
+
+        assert samples.seconds.size == 48
+        assert samples.stopped is Stop.TIME
+
+    def test_adaptive_stops_at_its_most_rounds(self, gpu: FakeGpu) -> None:
+        call = timed(gpu, endless(0.001, 0.002))
+        protocol = Adaptive(minimum_rounds=20, rounds=333)
+
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=protocol)
+
+        assert samples.seconds.size == 333
+        assert samples.stopped is Stop.ROUNDS
+
+    def test_a_slow_call_is_looked_at_after_every_round(self, gpu: FakeGpu) -> None:
+        call = timed(gpu, endless(3.0))
+
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=Adaptive(time_limit=4.0))
+
+        assert samples.seconds.size == 2
+
+
+class TestThrottling:
+    def measured(self, gpu: FakeGpu, looks: list[tuple[str, ...]], protocol: Coursework) -> Samples:
+        readings = iter(looks)
+        # A round longer than a chunk, so that there is a look after each.
+        call = timed(gpu, iter([0.1 * index for index in range(1, 1000)]))
+        return measure(
+            call,
+            mode=Mode.FORWARD,
+            stream=None,
+            protocol=protocol,
+            throttling=lambda: next(readings, looks[-1]),
+        )
+
+    def test_throttled_rounds_are_left_out_counted_and_run_again(self, gpu: FakeGpu) -> None:
+        looks = [(), (), ("sw_power_cap",), (), ()]
+
+        samples = self.measured(gpu, looks, Coursework(warmups=0, rounds=3))
+
+        # The rounds on both sides of the look that saw it.
+        assert samples.throttled.tolist() == [False, True, True, False, False]
+        assert samples.seconds == pytest.approx([0.1, 0.4, 0.5])
+        assert samples.throttling == ("sw_power_cap",)
+        assert samples.stopped is Stop.ROUNDS
+
+    def test_throttling_before_the_first_round_counts(self, gpu: FakeGpu) -> None:
+        samples = self.measured(gpu, [("hw_slowdown",), ()], Coursework(warmups=0, rounds=2))
+
+        assert samples.throttled.tolist() == [True, False, False]
+
+    def test_rounds_that_are_always_throttled_come_to_an_end_and_show_something(self, gpu: FakeGpu) -> None:
+        samples = self.measured(gpu, [("sw_power_cap",)], Coursework(warmups=0, rounds=5))
+
+        assert samples.throttled.tolist() == [True] * 10
+        assert samples.seconds.size == 10
+        assert samples.stopped is Stop.THROTTLED
+
+    def test_short_rounds_share_a_look(self, gpu: FakeGpu) -> None:
+        looks = []
+
+        def look() -> tuple[str, ...]:
+            looks.append(gpu.now)
+            return ()
+
+        call = timed(gpu, endless(0.001))
+        measure(call, mode=Mode.FORWARD, stream=None, protocol=Coursework(rounds=100), throttling=look)
+
+        # One before and about one each 10 ms of the 100 ms.
+        assert 10 <= len(looks) <= 12
+
+
+class TestGarbageCollection:
+    def test_it_is_off_while_rounds_run(self) -> None:
+        seen = []
+        measure(lambda: seen.append(gc.isenabled()), mode=Mode.FORWARD, stream=None, protocol=FEW)
+
+        assert not any(seen)
+        assert gc.isenabled()
+
+    def test_it_is_on_again_after_a_failure(self) -> None:
+        def fail() -> None:
+            raise RuntimeError("out of memory")
+
+        with pytest.raises(RuntimeError, match="out of memory"):
+            measure(fail, mode=Mode.FORWARD, stream=None, protocol=FEW)
+        assert gc.isenabled()
+
+
+class TestEventClock:
+    def test_readings_subtract_to_seconds_of_device_time(self, gpu: FakeGpu) -> None:
+        clock = EventClock(gpu.stream)
+
+        start = clock()
+        gpu.run(0.002)
+        end = clock()
+
+        assert end - start == pytest.approx(0.002005)
+
+    @given(durations=st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=10))
+    def test_adjacent_times_add_up(self, durations: list[float]) -> None:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            gpu = FakeGpu(monkeypatch)
+            clock = EventClock(gpu.stream)
+            moments = [clock()]
+            for seconds in durations:
+                gpu.run(seconds)
+                moments.append(clock())
+
+            parts = [later - earlier for earlier, later in pairwise(moments)]
+            assert sum(parts) == pytest.approx(moments[-1] - moments[0])
+            assert moments[0] - moments[0] == 0
+
+    def test_a_clock_that_is_read_forever_makes_no_more_events(self, gpu: FakeGpu) -> None:
+        clock = EventClock(gpu.stream)
+
+        for _ in range(10 * EventClock.EVENTS):
+            start = clock()
+            gpu.run(0.001)
+            assert clock() - start == pytest.approx(0.001005)
+
+    def test_a_moment_whose_event_was_used_again_is_refused(self, gpu: FakeGpu) -> None:
+        clock = EventClock(gpu.stream)
+        first = clock()
+        last = [clock() for _ in range(EventClock.EVENTS - 1)][-1]
+        assert last - first == 0
+
+        clock()
+        with pytest.raises(ValueError, match="the moment is gone"):
+            _ = last - first
+
+
+class TestReplay:
+    @given(st.lists(st.floats(1e-9, 1e3), max_size=50))
+    def test_each_round_takes_just_what_was_measured(self, seconds: list[float]) -> None:
+        timer = Replay(seconds)
+
+        assert [-timer() + timer() for _ in seconds] == seconds
+
+    def test_more_rounds_than_samples_are_refused(self) -> None:
+        timer = Replay([0.5])
+        timer.load([0.25])
+        assert [timer(), timer()] == [0.0, 0.25]
+
+        with pytest.raises(ValueError, match="no more samples"):
+            timer()
+
+
+SUITE = """
+import pytest
+from lenet.measurement.clocks import EventClock, Replay
+from tests.measurement.fakes import FakeGpu
+
+SECONDS = [0.0013, 0.0011, 0.0017]
+GPU = FakeGpu(pytest.MonkeyPatch())
+
+@pytest.mark.benchmark(timer=Replay(SECONDS))
+def test_replayed(benchmark):
+    benchmark.pedantic(lambda: None, rounds=len(SECONDS))
+
+@pytest.mark.benchmark(timer=EventClock(GPU.stream))
+def test_events(benchmark):
+    benchmark.pedantic(GPU.run, args=(0.004,), rounds=2, warmup_rounds=1)
+"""
+
+
+def test_pytest_benchmark_saves_what_the_timers_tell(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    outcome = subprocess.run(
+        [*command, "--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path)],
+        check=False,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 0, outcome.stdout
+
+    rows = json.loads((tmp_path / "saved.json").read_text())["benchmarks"]
+    replayed, events = (row["stats"]["data"] for row in rows)
+    assert replayed == [0.0013, 0.0011, 0.0017]
+    assert events == pytest.approx([0.004005, 0.004005])
+    assert [row["options"]["timer"] for row in rows] == ["Replay", "EventClock"]
+
+
+@needs_gpu
+class TestARealGpu:
+    """What the fakes stand for."""
+
+    @pytest.fixture
+    def stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def spin(self, stream: torch.cuda.Stream, seconds: float) -> Callable[[], None]:
+        cycles = int(seconds * clocks.sm_clock_hz(stream))
+
+        def call() -> None:
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+        return call
+
+    def test_a_kernel_of_known_length_is_timed_right(self, stream: torch.cuda.Stream) -> None:
+        call = self.spin(stream, 2e-3)
+        samples = measure(call, mode=Mode.FORWARD, stream=stream, protocol=Coursework())
+
+        assert samples.wall is not None
+        assert np.median(samples.seconds) == pytest.approx(2e-3, rel=0.1)
+        assert (samples.wall > samples.seconds - 1e-6).all()
+        assert not samples.launch_bound.any()
+
+    def test_many_short_launches_are_launch_bound_unless_held_back(self, stream: torch.cuda.Stream) -> None:
+        value = torch.zeros(1, device="cuda")
+
+        def call() -> None:
+            with torch.cuda.stream(stream):
+                for _ in range(100):
+                    value.add_(1)
+
+        warm = measure(call, mode=Mode.FORWARD, stream=stream, protocol=Coursework())
+        cold = measure(call, mode=Mode.FORWARD, stream=stream, protocol=Coursework(), cold_cache=True)
+
+        assert cold.launch_bound.mean() < 0.05
+        assert warm.launch_bound.mean() > 0.5
+        assert np.median(cold.seconds) < np.median(warm.seconds)
+
+    def test_a_cold_start_makes_reads_slower(self, stream: torch.cuda.Stream) -> None:
+        values = torch.zeros(1 << 22, device="cuda")
+
+        def call() -> None:
+            with torch.cuda.stream(stream):
+                values.sum()
+
+        cold = measure(call, mode=Mode.FORWARD, stream=stream, protocol=Coursework(), cold_cache=True)
+        clock, seconds = EventClock(stream), []
+        hold = ColdStart(stream)
+        for _ in range(100):
+            hold()
+            call()
+            start = clock()
+            call()
+            seconds.append(clock() - start)
+
+        assert np.median(cold.seconds) > np.median(seconds)
+
+    def test_an_empty_round_costs_a_few_microseconds(self, stream: torch.cuda.Stream) -> None:
+        samples = measure(lambda: None, mode=Mode.FORWARD, stream=stream, protocol=Coursework(rounds=1000))
+
+        assert np.median(samples.seconds) < 5e-6
+
+    def test_the_sm_clock_is_plausible(self, stream: torch.cuda.Stream) -> None:
+        assert 3e8 < clocks.sm_clock_hz(stream) < 4e9

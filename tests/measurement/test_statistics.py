@@ -1,0 +1,225 @@
+"""Known answers from published tables, and properties that hold for every sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import quantile_test
+
+from lenet.measurement import statistics
+from lenet.measurement.statistics import instabilities, median_ranks, summarize
+
+timings = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=60)
+factors = st.floats(0.01, 100.0)
+shifts = st.floats(0.0, 100.0)
+
+LOCATIONS: dict[str, Callable[[list[float]], float]] = {
+    "median": statistics.median,
+    "p99": lambda sample: statistics.quantile(sample, 0.99),
+    "interval_low": lambda sample: statistics.median_interval(sample, 0.4).low,  # type: ignore[union-attr]
+}
+
+# Mavro, of NIST's Statistical Reference Datasets (univariate summary statistics): transmittances, and certified values.
+MAVRO = [
+    *(2.00180, 2.00170, 2.00180, 2.00190, 2.00180, 2.00170, 2.00150, 2.00140, 2.00150, 2.00150),
+    *(2.00170, 2.00180, 2.00180, 2.00190, 2.00190, 2.00210, 2.00200, 2.00160, 2.00140, 2.00130),
+    *(2.00130, 2.00150, 2.00150, 2.00160, 2.00150, 2.00140, 2.00130, 2.00140, 2.00150, 2.00140),
+    *(2.00150, 2.00160, 2.00150, 2.00160, 2.00190, 2.00200, 2.00200, 2.00210, 2.00220, 2.00230),
+    *(2.00240, 2.00250, 2.00270, 2.00260, 2.00260, 2.00260, 2.00270, 2.00260, 2.00250, 2.00240),
+]
+
+
+@pytest.mark.parametrize(
+    ("size", "confidence", "lower", "percent"),
+    [
+        # Nair, K. R. (1940), Table of confidence intervals for the median in samples from any continuous population,
+        # Sankhya 4, 551-558, as reprinted in Dixon and Massey (1969), Introduction to Statistical Analysis.
+        (6, 0.95, 1, 96.9),
+        (9, 0.95, 2, 96.1),
+        (10, 0.95, 2, 97.9),
+        (15, 0.95, 4, 96.5),
+        (20, 0.95, 6, 95.9),
+        (25, 0.95, 8, 95.7),
+        (30, 0.95, 10, 95.7),
+        (50, 0.95, 18, 96.7),
+        (65, 0.95, 25, 95.4),
+        (8, 0.99, 1, 99.2),
+        (20, 0.99, 4, 99.7),
+        (50, 0.99, 16, 99.3),
+        (65, 0.99, 22, 99.4),
+    ],
+)
+def test_the_ranks_are_those_of_the_published_table(size: int, confidence: float, lower: int, percent: float) -> None:
+    ranks = median_ranks(size, confidence)
+
+    assert ranks is not None
+    assert ranks[:2] == (lower, size + 1 - lower)
+    assert round(100 * ranks[2], 1) == percent
+
+
+@pytest.mark.parametrize(("size", "confidence"), [(1, 0.95), (5, 0.95), (7, 0.99)])
+def test_a_sample_too_small_for_the_confidence_has_no_interval(size: int, confidence: float) -> None:
+    assert median_ranks(size, confidence) is None
+    assert statistics.median_interval(list(range(size)), confidence) is None
+    assert statistics.relative_half_width(list(range(size)), confidence) == math.inf
+
+
+@given(st.integers(1, 400), st.floats(0.05, 0.9999))
+def test_the_interval_is_the_narrowest_that_reaches_the_confidence(size: int, confidence: float) -> None:
+    def coverage(lower: int) -> float:
+        outside: int = sum(math.comb(size, below) for below in range(lower))
+        return 1 - outside / (1 << (size - 1))
+
+    ranks = median_ranks(size, confidence)
+    lower = ranks[0] if ranks else 0
+
+    if ranks:
+        assert ranks[2] == pytest.approx(coverage(lower), abs=1e-12)
+        assert ranks[2] >= confidence - 1e-12
+    assert lower + 1 > (size + 1) // 2 or coverage(lower + 1) < confidence + 1e-12
+
+
+def test_a_confidence_that_is_met_exactly_is_met() -> None:
+    assert median_ranks(3, 0.75) == (1, 3, 0.75)
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=6, max_size=80, unique=True))
+def test_the_interval_is_scipys(sample: list[float]) -> None:
+    theirs = quantile_test(sample, q=0, p=0.5).confidence_interval(confidence_level=0.95)
+    ours = statistics.median_interval(sample)
+
+    assert ours is not None
+    assert (ours.low, ours.high) == (theirs.low, theirs.high)
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(0).exponential(size=(4000, 50))
+    interval = [statistics.median_interval(sample) for sample in samples]
+
+    hits = sum(found is not None and found.low <= math.log(2) <= found.high for found in interval)
+
+    # Four standard errors of a proportion of 4000.
+    assert hits / 4000 == pytest.approx(0.967, abs=4 * math.sqrt(0.967 * 0.033 / 4000))
+
+
+@pytest.mark.parametrize(
+    ("sample", "probability", "value"),
+    [
+        ([1, 2, 3, 4], 0.5, 2.5),
+        ([15, 20, 35, 40, 50], 0.4, 29.0),  # the worked example of the "linear" definition: 20 + 0.6 (35 - 20)
+        (list(range(1, 101)), 0.95, 95.05),
+        (list(range(1, 101)), 0.99, 99.01),
+        ([7], 0.99, 7),
+    ],
+)
+def test_a_quantile_lies_between_order_statistics(sample: list[float], probability: float, value: float) -> None:
+    assert statistics.quantile(sample, probability) == pytest.approx(value)
+
+
+def test_the_interquartile_range_is_between_the_quartiles() -> None:
+    assert statistics.interquartile_range([1, 2, 3, 4, 5]) == 2
+
+
+def test_mean_deviation_and_autocorrelation_are_those_certified_by_nist() -> None:
+    summary = summarize(MAVRO)
+
+    assert summary.mean == pytest.approx(2.00185600000000, rel=1e-14)
+    assert summary.stddev == pytest.approx(0.000429123454003053, rel=1e-11)
+    assert summary.autocorrelation == pytest.approx(0.937989183438248, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("sample", "certified"),
+    [
+        # NumAcc1 and NumAcc2 of the same datasets.
+        ([10000001.0, 10000003.0, 10000002.0], -0.5),
+        ([1.2, *[1.1, 1.3] * 500], -0.999),
+    ],
+)
+def test_alternating_values_have_a_negative_autocorrelation(sample: list[float], certified: float) -> None:
+    assert statistics.lag1_autocorrelation(sample) == pytest.approx(certified, rel=1e-9)
+
+
+def test_equal_values_have_no_autocorrelation() -> None:
+    assert statistics.lag1_autocorrelation([0.5] * 10) == 0
+
+
+@pytest.mark.parametrize("name", LOCATIONS)
+@given(sample=st.lists(st.floats(1e-6, 10.0), min_size=4, max_size=60), factor=factors, shift=shifts)
+def test_a_location_follows_scale_and_shift(name: str, sample: list[float], factor: float, shift: float) -> None:
+    moved = [factor * value + shift for value in sample]
+
+    assert LOCATIONS[name](moved) == pytest.approx(factor * LOCATIONS[name](sample) + shift, rel=1e-9)
+
+
+@given(sample=timings, factor=factors)
+def test_a_change_of_unit_changes_no_ratio(sample: list[float], factor: float) -> None:
+    before, after = summarize(sample), summarize([factor * value for value in sample])
+
+    assert after.stddev == pytest.approx(factor * before.stddev, rel=1e-6, abs=1e-9)
+    assert after.iqr == pytest.approx(factor * before.iqr, rel=1e-6, abs=1e-9)
+    if before.relative_half_width is not None:
+        assert after.relative_half_width == pytest.approx(before.relative_half_width, rel=1e-6, abs=1e-9)
+
+
+@given(sample=timings, random=st.randoms(use_true_random=False))
+def test_the_order_of_rounds_matters_to_the_autocorrelation_alone(sample: list[float], random: Random) -> None:
+    before, after = summarize(sample), summarize(random.sample(sample, len(sample)))
+
+    # The sums behind mean and deviation round by their order; all else is exact.
+    assert after.mean == pytest.approx(before.mean)
+    assert after.stddev == pytest.approx(before.stddev, abs=1e-12)
+    assert replace(after, mean=0, stddev=0, autocorrelation=0) == replace(before, mean=0, stddev=0, autocorrelation=0)
+
+
+@given(timings)
+def test_the_figures_of_a_summary_are_in_order(sample: list[float]) -> None:
+    summary = summarize(sample)
+
+    for smaller, larger in pairwise((summary.minimum, summary.median, summary.p95, summary.p99, summary.maximum)):
+        assert smaller <= larger + 1e-12
+    assert summary.minimum - 1e-12 <= summary.mean <= summary.maximum + 1e-12
+    assert 0 <= summary.iqr <= summary.maximum - summary.minimum + 1e-12
+    assert -1 <= summary.autocorrelation <= 1
+    assert (summary.median_low is None) == (len(sample) < 6)
+    if summary.median_low is not None and summary.median_high is not None:
+        assert summary.minimum <= summary.median_low <= summary.median <= summary.median_high <= summary.maximum
+
+
+@pytest.mark.parametrize("sample", [[], [1.0, math.nan], [math.inf], [[1.0, 2.0]]])
+def test_what_is_no_sample_is_refused(sample: list[float]) -> None:
+    with pytest.raises(ValueError, match="sample"):
+        summarize(sample)
+
+
+def steady(rounds: int = 100) -> list[float]:
+    return [1.0 + 0.001 * (index % 7) for index in range(rounds)]
+
+
+def test_nothing_is_said_of_a_steady_sample() -> None:
+    assert instabilities(summarize(steady())) == []
+
+
+@pytest.mark.parametrize(
+    ("sample", "complaint", "advice"),
+    [
+        (steady(5), "5 rounds give no interval", "measure at least 6"),
+        ([1.0, 1.2] * 10, "the median is known to ±9.1% only", "more rounds"),
+        ([*steady(98), 3.0, 3.0], "the standard deviation is 27% of the mean", "end other work"),
+        ([*steady(98), 3.0, 3.0], "the 99th percentile is 3.0 times the median", "interrupts"),
+        ([1.0 + 0.001 * index for index in range(50)], "lag-1 autocorrelation 0.94", "lock the clocks"),
+    ],
+)
+def test_an_instability_is_named_with_what_to_do(sample: list[float], complaint: str, advice: str) -> None:
+    found = [message for message in instabilities(summarize(sample)) if complaint in message]
+
+    assert len(found) == 1
+    assert advice in found[0]
