@@ -341,7 +341,7 @@ def _cold_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Calla
         end.record(stream)
         launch = perf_counter() - began
         # If the device has passed the start already, the hold was over before everything was queued.
-        launch_bound = start.query()  # type: ignore[no-untyped-call]
+        launch_bound = start.query()
         end.synchronize()
         cold_start.fit(launch)
         return _Round(start.elapsed_time(end) / 1e3, None, launch, launch_bound)
@@ -398,11 +398,11 @@ def sm_clock_hz(stream: torch.cuda.Stream) -> float:
 
 def _spin(cycles: int) -> None:
     """Queue a kernel on the current stream that does nothing for so many cycles of the SM clock."""
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 - PyTorch times its own streams with it
+    torch.cuda._sleep(cycles)  # noqa: SLF001 - PyTorch times its own streams with it
 
 
 def _timing_event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True)
 
 
 class Instant:
