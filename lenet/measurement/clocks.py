@@ -5,8 +5,8 @@ mode                 on a GPU                                         on a CPU
 ===================  ===============================================  =================================================
 forward              CUDA events on the runner's stream, around the   ``perf_counter`` around the call
                      call: device time
-end to end           ``perf_counter`` from the host's batch until     not measured: nothing is copied
-                     the runner's stream is synchronised
+end to end           ``perf_counter`` from the host's batch until     the same as forward, for nothing is copied: not
+                     the runner's stream is synchronised              worth a row
 ===================  ===============================================  =================================================
 
 `measure` runs the rounds and keeps every sample. pytest-benchmark can show and save them through a `Replay` as its
@@ -57,8 +57,10 @@ HOLD_MARGIN: Final = 4.0
 """A stream is held back for this many times as long as the last call took to queue."""
 
 SHORTEST_HOLD: Final = 1e-3
+"""Seconds; it costs little, and covers the noise of a short launch."""
+
 LONGEST_HOLD: Final = 0.1
-"""Seconds; a call that takes longer to queue, or waits for the device itself, cannot be held back for."""
+"""Seconds; a call that takes longer to queue, or waits for the device itself, is said to be launch-bound."""
 
 CALIBRATION_CYCLES: Final = 2_000_000
 """About a millisecond: long enough that the ends of the interval do not matter."""
@@ -339,7 +341,7 @@ def _cold_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Calla
         end.record(stream)
         launch = perf_counter() - began
         # If the device has passed the start already, the hold was over before everything was queued.
-        launch_bound = start.query()  # type: ignore[no-untyped-call]
+        launch_bound = start.query()
         end.synchronize()
         cold_start.fit(launch)
         return _Round(start.elapsed_time(end) / 1e3, None, launch, launch_bound)
@@ -396,11 +398,11 @@ def sm_clock_hz(stream: torch.cuda.Stream) -> float:
 
 def _spin(cycles: int) -> None:
     """Queue a kernel on the current stream that does nothing for so many cycles of the SM clock."""
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 - PyTorch times its own streams with it
+    torch.cuda._sleep(cycles)  # noqa: SLF001 - PyTorch times its own streams with it
 
 
 def _timing_event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True)
 
 
 class Instant:
@@ -433,7 +435,8 @@ class EventClock:
     """A timer for pytest-benchmark that tells the device's time: ``timer=EventClock(runner.stream)``.
 
     pytest-benchmark reads its timer before and after a call and subtracts the readings; these subtract to seconds. The
-    events are few and used in turn, since creating one costs more than recording one.
+    events are few and used in turn, since creating one costs more than recording one. (Its timer for `Mode.END_TO_END`
+    is ``perf_counter``, around a call that ends by synchronising the runner.)
 
     Args:
         stream: The runner's stream.

@@ -100,7 +100,7 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
         "gpu": _gpu_facts(device) if on_gpu else None,
         "cuda": {
             "runtime": torch.version.cuda if on_gpu else None,
-            "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+            "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         },
         "torch": {"threads": torch.get_num_threads()},
         "packages": {name: _version(distributions) for name, distributions in _PACKAGES.items()},

@@ -344,14 +344,14 @@ class TestARealGpu:
 
     @pytest.fixture
     def stream(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return torch.cuda.Stream()
 
     def spin(self, stream: torch.cuda.Stream, seconds: float) -> Callable[[], None]:
         cycles = int(seconds * clocks.sm_clock_hz(stream))
 
         def call() -> None:
             with torch.cuda.stream(stream):
-                torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+                torch.cuda._sleep(cycles)
 
         return call
 
