@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,7 +14,11 @@ from lenet import __version__
 from lenet.errors import LenetError
 
 if TYPE_CHECKING:
+    import torch
+    from rich.console import RenderableType
+
     from lenet.data.cifar10 import Split
+    from lenet.weights import Arrays
 
 __all__ = ["main"]
 
@@ -45,6 +51,16 @@ _device_option = click.option(
 )
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+)
+_weights_option = click.option(
+    "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
+)
+_precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic to ask for.",
 )
 
 
@@ -123,7 +139,9 @@ def train(
 
 
 @main.command()
-@click.option("--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]")
+@_weights_option
+@click.option("--backend", "names", multiple=True, help="Compare this backend with PyTorch; repeatable, or 'all'.")
+@_precision_option
 @_data_option
 @_download_option
 @_device_option
@@ -133,6 +151,8 @@ def train(
 def evaluate(
     *,
     path: Path | None,
+    names: tuple[str, ...],
+    precision: str,
     data: Path | None,
     download: bool,
     device: str,
@@ -140,7 +160,11 @@ def evaluate(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Loss and accuracy on the 10,000 test images."""
+    """Loss and accuracy on the 10,000 test images.
+
+    With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
+    float64 reference. Exits with 1 where a backend's logits are wrong.
+    """
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
 
@@ -148,11 +172,14 @@ def evaluate(
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)
     split = _load("test", data, download=download)
+    if names:
+        _evaluate_backends(names, precision, loaded.arrays, split, target, batch_size, as_json=as_json)
+        return
     result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if as_json:
         document = {
             "weights": str(loaded.path),
-            "data": str(split.source),
+            "data": split.source,
             "device": devices.describe(target),
             "images": result.images,
             "loss": result.loss,
@@ -166,6 +193,105 @@ def evaluate(
         click.echo(f"loss      {result.loss:.7f}\naccuracy  {result.accuracy:.7f}")
 
 
+def _evaluate_backends(
+    names: tuple[str, ...],
+    precision: str,
+    arrays: Arrays,
+    split: Split,
+    target: torch.device,
+    batch_size: int,
+    *,
+    as_json: bool,
+) -> None:
+    from lenet import backends as table
+    from lenet.backends.base import Precision
+    from lenet.comparison import compare_backends
+    from lenet.report.tables import parity_table
+
+    wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
+    done, missing = compare_backends(
+        wanted, arrays, split, device=target, precision=Precision(precision), batch_size=batch_size
+    )
+    lines = [agreement.to_json() for agreement in done]
+    not_run = {line.backend: line.reason for line in missing}
+    if as_json:
+        click.echo(json.dumps({"images": len(split), "backends": lines, "not_run": not_run}, indent=2))
+    else:
+        _print(parity_table(lines, not_run))
+    if not all(agreement.right for agreement in done):
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@_weights_option
+@_precision_option
+def export(*, out: Path, path: Path | None, precision: str) -> None:
+    """Write LeNet as an ONNX model with a dynamic batch; its input and output are float32 at every precision."""
+    from lenet import weights
+    from lenet.backends.base import Precision
+    from lenet.backends.precision import DTYPES
+    from lenet.export import to_onnx
+
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[Precision(precision)])
+    _write(out, model, f"exported in {time.perf_counter() - started:.2f} s")
+
+
+@main.command()
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorrt-rtx"]),
+    required=True,
+    help="Whose engine; TensorRT for RTX alone builds for a GPU that is not here.",
+)
+@click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@_weights_option
+@_precision_option
+@click.option("--min-batch", type=int, default=1, show_default=True, help="The smallest batch.")
+@click.option("--opt-batch", type=int, default=200, show_default=True, help="The batch to tune for.")
+@click.option("--max-batch", type=int, default=10_000, show_default=True, help="The largest batch.")
+def build(
+    *,
+    backend: str,
+    target: str,
+    out: Path,
+    path: Path | None,
+    precision: str,
+    min_batch: int,
+    opt_batch: int,
+    max_batch: int,
+) -> None:
+    """Build an engine ahead of time; this needs no GPU."""
+    from lenet import weights
+    from lenet.backends import load
+    from lenet.backends.base import BatchRange, Precision
+    from lenet.backends.precision import DTYPES
+    from lenet.backends.tensorrt import TensorRTRTX
+    from lenet.export import to_onnx
+
+    builder = load(backend)
+    assert isinstance(builder, TensorRTRTX)
+    asked = Precision(precision)
+    batches = BatchRange(min_batch, opt_batch, max_batch)
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[asked])
+    exported = time.perf_counter()
+    plan = builder.build_ahead(model, asked, batches, target)
+    built = time.perf_counter()
+    _write(out, plan, f"exported in {exported - started:.2f} s, built in {built - exported:.2f} s")
+
+
+def _write(path: Path, content: bytes, times: str) -> None:
+    from lenet.files import write_atomically
+
+    write_atomically(path, content)
+    click.echo(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
+
+
 def _load(split: Any, data: Path | None, *, download: bool) -> Split:
     from lenet.data import cifar10
 
@@ -173,3 +299,79 @@ def _load(split: Any, data: Path | None, *, download: bool) -> Split:
     if download:
         cifar10.download(directory)
     return cifar10.load(split, directory)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@_device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
+    """List the inference runtimes, or probe those that are named.
+
+    Listing imports no runtime: it says what is installed. Probing imports the named runtimes and says whether they
+    can run on the device.
+    """
+    from lenet import backends as table
+    from lenet.report.tables import backends_table
+
+    lines = []
+    for line in [table.entry(name) for name in names or table.names()]:
+        if names:
+            version, reason = _probe(line.name, device)
+        else:
+            version = table.installed_version(line)
+            reason = None if version else f"not installed: {line.install}"
+        lines.append({"name": line.name, "summary": line.summary, "version": version, "reason": reason})
+    if as_json:
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        _print(backends_table(lines, probed=bool(names)))
+
+
+def _probe(name: str, device: str) -> tuple[str | None, str | None]:
+    from lenet import backends as table
+    from lenet import devices
+
+    availability = table.load(name).probe(devices.resolve(device))
+    return availability.version, availability.reason
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@_device_option
+@_precision_option
+@click.option("--here", is_flag=True, help="Examine in this process, so that a debugger sees the library.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the libraries' logs whole.")
+def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, as_json: bool) -> None:
+    """Import, build, run and compare each backend (or those named) on 8 images, and say what to do next.
+
+    Exits with 1 where a backend that is installed does not work.
+    """
+    from lenet import backends as table
+    from lenet import devices, weights
+    from lenet import doctor as clinic
+    from lenet.backends.base import Precision
+    from lenet.report.tables import doctor_table
+
+    target = devices.resolve(device)
+    wanted = [table.entry(name).name for name in names or table.names()]
+    asked = Precision(precision)
+    if here:
+        arrays = weights.load().arrays
+        found = [clinic.examine(name, arrays, target, asked) for name in wanted]
+    else:
+        found = clinic.examine_in_processes(wanted, device, asked)
+    machine = clinic.machine(target)
+    lines = [examination.to_json() for examination in found]
+    if as_json:
+        click.echo(json.dumps({"machine": machine, "backends": lines}, indent=2))
+    else:
+        _print(doctor_table(machine, lines))
+    if any(examination.broken for examination in found):
+        raise click.exceptions.Exit(1)
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(what)

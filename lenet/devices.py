@@ -32,7 +32,8 @@ def describe(device: torch.device) -> str:
     """The GPU's name, or ``CPU`` with torch's number of threads, on which sums on a CPU depend."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread(s)"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def set_threads(count: int | None) -> None:

@@ -7,10 +7,12 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DeviceError",
+    "ExportError",
     "LenetError",
     "OutputError",
     "RecipeError",
     "ResultsError",
+    "UnavailableError",
     "WeightsError",
 ]
 
@@ -62,8 +64,16 @@ class OutputError(LenetError):
     """A file or directory cannot be written."""
 
 
+class ExportError(LenetError):
+    """LeNet cannot be exported to another format."""
+
+
 class BackendError(LenetError):
     """A backend is unknown, cannot run here, or was given input it does not take."""
+
+
+class UnavailableError(BackendError):
+    """A backend cannot run on this machine; what was found is the reason, as the backend gives it."""
 
 
 class ResultsError(LenetError):

@@ -277,7 +277,7 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         logits = model(batch)
         loss = cross_entropy(logits, batch_labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         loss_sum += loss.detach().double() * len(batch_labels)
         correct += (logits.detach().argmax(1) == batch_labels).sum()

@@ -1,7 +1,18 @@
-"""What all tests share."""
+"""Fixtures of the tests: random weights, a data directory made here, and the real one where it is found."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenet.data import cifar10
+from lenet.data.cifar10 import Split
+from lenet.models.pytorch_lenet import LeNet
+from lenet.weights import Arrays
 from tests.standins.mlir_tensorrt_cpu.isolation import (
     pytest_collection_modifyitems,
     pytest_configure,
@@ -15,3 +26,67 @@ __all__ = [
     "pytest_runtest_protocol",
     "pytest_runtestloop",
 ]
+
+RECORDS = 10_000
+RECORD_BYTES = 3073
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The tests' batches are small: a second thread would mostly be waited for."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def arrays() -> Arrays:
+    """Freshly initialised weights, the same each time."""
+    torch.manual_seed(0)
+    return {name: tensor.detach().numpy() for name, tensor in LeNet().named_parameters()}
+
+
+@pytest.fixture(scope="session")
+def noise_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the binary layout, full of noise: the labels cycle through the classes."""
+    directory = tmp_path_factory.mktemp("noise")
+    layout = directory / "cifar-10-batches-bin"
+    layout.mkdir()
+    generator = np.random.default_rng(0)
+    records = generator.integers(0, 256, (RECORDS, RECORD_BYTES), dtype=np.uint8)
+    records[:, 0] = np.arange(RECORDS) % 10
+    records.tofile(layout / "data_batch_1.bin")
+    for number in range(2, 6):
+        (layout / f"data_batch_{number}.bin").hardlink_to(layout / "data_batch_1.bin")
+    records[::-1].tofile(layout / "test_batch.bin")
+    return directory
+
+
+@pytest.fixture
+def damaged(noise_directory: Path, tmp_path: Path) -> Path:
+    """A copy of the noise directory whose test batch is its own, to be damaged by a test."""
+    layout = tmp_path / "data" / "cifar-10-batches-bin"
+    shutil.copytree(noise_directory / "cifar-10-batches-bin", layout, copy_function=_link)
+    test_batch = layout / "test_batch.bin"
+    content = test_batch.read_bytes()
+    test_batch.unlink()
+    test_batch.write_bytes(content)
+    return layout.parent
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
+
+
+@pytest.fixture(scope="session")
+def real_train(data_directory: Path | None) -> Split:
+    return cifar10.load("train", _real(data_directory))
+
+
+@pytest.fixture(scope="session")
+def real_test(data_directory: Path | None) -> Split:
+    return cifar10.load("test", _real(data_directory))
+
+
+def _real(directory: Path | None) -> Path:
+    if directory is None:
+        pytest.skip("CIFAR-10 is not here: set LENET_DATA or --data to the directory that holds it")
+    return directory

@@ -38,6 +38,41 @@ class Entry:
 _TABLE: Final = (
     Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
     Entry(
+        "pytorch-compile",
+        "lenet.backends.pytorch_compile:PyTorchCompile",
+        ("torch",),
+        "pip install torch",
+        "torch.compile, max-autotune",
+    ),
+    Entry(
+        "pytorch-cudagraph",
+        "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
+        ("torch",),
+        "pip install torch",
+        "PyTorch, captured CUDA graph",
+    ),
+    Entry(
+        "onnxruntime",
+        "lenet.backends.onnxruntime:OnnxRuntime",
+        ("onnxruntime-gpu", "onnxruntime"),
+        'pip install "lenet-bench[onnx]"',
+        "ONNX Runtime, CPU or CUDA provider",
+    ),
+    Entry(
+        "tensorrt",
+        "lenet.backends.tensorrt:TensorRT",
+        ("tensorrt-cu12", "tensorrt"),
+        'pip install "lenet-bench[tensorrt]"',
+        "TensorRT, an engine tuned on this GPU",
+    ),
+    Entry(
+        "tensorrt-rtx",
+        "lenet.backends.tensorrt:TensorRTRTX",
+        ("tensorrt-rtx",),
+        'pip install "lenet-bench[tensorrt-rtx]"',
+        "TensorRT for RTX, kernels compiled on this GPU",
+    ),
+    Entry(
         "tripy",
         "lenet.backends.tripy:TriPy",
         ("nvtripy",),

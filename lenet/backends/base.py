@@ -19,8 +19,9 @@ from typing import ClassVar, final
 import numpy as np
 import torch
 
+from lenet import weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.errors import BackendError
+from lenet.errors import BackendError, UnavailableError
 
 __all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "Precision", "Runner", "new_stream"]
 
@@ -109,7 +110,7 @@ class Availability:
 
 def new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A CUDA stream of its own for a runner on a GPU; None on a CPU."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 class Runner(ABC):
@@ -209,21 +210,24 @@ class Backend(ABC):
         """Build a runner.
 
         Args:
-            arrays: Weights that `lenet.weights.check` accepts.
+            arrays: Weights by parameter name.
             spec: What to build it for.
 
         Raises:
+            WeightsError: The arrays do not fit the architecture.
+            UnavailableError: It cannot run on this device here.
             BackendError: It cannot be built for this, or its library refused.
         """
         availability = self.probe(spec.device)
         if not availability:
-            raise BackendError(
+            raise UnavailableError(
                 f"{self.name} cannot run on {spec.device} here",
                 found=availability.reason or "",
                 wanted=f"a machine that {self.name} runs on",
                 hint="`lenet backends` lists what can run here",
             )
         self.executed_precision(spec.precision, spec.device)
+        weights.check(arrays, "the weights")
         return self._build(arrays, spec)
 
     @abstractmethod

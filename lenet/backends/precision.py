@@ -30,7 +30,8 @@ def allow_tf32(allowed: bool) -> None:
     global _allowed  # noqa: PLW0603 - it mirrors state that is PyTorch's, and as wide
     if _allowed is allowed:
         return
-    mode = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = mode
-    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
+    # The older of PyTorch's two interfaces: once the newer one (`fp32_precision`) has turned TF32 off for convolutions,
+    # reading the older raises in PyTorch 2.14, and its ONNX exporter reads it.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
     _allowed = allowed

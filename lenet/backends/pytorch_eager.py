@@ -7,12 +7,34 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32
-from lenet.models.pytorch_lenet import LeNet, from_weights
+from lenet.models.pytorch_lenet import from_weights
 
-__all__ = ["PyTorchBackend", "PyTorchEager"]
+__all__ = ["Network", "PyTorchBackend", "PyTorchEager"]
+
+_TF32_CAPABILITY = (8, 0)
+
+
+class Network(nn.Module):
+    """LeNet in a precision, behind the protocol's contract: float32 images in, float32 logits out.
+
+    Args:
+        arrays: Weights by parameter name.
+        spec: The device and the precision.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> None:
+        super().__init__()
+        self.dtype = DTYPES[spec.precision]
+        self.lenet = from_weights(arrays).to(device=spec.device, dtype=self.dtype)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Cast, run, cast back; the casts do nothing at float32."""
+        logits: torch.Tensor = self.lenet(images.to(self.dtype)).float()
+        return logits
 
 
 class PyTorchBackend(Backend):
@@ -21,7 +43,7 @@ class PyTorchBackend(Backend):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def probe(self, device: torch.device) -> Availability:
-        """Available on any CPU, and on CUDA where PyTorch sees a GPU."""
+        """Available on its devices; on CUDA where PyTorch sees a GPU."""
         if device.type not in self.devices:
             return Availability(torch.__version__, f"{self.name} runs on {' and '.join(self.devices)} alone")
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -30,7 +52,8 @@ class PyTorchBackend(Backend):
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer."""
-        if precision is Precision.TF32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        can_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
+        if precision is Precision.TF32 and not can_tf32:
             raise self._unsupported(precision, device, "tf32 on an NVIDIA GPU of compute capability 8.0 or newer")
         return precision
 
@@ -41,19 +64,17 @@ class PyTorchEager(PyTorchBackend):
     name: ClassVar[str] = "pytorch"
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        model = from_weights(arrays).to(device=spec.device, dtype=DTYPES[spec.precision])
-        return _EagerRunner(model, spec)
+        return _EagerRunner(Network(arrays, spec), spec)
 
 
 class _EagerRunner(Runner):
-    def __init__(self, model: LeNet, spec: BuildSpec) -> None:
+    def __init__(self, network: Network, spec: BuildSpec) -> None:
         super().__init__(spec, new_stream(spec.device))
-        self._model = model
-        self._dtype = DTYPES[spec.precision]
+        self._network = network
         self._tf32 = spec.precision is Precision.TF32
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         allow_tf32(self._tf32)
         with torch.inference_mode(), self.on_stream():
-            logits: torch.Tensor = self._model(images.to(self._dtype)).float()
+            logits: torch.Tensor = self._network(images)
             return logits

@@ -65,12 +65,12 @@ class Split:
     Attributes:
         images: uint8 (N, 3, 32, 32), RGB, on the CPU.
         labels: int64 (N,), 0-9.
-        source: The directory they were read from.
+        source: Where they come from, for people to read: the directory that they were read from.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    source: Path
+    source: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -157,7 +157,7 @@ def _load_binary(split: SplitName, layout: Path) -> Split:
         rows = slice(number * _RECORDS, (number + 1) * _RECORDS)
         labels[rows] = torch.from_numpy(records[:, 0].astype(np.int64))
         images[rows] = torch.from_numpy(records[:, 1:]).view(_RECORDS, *INPUT_SHAPE)
-    return Split(images, labels, layout)
+    return Split(images, labels, str(layout))
 
 
 def _read_records(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -195,4 +195,4 @@ def _load_python(split: SplitName, layout: Path) -> Split:
             hint=f"delete {layout} and fetch it again with `lenet train --download`",
         ) from error
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(dataset.targets, dtype=torch.int64), layout)
+    return Split(images, torch.tensor(dataset.targets, dtype=torch.int64), str(layout))

@@ -95,6 +95,8 @@ def _run_child(session: pytest.Session) -> tuple[_Reports, str]:
         lines = sent.read_text().splitlines() if sent.exists() else []
     for line in lines:
         report = session.config.hook.pytest_report_from_serializable(config=session.config, data=json.loads(line))
+        if isinstance(report.longrepr, list):  # where and why a test was skipped; JSON has no tuples
+            report.longrepr = tuple(report.longrepr)
         reports[report.nodeid].append(report)
     return reports, child.stdout
 

@@ -1,0 +1,87 @@
+"""One epoch of training: whole batches from uint8 on the device, against the usual DataLoader pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from lenet import training
+from lenet.data import augmentation, cifar10
+from lenet.data.cifar10 import Split
+from lenet.data.synthetic import synthetic
+from lenet.models.pytorch_lenet import LeNet
+
+_TRAIN_IMAGES = 50_000
+_WORKERS = 2
+_RECIPE = training.Recipe()
+
+
+@pytest.fixture(scope="module")
+def train_split(data_directory: Path | None) -> Split:
+    if data_directory is None:
+        return synthetic(_TRAIN_IMAGES)
+    return replace(cifar10.load("train", data_directory), source="CIFAR-10 training images")
+
+
+class _Images(Dataset[tuple[torch.Tensor, int]]):
+    """CIFAR-10 as `torchvision.datasets.CIFAR10` serves it: a PIL image at a time, then the transform."""
+
+    def __init__(self, split: Split, transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = split.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def test_epoch(benchmark: BenchmarkFixture, train_split: Split, device: torch.device) -> None:
+    run = training.new_run(_RECIPE, train_split, device)
+    images, labels = train_split.images.to(device), train_split.labels.to(device)
+    benchmark.group = "one epoch of training"
+    benchmark.extra_info["images"] = train_split.source
+    benchmark.pedantic(
+        training.train_epoch,
+        args=(run.model, run.optimizer, images, labels, _RECIPE, 1),
+        rounds=1,
+        iterations=1,
+    )
+
+
+def test_epoch_with_dataloader(benchmark: BenchmarkFixture, train_split: Split, device: torch.device) -> None:
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=augmentation.PADDING),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(augmentation.MEAN, augmentation.STD),
+        ]
+    )
+    dataset = _Images(train_split, transform)
+    loader = DataLoader(dataset, batch_size=_RECIPE.batch_size, shuffle=True, num_workers=_WORKERS)
+    model = LeNet().to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), _RECIPE.learning_rate, _RECIPE.momentum, weight_decay=_RECIPE.weight_decay
+    )
+
+    def epoch() -> None:
+        for images, labels in loader:
+            optimizer.zero_grad()
+            cross_entropy(model(images.to(device)), labels.to(device)).backward()
+            optimizer.step()
+
+    benchmark.group = "one epoch of training"
+    benchmark.extra_info["images"] = train_split.source
+    benchmark.pedantic(epoch, rounds=1, iterations=1)

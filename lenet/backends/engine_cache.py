@@ -1,0 +1,252 @@
+"""Built engines on disk, found by what they were built from.
+
+An engine is machine code: loading one runs what whoever wrote it wanted. So engines are loaded from one directory
+alone, which must be the user's own, and only where an entry is, to the byte, what its key and its own SHA-256 say.
+
+Entries are written whole or not at all. Of processes that want the same engine at once, one builds it and the others
+wait for it. This module knows no library: whoever owns one passes the functions that build and load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import platformdirs
+from filelock import FileLock
+
+from lenet.errors import BackendError, OutputError
+from lenet.files import write_atomically
+
+__all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "EngineRefusedError", "default_directory"]
+
+T = TypeVar("T")
+
+_FORMAT: Final = 1
+"""Of an entry: a line of JSON (`_header`), then the content. Part of every key, so another format is a miss."""
+
+
+class EngineRefusedError(BackendError):
+    """A library refuses the engine that it just built; its owner knows how to say why."""
+
+
+class EngineCacheWarning(UserWarning):
+    """An entry of the cache could not be used, and is built anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """All that an engine depends on.
+
+    Attributes:
+        source: SHA-256 of what it is built from, such as an ONNX model with its weights, in hexadecimal.
+        library: The library that builds it.
+        version: The library's.
+        target: What it runs on: a GPU's name and compute capability, or a named target such as ``sm89``.
+        cuda: CUDA's major version.
+        precision: What was asked of its arithmetic.
+        tf32: Whether float32 operands may be rounded to TF32.
+        batches: The smallest batch, the one that it is tuned for, and the largest.
+        optimization_level: How hard the library looks for fast kernels, on its own scale.
+    """
+
+    source: str
+    library: str
+    version: str
+    target: str
+    cuda: str
+    precision: str
+    tf32: bool
+    batches: tuple[int, int, int]
+    optimization_level: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all fields, in hexadecimal: the name of the entry."""
+        return _sha256(json.dumps([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Cached(Generic[T]):
+    """An engine that was loaded, or built.
+
+    Attributes:
+        value: What the library made of it.
+        sha256: Of the serialised engine, in hexadecimal. Building again may give another, so rows record it.
+        from_cache: Whether it was loaded.
+    """
+
+    value: T
+    sha256: str
+    from_cache: bool
+
+
+def default_directory() -> Path:
+    """``$LENET_CACHE``, or else the user's cache directory for ``lenet-bench``."""
+    chosen = os.environ.get("LENET_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lenet-bench")
+
+
+class EngineCache:
+    """A directory of engines.
+
+    Args:
+        directory: Where they are; made, for its owner alone, on first use.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def load_or_build(
+        self, key: EngineKey, build: Callable[[], bytes], accept: Callable[[bytes], T | None]
+    ) -> Cached[T]:
+        """The engine of a key: the stored one where it can be used, else a new one, which is then stored.
+
+        Args:
+            key: All that the engine depends on.
+            build: Makes a serialised engine.
+            accept: Turns a serialised engine into what the library runs, or into None where the library refuses it.
+
+        Raises:
+            BackendError: The directory is not safe to load from.
+            EngineRefusedError: The library refuses the engine that it just built, which is then not stored.
+            OutputError: The directory cannot be written.
+
+        Warns:
+            EngineCacheWarning: There was an entry, but a damaged one or one that the library refuses.
+        """
+        self._secure()
+        with self._lock(key):
+            content = self.read(key)
+            if content is not None:
+                value = accept(content)
+                if value is not None:
+                    return Cached(value, _sha256(content), from_cache=True)
+                _warn(self._path(key, "engine"), "the library refuses it")
+            self._remove_leftovers(key)
+            content = build()
+            value = accept(content)
+            if value is None:
+                raise EngineRefusedError(
+                    f"{key.library} refuses the engine that it just built",
+                    found=f"{len(content):,} bytes for {key.target}",
+                    wanted="an engine that runs here",
+                    hint="read the library's log; check that the GPU, its driver and the library fit each other",
+                )
+            self.write(key, content)
+            return Cached(value, _sha256(content), from_cache=False)
+
+    def read(self, key: EngineKey, kind: str = "engine") -> bytes | None:
+        """An entry's content, or None where there is none that can be used.
+
+        Args:
+            key: Of the engine.
+            kind: The engine itself, or what else is kept for it.
+
+        Raises:
+            BackendError: The directory is not safe to load from.
+            OutputError: The directory cannot be made.
+
+        Warns:
+            EngineCacheWarning: There is an entry, but it is damaged or another key's.
+        """
+        self._secure()
+        path = self._path(key, kind)
+        try:
+            header, _, content = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _warn(path, error.strerror or str(error))
+            return None
+        if header != _header(key, kind, content):
+            _warn(path, "it is damaged, or was made for something else")
+            return None
+        return content
+
+    def write(self, key: EngineKey, content: bytes, kind: str = "engine") -> None:
+        """Store an entry, whole or not at all.
+
+        Args:
+            key: Of the engine.
+            content: The entry's content.
+            kind: The engine itself, or what else is kept for it.
+
+        Raises:
+            BackendError: The directory is not safe.
+            OutputError: The entry cannot be written.
+        """
+        self._secure()
+        write_atomically(self._path(key, kind), _header(key, kind, content) + b"\n" + content)
+
+    def _path(self, key: EngineKey, kind: str) -> Path:
+        return self.directory / f"{key.digest}.{kind}"
+
+    def _remove_leftovers(self, key: EngineKey) -> None:
+        """Remove what a killed writer of this engine left; who holds the lock knows that nobody is writing it now."""
+        for leftover in self.directory.glob(f".{self._path(key, 'engine').name}.*"):
+            leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def _lock(self, key: EngineKey) -> Iterator[None]:
+        lock = FileLock(self._path(key, "lock"))
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _secure(self) -> None:
+        """Make the directory where there is none, and refuse one that others could have put an engine into."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.directory.lstat()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if stat.S_ISLNK(status.st_mode):
+            problem = "a symbolic link"
+        elif status.st_uid != os.geteuid():
+            problem = f"owned by user {status.st_uid}, not {os.geteuid()}"
+        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            problem = f"writable by others (mode {stat.S_IMODE(status.st_mode):04o})"
+        else:
+            return
+        raise BackendError(
+            "the engine cache is not safe to load engines from",
+            found=f"{self.directory} is {problem}",
+            wanted="a directory of your own that nobody else can write into (mode 0700)",
+            hint="chmod 700 it, or set LENET_CACHE to another directory",
+        )
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(
+            "the engine cache cannot be written",
+            found=f"{self.directory}: {error.strerror or error}",
+            wanted="a directory that can be created and written",
+            hint="set LENET_CACHE to another directory",
+        )
+
+
+def _header(key: EngineKey, kind: str, content: bytes) -> bytes:
+    fields = {"format": _FORMAT, "kind": kind, "key": dataclasses.asdict(key), "sha256": _sha256(content)}
+    return json.dumps(fields, sort_keys=True).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _warn(path: Path, reason: str) -> None:
+    warnings.warn(f"{path} is not used, and is made anew: {reason}", EngineCacheWarning, stacklevel=3)

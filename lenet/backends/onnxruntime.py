@@ -1,0 +1,144 @@
+"""ONNX Runtime on the CPU and on CUDA, with its inputs and outputs bound to PyTorch's memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+
+from lenet.architecture import CLASSES
+from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.precision import DTYPES
+from lenet.errors import BackendError
+from lenet.export import INPUT, OUTPUT, to_onnx
+from lenet.provenance import package_version
+
+__all__ = ["OnnxRuntime"]
+
+MOST_BINDINGS: Final = 16
+"""Input buffers whose bindings a runner keeps, the latest used."""
+
+_OLDEST: Final = (1, 20)
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PRECISIONS: Final = {
+    "cpu": (Precision.FP32,),
+    "cuda": (Precision.FP32, Precision.TF32, Precision.FP16),
+}
+
+
+class OnnxRuntime(Backend):
+    """An ONNX Runtime session over the exported graph, all graph optimisations on."""
+
+    name: ClassVar[str] = "onnxruntime"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+
+    def probe(self, device: torch.device) -> Availability:
+        """Available where the installed build has the device's execution provider."""
+        version = package_version("onnxruntime-gpu") or package_version("onnxruntime")
+        if device.type not in self.devices:
+            return Availability(version, f"onnxruntime runs on {' and '.join(self.devices)} alone")
+        if version is None:
+            return Availability(None, 'onnxruntime is not installed: pip install "lenet-bench[onnx]"')
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            return Availability(version, f"onnxruntime {version} is too old: at least {'.'.join(map(str, _OLDEST))}")
+        try:
+            library = _library()
+        except ImportError as error:
+            return Availability(version, f"onnxruntime cannot be loaded: {error}")
+        provider = _PROVIDERS[device.type]
+        if provider not in library.get_available_providers():
+            return Availability(version, f"this build has no {provider}: pip install onnxruntime-gpu")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            return Availability(version, "PyTorch sees no CUDA device: check `nvidia-smi`")
+        return Availability(version)
+
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """The precision asked for: fp32 on a CPU; fp32, tf32 or fp16 on CUDA."""
+        supported = _PRECISIONS[device.type]
+        if precision not in supported:
+            raise self._unsupported(precision, device, " or ".join(supported))
+        return precision
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        stream = new_stream(spec.device)
+        session = open_session(to_onnx(arrays, DTYPES[spec.precision]), spec, stream)
+        return _OnnxRuntimeRunner(session, spec, stream)
+
+
+def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None) -> Any:
+    """An ``InferenceSession`` over a serialised model, on the device's execution provider alone.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the model, or falls back to another provider.
+    """
+    library = _library()
+    options = library.SessionOptions()
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    provider = _PROVIDERS[spec.device.type]
+    settings: dict[str, str] = {}
+    if stream is not None:
+        settings = {
+            "device_id": str(spec.device.index or 0),
+            "user_compute_stream": str(stream.cuda_stream),
+            "use_tf32": str(int(spec.precision is Precision.TF32)),
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+        }
+    try:
+        session = library.InferenceSession(model, options, providers=[(provider, settings)])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise BackendError(
+            "ONNX Runtime refuses the model",
+            found=str(error),
+            wanted=f"a model that onnxruntime {library.__version__} runs on {provider}",
+            hint="try another version of onnxruntime",
+        ) from error
+    if provider not in session.get_providers():
+        raise BackendError(
+            "ONNX Runtime fell back to another provider",
+            found=", ".join(session.get_providers()),
+            wanted=provider,
+            hint="install the CUDA and cuDNN versions that this build of onnxruntime-gpu names",
+        )
+    return session
+
+
+class _OnnxRuntimeRunner(Runner):
+    """A binding is made once for each input buffer; a call with a buffer that is known only runs it."""
+
+    def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
+        super().__init__(spec, stream)
+        self._run = session.run_with_iobinding
+        self._new_binding = session.io_binding
+        self._options = _library().RunOptions()
+        # The caller synchronises; without this, every run would wait for its stream.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._bindings: OrderedDict[tuple[int, int], tuple[Any, torch.Tensor, torch.Tensor]] = OrderedDict()
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        key = (images.data_ptr(), images.shape[0])
+        bound = self._bindings.get(key)
+        if bound is None:
+            bound = self._bindings[key] = self._bind(images)
+            if len(self._bindings) > MOST_BINDINGS:
+                self._bindings.popitem(last=False)
+        self._run(bound[0], self._options)
+        return bound[2]
+
+    def _bind(self, images: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        logits = torch.empty(images.shape[0], CLASSES, device=images.device)
+        binding = self._new_binding()
+        kind, index = images.device.type, images.device.index or 0
+        binding.bind_input(INPUT, kind, index, np.float32, tuple(images.shape), images.data_ptr())
+        binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
+        return binding, images, logits
+
+
+def _library() -> Any:
+    import onnxruntime
+
+    return onnxruntime

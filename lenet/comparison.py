@@ -1,0 +1,204 @@
+"""Every backend against the float64 reference and against PyTorch, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from lenet import backends, parity
+from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.data.augmentation import normalize
+from lenet.data.cifar10 import Split
+from lenet.errors import LenetError, UnavailableError
+
+__all__ = ["BASELINE", "Agreement", "Missing", "compare_backends", "logits_of"]
+
+BASELINE = "pytorch"
+_CHUNK = 1000
+_PROBED = 64
+"""Images with which a wrong backend's layer is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A backend's results on a set of images, as the coursework's table has them (sheet 4).
+
+    Attributes:
+        backend: Its name.
+        version: Of its library.
+        precision: What it really ran.
+        device: Where.
+        loss: Mean cross-entropy, in nats.
+        accuracy: 0-1.
+        delta_loss: |loss - PyTorch's loss| at the same precision; None for PyTorch itself or where it did not run.
+        delta_accuracy: Likewise for the accuracy.
+        max_abs_delta: Largest |logit - float64 reference|.
+        share_of_tolerance: Largest |logit - reference| over its tolerance (`lenet.parity`); at most 1 if right.
+        top1_agreement: Share of images classified as by the reference, 0-1.
+        right: Whether every logit is within its tolerance.
+        images: Number of images.
+        diverging_layer: The layer at fault, where the backend is wrong and it could be told.
+        facts: What the build says of itself, such as an engine's hash.
+    """
+
+    backend: str
+    version: str | None
+    precision: str
+    device: str
+    loss: float
+    accuracy: float
+    delta_loss: float | None
+    delta_accuracy: float | None
+    max_abs_delta: float
+    share_of_tolerance: float
+    top1_agreement: float
+    right: bool
+    images: int
+    diverging_layer: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A backend that was asked for and did not run.
+
+    Attributes:
+        backend: Its name.
+        reason: Why.
+    """
+
+    backend: str
+    reason: str
+
+
+def compare_backends(
+    names: Iterable[str],
+    arrays: Mapping[str, np.ndarray],
+    split: Split,
+    *,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+) -> tuple[list[Agreement], list[Missing]]:
+    """Run each backend over a split and compare it with the reference and with PyTorch.
+
+    Args:
+        names: Names in the table of backends. PyTorch is run for the deltas, whether it is named or not.
+        arrays: Weights by parameter name.
+        split: The images.
+        device: Where to run.
+        precision: What to ask of each backend; one that runs another is compared with that one's tolerance.
+        batch_size: Images a batch; backends are built for it and for the remainder.
+
+    Returns:
+        The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
+        reason.
+    """
+    reference = _Reference(arrays, split)
+    done: list[Agreement] = []
+    missing: list[Missing] = []
+    baseline: Agreement | None = None
+    wanted = tuple(names)
+    for name in dict.fromkeys((BASELINE, *wanted)):
+        try:
+            found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size)
+        except LenetError as error:
+            if name in wanted:
+                missing.append(Missing(name, _reason(error)))
+            continue
+        if name == BASELINE:
+            baseline = found
+        if name in wanted:
+            done.append(found)
+    return done, missing
+
+
+def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Logits on the CPU of normalised images on the CPU, a batch at a time through one device buffer a batch size."""
+    device = runner.spec.device
+    found = []
+    for batch in images.split(batch_size):
+        with runner.on_stream():
+            on_device = batch.to(device)
+        logits = runner.forward(on_device)
+        runner.synchronize()
+        found.append(logits.cpu().clone())
+    return torch.cat(found)
+
+
+class _Reference:
+    """The float64 logits of a split, and the tolerances that were asked for: both are slow, and shared."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], split: Split) -> None:
+        self.images = normalize(split.images)
+        self.logits = torch.cat([parity.reference(arrays, chunk) for chunk in self.images.split(_CHUNK)])
+        self._arrays = arrays
+        self._tolerances: dict[str, torch.Tensor] = {}
+
+    def tolerance(self, executed: str) -> torch.Tensor:
+        if executed not in self._tolerances:
+            chunks = self.images.split(_CHUNK)
+            self._tolerances[executed] = torch.cat([parity.tolerance(self._arrays, c, executed) for c in chunks])
+        return self._tolerances[executed]
+
+
+def _agreement(
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    split: Split,
+    reference: _Reference,
+    baseline: Agreement | None,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+) -> Agreement:
+    backend = backends.load(name)
+    remainder = len(split) % batch_size
+    batches = BatchRange(remainder or batch_size, batch_size, batch_size)
+    spec = BuildSpec(device, precision, batches)
+    runner = backend.build(arrays, spec)
+    executed = backend.executed_precision(precision, device)
+    logits = logits_of(runner, reference.images, batch_size)
+    compared = parity.compare(logits, reference.logits, reference.tolerance(executed))
+    loss = cross_entropy(logits.double(), split.labels).item()
+    accuracy = (logits.argmax(1) == split.labels).double().mean().item()
+    layer = None
+    if not compared.right:
+        few = reference.images[:_PROBED].to(device)
+
+        def forward_with(changed: Mapping[str, np.ndarray]) -> Any:
+            probe = backend.build(changed, BuildSpec(device, precision, BatchRange.exactly(len(few))))
+            return lambda images: logits_of(probe, images, len(images))
+
+        layer = parity.diverging_layer(forward_with, arrays, few, executed)
+    return Agreement(
+        backend=name,
+        version=backend.probe(device).version,
+        precision=executed,
+        device=device.type,
+        loss=loss,
+        accuracy=accuracy,
+        delta_loss=abs(loss - baseline.loss) if baseline else None,
+        delta_accuracy=abs(accuracy - baseline.accuracy) if baseline else None,
+        max_abs_delta=compared.max_abs_delta,
+        share_of_tolerance=compared.max_share,
+        top1_agreement=compared.top1_agreement,
+        right=compared.right,
+        images=len(split),
+        diverging_layer=layer,
+        facts=runner.facts(),
+    )
+
+
+def _reason(error: LenetError) -> str:
+    """A backend's own words where it said why it cannot run; else what went wrong and what was found."""
+    return error.found if isinstance(error, UnavailableError) else f"{error.summary}: {error.found}"

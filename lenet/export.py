@@ -1,0 +1,133 @@
+"""LeNet as an ONNX file: what TensorRT, TensorRT for RTX and ONNX Runtime are given.
+
+The graph keeps the contract of `lenet.backends.base` at every precision: float32 images in, float32 logits out. A graph
+of half precision is strongly typed: its weights and activations have that type, and it casts at its ends.
+
+Nothing in the bytes says where or when they were made, so the same weights give the same bytes, and a cache can be
+keyed by them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from lenet import weights
+from lenet.architecture import INPUT_SHAPE
+from lenet.errors import ExportError
+from lenet.models.pytorch_lenet import LeNet
+from lenet.provenance import package_version
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["BATCH", "INPUT", "OPSET", "OUTPUT", "missing_packages", "to_onnx"]
+
+INPUT: Final = "images"
+OUTPUT: Final = "logits"
+BATCH: Final = "batch"
+
+OPSET: Final = 22
+"""Version of the operator set: the first whose Conv and MaxPool take bfloat16."""
+
+_PACKAGES: Final = ("onnx", "onnxscript")
+
+
+class _Float32Ends(LeNet):
+    """A LeNet of any dtype that takes float32 images and gives float32 logits."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.to(self.conv1.weight.dtype)).float()
+
+
+def missing_packages() -> list[str]:
+    """The packages that `to_onnx` needs and that are not installed; nothing is imported."""
+    return [name for name in _PACKAGES if package_version(name) is None]
+
+
+def to_onnx(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32) -> bytes:
+    """Export a LeNet.
+
+    Args:
+        arrays: float32 weights by parameter name, as `lenet.weights.check` wants them.
+        dtype: Of weights and activations: float32, float16 or bfloat16.
+
+    Returns:
+        A serialised ONNX model with the weights inside: input ``images``, float32 (batch, 3, 32, 32); output
+        ``logits``, float32 (batch, 10); ``batch`` is dynamic. The same weights, dtype and versions of PyTorch and of
+        the exporter give the same bytes.
+
+    Raises:
+        WeightsError: The arrays do not fit the architecture.
+        ExportError: A package is missing, or the exporter or ONNX's checker refused the network.
+    """
+    weights.check(arrays, "the weights to export")
+    missing = missing_packages()
+    if missing:
+        raise ExportError(
+            "LeNet cannot be exported to ONNX here",
+            found=f"no {' and no '.join(missing)}",
+            wanted=" and ".join(_PACKAGES),
+            hint='pip install "lenet-bench[onnx]"',
+        )
+    model = _Float32Ends()
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    proto = _export(model.eval().to(dtype))
+    _remove_provenance(proto)
+    _check(proto)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _export(model: LeNet) -> onnx.ModelProto:
+    example = torch.zeros(2, *INPUT_SHAPE)  # torch.export takes a dimension of 1 for a constant
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's are about its own insides, and differ by version
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={INPUT: {0: torch.export.Dim(BATCH)}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise _refused("PyTorch's exporter", error) from error
+    assert program is not None
+    return program.model_proto
+
+
+def _remove_provenance(model: onnx.ModelProto) -> None:
+    """Clear what the exporter notes of its source: stack traces, with the paths of this machine, among it."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    from onnx import checker, shape_inference
+
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise _refused("ONNX's checker", error) from error
+
+
+def _refused(judge: str, error: Exception) -> ExportError:
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", *_PACKAGES))
+    return ExportError(
+        f"{judge} refuses LeNet",
+        found=str(error),
+        wanted=f"an ONNX model of opset {OPSET}",
+        hint=f"try other versions than {versions}",
+    )

@@ -1,0 +1,317 @@
+r"""Whether logits are right: a float64 reference, and how far a precision may stray from it.
+
+The tolerance is derived, not guessed. A dot product :math:`y = \sum_i w_i x_i + b` of length :math:`k`, computed with
+unit roundoff :math:`u` from operands that carry an error already, gets an error from four sources:
+
+1. the operands' own errors, :math:`\sum_i w_i \delta x_i`;
+2. rounding the operands to a format of unit roundoff :math:`u_o`: :math:`|\delta| \le u_o |w_i|` and
+   :math:`u_o |x_i|` each;
+3. the :math:`k` multiplications and :math:`k` additions of the sum;
+4. storing the result in a format of unit roundoff :math:`u_s`: :math:`|\delta| \le u_s |y|`.
+
+Worst-case bounds of 3 grow with :math:`k u` and are far too wide to catch a fault. Rounding errors behave as if they
+were independent and of mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
+Sci. Comput. 41(5), 2019), and then grow with :math:`\sqrt k\,u`. So variances are carried through the layers instead.
+A rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, of variance :math:`u^2 v^2 / 3`. The
+partial sums of terms that come in an order unrelated to their values have a mean square of at most :math:`y^2 + Q/4`,
+where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is :math:`f^2 y^2 + f(1-f)Q`). Together:
+
+.. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
+          + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
+
+ReLU and max-pooling pass a variance on: a pool's output takes the largest of its window's, since another element may
+win. A logit may differ from the reference by `SIGMAS` standard deviations.
+
+The expressions are evaluated in float64 on the CPU, with the weights and the images at hand, so the tolerance follows
+the size of the numbers: extreme images are allowed more than flat ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch.nn.functional import conv2d, linear, max_pool2d
+
+from lenet.architecture import LAYERS, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from lenet.errors import LenetError
+
+__all__ = [
+    "SIGMAS",
+    "Comparison",
+    "ParityError",
+    "Rounding",
+    "compare",
+    "diverging_layer",
+    "reference",
+    "rounding",
+    "tolerance",
+]
+
+SIGMAS: Final = 6.0
+"""Standard deviations that a logit may stray: for a normal error, one in 5e8 strays further."""
+
+
+class ParityError(LenetError):
+    """A backend's logits are not those of the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Unit roundoffs (half the distance from 1 to the next number) of a precision's arithmetic.
+
+    Attributes:
+        operand: Of the format that operands of a multiplication are rounded to; 0 where they are float32 already.
+        sum: Of the accumulator.
+        stored: Of the format that a layer's result is stored in.
+    """
+
+    operand: float
+    sum: float
+    stored: float
+
+
+_FLOAT32: Final = 2.0**-24
+_TF32: Final = 2.0**-11
+_FLOAT16: Final = 2.0**-11
+_BFLOAT16: Final = 2.0**-8
+
+_ROUNDING: Final = {
+    "fp32": Rounding(0.0, _FLOAT32, _FLOAT32),
+    # The tensor cores truncate where they add, so a sum's error is up to twice a rounding's.
+    "tf32": Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
+    "fp16": Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
+    "bf16": Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
+}
+
+
+def rounding(executed: str) -> Rounding:
+    """The roundoffs of an executed precision (`Backend.executed_precision`).
+
+    Raises:
+        ParityError: The precision is unknown.
+    """
+    if executed not in _ROUNDING:
+        raise ParityError(
+            f"there is no tolerance for {executed!r}",
+            found=executed,
+            wanted=", ".join(_ROUNDING),
+            hint="derive its roundoffs and add them to lenet/parity.py",
+        )
+    return _ROUNDING[executed]
+
+
+def reference(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> torch.Tensor:
+    """Logits in float64 on the CPU, by walking the architecture's table.
+
+    Args:
+        arrays: Weights by parameter name.
+        images: Normalised float32 (N, 3, 32, 32), on any device.
+
+    Returns:
+        float64 (N, 10) on the CPU.
+    """
+    x = images.detach().cpu().double()
+    with torch.inference_mode():
+        for layer in LAYERS:
+            x = _apply(layer, x, _weights(layer, arrays))
+    return x
+
+
+def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: str) -> torch.Tensor:
+    """How far each logit may be from the reference: `SIGMAS` standard deviations of the module's model.
+
+    Args:
+        arrays: Weights by parameter name.
+        images: Normalised float32 (N, 3, 32, 32), on any device.
+        executed: The precision that the backend really runs.
+
+    Returns:
+        float64 (N, 10) on the CPU.
+
+    Raises:
+        ParityError: The precision is unknown.
+    """
+    u = rounding(executed)
+    x = images.detach().cpu().double()
+    variance = torch.zeros_like(x)
+    with torch.inference_mode():
+        for layer in LAYERS:
+            parameters = _weights(layer, arrays)
+            y = _apply(layer, x, parameters)
+            if isinstance(layer, MaxPool2d):
+                variance = max_pool2d(variance, layer.window)
+            elif isinstance(layer, Flatten):
+                variance = variance.flatten(1)
+            elif parameters is not None:
+                variance = _variance(layer, x, y, variance, parameters, u)
+            x = y
+    return SIGMAS * variance.sqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A backend's logits against the float64 reference's.
+
+    Attributes:
+        max_abs_delta: Largest |logit - reference|; infinite where a logit is not finite.
+        max_share: Largest |logit - reference| over its own tolerance; at most 1 where all is right.
+        top1_agreement: Share of images with the same largest logit, 0-1.
+        flips: Images whose largest logit differs although the reference's lead is wider than both logits' tolerances.
+        images: Number of images.
+    """
+
+    max_abs_delta: float
+    max_share: float
+    top1_agreement: float
+    flips: int
+    images: int
+
+    @property
+    def right(self) -> bool:
+        """Whether every logit is within its tolerance, and no image changed its class beyond doubt."""
+        return self.max_share <= 1 and self.flips == 0
+
+    def __str__(self) -> str:
+        return (
+            f"max |delta logit| {self.max_abs_delta:.2e}, {self.max_share:.3g} of the tolerance, "
+            f"top-1 agreement {self.top1_agreement:.4f} over {self.images:,} images"
+        )
+
+
+def compare(logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor) -> Comparison:
+    """Compare logits with the reference.
+
+    Args:
+        logits: (N, 10), any float type, any device.
+        wanted: `reference` of the same images.
+        allowed: `tolerance` of the same images.
+    """
+    found = logits.detach().cpu().double()
+    delta = (found - wanted).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+    best, found_best = wanted.argmax(1), found.argmax(1)
+    rows = torch.arange(len(wanted))
+    lead = wanted[rows, best] - wanted[rows, found_best]
+    doubt = allowed[rows, best] + allowed[rows, found_best]
+    return Comparison(
+        max_abs_delta=delta.max().item(),
+        max_share=(delta / allowed).max().item(),
+        top1_agreement=(best == found_best).double().mean().item(),
+        flips=int(((best != found_best) & (lead > doubt)).sum()),
+        images=len(wanted),
+    )
+
+
+def diverging_layer(
+    forward_with: Callable[[Mapping[str, np.ndarray]], Callable[[torch.Tensor], torch.Tensor]],
+    arrays: Mapping[str, np.ndarray],
+    images: torch.Tensor,
+    executed: str,
+) -> str | None:
+    """Name the layer whose output strays from the reference, of a backend whose inside cannot be seen.
+
+    The backend is built again with changed weights, so that only the end of the network is at work, one layer more
+    each time, from the last layer to the first. What is in front of the end is made trivial in two ways: a constant
+    that comes from a bias alone, and a selection of the inputs that needs no bias. A fault in front of the end cannot
+    show in both, so the first end that is wrong in both begins with the layer at fault. The layers behind it are
+    right; of several faults the last is named.
+
+    Args:
+        forward_with: Builds the suspect from weights.
+        arrays: The weights with which it was found wrong.
+        images: Images for which it was found wrong, on its device.
+        executed: The precision that it runs.
+
+    Returns:
+        The layer's name (the fault may lie in the activation, pooling or flattening behind it), or None where no end
+        of the network is wrong.
+    """
+    names = [layer.name for layer in LAYERS if layer.parameter_shapes()]
+    for position in reversed(range(len(names))):
+        fronts = (_constant_front, _selecting_front)
+        ends = [front(arrays, names[:position]) for front in fronts[: 2 if position else 1]]
+        if not any(_is_right(forward_with(end), end, images, executed) for end in ends):
+            return names[position]
+    return None
+
+
+def _is_right(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    arrays: Mapping[str, np.ndarray],
+    images: torch.Tensor,
+    executed: str,
+) -> bool:
+    allowed = tolerance(arrays, images, executed).clamp(min=torch.finfo(torch.float32).tiny)
+    return compare(forward(images), reference(arrays, images), allowed).right
+
+
+def _constant_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[str, np.ndarray]:
+    """Weights of zero in front; the last bias in front is what the end gets."""
+    changed = dict(arrays)
+    for name in front:
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        changed[weight] = np.zeros_like(arrays[weight])
+        size = len(arrays[bias])
+        last = name == front[-1]
+        changed[bias] = np.linspace(0.25, 2.0, size, dtype=np.float32) if last else np.zeros(size, np.float32)
+    return changed
+
+
+def _selecting_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[str, np.ndarray]:
+    """One weight of 1 a row and no bias in front: each output is one of the inputs, spread over all of them."""
+    changed = dict(arrays)
+    for name in front:
+        weight = np.zeros_like(arrays[f"{name}.weight"])
+        rows = np.arange(len(weight))
+        flat = weight.reshape(len(weight), -1)
+        flat[rows, rows * flat.shape[1] // len(weight)] = 1
+        changed[f"{name}.weight"] = weight
+        changed[f"{name}.bias"] = np.zeros_like(arrays[f"{name}.bias"])
+    return changed
+
+
+def _weights(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if not layer.parameter_shapes():
+        return None
+    weight, bias = (torch.from_numpy(arrays[f"{layer.name}.{part}"]).double() for part in ("weight", "bias"))
+    return weight, bias
+
+
+def _apply(layer: Layer, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
+    match layer:
+        case Conv2d() | Linear() if parameters is not None:
+            return _affine(layer, x, *parameters)
+        case ReLU():
+            return x.clamp(min=0)
+        case MaxPool2d(window=window):
+            return max_pool2d(x, window)
+        case Flatten():
+            return x.flatten(1)
+        case _:
+            raise NotImplementedError(layer)
+
+
+def _affine(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return conv2d(x, weight, bias) if isinstance(layer, Conv2d) else linear(x, weight, bias)
+
+
+def _variance(
+    layer: Layer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    variance: torch.Tensor,
+    parameters: tuple[torch.Tensor, torch.Tensor],
+    u: Rounding,
+) -> torch.Tensor:
+    """The module's formula: the variance of ``y``, given that of ``x``."""
+    weight, _ = parameters
+    length = weight[0].numel()
+    square = u.operand**2 * 2 / 3
+    carried = _affine(layer, variance, weight**2, None)
+    terms = _affine(layer, x**2, weight**2, None)
+    summed = u.sum**2 / 3 * (terms + (length + 1) * (y**2 + terms / 4))
+    return carried + square * terms + summed + u.stored**2 / 3 * y**2

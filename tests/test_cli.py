@@ -1,0 +1,142 @@
+"""The commands as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lenet import __version__, backends
+from lenet.cli import main
+
+CPU_ONLY = ["--device", "cpu"]
+
+
+def lenet(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "2", "--train-images", "400", "--test-images", "100", "--batch-size", "100"]
+    trained = lenet("train", "--data", noise_directory, "--out", tmp_path / "run", *small, *CPU_ONLY)
+    assert trained.exit_code == 0, trained.output
+    assert "    2   0.05 " in trained.stderr
+    assert f"written to {tmp_path / 'run'}" in trained.stdout
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "checkpoint.safetensors",
+        "curves.png",
+        "curves.svg",
+        "history.csv",
+        "run.json",
+        "weights.safetensors",
+    }
+    weights = tmp_path / "run" / "weights.safetensors"
+    evaluated = lenet("evaluate", "--data", noise_directory, "--weights", weights, "--json", *CPU_ONLY)
+    assert evaluated.exit_code == 0, evaluated.output
+    document = json.loads(evaluated.stdout)
+    assert document["images"] == 10_000
+    assert 2.2 < document["loss"] < 2.5
+    text = lenet("evaluate", "--data", noise_directory, "--weights", weights, *CPU_ONLY)
+    assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.7f}\n" in text.stdout
+
+
+def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path: Path) -> None:
+    options = {
+        "--epochs": "1",
+        "--batch-size": "150",
+        "--learning-rate": "0.01",
+        "--momentum": "0.5",
+        "--weight-decay": "0.001",
+        "--milestone": "7",
+        "--decay": "0.3",
+        "--padding": "2",
+        "--seed": "5",
+        "--train-images": "300",
+        "--test-images": "50",
+    }
+    flat = [text for pair in options.items() for text in pair]
+    result = lenet("train", "--data", noise_directory, "--out", tmp_path, *flat, *CPU_ONLY)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {
+        "epochs": 1,
+        "batch_size": 150,
+        "learning_rate": 0.01,
+        "momentum": 0.5,
+        "weight_decay": 0.001,
+        "milestones": [7],
+        "decay": 0.3,
+        "padding": 2,
+        "seed": 5,
+        "train_images": 300,
+        "test_images": 50,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--data", "nowhere"], "no CIFAR-10 in nowhere"),
+        (["evaluate", "--data", "DATA", "--batch-size", "0"], "batch size"),
+        (["evaluate", "--data", "DATA", "--batch-size", "10001"], "10,001"),
+        (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
+        (["train", "--data", "DATA", "--batch-size", "-1"], "--batch-size"),
+        (["train", "--data", "DATA", "--out", "/dev/null/run"], "cannot write into /dev/null/run"),
+        (["backends", "pytorhc"], "did you mean pytorch?"),
+    ],
+)
+def test_bad_input_is_told_in_three_lines_and_exits_with_2(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = lenet(*[str(noise_directory) if argument == "DATA" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lenet: ")
+    assert message in result.stderr
+    assert all(f"\n  {part}" in result.stderr for part in ("found: ", "wanted: ", "next: "))
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_device_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch, noise_directory: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for command in ("train", "evaluate"):
+        result = lenet(command, "--data", noise_directory, "--device", "cuda")
+        assert result.exit_code == 2
+        assert "there is no CUDA device" in result.stderr
+
+
+def test_backends_lists_every_backend() -> None:
+    listed = json.loads(lenet("backends", "--json").stdout)
+    assert [line["name"] for line in listed] == list(backends.names())
+    probed = json.loads(lenet("backends", "pytorch", "--json").stdout)
+    assert [line["reason"] for line in probed] == [None]
+    table = lenet("backends").stdout
+    assert all(name in table for name in backends.names())
+
+
+def test_version() -> None:
+    assert lenet("--version").stdout == f"lenet, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "code", ["import lenet", "from lenet.cli import main; main(['backends'], standalone_mode=False)"]
+)
+def test_no_runtime_is_imported_to_list(code: str) -> None:
+    check = f"{code}\nimport sys; bad = {{'torch', 'numpy', 'onnxruntime', 'nvtripy', 'tensorrt'}} & sys.modules.keys()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{check}; sys.exit(str(bad) if bad else 0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_module_and_script_are_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "lenet", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: lenet [OPTIONS] COMMAND")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from lenet import backends, weights
+from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner
+from lenet.comparison import Missing, compare_backends
+from lenet.data.synthetic import synthetic
+from lenet.errors import BackendError
+from lenet.models.pytorch_lenet import LeNet, from_weights
+
+CPU = torch.device("cpu")
+SPLIT = synthetic(50)
+
+
+class _Wrong(Backend):
+    """PyTorch, with a bias forgotten."""
+
+    name: ClassVar[str] = "wrong"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+
+    def probe(self, device: torch.device) -> Availability:
+        return Availability("1.0", None if device.type == "cpu" else "a CPU is wanted")
+
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:  # noqa: ARG002
+        return precision
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        return _WrongRunner(from_weights({**arrays, "fc2.bias": np.zeros_like(arrays["fc2.bias"])}), spec)
+
+
+class _WrongRunner(Runner):
+    def __init__(self, model: LeNet, spec: BuildSpec) -> None:
+        super().__init__(spec, None)
+        self._model = model
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return self._model(images)  # type: ignore[no-any-return]
+
+
+class _Failing(_Wrong):
+    name: ClassVar[str] = "failing"
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:  # noqa: ARG002
+        raise BackendError("the engine cannot be built", found="out of memory", wanted="", hint="")
+
+
+class _Absent(_Wrong):
+    name: ClassVar[str] = "absent"
+
+    def probe(self, device: torch.device) -> Availability:  # noqa: ARG002
+        return Availability(None, "absent is not installed: pip install absent")
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {"wrong": _Wrong, "failing": _Failing, "absent": _Absent}
+    load = backends.load
+    monkeypatch.setattr(backends, "load", lambda name: more[name]() if name in more else load(name))
+
+
+def compare(*names: str) -> tuple[list[object], list[Missing]]:
+    done, missing = compare_backends(
+        names, weights.load().arrays, SPLIT, device=CPU, precision=Precision.FP32, batch_size=20
+    )
+    return list(done), missing
+
+
+def test_pytorch_is_right_and_has_no_delta_to_itself() -> None:
+    (agreement,), missing = compare("pytorch")
+    assert missing == []
+    assert agreement.right  # type: ignore[attr-defined]
+    assert agreement.images == 50  # type: ignore[attr-defined]
+    assert agreement.delta_loss is agreement.delta_accuracy is None  # type: ignore[attr-defined]
+
+
+def test_a_wrong_backend_is_found_and_its_layer_named() -> None:
+    (agreement,), _ = compare("wrong")
+    assert not agreement.right  # type: ignore[attr-defined]
+    assert agreement.diverging_layer == "fc2"  # type: ignore[attr-defined]
+    assert agreement.delta_loss > 0  # type: ignore[attr-defined]
+    assert agreement.share_of_tolerance > 10  # type: ignore[attr-defined]
+
+
+def test_what_cannot_run_is_named_with_its_reason_and_the_rest_goes_on() -> None:
+    done, missing = compare("absent", "failing", "pytorch")
+    assert len(done) == 1
+    assert missing == [
+        Missing("absent", "absent is not installed: pip install absent"),
+        Missing("failing", "the engine cannot be built: out of memory"),
+    ]

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lenet import devices
+from lenet.errors import DeviceError
+
+
+def test_auto_and_cpu_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.resolve("auto") == devices.resolve("cpu") == torch.device("cpu")
+    with pytest.raises(DeviceError, match=r"(?s)--device cuda: there is no CUDA device.*torch .*--device cpu"):
+        devices.resolve("cuda")
+
+
+def test_auto_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert devices.resolve("auto") == devices.resolve("cuda") == torch.device("cuda:0")
+    assert devices.resolve("cpu") == torch.device("cpu")
+
+
+def test_a_cpu_is_described_with_its_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        devices.set_threads(1)
+        assert devices.describe(torch.device("cpu")) == "CPU, 1 thread"
+        devices.set_threads(None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

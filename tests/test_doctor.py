@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lenet import doctor, weights
+from lenet.backends.base import Precision
+from lenet.cli import main
+from lenet.doctor import examine, examine_in_processes
+
+CPU = torch.device("cpu")
+
+
+def test_a_backend_that_works_passes_every_step() -> None:
+    found = examine("pytorch", weights.load().arrays, CPU, Precision.FP32)
+    assert found.passed
+    assert not found.broken
+    assert [step.name for step in found.steps] == ["import", "build", "run", "compare"]
+    assert "top-1 agreement 1.0000 over 8 images" in found.steps[-1].message
+
+
+def test_a_backend_that_is_not_here_says_why_and_is_not_broken() -> None:
+    found = examine("pytorch-cudagraph", weights.load().arrays, CPU, Precision.FP32)
+    assert [(step.name, step.passed) for step in found.steps] == [("import", False)]
+    assert "cuda" in found.advice
+    assert not found.broken
+
+
+def test_wrong_logits_fail_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "logits_of", lambda *_: torch.zeros(8, 10))
+    found = examine("pytorch", weights.load().arrays, CPU, Precision.FP32)
+    assert (found.steps[-1].name, found.steps[-1].passed) == ("compare", False)
+    assert found.broken
+    assert "names the layer" in found.advice
+
+
+def test_an_exception_of_a_library_is_a_failed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(doctor, "logits_of", fail)
+    found = examine("pytorch", weights.load().arrays, CPU, Precision.FP32)
+    assert found.steps[-1].message == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert found.broken
+
+
+def test_a_process_examines_as_this_one_does() -> None:
+    (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32)
+    assert found.passed
+    assert found.version == torch.__version__
+
+
+def fake_python(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message", "log"),
+    [
+        ("echo last words >&2; kill -SEGV $$", "the process ended with -11", ("last words",)),
+        ("echo waiting >&2; exec sleep 60", "no answer in 1 s", ("waiting",)),
+        ("echo no json", "the process ended with 0", ()),
+    ],
+)
+def test_a_crash_or_a_hang_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str, log: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
+    found = examine_in_processes(["pytorch", "pytorch-compile"], "cpu", Precision.FP32, seconds=1)
+    for examination in found:
+        assert examination.steps[-1].message == message
+        assert examination.log == log
+        assert examination.broken
+        assert examination.advice
+
+
+def test_the_command_prints_a_table_and_json() -> None:
+    table = CliRunner().invoke(main, ["doctor", "pytorch", "pytorch-cudagraph", "--here", "--device", "cpu"])
+    assert table.exit_code == 0, table.output
+    assert "pytorch-cudagraph: import: pytorch-cudagraph runs on cuda alone" in table.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "lenet", "doctor", "pytorch", "--json", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document["machine"]["torch"]
+    assert document["backends"][0]["passed"] is True

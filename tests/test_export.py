@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenet import export
+from lenet.errors import ExportError, WeightsError
+from lenet.models.pytorch_lenet import from_weights
+
+onnx = pytest.importorskip("onnx", reason='pip install "lenet-bench[onnx]"')
+pytest.importorskip("onnxscript", reason='pip install "lenet-bench[onnx]"')
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HALF_ROUNDINGS = 8
+"""How many roundings of the half type a logit may be off by: one for each cast, weight and layer on its way, which
+cancel in part (1.8 were measured)."""
+
+
+@pytest.fixture(scope="session")
+def models(arrays: dict[str, np.ndarray]) -> dict[torch.dtype, bytes]:
+    return {dtype: export.to_onnx(arrays, dtype) for dtype in DTYPES}
+
+
+@pytest.fixture(scope="session", params=[1, 2, 33], ids="batch{}".format)
+def images(request: pytest.FixtureRequest) -> np.ndarray:
+    generator = np.random.default_rng(request.param)
+    return generator.standard_normal((request.param, 3, 32, 32), dtype=np.float32)
+
+
+def pytorch_logits(arrays: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        logits: np.ndarray = from_weights(arrays)(torch.from_numpy(images)).numpy()
+        return logits
+
+
+def reference_logits(model: bytes, images: np.ndarray) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(onnx.load_from_string(model))
+    (logits,) = evaluator.run(None, {export.INPUT: images})
+    assert isinstance(logits, np.ndarray)
+    return logits
+
+
+def onnxruntime_logits(model: bytes, images: np.ndarray) -> np.ndarray:
+    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "lenet-bench[onnx]"')
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {export.INPUT: images})
+    assert isinstance(logits, np.ndarray)
+    return logits
+
+
+@pytest.mark.parametrize("execute", [reference_logits, onnxruntime_logits])
+def test_float32_gives_pytorchs_logits(
+    execute: object, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    assert callable(execute)
+    logits = execute(models[torch.float32], images)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, pytorch_logits(arrays, images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_off_by_a_few_roundings(
+    dtype: torch.dtype, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    logits, wanted = reference_logits(models[dtype], images), pytorch_logits(arrays, images)
+    assert logits.dtype == np.float32
+    rounding = torch.finfo(dtype).eps / 2
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=HALF_ROUNDINGS * rounding * np.abs(wanted).max())
+    assert not np.array_equal(logits, wanted), "nothing was rounded"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_ends_are_float32_with_a_dynamic_batch(dtype: torch.dtype, models: dict[torch.dtype, bytes]) -> None:
+    model = onnx.load_from_string(models[dtype])
+    onnx.checker.check_model(model, full_check=True)
+    (images,), (logits,) = model.graph.input, model.graph.output
+
+    def dimensions(value: object) -> list[str | int]:
+        return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]  # type: ignore[attr-defined]
+
+    assert (images.name, dimensions(images)) == ("images", ["batch", 3, 32, 32])
+    assert (logits.name, dimensions(logits)) == ("logits", ["batch", 10])
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert logits.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [entry.version for entry in model.opset_import] == [export.OPSET]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_inside_have_the_type_and_the_architectures_names(
+    dtype: torch.dtype, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]
+) -> None:
+    graph = onnx.load_from_string(models[dtype]).graph
+    element = {
+        torch.float32: onnx.TensorProto.FLOAT,
+        torch.float16: onnx.TensorProto.FLOAT16,
+        torch.bfloat16: onnx.TensorProto.BFLOAT16,
+    }[dtype]
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer if tensor.name in arrays}
+    assert types == dict.fromkeys(arrays, element)
+    casts = [node.output[0] for node in graph.node if node.op_type == "Cast"]
+    assert len(casts) == (0 if dtype is torch.float32 else 2)
+
+
+def test_another_process_writes_the_same_bytes(
+    models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "arrays.npz", allow_pickle=False, **arrays)
+    code = (
+        "import numpy, torch; from lenet.export import to_onnx; arrays = dict(numpy.load('arrays.npz'));"
+        "[open(str(t), 'wb').write(to_onnx(arrays, t)) for t in (torch.float32, torch.float16, torch.bfloat16)]"
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert {dtype: (tmp_path / str(dtype)).read_bytes() for dtype in DTYPES} == models
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_trace_of_the_machine_is_left(dtype: torch.dtype, models: dict[torch.dtype, bytes]) -> None:
+    assert str(Path(__file__).parents[1]).encode() not in models[dtype]
+    assert b"site-packages" not in models[dtype]
+    assert b"stack_trace" not in models[dtype]
+
+
+def test_other_weights_give_other_bytes(models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]) -> None:
+    other = arrays | {"fc3.bias": arrays["fc3.bias"] + np.float32(1)}
+    assert export.to_onnx(other) != models[torch.float32]
+
+
+def test_weights_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray]) -> None:
+    with pytest.raises(WeightsError, match=r"fc3\.bias has the wrong shape"):
+        export.to_onnx(arrays | {"fc3.bias": np.zeros(11, np.float32)})
+
+
+def test_a_missing_package_is_named_with_the_command(
+    arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "package_version", {"onnx": "1.23.2"}.get)
+    with pytest.raises(ExportError, match=r'(?s)found:  no onnxscript\n.*pip install "lenet-bench\[onnx\]"'):
+        export.to_onnx(arrays)
+
+
+def test_a_dtype_that_the_operators_lack_is_refused_by_the_checker(
+    arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "OPSET", 18)
+    with pytest.raises(ExportError, match=r"(?s)ONNX's checker refuses LeNet.*bfloat16.*onnxscript \d"):
+        export.to_onnx(arrays, torch.bfloat16)
+
+
+def test_the_exporters_refusal_is_shown(arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ExportError, match=r"(?s)PyTorch's exporter refuses LeNet.*no such operator"):
+        export.to_onnx(arrays)

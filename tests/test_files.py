@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lenet.errors import OutputError
+from lenet.files import make_directory, write_atomically
+
+
+def test_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"a long first content")
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_the_previous_file(tmp_path: Path) -> None:
+    """The file-size limit stands for the full disk: the kernel refuses the write half-way in both."""
+    path = tmp_path / "file"
+    write_atomically(path, b"previous")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"(?s)cannot write .*File too large.*2,000 bytes.*previous file"):
+            write_atomically(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"previous"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    script = """
+import itertools, sys
+from pathlib import Path
+from lenet.files import write_atomically
+for number in itertools.count():
+    write_atomically(Path(sys.argv[1]), bytes([number % 256]) * 1_000_000)
+    print(number, flush=True)
+"""
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        content = path.read_bytes()
+        assert len(content) == 1_000_000
+        assert len(set(content)) == 1
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.touch()
+    with pytest.raises(OutputError, match=r"(?s)cannot write into .*Not a directory.*--out"):
+        make_directory(blocker / "run")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomically(tmp_path / "nothing" / "file", b"")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: run as another user")
+def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        make_directory(tmp_path)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lenet import parity, weights
+from lenet.architecture import PARAMETER_SHAPES
+from lenet.data.augmentation import normalize
+from lenet.data.synthetic import synthetic
+from lenet.models.pytorch_lenet import from_weights
+from lenet.parity import ParityError, compare, diverging_layer
+from lenet.weights import Arrays
+
+IMAGES = normalize(synthetic(16).images)
+Change = Callable[[Arrays], Mapping[str, np.ndarray]]
+
+
+def test_the_reference_is_pytorch_in_float64(arrays: Arrays) -> None:
+    wanted = from_weights(arrays).double()(IMAGES.double())
+    torch.testing.assert_close(parity.reference(arrays, IMAGES), wanted.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("executed", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_the_tolerance_holds_and_is_not_idle(executed: str, dtype: torch.dtype) -> None:
+    """PyTorch's own arithmetic stays within it, and uses more than a hundredth of it."""
+    arrays = weights.load().arrays
+    logits = from_weights(arrays).to(dtype)(IMAGES.to(dtype))
+    compared = compare(logits, parity.reference(arrays, IMAGES), parity.tolerance(arrays, IMAGES, executed))
+    assert compared.right
+    assert compared.max_share > 0.01
+
+
+@given(depth=st.integers(8, 400), seed=st.integers(0, 2**32), executed=st.sampled_from(["fp32", "fp16", "bf16"]))
+@settings(max_examples=30)
+def test_the_model_of_a_dot_product_covers_its_rounding(depth: int, seed: int, executed: str) -> None:
+    """The formula for one layer against rounding done on purpose: operands, sums and result."""
+    generator = np.random.default_rng(seed)
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[executed]
+    w, x = (torch.from_numpy(generator.standard_normal(depth)) for _ in range(2))
+    u = parity.rounding(executed)
+    summed = torch.zeros((), dtype=torch.float32)
+    for product in w.to(dtype).float() * x.to(dtype).float():
+        summed = summed + product
+    found = summed.to(dtype).double()
+    y, terms = (w * x).sum(), (w * x).square().sum()
+    operand = u.operand if executed != "fp32" else parity.rounding("fp32").stored
+    variance = 2 * operand**2 / 3 * terms + u.sum**2 / 3 * (terms + (depth + 1) * (y**2 + terms / 4))
+    variance += u.stored**2 / 3 * y**2
+    assert (found - y).abs() <= parity.SIGMAS * variance.sqrt()
+
+
+def test_a_coarser_precision_is_allowed_more() -> None:
+    arrays = weights.load().arrays
+    bounds = [parity.tolerance(arrays, IMAGES, executed).mean() for executed in ("fp32", "tf32", "fp16", "bf16")]
+    assert bounds == sorted(bounds)
+    assert bounds[0] < 1e-4
+
+
+def test_an_unknown_precision_has_no_tolerance(arrays: Arrays) -> None:
+    with pytest.raises(ParityError, match=r"(?s)no tolerance for 'int8'.*fp32, tf32"):
+        parity.tolerance(arrays, IMAGES, "int8")
+
+
+def test_comparison_by_known_answers() -> None:
+    wanted = torch.tensor([[3.0, 1.0], [1.0, 1.05]], dtype=torch.float64)
+    allowed = torch.full_like(wanted, 0.1)
+    right = compare(torch.tensor([[3.05, 1.0], [1.06, 1.0]]), wanted, allowed)
+    assert (right.max_abs_delta, right.max_share) == pytest.approx((0.06, 0.6))
+    assert (right.top1_agreement, right.flips, right.images) == (0.5, 0, 2)
+    assert right.right  # the second image changed its class, but within both logits' tolerances
+    assert not compare(torch.tensor([[3.2, 1.0], [1.0, 1.05]]), wanted, allowed).right
+    flipped = compare(torch.tensor([[1.0, 3.0], [1.0, 1.05]]), wanted, allowed)
+    assert (flipped.flips, flipped.top1_agreement) == (1, 0.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_wrong(value: float) -> None:
+    wanted = torch.zeros(2, 10, dtype=torch.float64)
+    logits = torch.zeros(2, 10)
+    logits[1, 4] = value
+    compared = compare(logits, wanted, torch.ones_like(wanted))
+    assert not compared.right
+    assert compared.max_abs_delta == math.inf
+
+
+def dropped(name: str) -> Change:
+    return lambda arrays: arrays | {name: np.zeros_like(arrays[name])}
+
+
+def scaled(name: str) -> Change:
+    return lambda arrays: arrays | {name: arrays[name] * np.float32(1.001)}
+
+
+def transposed_blocks(arrays: Arrays) -> Mapping[str, np.ndarray]:
+    """fc1 fed by rows, columns, channels instead of channels, rows, columns."""
+    weight = arrays["fc1.weight"].reshape(120, 25, 16).transpose(0, 2, 1).reshape(120, 400)
+    return arrays | {"fc1.weight": np.ascontiguousarray(weight)}
+
+
+FAULTS = [
+    *((dropped(name), name.split(".")[0]) for name in PARAMETER_SHAPES if name.endswith("bias")),
+    *((scaled(name), name.split(".")[0]) for name in PARAMETER_SHAPES),
+    (transposed_blocks, "fc1"),
+]
+
+
+@pytest.mark.parametrize(("fault", "layer"), FAULTS)
+def test_the_layer_at_fault_is_named(fault: Change, layer: str) -> None:
+    arrays = weights.load().arrays
+
+    def forward_with(changed: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return from_weights(fault(dict(changed)))
+
+    assert diverging_layer(forward_with, arrays, IMAGES, "fp32") == layer
+
+
+def test_no_layer_is_named_where_none_is_at_fault() -> None:
+    assert diverging_layer(from_weights, weights.load().arrays, IMAGES, "fp32") is None

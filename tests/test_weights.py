@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from lenet import weights
+from lenet.architecture import PARAMETER_SHAPES
+from lenet.errors import WeightsError
+from lenet.weights import Arrays
+
+
+def test_what_is_saved_is_loaded(arrays: Arrays, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights.save(path, arrays, {"recipe": {"epochs": 60}})
+    loaded = weights.load(path)
+    assert loaded.arrays.keys() == arrays.keys()
+    assert all(np.array_equal(loaded.arrays[name], arrays[name]) for name in arrays)
+    assert json.loads(loaded.metadata["recipe"]) == {"epochs": 60}
+
+
+@given(name=st.sampled_from(list(PARAMETER_SHAPES)), value=st.sampled_from([np.nan, np.inf, -np.inf]), data=st.data())
+def test_one_value_that_is_not_finite_is_found(arrays: Arrays, name: str, value: float, data: st.DataObject) -> None:
+    changed = arrays[name].copy()
+    changed.flat[data.draw(st.integers(0, changed.size - 1))] = value
+    with pytest.raises(WeightsError, match=rf"{name} is not finite\n  found:  1 values"):
+        weights.check(arrays | {name: changed}, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: {k: v for k, v in a.items() if k != "fc1.bias"}, r"a tensor is missing\n  found:  no fc1\.bias"),
+        (lambda a: a | {"fc4.bias": a["fc3.bias"]}, r"a tensor is not LeNet's\n  found:  fc4\.bias"),
+        (lambda a: a | {"fc1.weight": a["fc1.weight"].T.copy()}, r"(?s)wrong shape.*\(400, 120\).*\(120, 400\)"),
+        (lambda a: a | {"fc3.bias": a["fc3.bias"].astype(np.float64)}, r"(?s)wrong dtype.*float64.*float32"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(arrays: Arrays, tmp_path: Path, change: object, message: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(change(arrays), path)  # type: ignore[operator]
+    with pytest.raises(WeightsError, match=message):
+        weights.load(path)
+
+
+def test_nothing_is_written_that_could_not_be_loaded(arrays: Arrays, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="missing"):
+        weights.save(tmp_path / "weights.safetensors", {"fc1.bias": arrays["fc1.bias"]}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"\xff" * 100, None])
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot read"):
+        weights.load(path)
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_every_truncated_file_is_refused(cut: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+    content = weights.SHIPPED.read_bytes()
+    path = tmp_path_factory.mktemp("cut") / "weights.safetensors"
+    path.write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(WeightsError):
+        weights.load(path)
+
+
+def test_shipped_weights_name_recipe_and_metrics() -> None:
+    shipped = weights.load()
+    recipe = json.loads(shipped.metadata["recipe"])
+    assert (recipe["epochs"], recipe["seed"], recipe["train_images"]) == (60, 0, 0)
+    metrics = json.loads(shipped.metadata["metrics"])
+    assert metrics["test_accuracy"] >= 0.715
+    assert metrics["test_loss"] <= 0.82
