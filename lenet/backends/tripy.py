@@ -76,7 +76,7 @@ class TriPy(Backend):
 
         executable = compile_executable(arrays, spec.precision, spec.batches)
         executable.stream = tp.Stream()  # the default one is shared by all executables of the process
-        stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)
         return TriPyRunner(executable, spec, stream)
 
     def _unfit_device(self, device: torch.device) -> str | None:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from lenet import doctor
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, load
 from lenet.backends import tripy as backend_module
 from lenet.backends.base import BatchRange, BuildSpec, Precision
 from lenet.backends.tripy import TriPy, compile_executable
+from lenet.comparison import compare_backends
+from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import LeNet
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
@@ -194,6 +197,23 @@ def test_nothing_is_built_on_the_standin_for_a_row_to_come_from(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(BackendError, match=r"tripy cannot run on (cpu|cuda:0) here"):
         load("tripy").build(arrays(), BuildSpec(device, Precision.FP32, ANY_BATCH))
+
+
+@on_standin
+def test_the_standin_passes_no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (step,) = doctor.examine("tripy", arrays(), CUDA, Precision.FP32).steps
+    assert (step.name, step.passed) == ("import", False)
+    assert "stand-in" in step.message
+
+
+@on_standin
+def test_the_standin_has_no_line_in_a_comparison() -> None:
+    compared, missing = compare_backends(
+        ["tripy"], arrays(), synthetic(8), device=CPU, precision=Precision.FP32, batch_size=8
+    )
+    assert not compared
+    assert [each.backend for each in missing] == ["tripy"]
 
 
 @on_standin
