@@ -250,6 +250,15 @@ def test_views_are_few_and_hold_their_buffers(runner: StandinRunner) -> None:
 
 
 @on_standin
+@pytest.mark.parametrize("batches", [ANY_BATCH, BatchRange.exactly(7)], ids=["dynamic", "static"])
+def test_the_profile_is_the_range_of_batch_sizes(batches: BatchRange) -> None:
+    (images,) = compile_executable(arrays(), Precision.FP32, batches).input_infos.values()
+    bounds = images.shape_bounds
+    assert (bounds.min[0], bounds.opt[0], bounds.max[0]) == (batches.minimum, batches.optimum, batches.maximum)
+    assert bounds.min[1:] == bounds.opt[1:] == bounds.max[1:] == INPUT_SHAPE
+
+
+@on_standin
 def test_a_batch_over_the_range_raises(runner: StandinRunner) -> None:
     with pytest.raises(BackendError, match="the images do not fit this runner") as caught:
         runner.forward(torch.zeros(65, *INPUT_SHAPE))
