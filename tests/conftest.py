@@ -17,9 +17,15 @@ from tests.standins.mlir_tensorrt_cpu.isolation import (
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_protocol,
+    pytest_runtestloop,
 )
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_protocol"]
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_runtest_protocol",
+    "pytest_runtestloop",
+]
 
 RECORDS = 10_000
 RECORD_BYTES = 3073

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ _VIEWS: Final = 4
 class TriPy(Backend):
     """`lenet.models.tripy_lenet.LeNet`, compiled by TriPy for one range of batch sizes."""
 
-    name = "tripy"
-    devices = ("cuda",)
+    name: ClassVar[str] = "tripy"
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def probe(self, device: torch.device) -> Availability:
         """Available on the first CUDA device, where all of nvtripy 0.1.7 is installed and can be imported."""
@@ -58,9 +58,12 @@ class TriPy(Backend):
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """What it really runs: TriPy has no switch for TF32, so float32 is ``tf32`` where the GPU has TF32.
 
-        The one way to switch it off is NVIDIA's: with ``NVIDIA_TF32_OVERRIDE=0`` in the environment before the process
-        starts, NVIDIA documents that none of its libraries uses TF32. Float32 is then labelled ``fp32``, on
-        the word of that documentation: it has not been confirmed with TriPy, and parity on the GPU is what can.
+        The one way to switch it off is NVIDIA's: with ``NVIDIA_TF32_OVERRIDE=0`` in the environment of the process,
+        NVIDIA documents that none of its libraries uses TF32. Float32 is then labelled ``fp32``, on the word of that
+        documentation: it has not been confirmed with TriPy, and parity on a GPU is what can confirm it.
+
+        Raises:
+            BackendError: The device is not a GPU.
         """
         if device.type not in self.devices:
             raise self._unsupported(precision, device, "any precision on cuda")
@@ -73,7 +76,7 @@ class TriPy(Backend):
 
         executable = compile_executable(arrays, spec.precision, spec.batches)
         executable.stream = tp.Stream()  # the default one is shared by all executables of the process
-        stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)
         return TriPyRunner(executable, spec, stream)
 
     def _unfit_device(self, device: torch.device) -> str | None:
@@ -117,12 +120,15 @@ class TriPyRunner(Runner):
             raise _backend_error(
                 error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
             ) from error
-        return torch.from_dlpack(self._logits)  # type: ignore[attr-defined]
+        # of the capsule, not of the tensor: PyTorch would first try arguments that TriPy's `__dlpack__` does not take
+        return torch.from_dlpack(self._logits.__dlpack__())  # type: ignore[attr-defined]
 
     def _remember(self, key: tuple[int, int], images: torch.Tensor) -> tuple[tp.Tensor, torch.Tensor]:
         """Make a view of the images, and hold them with it, so that their memory is not given to another tensor."""
         if len(self._views) == _VIEWS:
             del self._views[next(iter(self._views))]
+        if self.stream is not None:
+            images.record_stream(self.stream)  # once dropped, their memory waits for the passes that are still queued
         self._views[key] = self._view(images), images
         return self._views[key]
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from lenet import doctor
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, load
 from lenet.backends import tripy as backend_module
 from lenet.backends.base import BatchRange, BuildSpec, Precision
 from lenet.backends.tripy import TriPy, compile_executable
+from lenet.comparison import compare_backends
+from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import LeNet
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
@@ -197,6 +200,23 @@ def test_nothing_is_built_on_the_standin_for_a_row_to_come_from(
 
 
 @on_standin
+def test_the_standin_passes_no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (step,) = doctor.examine("tripy", arrays(), CUDA, Precision.FP32).steps
+    assert (step.name, step.passed) == ("import", False)
+    assert "stand-in" in step.message
+
+
+@on_standin
+def test_the_standin_has_no_line_in_a_comparison() -> None:
+    compared, missing = compare_backends(
+        ["tripy"], arrays(), synthetic(8), device=CPU, precision=Precision.FP32, batch_size=8
+    )
+    assert not compared
+    assert [each.backend for each in missing] == ["tripy"]
+
+
+@on_standin
 def test_a_refilled_buffer_is_read_anew_through_one_view(runner: StandinRunner) -> None:
     buffer = torch.zeros(8, *INPUT_SHAPE)
     of_zeros = runner.forward(buffer).clone()
@@ -227,6 +247,15 @@ def test_views_are_few_and_hold_their_buffers(runner: StandinRunner) -> None:
         runner.forward(torch.randn(2, *INPUT_SHAPE))
     assert len(runner._views) == 4
     assert all(key == (images.data_ptr(), 2) for key, (_, images) in runner._views.items())
+
+
+@on_standin
+@pytest.mark.parametrize("batches", [ANY_BATCH, BatchRange.exactly(7)], ids=["dynamic", "static"])
+def test_the_profile_is_the_range_of_batch_sizes(batches: BatchRange) -> None:
+    (images,) = compile_executable(arrays(), Precision.FP32, batches).input_infos.values()
+    bounds = images.shape_bounds
+    assert (bounds.min[0], bounds.opt[0], bounds.max[0]) == (batches.minimum, batches.optimum, batches.maximum)
+    assert bounds.min[1:] == bounds.opt[1:] == bounds.max[1:] == INPUT_SHAPE
 
 
 @on_standin

@@ -47,12 +47,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Run the child before any test, so that no test's time limit counts it."""
+    if not session.config.option.collectonly and any(map(_delegated, session.items)):
+        session.stash[_REPORTS_KEY], session.stash[_OUTPUT_KEY] = _run_child(session)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    if _REPORTS in os.environ or not _marked(item) or item.get_closest_marker("skip"):
+    """Report a test that ran in the child."""
+    if not _delegated(item):
         return None
-    stash = item.config.stash
-    if _REPORTS_KEY not in stash:
-        stash[_REPORTS_KEY], stash[_OUTPUT_KEY] = _run_child(item.session)
+    stash = item.session.stash
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = stash[_REPORTS_KEY][item.nodeid]
     if not any(report.when == "teardown" for report in reports):
@@ -67,9 +73,13 @@ def _marked(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None
 
 
+def _delegated(item: pytest.Item) -> bool:
+    return _REPORTS not in os.environ and _marked(item) and item.get_closest_marker("skip") is None
+
+
 def _run_child(session: pytest.Session) -> tuple[_Reports, str]:
     """The child's reports by test, and what it printed."""
-    tests = [item.nodeid for item in session.items if _marked(item)]
+    tests = [item.nodeid for item in session.items if _delegated(item)]
     reports: _Reports = defaultdict(list)
     with tempfile.TemporaryDirectory() as directory:
         sent = Path(directory) / "reports"

@@ -214,8 +214,8 @@ class DenseElementsAttr(Attribute):
     def get(  # type: ignore[override]  # MLIR's signature
         cls, *, array: MemRefValue, type: ElementType, shape: Sequence[int]
     ) -> Self:
-        """Copy the array: its owner may change or free it once the graph is built."""
-        return cls(array.tensor.clone().reshape(tuple(shape)), type)
+        """A view of the array: nvtripy holds it until the program is compiled to bytes, which are a copy."""
+        return cls(array.tensor.reshape(tuple(shape)), type)
 
 
 class Value:
