@@ -213,7 +213,7 @@ class TensorRTRTX(TensorRTBackend):
     name: ClassVar[str] = "tensorrt-rtx"
     module: ClassVar[str] = "tensorrt_rtx"
     supported: ClassVar[tuple[Version, Version]] = ((1, 4), (2, 0))
-    before_ampere: ClassVar[tuple[Precision, ...]] = (Precision.FP16,)
+    before_ampere: ClassVar[tuple[Precision, ...]] = (Precision.FP16,)  # 1.7 compiles no float32 product for sm75
 
     def build_ahead(self, model: bytes, precision: Precision, batches: BatchRange, target: str) -> bytes:
         """Build an engine for a GPU that need not be here.
