@@ -274,6 +274,7 @@ def build(
 
     builder = load(backend)
     assert isinstance(builder, TensorRTRTX)
+    builder.target(target)  # fails at once where it must, and not after the export, which takes seconds
     asked = Precision(precision)
     batches = BatchRange(min_batch, opt_batch, max_batch)
     arrays = weights.load(path or weights.SHIPPED).arrays

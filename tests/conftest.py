@@ -11,6 +11,7 @@ import torch
 
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
+from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import LeNet
 from lenet.weights import Arrays
 from tests.standins.mlir_tensorrt_cpu.isolation import (
@@ -90,3 +91,10 @@ def _real(directory: Path | None) -> Path:
     if directory is None:
         pytest.skip("CIFAR-10 is not here: set LENET_DATA or --data to the directory that holds it")
     return directory
+
+
+@pytest.fixture(scope="session")
+def onnx_models(arrays: dict[str, np.ndarray]) -> dict[torch.dtype, bytes]:
+    """The weights as ONNX models, by the dtype inside; exported once, for the exporter takes seconds."""
+    pytest.importorskip("onnxscript", reason='pip install "lenet-bench[onnx]"')
+    return {dtype: to_onnx(arrays, dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from lenet import export
+from lenet import export, weights
+from lenet.cli import main
 from lenet.errors import ExportError, WeightsError
 from lenet.models.pytorch_lenet import from_weights
 
@@ -20,11 +23,6 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HALF_ROUNDINGS = 8
 """How many roundings of the half type a logit may be off by: one for each cast, weight and layer on its way, which
 cancel in part (1.8 were measured)."""
-
-
-@pytest.fixture(scope="session")
-def models(arrays: dict[str, np.ndarray]) -> dict[torch.dtype, bytes]:
-    return {dtype: export.to_onnx(arrays, dtype) for dtype in DTYPES}
 
 
 @pytest.fixture(scope="session", params=[1, 2, 33], ids="batch{}".format)
@@ -58,19 +56,19 @@ def onnxruntime_logits(model: bytes, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("execute", [reference_logits, onnxruntime_logits])
 def test_float32_gives_pytorchs_logits(
-    execute: object, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
+    execute: object, onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
 ) -> None:
     assert callable(execute)
-    logits = execute(models[torch.float32], images)
+    logits = execute(onnx_models[torch.float32], images)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, pytorch_logits(arrays, images), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_off_by_a_few_roundings(
-    dtype: torch.dtype, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
+    dtype: torch.dtype, onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], images: np.ndarray
 ) -> None:
-    logits, wanted = reference_logits(models[dtype], images), pytorch_logits(arrays, images)
+    logits, wanted = reference_logits(onnx_models[dtype], images), pytorch_logits(arrays, images)
     assert logits.dtype == np.float32
     rounding = torch.finfo(dtype).eps / 2
     np.testing.assert_allclose(logits, wanted, rtol=0, atol=HALF_ROUNDINGS * rounding * np.abs(wanted).max())
@@ -78,8 +76,8 @@ def test_half_precision_is_off_by_a_few_roundings(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_ends_are_float32_with_a_dynamic_batch(dtype: torch.dtype, models: dict[torch.dtype, bytes]) -> None:
-    model = onnx.load_from_string(models[dtype])
+def test_the_ends_are_float32_with_a_dynamic_batch(dtype: torch.dtype, onnx_models: dict[torch.dtype, bytes]) -> None:
+    model = onnx.load_from_string(onnx_models[dtype])
     onnx.checker.check_model(model, full_check=True)
     (images,), (logits,) = model.graph.input, model.graph.output
 
@@ -95,9 +93,9 @@ def test_the_ends_are_float32_with_a_dynamic_batch(dtype: torch.dtype, models: d
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weights_inside_have_the_type_and_the_architectures_names(
-    dtype: torch.dtype, models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]
+    dtype: torch.dtype, onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]
 ) -> None:
-    graph = onnx.load_from_string(models[dtype]).graph
+    graph = onnx.load_from_string(onnx_models[dtype]).graph
     element = {
         torch.float32: onnx.TensorProto.FLOAT,
         torch.float16: onnx.TensorProto.FLOAT16,
@@ -110,7 +108,7 @@ def test_weights_inside_have_the_type_and_the_architectures_names(
 
 
 def test_another_process_writes_the_same_bytes(
-    models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], tmp_path: Path
+    onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "arrays.npz", allow_pickle=False, **arrays)
     code = (
@@ -120,19 +118,19 @@ def test_another_process_writes_the_same_bytes(
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
-    assert {dtype: (tmp_path / str(dtype)).read_bytes() for dtype in DTYPES} == models
+    assert {dtype: (tmp_path / str(dtype)).read_bytes() for dtype in DTYPES} == onnx_models
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_trace_of_the_machine_is_left(dtype: torch.dtype, models: dict[torch.dtype, bytes]) -> None:
-    assert str(Path(__file__).parents[1]).encode() not in models[dtype]
-    assert b"site-packages" not in models[dtype]
-    assert b"stack_trace" not in models[dtype]
+def test_no_trace_of_the_machine_is_left(dtype: torch.dtype, onnx_models: dict[torch.dtype, bytes]) -> None:
+    assert str(Path(__file__).parents[1]).encode() not in onnx_models[dtype]
+    assert b"site-packages" not in onnx_models[dtype]
+    assert b"stack_trace" not in onnx_models[dtype]
 
 
-def test_other_weights_give_other_bytes(models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]) -> None:
+def test_other_weights_give_other_bytes(onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray]) -> None:
     other = arrays | {"fc3.bias": arrays["fc3.bias"] + np.float32(1)}
-    assert export.to_onnx(other) != models[torch.float32]
+    assert export.to_onnx(other) != onnx_models[torch.float32]
 
 
 def test_weights_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray]) -> None:
@@ -163,3 +161,16 @@ def test_the_exporters_refusal_is_shown(arrays: dict[str, np.ndarray], monkeypat
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(ExportError, match=r"(?s)PyTorch's exporter refuses LeNet.*no such operator"):
         export.to_onnx(arrays)
+
+
+def test_lenet_export_writes_the_model(
+    onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    weights.save(tmp_path / "w.safetensors", arrays, {})
+    out = tmp_path / "lenet.onnx"
+    options = ["--onnx", str(out), "--weights", str(tmp_path / "w.safetensors"), "--precision", "fp16"]
+    result = CliRunner().invoke(main, ["export", *options])
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes() == onnx_models[torch.float16]
+    digest = hashlib.sha256(onnx_models[torch.float16]).hexdigest()
+    assert result.output.startswith(f"{out}: {out.stat().st_size:,} bytes, sha256 {digest}, exported in ")

@@ -213,7 +213,7 @@ class TensorRTRTX(TensorRTBackend):
     name: ClassVar[str] = "tensorrt-rtx"
     module: ClassVar[str] = "tensorrt_rtx"
     supported: ClassVar[tuple[Version, Version]] = ((1, 4), (2, 0))
-    before_ampere: ClassVar[tuple[Precision, ...]] = (Precision.FP16,)
+    before_ampere: ClassVar[tuple[Precision, ...]] = (Precision.FP16,)  # 1.7 compiles no float32 product for sm75
 
     def build_ahead(self, model: bytes, precision: Precision, batches: BatchRange, target: str) -> bytes:
         """Build an engine for a GPU that need not be here.
@@ -230,23 +230,31 @@ class TensorRTRTX(TensorRTBackend):
         Raises:
             BackendError: The library cannot be used, does not know the target, or refuses the network for it.
         """
-        trt = self.library()
-        known = targets(trt)
-        if target not in known:
-            raise BackendError(
-                f"{self.name} {trt.__version__} does not build for {target!r}",
-                found=target,
-                wanted=", ".join(known),
-                hint="sm89 is compute capability 8.9; `nvidia-smi --query-gpu=compute_cap --format=csv` prints a GPU's",
-            )
         return build_plan(
-            trt,
+            self.library(),
             model,
             precision=precision,
             batches=batches,
             optimization_level=self.optimization_level,
-            target=known[target],
+            target=self.target(target),
         )
+
+    def target(self, name: str) -> Any:
+        """The library's own name for one of `targets`.
+
+        Raises:
+            BackendError: The library cannot be used, or does not know the target.
+        """
+        trt = self.library()
+        known = targets(trt)
+        if name not in known:
+            raise BackendError(
+                f"{self.name} {trt.__version__} does not build for {name!r}",
+                found=name,
+                wanted=", ".join(known),
+                hint="sm89 is compute capability 8.9; `nvidia-smi --query-gpu=compute_cap --format=csv` prints a GPU's",
+            )
+        return known[name]
 
     def _unsupported_gpu(self, trt: ModuleType, capability: Version) -> str | None:
         known = targets(trt)
