@@ -1,88 +1,267 @@
-"""The suite's options and cases, and the coursework's table at the end of a run."""
+"""The suite's options, its cases, what is kept of a run, and the tables at its end."""
 
 from __future__ import annotations
 
+import difflib
 import io
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
-from lenet import backends, devices, weights
+from lenet import backends, devices, results, weights
 from lenet.backends.base import Backend, Precision
 from lenet.data import cifar10
+from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.errors import LenetError
-from lenet.report.tables import sheet_5
-from lenet.results import NotRun, row
+from lenet.files import make_directory
+from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
+from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
+from lenet.measurement.gpu_state import GpuSampler
+from lenet.measurement.modes import Mode
+from lenet.parity import Reference
+from lenet.report.tables import row_name, rows_sheets, sheet_5, to_rich
+from lenet.results import NotRun, Row
 
-_MODES = ("forward", "end_to_end")
-_TEST_IMAGES = 10_000
-_not_run = pytest.StashKey[list[NotRun]]()
+_TEST_IMAGES: Final = 10_000
+_DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "backend": backends.names(),
+    "mode": tuple(Mode),
+    "batch_size": (1000,),
+    "precision": (Precision.FP32,),
+    "host_memory": ("pinned",),
+}
+
+
+class _Run:
+    """What is known of a run beside its benchmarks.
+
+    Attributes:
+        facts: The machine's.
+        kind: Of the machine.
+        fingerprint: Of the machine.
+        not_run: Cases that were skipped or failed.
+        partial: Whether the run was interrupted.
+        cases: Inference cases that were collected.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.kind = machine_kind(facts)
+        self.fingerprint = fingerprint(facts)
+        self.not_run: list[NotRun] = []
+        self.partial = False
+        self.cases = 0
+
+
+_run_key = pytest.StashKey[_Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lenet", "LeNet")
-    group.addoption("--backend", action="append", help="measure this backend; repeatable (default: all)")
-    group.addoption("--mode", action="append", choices=_MODES, help="measure this mode; repeatable (default: both)")
-    group.addoption("--batch-size", action="append", type=int, help="images a batch; repeatable (default: 1000)")
-    group.addoption("--precision", action="append", type=Precision, help="repeatable (default: fp32)")
+
+    def several(name: str, kind: Callable[[str], Any], text: str) -> None:
+        group.addoption(name, action="append", type=kind, help=f"{text}; repeatable")
+
+    several("--backend", _choice("backend", backends.names()), "measure this backend (default: all)")
+    several("--mode", _choice("mode", Mode), "forward or end_to_end (default: both)")
+    several("--batch-size", _positive, "images a batch (default: 1000)")
+    several("--precision", _choice("precision", Precision), "fp32, tf32, fp16 or bf16 (default: fp32)")
+    several("--host-memory", _choice("memory", ("pinned", "pageable")), "what end-to-end copies from (default: pinned)")
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    group.addoption("--rounds", type=int, default=100, help="timed batches a row (default: 100)")
-    group.addoption("--warmups", type=int, default=5, help="batches before them (default: 5)")
+    group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
+    group.addoption(
+        "--protocol",
+        type=_choice("protocol", ("coursework", "adaptive")),
+        default="coursework",
+        help="coursework: 5 warm-ups, 100 rounds; adaptive: until the median is known to 1 %% (default: coursework)",
+    )
+    group.addoption("--rounds", type=_positive, help="rounds of the coursework's protocol (default: 100)")
+    group.addoption("--warmups", type=int, default=5, help="batches before the first round (default: 5)")
+    group.addoption("--time-limit", type=float, default=10.0, help="seconds a row may take, adaptive (default: 10)")
+
+
+def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
+    """A converter for an option that takes one of some words, and names the nearest for any other."""
+    by_name = {str(choice): choice for choice in choices}
+
+    def convert(text: str) -> str:
+        if text not in by_name:
+            near = difflib.get_close_matches(text, by_name, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise pytest.UsageError(f"there is no {what} {text!r}: {hint}there are {', '.join(by_name)}")
+        return by_name[text]
+
+    return convert
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise pytest.UsageError(f"{number} is too small: at least 1")
+    return number
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_not_run] = []
+    """Describe the machine, and refuse a comparison with another before anything is measured.
+
+    This runs before pytest-benchmark's own, which reads the file to compare with.
+    """
+    option = config.option
     try:
-        devices.resolve(config.getoption("--device"))
-        for name in config.getoption("--backend") or ():
-            backends.entry(name)
+        run = config.stash[_run_key] = _Run(machine_facts(devices.resolve(option.device)))
+        storage = _storage(config)
+        if option.benchmark_save or option.benchmark_autosave:
+            make_directory(storage / run.kind)
+        if option.benchmark_compare is True:
+            found = results.newest(storage, run.kind, run.fingerprint, run.facts)
+            option.benchmark_compare = str(found.path)
+        elif option.benchmark_compare:
+            found = results.load(results.find_file(storage, run.kind, option.benchmark_compare))
+            option.benchmark_compare = str(found.path)
     except LenetError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    option = metafunc.config.getoption
-    values = {
-        "backend_name": option("--backend") or backends.names(),
-        "mode": option("--mode") or _MODES,
-        "batch_size": option("--batch-size") or (1000,),
-        "precision": option("--precision") or (Precision.FP32,),
+def _storage(config: pytest.Config) -> Path:
+    return Path(config.option.benchmark_storage.removeprefix("file://"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """File results under the kind of machine; pytest-benchmark's own name for it holds neither CPU nor GPU."""
+    stored = session.config._benchmarksession  # type: ignore[attr-defined]
+    stored.machine_id = stored.storage.default_machine_id = session.config.stash[_run_key].kind
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    return config.stash[_run_key].facts
+
+
+def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
+    """Refuse a named baseline of another machine; the newest is of this one."""
+    run = config.stash[_run_key]
+    theirs = compared_benchmark["lenet"]["fingerprint"]
+    if theirs != run.fingerprint:
+        difference = "; ".join(describe_difference(run.facts, compared_benchmark["machine_info"]))
+        raise pytest.UsageError(
+            f"the baseline is of another machine\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
+            f"  differs: {difference}\n  next:   record a baseline here with `nox -s baseline`"
+        )
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    run = config.stash[_run_key]
+    output_json["lenet"] = {
+        "schema": results.SCHEMA,
+        "kind": run.kind,
+        "fingerprint": run.fingerprint,
+        "partial": run.partial,
+        "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
     }
-    for name, choices in values.items():
-        if name in metafunc.fixturenames:
-            metafunc.parametrize(name, choices, ids=str)
+
+
+def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | None:
+    """No table of pytest-benchmark's own beside the suite's, unless runs are compared."""
+    return [] if config is not None and not config._benchmarksession.compare else None  # type: ignore[attr-defined]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = {"backend_name": "backend"}
+    for fixture in ("backend_name", "mode", "batch_size", "precision", "host_memory"):
+        if fixture in metafunc.fixturenames:
+            option = names.get(fixture, fixture)
+            chosen = metafunc.config.getoption(f"--{option.replace('_', '-')}") or _DEFAULTS[option]
+            metafunc.parametrize(fixture, dict.fromkeys(chosen), ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "store" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=Replay()))
+    config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Note what was not measured; of a test that failed at any moment, nothing is kept."""
     report = yield
-    if report.skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        item.config.stash[_not_run].append(NotRun(item.name, reason.removeprefix("Skipped: ")))
+    run = item.config.stash[_run_key]
+    if report.skipped and isinstance(report.longrepr, tuple):
+        run.not_run.append(NotRun(_short_name(item), report.longrepr[2].removeprefix("Skipped: ")))
+    if report.failed:
+        session = item.config._benchmarksession  # type: ignore[attr-defined]
+        session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
+        run.not_run.append(NotRun(_short_name(item), f"failed: {_last_line(report)}"))
     return report
+
+
+def _short_name(item: pytest.Item) -> str:
+    return item.name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return next(iter(text.strip().splitlines()), "no message")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Put each row's speed-up beside it; a run that was to measure inference and measured none has failed."""
+    run = session.config.stash.get(_run_key, None)
+    if run is None or session.config.option.collectonly:
+        return
+    run.partial = exitstatus == pytest.ExitCode.INTERRUPTED
+    rows = _rows(session.config)
+    for benchmark in session.config._benchmarksession.benchmarks:  # type: ignore[attr-defined]
+        found = results.row(benchmark.as_dict(include_data=False)) if benchmark else None
+        if found is not None:
+            benchmark.extra_info["speedup_over_pytorch"] = results.speedup(found, rows)
+    if run.cases and not rows and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Any:
     yield
-    session = config._benchmarksession  # type: ignore[attr-defined]
-    found = [row(benchmark.as_dict(include_data=False)) for benchmark in session.benchmarks if benchmark]
-    rows = [item for item in found if item is not None]
-    not_run = config.stash[_not_run]
-    if not rows and not not_run:
+    run = config.stash.get(_run_key, None)
+    if run is None or config.option.collectonly:
         return
+    rows = _rows(config)
     text = io.StringIO()
     console = Console(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
-    console.print(sheet_5(rows, not_run))
+    if rows:
+        console.print(*map(to_rich, rows_sheets(rows)))
+    console.print(sheet_5(rows, run.not_run))
+    for row in rows:
+        if row.unstable:
+            first, *more = row.unstable
+            rest = f" (and {len(more)} more: see the JSON)" if more else ""
+            console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False)
+    others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
+    for other in others:
+        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
+        console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
+    if run.partial:
+        console.print("The run was interrupted: rows are missing.")
+    if run.cases and not rows:
+        console.print("No inference row was measured: the run has failed.")
     terminalreporter.section("LeNet")
     terminalreporter.write(text.getvalue())
+
+
+def _rows(config: pytest.Config) -> list[Row]:
+    benchmarks = config._benchmarksession.benchmarks  # type: ignore[attr-defined]
+    found = [results.row(one.as_dict(include_data=False)) for one in benchmarks if one]
+    return [row for row in found if row is not None]
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +270,22 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(scope="session")
+def sampler(device: torch.device) -> Any:
+    with GpuSampler(device) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def shipped() -> weights.Weights:
     return weights.load()
+
+
+@pytest.fixture(scope="session")
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    option = request.config.getoption
+    if option("--protocol") == "adaptive":
+        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit"))
+    return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or 100)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +295,18 @@ def test_split(data_directory: Path | None) -> Split:
         return synthetic(_TEST_IMAGES)
     # A saved row says what the images are, not where they lie on one's disk.
     return replace(cifar10.load("test", data_directory), source="CIFAR-10 test images")
+
+
+@pytest.fixture(scope="session")
+def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int], Reference]:
+    """The reference for a batch: the first test images, normalised, repeated where the batch is larger."""
+
+    @cache
+    def find(batch_size: int) -> Reference:
+        rows = torch.arange(batch_size) % len(test_split)
+        return Reference(shipped.arrays, normalize(test_split.images[rows]))
+
+    return find
 
 
 @pytest.fixture
@@ -115,13 +320,13 @@ def backend(backend_name: str, device: torch.device) -> Backend:
 
 
 @pytest.fixture
-def pedantic(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Any:
-    """``benchmark.pedantic`` with the suite's number of rounds and warm-ups."""
-    option = request.config.getoption
+def store(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Callable[[Iterable[float]], None]:
+    """Hands seconds that were measured already to pytest-benchmark, a round each."""
 
-    def run(target: Any, *args: Any) -> Any:
-        return benchmark.pedantic(
-            target, args=args, rounds=option("--rounds"), warmup_rounds=option("--warmups"), iterations=1
-        )
+    def keep(seconds: Iterable[float]) -> None:
+        samples = list(seconds)
+        marker = request.node.get_closest_marker("benchmark")
+        marker.kwargs["timer"].load(samples)
+        benchmark.pedantic(lambda: None, rounds=len(samples), iterations=1)
 
-    return run
+    return keep

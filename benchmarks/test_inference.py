@@ -1,51 +1,158 @@
-"""LeNet's inference: backend x mode x batch size x precision, by the coursework's protocol."""
+"""LeNet's inference: backend x mode x batch size x precision, each row checked for parity before it is timed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from statistics import median
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import devices
-from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision
-from lenet.data.augmentation import normalize
+from lenet.architecture import STAGES
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision, Runner
 from lenet.data.cifar10 import Split
-from lenet.results import Case, Mode
+from lenet.errors import BackendError
+from lenet.measurement.clocks import Protocol, Samples, measure
+from lenet.measurement.gpu_state import GpuSampler, throttling_problem
+from lenet.measurement.memory import peak_memory
+from lenet.measurement.modes import Mode
+from lenet.measurement.statistics import instabilities, summarize
+from lenet.parity import Reference
+from lenet.results import Case
 from lenet.weights import Weights
 
 
 def test_inference(
     benchmark: BenchmarkFixture,
-    pedantic: Any,
+    request: pytest.FixtureRequest,
+    store: Callable[[Iterable[float]], None],
     backend: Backend,
     mode: Mode,
     batch_size: int,
     precision: Precision,
+    host_memory: str,
     device: torch.device,
+    protocol: Protocol,
+    sampler: GpuSampler,
     shipped: Weights,
     test_split: Split,
+    reference_of: Callable[[int], Reference],
 ) -> None:
-    if mode == "end_to_end" and device.type == "cpu":
-        pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
-    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size))
-    runner = backend.build(shipped.arrays, spec)
-    host = normalize(test_split.images[:batch_size])
-    images = host.to(device)
-    benchmark.group = f"batch {batch_size}, {precision}, {mode}"
-    executed = backend.executed_precision(precision, device)
-    case = Case(backend.name, mode, executed, batch_size, devices.describe(device), test_split.source)
-    benchmark.extra_info.update(case.to_extra_info())
+    cold_cache = request.config.getoption("--cold-cache")
+    _skip_what_means_nothing(request, mode, host_memory, device, cold_cache=cold_cache)
+    try:
+        executed = backend.executed_precision(precision, device)
+    except BackendError as error:
+        pytest.skip(str(error.summary))
+    _refuse_what_does_not_fit(batch_size, device)
+    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(batch_size)))
+    reference = reference_of(batch_size)
+    host = reference.images
+    with runner.on_stream():
+        images = host.to(device)
+    _check_parity(runner, images, reference, executed)
 
-    if mode == "forward":
-        pedantic(runner.forward, images)
+    if mode is Mode.FORWARD:
+
+        def call() -> object:
+            return runner.forward(images)
+
     else:
+        source = host.pin_memory() if host_memory == "pinned" else host
 
-        def end_to_end() -> None:
+        def call() -> object:
             with runner.on_stream():
-                images.copy_(host, non_blocking=True)
-            runner.forward(images)
-            runner.synchronize()
+                images.copy_(source, non_blocking=True)
+            return runner.forward(images)
 
-        pedantic(end_to_end)
+    case = Case(
+        backend=backend.name,
+        mode=mode,
+        asked=precision,
+        precision=executed,
+        batch_size=batch_size,
+        device=devices.describe(device),
+        images=test_split.source,
+        host_memory=host_memory if mode is Mode.END_TO_END else None,
+        cold_cache=cold_cache,
+        protocol=request.config.getoption("--protocol"),
+    )
+    before = sampler.sample()
+    samples = measure(
+        call,
+        mode=mode,
+        stream=runner.stream,
+        protocol=protocol,
+        cold_cache=cold_cache,
+        throttling=sampler.throttling,
+    )
+    after = sampler.sample()
+    benchmark.group = f"{mode}, batch {batch_size}, {precision}"
+    benchmark.extra_info.update(_facts(case, samples, runner))
+    benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
+    benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
+    peak = peak_memory(call, device)
+    benchmark.extra_info["peak_memory_bytes"] = peak.total if peak else None
+    store(samples.seconds.tolist())
+
+
+def _skip_what_means_nothing(
+    request: pytest.FixtureRequest, mode: Mode, host_memory: str, device: torch.device, *, cold_cache: bool
+) -> None:
+    memories = request.config.getoption("--host-memory") or [host_memory]
+    if mode is Mode.END_TO_END and device.type == "cpu":
+        pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
+    if mode is Mode.FORWARD and host_memory != memories[0]:
+        pytest.skip(f"forward copies nothing: it is measured once, beside {memories[0]} memory")
+    if cold_cache and (mode is Mode.END_TO_END or device.type == "cpu"):
+        pytest.skip("a cold cache is for forward passes on a GPU")
+
+
+def _refuse_what_does_not_fit(batch_size: int, device: torch.device) -> None:
+    """Fail before the system does: a batch needs its images and each layer's output, in float32."""
+    elements = sum(np.prod(stage.input_shape) for stage in STAGES)
+    needed = int(4 * elements * batch_size)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        pytest.fail(
+            f"batch {batch_size:,} does not fit: about {needed:,} bytes, {free:,} free on {device}", pytrace=False
+        )
+
+
+def _check_parity(runner: Runner, images: torch.Tensor, reference: Reference, executed: str) -> None:
+    """Fail the row where the logits of the very images that are timed are wrong."""
+    logits = runner.forward(images)
+    runner.synchronize()
+    compared = reference.compare(logits, executed)
+    if not compared.right:
+        pytest.fail(f"the logits are wrong, so nothing is timed: {compared}", pytrace=False)
+
+
+def _facts(case: Case, samples: Samples, runner: Runner) -> dict[str, Any]:
+    """What is stored beside the row's times."""
+    seconds = samples.seconds
+    summary = summarize(seconds)
+    throttled = int(samples.throttled.sum())
+    problem = throttling_problem(throttled, len(samples.throttled), samples.throttling)
+    unstable = [*instabilities(summary), *([problem] if problem else [])]
+    beside = samples.device is not None and samples.wall is not None
+    return {
+        "case": asdict(case),
+        "summary": summary.as_dict(),
+        "images_per_second": case.batch_size / summary.median,
+        "us_per_image": 1e6 * summary.median / case.batch_size,
+        "wall_median": median(samples.wall.tolist()) if beside and samples.wall is not None else None,
+        "launch_median": median(samples.launch.tolist()),
+        "launch_bound_share": float(samples.launch_bound.mean()),
+        "throttled": throttled,
+        "throttling": list(samples.throttling),
+        "stopped": samples.stopped,
+        "unstable": unstable,
+        "facts": runner.facts(),
+    }

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
-from lenet.errors import LenetError
+from lenet.errors import LenetError, ResultsError
 
 if TYPE_CHECKING:
     import torch
@@ -376,3 +376,38 @@ def _print(what: RenderableType) -> None:
     from rich.console import Console
 
     Console().print(what)
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+@click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown: bool) -> None:
+    """The coursework's sheet 5 from saved measurements, beside the published figures.
+
+    Several FILES of one machine and commit are put together. Without FILES, the newest saved one is taken.
+    """
+    from lenet import results as saved
+    from lenet.report.tables import results_markdown, rows_sheets, sheet_5, to_rich
+
+    paths = files or tuple(saved.stored_files(storage)[-1:])
+    if not paths:
+        raise ResultsError(
+            f"there is nothing saved in {storage}",
+            found="no file of measurements",
+            wanted="one that `pytest benchmarks --benchmark-autosave` wrote",
+            hint="measure first, or name a file",
+        )
+    measurements = [saved.load(path) for path in paths]
+    rows = saved.merge(measurements)
+    if as_csv:
+        click.echo(saved.to_csv(rows), nl=False)
+    elif as_markdown:
+        click.echo(results_markdown(measurements, rows))
+    else:
+        for measurement in measurements:
+            click.echo(measurement.describe())
+        for sheet in rows_sheets(rows):
+            _print(to_rich(sheet))
+        _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))

@@ -19,7 +19,6 @@ from lenet.errors import LenetError, UnavailableError
 __all__ = ["BASELINE", "Agreement", "Missing", "compare_backends", "logits_of"]
 
 BASELINE = "pytorch"
-_CHUNK = 1000
 _PROBED = 64
 """Images with which a wrong backend's layer is looked for."""
 
@@ -103,7 +102,7 @@ def compare_backends(
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
         reason.
     """
-    reference = _Reference(arrays, split)
+    reference = parity.Reference(arrays, normalize(split.images))
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
@@ -135,27 +134,11 @@ def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Te
     return torch.cat(found)
 
 
-class _Reference:
-    """The float64 logits of a split, and the tolerances that were asked for: both are slow, and shared."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], split: Split) -> None:
-        self.images = normalize(split.images)
-        self.logits = torch.cat([parity.reference(arrays, chunk) for chunk in self.images.split(_CHUNK)])
-        self._arrays = arrays
-        self._tolerances: dict[str, torch.Tensor] = {}
-
-    def tolerance(self, executed: str) -> torch.Tensor:
-        if executed not in self._tolerances:
-            chunks = self.images.split(_CHUNK)
-            self._tolerances[executed] = torch.cat([parity.tolerance(self._arrays, c, executed) for c in chunks])
-        return self._tolerances[executed]
-
-
 def _agreement(
     name: str,
     arrays: Mapping[str, np.ndarray],
     split: Split,
-    reference: _Reference,
+    reference: parity.Reference,
     baseline: Agreement | None,
     device: torch.device,
     precision: Precision,
@@ -168,7 +151,7 @@ def _agreement(
     runner = backend.build(arrays, spec)
     executed = backend.executed_precision(precision, device)
     logits = logits_of(runner, reference.images, batch_size)
-    compared = parity.compare(logits, reference.logits, reference.tolerance(executed))
+    compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()
     accuracy = (logits.argmax(1) == split.labels).double().mean().item()
     layer = None

@@ -44,6 +44,7 @@ __all__ = [
     "SIGMAS",
     "Comparison",
     "ParityError",
+    "Reference",
     "Rounding",
     "compare",
     "diverging_layer",
@@ -54,6 +55,10 @@ __all__ = [
 
 SIGMAS: Final = 6.0
 """Standard deviations that a logit may stray: for a normal error, one in 5e8 strays further."""
+
+
+_CHUNK: Final = 1000
+"""Images that are worked on at once: float64 activations of more would take gigabytes."""
 
 
 class ParityError(LenetError):
@@ -151,6 +156,32 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
                 variance = _variance(layer, x, y, variance, parameters, u)
             x = y
     return SIGMAS * variance.sqrt()
+
+
+class Reference:
+    """The reference logits of some images, and each tolerance once it is asked for: both are slow, and worth keeping.
+
+    Attributes:
+        images: Normalised float32 (N, 3, 32, 32), on the CPU.
+        logits: `reference` of them.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> None:
+        self.images = images
+        self.logits = torch.cat([reference(arrays, chunk) for chunk in images.split(_CHUNK)])
+        self._arrays = arrays
+        self._tolerances: dict[str, torch.Tensor] = {}
+
+    def tolerance(self, executed: str) -> torch.Tensor:
+        """`tolerance` of the images at a precision."""
+        if executed not in self._tolerances:
+            chunks = self.images.split(_CHUNK)
+            self._tolerances[executed] = torch.cat([tolerance(self._arrays, chunk, executed) for chunk in chunks])
+        return self._tolerances[executed]
+
+    def compare(self, logits: torch.Tensor, executed: str) -> Comparison:
+        """`compare` logits of these images, computed at a precision."""
+        return compare(logits, self.logits, self.tolerance(executed))
 
 
 @dataclass(frozen=True, slots=True)

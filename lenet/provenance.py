@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -28,8 +29,11 @@ def source_commit() -> str | None:
     """Commit of the checkout that this package runs from, with ``+dirty`` where files differ from it.
 
     Returns:
-        The full hash, or None where the package does not run from a git checkout.
+        The environment's ``LENET_COMMIT`` where it is set, as for a copy of a checkout without its history; else the
+        full hash, or None where the package does not run from a git checkout.
     """
+    if named := os.environ.get("LENET_COMMIT"):
+        return named
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,24 +1,48 @@
-"""Rows of measurements: what the suite attaches to a benchmark, and how a saved file is read back. No torch here.
+"""Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here.
 
-The suite stores a row's facts in pytest-benchmark's ``extra_info``; the times are pytest-benchmark's ``stats``, in
-seconds a batch. History of the schema:
+A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, whether
+the run was cut short), the machine's facts as ``machine_info``, and the row's own facts as ``extra_info``; times are
+pytest-benchmark's ``stats``, in seconds a batch.
 
-1. 2026-11: backend, mode, precision, batch size, device, and where the images come from.
+History of the schema:
+
+1. 2026-11: the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, TypeAlias
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
 
 from lenet.errors import ResultsError
+from lenet.measurement.environment import describe_difference
+from lenet.measurement.modes import Mode
 
-__all__ = ["SCHEMA", "Case", "Mode", "NotRun", "Row", "row"]
+__all__ = [
+    "BASELINE_BACKEND",
+    "SCHEMA",
+    "Case",
+    "Measurement",
+    "NotRun",
+    "Row",
+    "find_file",
+    "find_row",
+    "load",
+    "merge",
+    "newest",
+    "row",
+    "speedup",
+    "stored_files",
+    "to_csv",
+]
 
 SCHEMA: Final = 1
-
-Mode: TypeAlias = Literal["forward", "end_to_end"]
+BASELINE_BACKEND: Final = "pytorch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +51,63 @@ class Case:
 
     Attributes:
         backend: Name in the table of `lenet.backends`.
-        mode: ``forward`` (images already on the device) or ``end_to_end`` (from host memory to synchronised logits).
+        mode: What a round covers.
+        asked: The precision that was asked for.
         precision: What the backend really ran (`Backend.executed_precision`).
         batch_size: Images a batch.
         device: The GPU's name, or the CPU with its number of threads.
         images: Where the images come from.
+        host_memory: ``pinned`` or ``pageable`` memory that an end-to-end row copies from; None for a forward row.
+        cold_cache: Whether the GPU's L2 cache was emptied before each round.
+        protocol: How many rounds there were to be.
     """
 
     backend: str
     mode: Mode
+    asked: str
     precision: str
     batch_size: int
     device: str
     images: str
+    host_memory: str | None
+    cold_cache: bool
+    protocol: str
 
-    def to_extra_info(self) -> dict[str, Any]:
-        """What the suite stores beside the row's times."""
-        return {"schema": SCHEMA, **asdict(self)}
+    def conditions(self) -> tuple[object, ...]:
+        """What two rows must share for their times to be compared: all but the backend and the arithmetic it ran."""
+        return (
+            self.mode,
+            self.asked,
+            self.batch_size,
+            self.device,
+            self.images,
+            self.host_memory or "",
+            self.cold_cache,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured case.
+    """One measured case. Times are in seconds a batch.
 
     Attributes:
         case: What was measured.
-        rounds: Number of timed batches.
-        median: Seconds a batch.
-        mean: Seconds a batch.
-        stddev: Seconds a batch.
+        rounds: Timed batches that were kept.
+        median: The middle time.
+        mean: The arithmetic mean.
+        stddev: The sample's standard deviation.
+        minimum: The shortest.
+        p95: The 95th percentile.
+        p99: The 99th percentile.
+        iqr: Distance between the quartiles.
+        median_low: Lower end of the median's 95 % interval; None where there are too few rounds.
+        median_high: Its upper end.
+        wall_median: Median wall time of the same rounds, launch included, where device time is what counts; else None.
+        peak_memory_bytes: Device memory; None on a CPU.
+        throttled: Rounds that were discarded because the GPU was throttled.
+        unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
+        facts: What the build says of itself, such as an engine's hash.
+        samples: Every kept round, where the file has them.
     """
 
     case: Case
@@ -63,6 +115,18 @@ class Row:
     median: float
     mean: float
     stddev: float
+    minimum: float
+    p95: float
+    p99: float
+    iqr: float
+    median_low: float | None
+    median_high: float | None
+    wall_median: float | None
+    peak_memory_bytes: int | None
+    throttled: int
+    unstable: tuple[str, ...]
+    facts: Mapping[str, str]
+    samples: tuple[float, ...] | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:
@@ -73,6 +137,16 @@ class Row:
     def milliseconds_per_image(self) -> float:
         """The median over the batch size, in milliseconds."""
         return 1e3 * self.median / self.case.batch_size
+
+    @property
+    def microseconds_per_image(self) -> float:
+        """The median over the batch size, in microseconds."""
+        return 1e6 * self.median / self.case.batch_size
+
+    @property
+    def images_per_second(self) -> float:
+        """The batch size over the median."""
+        return self.case.batch_size / self.median
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +162,227 @@ class NotRun:
     reason: str
 
 
-def row(benchmark: Mapping[str, Any]) -> Row | None:
-    """The row of one entry of pytest-benchmark's ``benchmarks``, or None where it is no case of this suite's.
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A file of measurements.
+
+    Attributes:
+        path: The file.
+        kind: The kind of machine, which is also the name of its folder.
+        fingerprint: Of the machine (`lenet.measurement.environment.fingerprint`).
+        machine: Its facts.
+        commit: Of the source, where it was known.
+        date: When the run ended, ISO 8601.
+        partial: Whether the run was interrupted, so that rows may be missing.
+        rows: The rows that are cases of the suite.
+        not_run: The cases that were not measured.
+    """
+
+    path: Path
+    kind: str
+    fingerprint: str
+    machine: Mapping[str, Any]
+    commit: str | None
+    date: str
+    partial: bool
+    rows: tuple[Row, ...]
+    not_run: tuple[NotRun, ...]
+
+    def describe(self) -> str:
+        """The machine, the source and the date, in one line."""
+        commit = self.commit or "an unknown commit"
+        part = ", PARTIAL: the run was interrupted" if self.partial else ""
+        return f"{self.path}: {self.kind}, fingerprint {self.fingerprint}, {commit}, {self.date}{part}"
+
+
+def load(path: Path) -> Measurement:
+    """Read a file of measurements.
 
     Raises:
-        ResultsError: The entry is of another schema, or a field is missing.
+        ResultsError: It cannot be read, is no file of this suite's, or is of another schema.
     """
-    info = benchmark.get("extra_info", {})
-    if "schema" not in info:
-        return None
-    if info["schema"] != SCHEMA:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _unreadable(path, f"no whole JSON document: {error}") from error
+    if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
+        raise _unreadable(path, "no part 'lenet': it is not of this suite")
+    if about.get("schema") != SCHEMA:
         raise ResultsError(
-            f"{benchmark.get('name')} cannot be read",
-            found=f"row schema {info['schema']}",
-            wanted=f"row schema {SCHEMA}",
+            f"{path} cannot be read",
+            found=f"schema {about.get('schema')}",
+            wanted=f"schema {SCHEMA}",
             hint="measure again with this version, or read the file with the version that wrote it",
         )
     try:
-        case = Case(**{key: info[key] for key in Case.__dataclass_fields__})
-        stats = benchmark["stats"]
-        return Row(case, stats["rounds"], stats["median"], stats["mean"], stats["stddev"])
-    except KeyError as error:
+        rows = [row(benchmark) for benchmark in document["benchmarks"]]
+        return Measurement(
+            path=path,
+            kind=about["kind"],
+            fingerprint=about["fingerprint"],
+            machine=document["machine_info"],
+            commit=document["machine_info"].get("commit"),
+            date=document["datetime"],
+            partial=about["partial"],
+            rows=tuple(found for found in rows if found is not None),
+            not_run=tuple(NotRun(**item) for item in about["not_run"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+
+
+def row(benchmark: Mapping[str, Any]) -> Row | None:
+    """The row of one entry of pytest-benchmark's ``benchmarks``, or None where it is no case of the suite's.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    info = benchmark.get("extra_info") or {}
+    if "case" not in info:
+        return None
+    stats, summary = benchmark["stats"], info["summary"]
+    case = Case(**{**info["case"], "mode": Mode(info["case"]["mode"])})
+    samples = stats.get("data")
+    return Row(
+        case=case,
+        rounds=summary["rounds"],
+        median=summary["median"],
+        mean=summary["mean"],
+        stddev=summary["stddev"],
+        minimum=summary["minimum"],
+        p95=summary["p95"],
+        p99=summary["p99"],
+        iqr=summary["iqr"],
+        median_low=summary["median_low"],
+        median_high=summary["median_high"],
+        wall_median=info["wall_median"],
+        peak_memory_bytes=info["peak_memory_bytes"],
+        throttled=info["throttled"],
+        unstable=tuple(info["unstable"]),
+        facts=info["facts"],
+        samples=tuple(samples) if samples else None,
+    )
+
+
+def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
+    """The saved files under a storage directory, of one kind of machine or of all, the oldest first."""
+    return sorted(storage.glob(f"{kind or '*'}/[0-9][0-9][0-9][0-9]_*.json"), key=lambda path: (path.name, path.parent))
+
+
+def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]) -> Measurement:
+    """The newest whole measurement of this very machine.
+
+    Args:
+        storage: The directory with one folder a kind of machine, such as ``.benchmarks``.
+        kind: Of this machine.
+        fingerprint: Of this machine.
+        facts: Of this machine, to tell what differs.
+
+    Raises:
+        ResultsError: There is none, or a file in the folder cannot be read; the fingerprints that are there are named.
+    """
+    found = [load(path) for path in stored_files(storage)]
+    ours = [one for one in found if one.fingerprint == fingerprint and not one.partial]
+    if ours:
+        return ours[-1]
+    alike = [one for one in found if one.kind == kind]
+    others = {f"{one.fingerprint} ({one.kind})" for one in found}
+    differences = describe_difference(facts, alike[-1].machine) if alike else []
+    raise ResultsError(
+        f"no baseline of this machine in {storage}",
+        found=", ".join(sorted(others)) or "no file at all",
+        wanted=f"{fingerprint} ({kind})" + (f"; it differs by {'; '.join(differences)}" if differences else ""),
+        hint="record one here with `nox -s baseline`; times of another machine cannot be compared",
+    )
+
+
+def find_file(storage: Path, kind: str, name: str) -> Path:
+    """A saved file by its path, or by the number or beginning of its name among this kind of machine's.
+
+    Raises:
+        ResultsError: There is none; those that are there are named.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    stored = stored_files(storage, kind)
+    found = [path for path in stored if path.name.startswith(name)]
+    if not found:
         raise ResultsError(
-            f"{benchmark.get('name')} cannot be read",
-            found=f"no field {error}",
-            wanted=f"a row of schema {SCHEMA}",
-            hint="measure again",
-        ) from error
+            f"there is no baseline {name!r} in {storage / kind}",
+            found=", ".join(path.name for path in stored) or "no file at all",
+            wanted="a path, or the number that a saved file's name begins with",
+            hint="`--benchmark-compare` alone takes the newest of this machine",
+        )
+    return found[-1]
+
+
+def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
+    """The rows of several runs of one machine; of rows that measure the same, the later run's.
+
+    Raises:
+        ResultsError: The runs are of unlike machines or commits, so that together they would mean nothing.
+    """
+    first, *others = measurements
+    for other in others:
+        if other.fingerprint != first.fingerprint:
+            raise _unlike(first, other, "; ".join(describe_difference(first.machine, other.machine)))
+        if other.commit != first.commit:
+            raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
+    rows: dict[Case, Row] = {}
+    for measurement in sorted(measurements, key=lambda one: one.date):
+        rows |= {found.case: found for found in measurement.rows}
+    return tuple(rows.values())
+
+
+def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
+    """The row of a backend under the same conditions as another row."""
+    wanted = like.case.conditions()
+    return next((one for one in rows if one.case.backend == backend and one.case.conditions() == wanted), None)
+
+
+def speedup(found: Row, rows: Iterable[Row]) -> float | None:
+    """How many times faster a row is than PyTorch's under the same conditions; None where that was not measured."""
+    baseline = find_row(rows, BASELINE_BACKEND, found)
+    return baseline.median / found.median if baseline else None
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, a line each: the case, the times in seconds, and what is derived from them."""
+    text = io.StringIO()
+    case_names = [one.name for one in fields(Case)]
+    times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
+    more = ("wall_median", "peak_memory_bytes", "throttled")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*case_names, *times, *more, "images_per_second", "speedup_over_pytorch", "unstable"])
+    for one in rows:
+        case = asdict(one.case)
+        writer.writerow(
+            [
+                *(case[name] for name in case_names),
+                *(getattr(one, name) for name in (*times, *more)),
+                one.images_per_second,
+                speedup(one, rows),
+                "; ".join(one.unstable),
+            ]
+        )
+    return text.getvalue()
+
+
+def _unreadable(path: Path, found: str) -> ResultsError:
+    return ResultsError(
+        f"{path} cannot be read",
+        found=found,
+        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {SCHEMA}",
+        hint="delete it, or name another file",
+    )
+
+
+def _unlike(one: Measurement, other: Measurement, difference: str) -> ResultsError:
+    return ResultsError(
+        f"{one.path} and {other.path} cannot be put together",
+        found=difference,
+        wanted="runs of one machine and one commit",
+        hint="print them one at a time",
+    )

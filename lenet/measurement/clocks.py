@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import relative_half_width
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "Coursework",
     "EventClock",
     "Instant",
-    "Mode",
     "Protocol",
     "Replay",
     "Samples",
@@ -64,17 +64,6 @@ LONGEST_HOLD: Final = 0.1
 
 CALIBRATION_CYCLES: Final = 2_000_000
 """About a millisecond: long enough that the ends of the interval do not matter."""
-
-
-class Mode(StrEnum):
-    """What a round covers.
-
-    ``FORWARD`` is the forward pass alone, on a batch that is on the device; ``END_TO_END`` begins with the batch on the
-    host and ends when the logits are done.
-    """
-
-    FORWARD = "forward"
-    END_TO_END = "end_to_end"
 
 
 class Stop(StrEnum):

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.measurement import clocks
-from lenet.measurement.clocks import Adaptive, ColdStart, Coursework, EventClock, Mode, Replay, Samples, Stop, measure
+from lenet.measurement.clocks import Adaptive, ColdStart, Coursework, EventClock, Replay, Samples, Stop, measure
+from lenet.measurement.modes import Mode
 from tests.measurement.fakes import FakeGpu, fake_h100
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -1,0 +1,68 @@
+"""What it takes before the first batch: to build, to build again from what was cached, and the first inference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision, Runner
+from lenet.parity import Reference
+from lenet.weights import Weights
+
+_T = TypeVar("_T")
+
+
+@pytest.mark.parametrize("step", ["build", "first_inference", "build_again"])
+def test_build(
+    benchmark: BenchmarkFixture,
+    store: Callable[[Iterable[float]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    step: str,
+    backend: Backend,
+    batch_size: int,
+    precision: Precision,
+    device: torch.device,
+    shipped: Weights,
+    reference_of: Callable[[int], Reference],
+) -> None:
+    """One round each, with empty caches at first: the project's engines, TorchInductor's and Triton's kernels."""
+    monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size))
+    images = reference_of(batch_size).images.to(device)
+
+    def build() -> Runner:
+        torch.compiler.reset()
+        return backend.build(shipped.arrays, spec)
+
+    built, seconds = _timed(build)
+    if step == "first_inference":
+        _, seconds = _timed(lambda: _infer(built, images))
+    elif step == "build_again":
+        _, seconds = _timed(build)
+    benchmark.group = f"{step}, batch {batch_size}, {precision}"
+    benchmark.extra_info["facts"] = built.facts()
+    store([seconds])
+
+
+def _infer(runner: Runner, images: torch.Tensor) -> None:
+    runner.forward(images)
+    runner.synchronize()
+
+
+def _timed(call: Callable[[], _T]) -> tuple[_T, float]:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - began
