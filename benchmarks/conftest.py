@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
 from lenet import backends, devices, results, weights
-from lenet.backends.base import Backend, Precision
+from lenet.backends.base import Backend, BuildSpec, Precision, Runner
 from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
@@ -26,6 +26,7 @@ from lenet.files import make_directory
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.gpu_state import GpuSampler
+from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
 from lenet.report.tables import row_name, rows_sheets, sheet_5, to_rich
@@ -186,7 +187,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=Replay()))
+    items.sort(key=_runner_key)
     config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+
+
+def _runner_key(item: pytest.Item) -> tuple[str, ...]:
+    """What a case's runner depends on, in the order of the options: cases that share one run one after the other."""
+    parameters = getattr(getattr(item, "callspec", None), "indices", {})
+    names = ("backend_name", "precision", "batch_size")
+    return (str(item.path), *(f"{parameters.get(name, 0):04d}" for name in names))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -317,6 +326,30 @@ def backend(backend_name: str, device: torch.device) -> Backend:
     if not availability:
         pytest.skip(availability.reason or "")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A runner, and the bytes of device memory that were in use before it was built."""
+
+    runner: Runner
+    held_before: int
+
+
+@pytest.fixture(scope="session")
+def build(shipped: weights.Weights) -> Callable[[Backend, BuildSpec], Built]:
+    """Builds a runner, or hands out the last one again: the rows of one runner stand side by side."""
+    last: dict[tuple[str, BuildSpec], Built] = {}
+
+    def find(backend: Backend, spec: BuildSpec) -> Built:
+        key = (backend.name, spec)
+        if key not in last:
+            last.clear()
+            held = allocated(spec.device)
+            last[key] = Built(backend.build(shipped.arrays, spec), held)
+        return last[key]
+
+    return find
 
 
 @pytest.fixture

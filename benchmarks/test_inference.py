@@ -25,7 +25,6 @@ from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Reference
 from lenet.results import Case
-from lenet.weights import Weights
 
 
 def test_inference(
@@ -40,7 +39,7 @@ def test_inference(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    shipped: Weights,
+    build: Callable[[Backend, BuildSpec], Any],
     test_split: Split,
     reference_of: Callable[[int], Reference],
 ) -> None:
@@ -51,7 +50,8 @@ def test_inference(
     except BackendError as error:
         pytest.skip(str(error.summary))
     _refuse_what_does_not_fit(batch_size, device)
-    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(batch_size)))
+    built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size)))
+    runner = built.runner
     reference = reference_of(batch_size)
     host = reference.images
     with runner.on_stream():
@@ -98,7 +98,7 @@ def test_inference(
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
     peak = peak_memory(call, device)
-    benchmark.extra_info["peak_memory_bytes"] = peak.total if peak else None
+    benchmark.extra_info["peak_memory_bytes"] = peak.total - built.held_before if peak else None
     store(samples.seconds.tolist())
 
 

@@ -2,16 +2,19 @@
 
 ``python docs/results/timer_check.py > docs/results/timer-h100.md``
 
-Both hold the stream back until a call is queued, so that neither sees the host. The profiler's time is from the start of
-the call's first kernel to the end of its last: the kernels' sum plus the gaps.
+Both hold the stream back until a call is queued, so that neither sees the host. The profiler's time is from the start
+of the call's first kernel to the end of its last: the kernels' sum plus the gaps.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from lenet import backends, devices, weights
@@ -64,7 +67,6 @@ def by_profiler(runner: Runner, images: torch.Tensor) -> float:
     """Median seconds from the first kernel's start to the last one's end, by torch.profiler."""
     assert runner.stream is not None
     hold = ColdStart(runner.stream)
-    spans: list[float] = []
     for _ in range(3):
         runner.forward(images)
     runner.synchronize()
@@ -73,20 +75,29 @@ def by_profiler(runner: Runner, images: torch.Tensor) -> float:
             hold()
             runner.forward(images)
             runner.synchronize()
-    kernels = sorted(
-        (event for event in recorded.events() if event.device_type is DeviceType.CUDA),
-        key=lambda event: event.time_range.start,
-    )
-    # A spinning kernel opens each call; what follows it, up to the next clearing of the cache, is the call.
-    call: list[tuple[float, float]] = []
-    for event in kernels:
-        if "spin" in event.name.lower():
-            call = []
-            spans.append(0.0)
-        elif spans and "memset" not in event.name.lower() and "fill" not in event.name.lower():
-            call.append((event.time_range.start, event.time_range.end))
-            spans[-1] = max(end for _, end in call) - call[0][0]
-    return median(spans) / 1e6
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    return median(_spans(events)) / 1e6
+
+
+def _spans(events: list[dict[str, Any]]) -> list[float]:
+    """Microseconds of each call: of the kernels between the spin that holds the stream and the next cleared cache."""
+    on_device = [event for event in events if event.get("cat") in {"kernel", "gpu_memset", "gpu_memcpy"}]
+    calls: list[list[dict[str, Any]]] = []
+    held = False
+    for event in sorted(on_device, key=lambda event: event["ts"]):
+        if "spin" in event["name"]:
+            calls.append([])
+            held = True
+        elif "FillFunctor<unsigned char>" in event["name"] or event["cat"] == "gpu_memset":
+            held = False
+        elif held:
+            calls[-1].append(event)
+    if not any(calls):
+        raise SystemExit(f"no call found among {sorted({event['name'] for event in on_device})}")
+    return [max(e["ts"] + e["dur"] for e in call) - call[0]["ts"] for call in calls if call]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PeakMemory", "peak_memory"]
+__all__ = ["PeakMemory", "allocated", "peak_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class PeakMemory:
     def total(self) -> int:
         """Both together."""
         return self.allocated + self.outside
+
+
+def allocated(device: torch.device) -> int:
+    """What PyTorch's allocator has handed out on a GPU now, in bytes; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> PeakMemory | None:

@@ -168,7 +168,7 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
     ]
     if gpu:
         parts.append(
-            f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}, power limit {gpu['power_limit_w']} W, "
+            f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}, limit {gpu['power_limit_w']} W, "
             f"driver {gpu['driver']}, CUDA {machine['cuda']['runtime']}, cuDNN {machine['cuda']['cudnn']}."
         )
     sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
