@@ -81,7 +81,10 @@ class Rounding:
 
 
 _FLOAT32: Final = 2.0**-24
-_TF32: Final = 2.0**-11
+# Rounding to TF32's 10 bits would give 2^-11. But a kernel may hand the tensor cores its float32 operands as they are,
+# and they read the upper bits alone: truncation, of up to 2^-10 (PTX ISA, mma with .tf32 operands). On an H100 Triton's
+# kernels do so and cuDNN's do not.
+_TF32: Final = 2.0**-10
 _FLOAT16: Final = 2.0**-11
 _BFLOAT16: Final = 2.0**-8
 

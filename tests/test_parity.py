@@ -59,7 +59,7 @@ def test_the_model_of_a_dot_product_covers_its_rounding(depth: int, seed: int, e
 
 def test_a_coarser_precision_is_allowed_more() -> None:
     arrays = weights.load().arrays
-    bounds = [parity.tolerance(arrays, IMAGES, executed).mean() for executed in ("fp32", "tf32", "fp16", "bf16")]
+    bounds = [parity.tolerance(arrays, IMAGES, executed).mean() for executed in ("fp32", "fp16", "tf32", "bf16")]
     assert bounds == sorted(bounds)
     assert bounds[0] < 1e-4
 

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
-from lenet.measurement.clocks import ColdStart, Coursework, measure
+from lenet.measurement.clocks import ColdStart, Coursework, EventClock, measure
 from lenet.measurement.modes import Mode
 from lenet.provenance import source_commit
 
@@ -41,7 +41,7 @@ def main() -> None:
             runner = backends.load(name).build(weights.load().arrays, spec)
             images = torch.randn(batch_size, *INPUT_SHAPE, device=device)
             torch.cuda.synchronize()
-            clock, profiler = by_clock(runner, images), by_profiler(runner, images)
+            clock, profiler = both(runner, images)
             difference = f"{clock / profiler - 1:+.1%}"
             print(f"| {name} | {batch_size:,} | {1e6 * clock:.1f} | {1e6 * profiler:.1f} | {difference} |", flush=True)
     stream = torch.cuda.Stream(device)
@@ -51,35 +51,26 @@ def main() -> None:
     print()
 
 
-def by_clock(runner: Runner, images: torch.Tensor) -> float:
-    """Median device seconds by the suite's clock."""
-    samples = measure(
-        lambda: runner.forward(images),
-        mode=Mode.FORWARD,
-        stream=runner.stream,
-        protocol=Coursework(rounds=CALLS),
-        cold_cache=True,
-    )
-    return median(samples.seconds.tolist())
-
-
-def by_profiler(runner: Runner, images: torch.Tensor) -> float:
-    """Median seconds from the first kernel's start to the last one's end, by torch.profiler."""
+def both(runner: Runner, images: torch.Tensor) -> tuple[float, float]:
+    """Median device seconds of the same calls: between the suite's events, and by torch.profiler."""
     assert runner.stream is not None
-    hold = ColdStart(runner.stream)
-    for _ in range(3):
+    hold, clock = ColdStart(runner.stream), EventClock(runner.stream)
+    for _ in range(5):
         runner.forward(images)
     runner.synchronize()
+    seconds = []
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(CALLS):
             hold()
+            began = clock()
             runner.forward(images)
+            seconds.append(clock() - began)
             runner.synchronize()
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         recorded.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    return median(_spans(events)) / 1e6
+    return median(seconds), median(_spans(events)) / 1e6
 
 
 def _spans(events: list[dict[str, Any]]) -> list[float]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
+from torch._dynamo import config as dynamo
 from torch._dynamo.exc import TorchDynamoException
 
 from lenet.architecture import INPUT_SHAPE
@@ -18,6 +19,10 @@ from lenet.backends.pytorch_eager import Network, PyTorchBackend
 from lenet.errors import BackendError
 
 __all__ = ["PyTorchCompile"]
+
+MOST_BUILDS: Final = 1024
+"""Networks compiled in one process. TorchDynamo counts them all against one limit, since they share their code, and
+fails at its default of 8; a runner's own batch sizes need no more than three."""
 
 
 class PyTorchCompile(PyTorchBackend):
@@ -33,6 +38,7 @@ class PyTorchCompile(PyTorchBackend):
         return availability
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = MOST_BUILDS
         runner = _CompiledRunner(Network(arrays, spec), spec)
         try:
             with runner.on_stream():
