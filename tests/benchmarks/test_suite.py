@@ -37,7 +37,7 @@ def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Pa
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--backend=pytroch", "did you mean pytorch?"),
+        ("--backend=pytroch", "did you mean pytorch"),
         ("--mode=sideways", "invalid choice"),
         ("--batch-size=x", "invalid"),
     ],
