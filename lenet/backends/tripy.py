@@ -9,8 +9,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,6 +127,10 @@ class TriPyRunner(Runner):
             ) from error
         # of the capsule, not of the tensor: PyTorch would first try arguments that TriPy's `__dlpack__` does not take
         return torch.from_dlpack(self._logits.__dlpack__())  # type: ignore[attr-defined]
+
+    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
+        view, _ = self._views[images.data_ptr(), images.shape[0]]
+        return partial(self._executable, view)
 
     def _remember(self, key: tuple[int, int], images: torch.Tensor) -> tuple[tp.Tensor, torch.Tensor]:
         """Make a view of the images, and hold them with it, so that their memory is not given to another tensor."""
