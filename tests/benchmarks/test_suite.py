@@ -44,14 +44,12 @@ def test_what_forward_adds_is_printed_and_saved(tmp_path: Path) -> None:
         "--backend=pytorch", "--backend=pytorch-cudagraph", f"--benchmark-json={saved}", file="test_overhead.py"
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(
-        r"pytorch, batch 1, fp32, CPU.*: library [\d.]+ us, forward [\d.]+ us, adds -?[\d.]+ us", done.stdout
-    )
-    assert "test_overhead[pytorch-cudagraph-fp32]: pytorch-cudagraph runs on cuda alone" in done.stdout
+    assert re.search(r"bare_us\s+[\d.]+,\s+forward_us\s+[\d.]+,\s+added_us\s+-?[\d.]+", done.stdout)
+    assert "pytorch-cudagraph-fp32: pytorch-cudagraph runs on cuda alone" in done.stdout
     (row,) = json.loads(saved.read_text())["benchmarks"]
     assert row["stats"]["rounds"] == 30
     info = row["extra_info"]
-    assert info["forward_us"] == pytest.approx(1e6 * row["stats"]["median"])
+    assert info["forward_us"] == pytest.approx(1e6 * row["stats"]["median"], abs=0.01)
     assert info["bare_us"] > 0
     assert "added_us" in info
 
