@@ -1,13 +1,17 @@
 """The project's sessions: ``nox -s tests``, ``nox -s bench`` and so on; ``nox -l`` lists them.
 
-The sessions that need PyTorch share one environment, ``.nox/torch``, which is installed once and again only when the
-dependencies in pyproject.toml change.
+The sessions that need PyTorch share one environment, ``.nox/torch``, which is installed once and again only when what
+decides it changes: the dependencies in pyproject.toml, Python, or whether there is an NVIDIA GPU. With a GPU it gets
+every inference runtime, without one those that install anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,13 +23,32 @@ nox.options.sessions = ["lint", "typecheck", "tests"]
 _ROOT = Path(__file__).parent
 _TORCH = _ROOT / ".nox" / "torch"
 _BIN = _TORCH / ("Scripts" if os.name == "nt" else "bin")
+_STAMP = _TORCH / "lenet-bench.state"
 _PROJECT = nox.project.load_toml(_ROOT / "pyproject.toml")
+_NVIDIA_PAGE = "https://nvidia.github.io/TensorRT-Incubator/packages.html"
+_PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/test_parity.py")
 
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     _in_torch_environment(session, "pytest", *(session.posargs or ["tests"]))
+
+
+@nox.session(python=False)
+def parity(session: nox.Session) -> None:
+    """Check every backend that this machine can run against PyTorch, and name the others; arguments go to pytest."""
+    _in_torch_environment(session, "pytest", *_PARITY, *session.posargs)
+    _evaluate(session)
+
+
+@nox.session(python=False)
+def evaluate(session: nox.Session) -> None:
+    """Compare every backend on the 10,000 test images; arguments go to ``lenet evaluate``."""
+    if session.posargs:
+        _in_torch_environment(session, "lenet", "evaluate", *session.posargs)
+    else:
+        _evaluate(session)
 
 
 @nox.session(python=False)
@@ -58,16 +81,96 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", env={"PYTHONPATH": str(_ROOT)})
 
 
+def _evaluate(session: nox.Session) -> None:
+    """Compare every backend on the real test images, where they are found."""
+    _update_environment(session)
+    find = "from lenet.data import cifar10 as c; d = c.default_directory(None); print(d, c.find_layout(d) is not None)"
+    command = [str(_BIN / "python"), "-c", find]
+    found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    directory, _, is_there = found.strip().rpartition(" ")
+    if is_there == "True":
+        _in_torch_environment(session, "lenet", "evaluate", "--backend=all")
+    else:
+        session.warn(
+            f"skipped the comparison on the 10,000 test images: no CIFAR-10 in {directory}; set LENET_DATA, or "
+            "fetch it by `nox -s evaluate -- --backend=all --download`"
+        )
+
+
 def _in_torch_environment(session: nox.Session, program: str, *arguments: str) -> None:
     """Run a program of the shared environment, after bringing the environment up to date."""
-    requirements = [*nox.project.dependency_groups(_PROJECT, "test", "types")]
-    wanted = repr((sys.version_info[:2], _PROJECT["project"], requirements))
-    state = hashlib.sha256(wanted.encode()).hexdigest()
-    stamp = _TORCH / "lenet-bench.state"
-    if not stamp.exists() or stamp.read_text() != state:
-        session.log(f"installing the environment {_TORCH} (PyTorch is several GB the first time)")
-        session.run(sys.executable, "-m", "venv", str(_TORCH), external=True)
-        pip = [str(_BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        session.run(*pip, "--editable", str(_ROOT), *requirements, external=True)
-        stamp.write_text(state)
+    _update_environment(session)
     session.run(str(_BIN / program), *arguments, external=True)
+
+
+def _update_environment(session: nox.Session) -> None:
+    """Install the shared environment anew where something that decides it has changed."""
+    sets = _install_sets()
+    gpu = _nvidia_gpu()
+    decisive = repr((sys.version_info[:2], _PROJECT["project"], sets, gpu is not None))
+    state = hashlib.sha256(decisive.encode()).hexdigest()
+    installed, failure = _read_stamp()
+    if installed == state:
+        if failure:
+            session.warn(f"{failure}; to try again, delete {_STAMP}")
+        return
+
+    session.log(f"installing the environment {_TORCH} (PyTorch is several GB the first time)")
+    # From empty: onnxruntime and onnxruntime-gpu, say, overwrite each other's files.
+    session.run(sys.executable, "-m", "venv", "--clear", str(_TORCH), external=True)
+    failure = "" if gpu is None else _install_gpu_set(session, gpu, sets["gpu"])
+    if gpu is None or failure:
+        for arguments in sets["cpu"]:
+            session.run(*_pip(), *arguments, external=True)
+    _STAMP.write_text(json.dumps([state, failure]))
+
+
+def _install_sets() -> dict[str, list[list[str]]]:
+    """What pip is given, call by call, on a machine with an NVIDIA GPU and on one without."""
+    everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
+    front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
+    # Its wheels for Windows have not been tried.
+    rtx = sys.platform == "linux" and platform.machine() == "x86_64"
+    extras = "onnx,tensorrt-rtx" if rtx else "onnx"
+    return {
+        "gpu": [["--find-links", _NVIDIA_PAGE, "--editable", f"{_ROOT}[gpu]", *everywhere]],
+        "cpu": [["--editable", f"{_ROOT}[{extras}]", *everywhere], ["--no-deps", *front_end]],
+    }
+
+
+def _install_gpu_set(session: nox.Session, gpu: str, calls: list[list[str]]) -> str:
+    """Install every runtime; where that fails, say so, and return why."""
+    session.log(f"{gpu}: installing every runtime, the extra `gpu`, with {_NVIDIA_PAGE} for TriPy's compiled half")
+    for arguments in calls:
+        done = subprocess.run([*_pip(), *arguments], cwd=_ROOT, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+        sys.stderr.write(done.stderr)
+        if done.returncode != 0:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            failure = (
+                f"the extra `gpu` was not installed: {errors[-1] if errors else f'pip ended with {done.returncode}'}"
+            )
+            session.warn(f"{failure}; what runs without it is installed instead, and the rows of the rest say why")
+            return failure
+    return ""
+
+
+def _read_stamp() -> tuple[str | None, str]:
+    """What the shared environment was installed for, and why it got less; (None, "") where neither is known."""
+    try:
+        state, failure = json.loads(_STAMP.read_text())
+    except (OSError, ValueError, TypeError):
+        return None, ""
+    return str(state), str(failure)
+
+
+def _nvidia_gpu() -> str | None:
+    """The driver's name for the first NVIDIA GPU, or None where there is none that works."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next((line.partition(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU ")), None)
+
+
+def _pip() -> list[str]:
+    return [str(_BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

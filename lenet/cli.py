@@ -375,7 +375,10 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
 def _print(what: RenderableType) -> None:
     from rich.console import Console
 
-    Console().print(what)
+    console = Console()
+    if not console.is_terminal:  # else a log's or a file's numbers would be cut to 80 columns
+        console.width = max(console.width, 120)
+    console.print(what)
 
 
 @main.command()

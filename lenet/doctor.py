@@ -31,8 +31,10 @@ __all__ = ["Examination", "Step", "examine", "examine_in_processes", "machine"]
 IMAGES: Final = 8
 """Images that each backend runs."""
 SECONDS: Final = 100
-"""Time that a backend's process is given."""
-_AT_ONCE: Final = 4
+"""Time that each backend's process is given: two minutes, less what this process takes to start and to print.
+
+All begin at once, so that it bounds the whole examination, and one that hangs keeps no other waiting.
+"""
 _LOG_LINES: Final = 20
 _T = TypeVar("_T")
 _DISTRIBUTIONS: Final = (
@@ -155,16 +157,17 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
 def examine_in_processes(
     names: Iterable[str], device: str, precision: Precision, *, seconds: float = SECONDS
 ) -> list[Examination]:
-    """Examine each backend in a process of its own, a few at once.
+    """Examine each backend in a process of its own, all at once.
 
     Args:
         names: Of the backends.
         device: As ``--device`` takes it.
         precision: What to ask of each.
-        seconds: Time limit of each process.
+        seconds: Time limit of each process, and so of all.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda name: _examine_in_process(name, device, precision, seconds), names))
+    wanted = tuple(names)
+    with ThreadPoolExecutor(max(len(wanted), 1)) as pool:
+        return list(pool.map(lambda name: _examine_in_process(name, device, precision, seconds), wanted))
 
 
 def _examine_in_process(name: str, device: str, precision: Precision, seconds: float) -> Examination:

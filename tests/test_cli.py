@@ -86,7 +86,7 @@ def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path:
         (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
         (["train", "--data", "DATA", "--batch-size", "-1"], "--batch-size"),
         (["train", "--data", "DATA", "--out", "/dev/null/run"], "cannot write into /dev/null/run"),
-        (["backends", "pytorhc"], "did you mean pytorch?"),
+        (["backends", "pytorhc"], "did you mean pytorch"),
     ],
 )
 def test_bad_input_is_told_in_three_lines_and_exits_with_2(
@@ -117,6 +117,11 @@ def test_backends_lists_every_backend() -> None:
     assert [line["reason"] for line in probed] == [None]
     table = lenet("backends").stdout
     assert all(name in table for name in backends.names())
+
+
+def test_a_table_in_a_log_is_wide_enough_for_its_numbers() -> None:
+    result = CliRunner().invoke(main, ["backends"], env={"COLUMNS": "80"})
+    assert max(map(len, result.stdout.splitlines())) == 120
 
 
 def test_version() -> None:

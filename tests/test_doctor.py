@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lenet import doctor, weights
+from lenet import backends, doctor, weights
 from lenet.backends.base import Precision
 from lenet.cli import main
 from lenet.doctor import examine, examine_in_processes
@@ -81,6 +82,15 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.log == log
         assert examination.broken
         assert examination.advice
+
+
+def test_the_time_limit_is_that_of_all_backends_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "exec sleep 60"))
+    started = time.monotonic()
+    found = examine_in_processes([*backends.names(), *backends.names()], "cpu", Precision.FP32, seconds=2)
+    assert time.monotonic() - started < 2 * 2, "some waited for others"
+    assert {examination.steps[-1].message for examination in found} == {"no answer in 2 s"}
+    assert doctor.SECONDS <= 100, "`lenet doctor` is to end within two minutes, its own start included"
 
 
 def test_the_command_prints_a_table_and_json() -> None:

@@ -10,7 +10,7 @@ images (N, 3, 32, 32), contiguous, in; float32 logits (N, 10) out. A backend tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -164,6 +164,33 @@ class Runner(ABC):
         """Wait until everything queued on the runner's stream is done."""
         if self.stream is not None:
             self.stream.synchronize()
+
+    @final
+    def bare(self, images: torch.Tensor) -> Callable[[], object] | None:
+        """The library call that `forward` comes down to, without what `forward` adds: for measuring just that.
+
+        One pass is run first, in which whatever belongs to these images is bound, captured or compiled.
+
+        Args:
+            images: As `forward` takes them. They must live as long as the call is used, and no pass with other images
+                may come in between: a library that is told addresses would then use those.
+
+        Returns:
+            The call, which reads the images' memory anew each time, or None where there is none to tell apart from
+            `forward`. It is to be made under ``torch.inference_mode()`` and `on_stream`, and what it returns is to be
+            kept until the stream is synchronised.
+
+        Raises:
+            BackendError: As `forward`.
+        """
+        self.forward(images)
+        self.synchronize()
+        return self._bare(images)
+
+    def _bare(self, images: torch.Tensor) -> Callable[[], object] | None:
+        """`bare` after a pass with these images."""
+        del images
+        return None
 
     def facts(self) -> dict[str, str]:
         """What a row of measurements should record of this build, such as an engine's hash; nothing by default."""

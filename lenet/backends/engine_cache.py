@@ -124,7 +124,7 @@ class EngineCache:
         Warns:
             EngineCacheWarning: There was an entry, but a damaged one or one that the library refuses.
         """
-        self._secure()
+        self.make_directory()
         with self._lock(key):
             content = self.read(key)
             if content is not None:
@@ -159,7 +159,7 @@ class EngineCache:
         Warns:
             EngineCacheWarning: There is an entry, but it is damaged or another key's.
         """
-        self._secure()
+        self.make_directory()
         path = self._path(key, kind)
         try:
             header, _, content = path.read_bytes().partition(b"\n")
@@ -185,7 +185,7 @@ class EngineCache:
             BackendError: The directory is not safe.
             OutputError: The entry cannot be written.
         """
-        self._secure()
+        self.make_directory()
         write_atomically(self._path(key, kind), _header(key, kind, content) + b"\n" + content)
 
     def _path(self, key: EngineKey, kind: str) -> Path:
@@ -208,8 +208,13 @@ class EngineCache:
         finally:
             lock.release()
 
-    def _secure(self) -> None:
-        """Make the directory where there is none, and refuse one that others could have put an engine into."""
+    def make_directory(self) -> None:
+        """Make the directory where there is none, and refuse one that others could have put an engine into.
+
+        Raises:
+            BackendError: It is not safe to load from.
+            OutputError: It cannot be made.
+        """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self.directory.lstat()

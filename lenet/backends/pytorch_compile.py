@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
@@ -65,6 +66,9 @@ class _CompiledRunner(Runner):
         with torch.inference_mode(), self.on_stream():
             logits: torch.Tensor = self._network(images)
             return logits
+
+    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
+        return partial(self._network, images)
 
 
 def _cpp_compiler() -> str | None:

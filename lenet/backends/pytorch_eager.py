@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -78,3 +79,6 @@ class _EagerRunner(Runner):
         with torch.inference_mode(), self.on_stream():
             logits: torch.Tensor = self._network(images)
             return logits
+
+    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
+        return partial(self._network, images)

@@ -9,32 +9,37 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
 
+from lenet import architecture
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry
 from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision, Runner
-from lenet.errors import BackendError, OutputError
-from lenet.files import make_directory
+from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory
+from lenet.errors import BackendError
 from lenet.provenance import package_version
 
 if TYPE_CHECKING:
     import nvtripy as tp
 
-__all__ = ["TriPy", "TriPyRunner", "compile_executable"]
+__all__ = ["TriPy", "TriPyRunner", "cached_executable", "compile_executable"]
 
 _VERSION: Final = "0.1.7"
 
 _PYTHON: Final = sys.version_info[:2]
 
 _INSTALL: Final = entry("tripy").install
+
+_LIBRARIES: Final = ("nvtripy", "mlir-tensorrt-compiler", "mlir-tensorrt-runtime")
 
 _OPTIMIZATION_LEVEL: Final = 3
 """TensorRT's own default, of 0 to 5."""
@@ -74,7 +79,7 @@ class TriPy(Backend):
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         import nvtripy as tp
 
-        executable = compile_executable(arrays, spec.precision, spec.batches)
+        executable = cached_executable(arrays, spec).value
         executable.stream = tp.Stream()  # the default one is shared by all executables of the process
         stream = torch.cuda.ExternalStream(executable.stream.ptr, spec.device)
         return TriPyRunner(executable, spec, stream)
@@ -123,6 +128,10 @@ class TriPyRunner(Runner):
         # of the capsule, not of the tensor: PyTorch would first try arguments that TriPy's `__dlpack__` does not take
         return torch.from_dlpack(self._logits.__dlpack__())  # type: ignore[attr-defined]
 
+    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
+        view, _ = self._views[images.data_ptr(), images.shape[0]]
+        return partial(self._executable, view)
+
     def _remember(self, key: tuple[int, int], images: torch.Tensor) -> tuple[tp.Tensor, torch.Tensor]:
         """Make a view of the images, and hold them with it, so that their memory is not given to another tensor."""
         if len(self._views) == _VIEWS:
@@ -138,8 +147,88 @@ class TriPyRunner(Runner):
         return tp.Tensor(images.detach())
 
 
+def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cached[tp.Executable]:
+    """The executable of `compile_executable`: from the engine cache where it is there, else compiled, and stored.
+
+    What is stored is what ``nvtripy.Executable.save`` writes.
+
+    Args:
+        arrays: float32 weights by parameter name.
+        spec: What it is compiled for.
+
+    Raises:
+        BackendError: As `compile_executable`, or the cache's directory is not safe to load from.
+        OutputError: The cache's directory cannot be written.
+
+    Warns:
+        EngineCacheWarning: There was an entry that cannot be used.
+    """
+    import nvtripy as tp
+
+    with TemporaryDirectory(prefix="lenet-tripy-") as directory:  # nvtripy saves to files and loads from files alone
+        path = Path(directory) / "executable.json"
+        compiled: dict[bytes, tp.Executable] = {}
+
+        def build() -> bytes:
+            executable = compile_executable(arrays, spec.precision, spec.batches)
+            try:
+                executable.save(str(path))
+            except _vendor_errors() as error:
+                raise _backend_error(error, "TriPy cannot save LeNet", wanted="an executable that it loads") from error
+            content = path.read_bytes()
+            compiled[content] = executable
+            return content
+
+        def accept(content: bytes) -> tp.Executable | None:
+            if content in compiled:
+                return compiled[content]
+            path.write_bytes(content)
+            try:
+                loaded = tp.Executable.load(str(path))
+            except Exception:  # noqa: BLE001 - JSON, base64 or a vendor's library refuse it, each in its own way
+                return None
+            return loaded if isinstance(loaded, tp.Executable) else None  # it loads any JSON
+
+        return EngineCache(default_directory()).load_or_build(_key(arrays, spec), build, accept)
+
+
+def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
+    """All that an executable depends on; of ``NVIDIA_TF32_OVERRIDE``, whether it leaves TF32 on."""
+    import tensorrt
+
+    versions = [f"{name} {package_version(name)}" for name in _LIBRARIES]
+    gpu = "no GPU"
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(spec.device)
+        gpu = f"{torch.cuda.get_device_name(spec.device)}, compute capability {major}.{minor}"
+    return EngineKey(
+        source=_source(arrays),
+        library="nvtripy",
+        version=", ".join([*versions, f"tensorrt {tensorrt.__version__}"]),
+        target=gpu,
+        cuda=str(torch.version.cuda).partition(".")[0],
+        precision=spec.precision,
+        tf32=_float32_uses_tf32(spec.device),
+        batches=(spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
+        optimization_level=_OPTIMIZATION_LEVEL,
+    )
+
+
+def _source(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of what is compiled: the modules that define the network and how it is compiled, and the weights."""
+    from lenet.models import tripy_lenet
+
+    digest = sha256()
+    for path in (architecture.__file__, tripy_lenet.__file__, __file__):
+        digest.update(sha256(Path(path).read_bytes()).digest())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange) -> tp.Executable:
-    """Compile LeNet; the result can be saved, and loaded by ``nvtripy.Executable.load``.
+    """Compile LeNet, whatever is in the cache; the result can be saved, and loaded by ``nvtripy.Executable.load``.
 
     What it depends on besides its arguments: the GPU, the versions of the libraries, the optimisation level of this
     module, and ``NVIDIA_TF32_OVERRIDE``.
@@ -150,7 +239,9 @@ def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, b
         batches: The batch sizes that it takes; a range of one size compiles to static shapes.
 
     Raises:
-        BackendError: The weights do not fit, TriPy cannot compile them, or its timing cache has no place.
+        BackendError: The weights do not fit, or TriPy cannot compile them, or the directory of its timing cache, which
+            is the engine cache's, is not safe.
+        OutputError: That directory cannot be made.
     """
     import nvtripy as tp
 
@@ -172,17 +263,9 @@ def _timing_cache() -> Path:
     """TensorRT's timing cache, a file for each GPU and TensorRT: a build fails on a cache of another."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu} tensorrt {package_version('tensorrt-cu12')}")
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lenet-bench" / "tripy"
-    try:
-        make_directory(directory)
-    except OutputError as error:
-        raise BackendError(
-            "TriPy's timing cache has no place",
-            found=f"{directory}: {error.found}",
-            wanted=error.wanted,
-            hint="set XDG_CACHE_HOME to a directory that can be written",
-        ) from error
-    return directory / f"{name}.timing-cache"
+    cache = EngineCache(default_directory())
+    cache.make_directory()
+    return cache.directory / f"{name}.timing-cache"
 
 
 @contextmanager

@@ -157,6 +157,32 @@ def test_a_buffer_that_is_refilled_gives_new_logits(subject: tuple[Runner, str])
         assert parity.compare(logits, parity.reference(arrays, images), allowed).right
 
 
+def test_the_bare_call_computes_what_forward_does(subject: tuple[Runner, str]) -> None:
+    """Else a benchmark of what `forward` adds would compare it with some other work."""
+    runner, executed = subject
+    first, second = torch.randn(2, 8, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
+    with runner.on_stream():
+        buffer = first.to(runner.spec.device).clone()
+    bare = runner.bare(buffer)
+    assert bare is not None
+    kept = runner.forward(buffer)
+    with torch.inference_mode(), runner.on_stream():
+        buffer.copy_(second)
+        result = bare()
+    runner.synchronize()
+    # It returns the logits, in the framework's own tensor, or else writes them where the last pass wrote them.
+    if not isinstance(result, torch.Tensor):
+        result = torch.from_dlpack(result.__dlpack__()) if hasattr(result, "__dlpack__") else kept  # type: ignore[attr-defined]
+    arrays = weights.load().arrays
+    allowed = parity.tolerance(arrays, second, executed)
+    assert parity.compare(result, parity.reference(arrays, second), allowed).right
+
+
+def test_the_bare_call_of_images_that_do_not_fit_is_refused(runner: Runner) -> None:
+    with pytest.raises(BackendError, match="the images do not fit this runner"):
+        runner.bare(torch.zeros(0, *INPUT_SHAPE, device=runner.spec.device))
+
+
 def test_many_buffers_are_not_confused(subject: tuple[Runner, str]) -> None:
     """More buffers than any cache of graphs, bindings or views holds, each used twice."""
     runner, executed = subject

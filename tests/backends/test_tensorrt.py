@@ -416,6 +416,18 @@ class TestRunWithTheFake:
             runner.forward(images(9))
         assert fake.calls() == []
 
+    @fake_of(TensorRT(), TensorRTRTX())
+    def test_the_bare_call_is_the_librarys_alone(self, fake: Fake) -> None:
+        runner, batch = fake.build(), images(4)
+        bare = runner.bare(batch)
+        assert bare is not None
+        logits = runner.forward(batch)
+        fake.calls()
+        batch.mul_(2)
+        assert bare() is True
+        assert fake.calls() == [("execute_async_v3", STREAM_HANDLE)]
+        fake.assert_right(logits, batch)
+
     def test_synchronize_waits_for_the_runners_stream(self, fake: Fake) -> None:
         runner = fake.build()
         fake.calls()
@@ -445,6 +457,14 @@ class TestCudaGraphWithTheFake:
         fake.calls()
         batch.mul_(2)
         fake.assert_right(runner.forward(batch), batch)
+        assert fake.calls() == [("replay",)]
+
+    def test_the_bare_call_is_the_replay(self, fake: Fake) -> None:
+        runner, batch = fake.build(), images(4)
+        bare = runner.bare(batch)
+        assert bare is not None
+        fake.calls()
+        bare()
         assert fake.calls() == [("replay",)]
 
     def test_there_is_a_graph_for_each_batch_size_and_address(self, fake: Fake) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,10 @@ ROOT = Path(__file__).parents[2]
 QUICK = ["--rounds=3", "--warmups=1", "--device=cpu", "-p", "no:cacheprovider"]
 
 
-def benchmarks(*arguments: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *QUICK, *arguments]
+def benchmarks(
+    *arguments: str, data: Path | None = None, file: str = "test_inference.py"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", f"benchmarks/{file}", *QUICK, *arguments]
     return subprocess.run(
         [*command, "--data", str(data or "nowhere")], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -34,10 +38,26 @@ def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Pa
     assert "CIFAR-10 test images; median of 3 rounds" in done.stdout
 
 
+def test_what_forward_adds_is_printed_and_saved(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    done = benchmarks(
+        "--backend=pytorch", "--backend=pytorch-cudagraph", f"--benchmark-json={saved}", file="test_overhead.py"
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"bare_us\s+[\d.]+,\s+forward_us\s+[\d.]+,\s+added_us\s+-?[\d.]+", done.stdout)
+    assert "pytorch-cudagraph-fp32: pytorch-cudagraph runs on cuda alone" in done.stdout
+    (row,) = json.loads(saved.read_text())["benchmarks"]
+    assert row["stats"]["rounds"] == 30
+    info = row["extra_info"]
+    assert info["forward_us"] == pytest.approx(1e6 * row["stats"]["median"], abs=0.01)
+    assert info["bare_us"] > 0
+    assert "added_us" in info
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--backend=pytroch", "did you mean pytorch?"),
+        ("--backend=pytroch", "did you mean pytorch"),
         ("--mode=sideways", "invalid choice"),
         ("--batch-size=x", "invalid"),
     ],

@@ -1,0 +1,80 @@
+"""What `Runner.forward` adds to the library call that it comes down to, on the host, at batch 1.
+
+Both are timed in one run, in turns, so that whatever else the machine does falls on both: a round is the bare call,
+then `forward`, each from an idle stream until it returns. On a GPU that is the time to queue the work, on a CPU it
+includes the work. The times of `forward` are pytest-benchmark's; those of the bare call, and the median of the
+differences of the rounds, are stored beside them in ``extra_info``.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from lenet import devices
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision
+from lenet.data.augmentation import normalize
+from lenet.data.cifar10 import Split
+from lenet.errors import BackendError
+from lenet.weights import Weights
+
+CALLS = 10
+"""Calls of each kind for each round of ``--rounds`` and ``--warmups``: they are short, and the difference shorter."""
+
+USUAL_ROUNDS = 100
+MICROSECONDS = 1e6
+
+
+@pytest.mark.benchmark(timer=perf_counter)
+def test_overhead(
+    benchmark: BenchmarkFixture,
+    request: pytest.FixtureRequest,
+    backend: Backend,
+    precision: Precision,
+    device: torch.device,
+    shipped: Weights,
+    test_split: Split,
+) -> None:
+    try:
+        executed = backend.executed_precision(precision, device)
+    except BackendError as error:
+        pytest.skip(error.summary)
+    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1)))
+    with runner.on_stream():
+        images = normalize(test_split.images[:1]).to(device)
+    bare = runner.bare(images)
+    if bare is None:
+        pytest.skip(f"{backend.name} names no library call apart from forward")
+    bare_seconds: list[float] = []
+
+    def time_bare() -> None:
+        runner.synchronize()
+        with torch.inference_mode(), runner.on_stream():
+            began = perf_counter()
+            result = bare()
+            bare_seconds.append(perf_counter() - began)
+        runner.synchronize()
+        del result  # its memory may be in use until here
+
+    benchmark.group = f"forward over the bare library call, batch 1, {precision}"
+    option = request.config.getoption
+    benchmark.pedantic(
+        runner.forward,
+        args=(images,),
+        setup=time_bare,
+        rounds=CALLS * (option("--rounds") or USUAL_ROUNDS),
+        warmup_rounds=CALLS * option("--warmups"),
+    )
+    if benchmark.stats is None:  # --benchmark-disable
+        return
+    forward_seconds = benchmark.stats.stats.data
+    bare_seconds = bare_seconds[-len(forward_seconds) :]
+    added = [forward - alone for forward, alone in zip(forward_seconds, bare_seconds, strict=True)]
+    times = {"bare_us": bare_seconds, "forward_us": forward_seconds, "added_us": added}
+    benchmark.extra_info.update({"backend": backend.name, "precision": executed, "device": devices.describe(device)})
+    # Clocks tick in tens of nanoseconds: more digits would be noise.
+    benchmark.extra_info.update({name: round(MICROSECONDS * median(all_), 2) for name, all_ in times.items()})
