@@ -185,6 +185,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        # A warning of a library is no fault of what is measured; in the tests it is an error.
+        item.add_marker(pytest.mark.filterwarnings("default"))
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=Replay()))
     items.sort(key=_runner_key)

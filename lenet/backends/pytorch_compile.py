@@ -47,7 +47,7 @@ class PyTorchCompile(PyTorchBackend):
         except TorchDynamoException as error:
             raise BackendError(
                 "torch.compile failed",
-                found=str(error).strip().splitlines()[0],
+                found=" ".join(str(error).split())[:300],
                 wanted="a network that TorchInductor compiles on this machine",
                 hint="run with TORCH_LOGS=+inductor for its log; the other PyTorch backends do not need it",
             ) from error
