@@ -84,14 +84,15 @@ def test_inference(
         protocol=request.config.getoption("--protocol"),
     )
     before = sampler.sample()
-    samples = measure(
-        call,
-        mode=mode,
-        stream=runner.stream,
-        protocol=protocol,
-        cold_cache=cold_cache,
-        throttling=sampler.throttling,
-    )
+    with torch.inference_mode(), runner.on_stream():
+        samples = measure(
+            call,
+            mode=mode,
+            stream=runner.stream,
+            protocol=protocol,
+            cold_cache=cold_cache,
+            throttling=sampler.throttling,
+        )
     after = sampler.sample()
     benchmark.group = f"{mode}, batch {batch_size}, {precision}"
     benchmark.extra_info.update(_facts(case, samples, runner))

@@ -14,7 +14,7 @@ from lenet.measurement.modes import Mode
 
 __all__ = ["BATCH_SIZE", "FIGURES", "MACHINE", "Figure", "ratio_to_pytorch"]
 
-MACHINE: Final = "NVIDIA GeForce RTX 4060 Ti (published)"
+MACHINE: Final = "NVIDIA GeForce RTX 4060 Ti"
 BATCH_SIZE: Final = 1000
 
 

@@ -1,40 +1,192 @@
 from __future__ import annotations
 
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lenet import results
 from lenet.errors import ResultsError
-from lenet.results import Case, row
+from lenet.measurement.modes import Mode
+from lenet.results import Case, Measurement, NotRun, Row
 
-CASE = Case("pytorch", "forward", "fp32", 1000, "a GPU", "CIFAR-10 test images")
-STATS = {"rounds": 100, "median": 0.002, "mean": 0.003, "stddev": 0.001}
+CASE = Case(
+    backend="pytorch",
+    mode=Mode.FORWARD,
+    asked="fp32",
+    precision="fp32",
+    batch_size=1000,
+    device="a GPU",
+    images="CIFAR-10 test images",
+    host_memory=None,
+    cold_cache=False,
+    protocol="coursework",
+)
+SUMMARY = {
+    "rounds": 100,
+    "median": 0.002,
+    "mean": 0.003,
+    "stddev": 0.001,
+    "minimum": 0.0015,
+    "p95": 0.004,
+    "p99": 0.005,
+    "iqr": 0.0005,
+    "median_low": 0.0019,
+    "median_high": 0.0021,
+}
 
 
-def entry(**change: Any) -> dict[str, Any]:
-    return {"name": "test_inference[x]", "extra_info": CASE.to_extra_info() | change, "stats": STATS}
+def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
+    """A benchmark as the suite stores it."""
+    return {
+        "name": "test_inference[x]",
+        "stats": {"data": [0.002, 0.002]},
+        "extra_info": {
+            "case": asdict(case),
+            "summary": SUMMARY | summary,
+            "wall_median": 0.0022,
+            "peak_memory_bytes": 1 << 20,
+            "throttled": 3,
+            "unstable": ["the median is known to 2 % only"],
+            "facts": {"plan_sha256": "abc"},
+        },
+    }
 
 
-def test_a_row_survives_being_stored() -> None:
-    found = row(entry())
+def document(*benchmarks: dict[str, Any], **about: Any) -> dict[str, Any]:
+    facts = {"cpu": {"model": "a CPU"}, "commit": "c0ffee"}
+    lenet = {"schema": 1, "kind": "cpu-x", "fingerprint": "f1", "partial": False, "not_run": []}
+    return {
+        "lenet": lenet | about,
+        "machine_info": facts,
+        "datetime": "2026-11-24T00:00:00+00:00",
+        "benchmarks": list(benchmarks),
+    }
+
+
+def save(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def row(case: Case = CASE, **summary: float) -> Row:
+    found = results.row(entry(case, **summary))
     assert found is not None
+    return found
+
+
+def measurement(tmp_path: Path, name: str, *benchmarks: dict[str, Any], **about: Any) -> Measurement:
+    return results.load(save(tmp_path / name, document(*benchmarks, **about)))
+
+
+def test_a_row_survives_being_stored(tmp_path: Path) -> None:
+    not_run = [{"name": "tripy", "reason": "not installed"}]
+    loaded = measurement(tmp_path, "a.json", entry(), {"name": "test_epoch", "extra_info": {}}, not_run=not_run)
+    (found,) = loaded.rows
     assert found.case == CASE
-    assert (found.rounds, found.median, found.mean, found.stddev) == (100, 0.002, 0.003, 0.001)
+    assert (found.rounds, found.median, found.p99, found.wall_median) == (100, 0.002, 0.005, 0.0022)
+    assert (found.throttled, found.unstable) == (3, ("the median is known to 2 % only",))
+    assert found.samples == (0.002, 0.002)
+    assert found.facts == {"plan_sha256": "abc"}
+    assert (loaded.kind, loaded.fingerprint, loaded.commit, loaded.partial) == ("cpu-x", "f1", "c0ffee", False)
+    assert loaded.not_run == (NotRun("tripy", "not installed"),)
+
+
+def test_derived_columns() -> None:
+    found = row()
     assert found.milliseconds_per_batch == pytest.approx(2.0)
     assert found.milliseconds_per_image == pytest.approx(0.002)
+    assert found.microseconds_per_image == pytest.approx(2.0)
+    assert found.images_per_second == pytest.approx(500_000)
 
 
-def test_a_benchmark_that_is_no_case_is_passed_over() -> None:
-    assert row({"name": "test_epoch", "extra_info": {}, "stats": STATS}) is None
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("", "no whole JSON document"),
+        (json.dumps(document(entry()))[:-40], "no whole JSON document"),
+        ("[1, 2]", "it is not of this suite"),
+        ({"benchmarks": []}, "it is not of this suite"),
+        (document(entry(), schema=99), "schema 99"),
+        ({**document(entry()), "benchmarks": 5}, "misshapen"),
+        (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "'summary'"),
+        (document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}), "'mode'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: Any, found: str) -> None:
+    path = save(tmp_path / "bad.json", content)
+    with pytest.raises(ResultsError, match=rf"(?s){path} cannot be read\n  found:  .*{found}.*\n  wanted: .*schema 1"):
+        results.load(path)
 
 
-def test_another_schema_is_refused() -> None:
-    with pytest.raises(ResultsError, match=r"(?s)test_inference\[x\] cannot be read\n  found:  row schema 99"):
-        row(entry(schema=99))
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"nothing\.json cannot be read\n  found:  No such file"):
+        results.load(tmp_path / "nothing.json")
 
 
-def test_a_missing_field_is_named() -> None:
-    broken = entry()
-    del broken["extra_info"]["device"]
-    with pytest.raises(ResultsError, match="no field 'device'"):
-        row(broken)
+def test_the_newest_is_this_machine_s_whole_one(tmp_path: Path) -> None:
+    abouts: list[dict[str, Any]] = [{}, {}, {"partial": True}, {"fingerprint": "f2"}]
+    abouts.append({"kind": "gpu-y", "fingerprint": "f3"})
+    for number, about in enumerate(abouts):
+        save(tmp_path / about.get("kind", "cpu-x") / f"000{number + 1}_x.json", document(entry(), **about))
+    assert results.newest(tmp_path, "cpu-x", "f1", {}).path.name == "0002_x.json"
+    message = r"(?s)no baseline of this machine.*found:  f1 \(cpu-x\), f2 \(cpu-x\), f3 \(gpu-y\).*wanted: f9 \(cpu-x\)"
+    with pytest.raises(ResultsError, match=message + r"; it differs by cpu\.model: 'another', not 'a CPU'"):
+        results.newest(tmp_path, "cpu-x", "f9", {"cpu": {"model": "another"}})
+    with pytest.raises(ResultsError, match="no file at all"):
+        results.newest(tmp_path / "empty", "cpu-x", "f1", {})
+
+
+def test_a_baseline_is_found_by_its_number_or_path(tmp_path: Path) -> None:
+    path = save(tmp_path / "cpu-x" / "0007_name.json", document(entry()))
+    assert results.find_file(tmp_path, "cpu-x", "0007") == results.find_file(tmp_path, "cpu-x", str(path)) == path
+    with pytest.raises(ResultsError, match=r"(?s)no baseline '0008'.*found:  0007_name\.json"):
+        results.find_file(tmp_path, "cpu-x", "0008")
+
+
+def test_runs_of_one_machine_and_commit_merge_the_later_row_winning(tmp_path: Path) -> None:
+    other = replace(CASE, batch_size=1)
+    first = measurement(tmp_path, "1.json", entry(), entry(other))
+    second = measurement(tmp_path, "2.json", entry(median=0.009))
+    later = replace(second, date="2026-12-01")
+    for order in ([first, later], [later, first]):
+        rows = results.merge(order)
+        assert {found.case.batch_size: found.median for found in rows} == {1000: 0.009, 1: 0.002}
+
+
+def test_unlike_runs_never_merge(tmp_path: Path) -> None:
+    first = measurement(tmp_path, "1.json", entry())
+    elsewhere = measurement(tmp_path, "2.json", entry(), fingerprint="f2")
+    with pytest.raises(ResultsError, match=r"1\.json and .*2\.json cannot be put together"):
+        results.merge([first, elsewhere])
+    with pytest.raises(ResultsError, match="commit: c0ffee, not other"):
+        results.merge([first, replace(first, commit="other")])
+
+
+def test_speedup_is_over_pytorch_under_the_same_conditions() -> None:
+    slow, fast = row(), row(replace(CASE, backend="tripy", precision="tf32"), median=0.0005)
+    elsewhere = row(replace(CASE, batch_size=1), median=1.0)
+    assert results.speedup(fast, [elsewhere, slow, fast]) == pytest.approx(4.0)
+    assert results.speedup(slow, [slow, fast]) == 1.0
+    assert results.speedup(fast, [fast, elsewhere]) is None
+
+
+def test_csv_has_a_line_a_row() -> None:
+    rows = [row(), row(replace(CASE, backend="tripy"), median=0.001)]
+    lines = list(csv.DictReader(io.StringIO(results.to_csv(rows))))
+    assert [line["backend"] for line in lines] == ["pytorch", "tripy"]
+    assert [float(line["speedup_over_pytorch"]) for line in lines] == [1.0, 2.0]
+    assert float(lines[0]["median"]) == 0.002
+
+
+def test_reading_results_loads_no_torch() -> None:
+    code = "import sys, lenet.results, lenet.report.tables; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -16,7 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.precision import allow_tf32
-from lenet.backends.pytorch_eager import Network, PyTorchBackend
+from lenet.backends.pytorch_eager import Network, PyTorchBackend, inference
 from lenet.errors import BackendError
 
 __all__ = ["PyTorchCompile"]
@@ -63,7 +63,7 @@ class _CompiledRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         allow_tf32(self._tf32)
-        with torch.inference_mode(), self.on_stream():
+        with inference(), self.on_stream():
             logits: torch.Tensor = self._network(images)
             return logits
 

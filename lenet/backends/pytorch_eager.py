@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Run
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.models.pytorch_lenet import from_weights
 
-__all__ = ["Network", "PyTorchBackend", "PyTorchEager"]
+__all__ = ["Network", "PyTorchBackend", "PyTorchEager", "inference"]
 
 _TF32_CAPABILITY = (8, 0)
 
@@ -36,6 +37,11 @@ class Network(nn.Module):
         """Cast, run, cast back; the casts do nothing at float32."""
         logits: torch.Tensor = self.lenet(images.to(self.dtype)).float()
         return logits
+
+
+def inference() -> AbstractContextManager[object]:
+    """PyTorch's inference mode; where it is on already, entering costs next to nothing."""
+    return nullcontext() if torch.is_inference_mode_enabled() else torch.inference_mode()
 
 
 class PyTorchBackend(Backend):
@@ -76,7 +82,7 @@ class _EagerRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         allow_tf32(self._tf32)
-        with torch.inference_mode(), self.on_stream():
+        with inference(), self.on_stream():
             logits: torch.Tensor = self._network(images)
             return logits
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -58,3 +61,29 @@ def test_a_precision_that_is_not_there_is_refused(arrays: Arrays) -> None:
 def test_a_device_that_is_not_there_is_refused(arrays: Arrays) -> None:
     with pytest.raises(BackendError, match=r"(?s)pytorch cannot run on meta here.*lenet backends"):
         backends.load("pytorch").build(arrays, BuildSpec(torch.device("meta"), Precision.FP32, BatchRange.exactly(1)))
+
+
+class _OnGpu(Runner):
+    """A runner on a GPU that is not there."""
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@pytest.mark.parametrize(("current", "switches"), [(7, 0), (0, 1)])
+def test_the_stream_is_switched_only_where_another_is_current(
+    monkeypatch: pytest.MonkeyPatch, current: int, switches: int
+) -> None:
+    switched: list[object] = []
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: current + index, raising=False)
+
+    def switch(stream: object) -> AbstractContextManager[None]:
+        switched.append(stream)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "stream", switch)
+    stream = SimpleNamespace(cuda_stream=7)
+    spec = BuildSpec(torch.device("cuda", 0), Precision.FP32, BatchRange.exactly(1))
+    with _OnGpu(spec, stream).on_stream():  # type: ignore[arg-type]
+        pass
+    assert switched == [stream] * switches

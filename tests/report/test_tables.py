@@ -1,59 +1,125 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from lenet.report.tables import sheet_5, significant
-from lenet.results import Case, Mode, NotRun, Row
+from lenet.measurement.modes import Mode
+from lenet.report import tables
+from lenet.report.tables import Sheet, rows_sheets, sheet_5, significant, speed_sheets, to_markdown, to_rich
+from lenet.results import Case, NotRun, Row
+
+CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "CIFAR-10 test images", None, False, "coursework")  # noqa: FBT003
+ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})
 
 
-def measured(backend: str, mode: Mode, median: float, batch_size: int = 1000) -> Row:
-    case = Case(backend, mode, "fp32", batch_size, "a GPU", "CIFAR-10 test images")
-    return Row(case, 100, median, median, 0.0)
+def measured(backend: str, mode: Mode, median: float, batch_size: int = 1000, memory: str | None = None) -> Row:
+    case = replace(CASE, backend=backend, mode=mode, batch_size=batch_size, host_memory=memory)
+    return replace(ROW, case=case, median=median)
 
 
-def render(*rows: Row, not_run: tuple[NotRun, ...] = (), width: int = 80) -> str:
+def render(what: RenderableType, width: int = 80) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(sheet_5(rows, not_run))
+        console.print(what)
     return capture.get()
 
 
-def test_the_published_table_comes_out_in_the_coursework_s_form() -> None:
-    text = render(
-        measured("PyTorch", "forward", 0.814e-3),
-        measured("PyTorch", "end_to_end", 1.702e-3),
-        measured("TriPy", "forward", 0.548e-3),
+PUBLISHED = [
+    measured("pytorch", Mode.FORWARD, 0.814e-3),
+    measured("pytorch", Mode.END_TO_END, 1.702e-3, memory="pinned"),
+    measured("tripy", Mode.FORWARD, 0.548e-3),
+]
+
+
+def test_the_speed_table_has_the_coursework_s_form() -> None:
+    (sheet,) = speed_sheets(PUBLISHED)
+    assert sheet.title == "LeNet, batch 1,000, fp32, a GPU, end-to-end from pinned memory"
+    assert [column.replace("\n", " ") for column in sheet.columns] == [
+        "runtime",
+        *("forward ms/batch", "forward ms/image", "forward ratio"),
+        *("e2e ms/batch", "e2e ms/image", "e2e ratio"),
+    ]
+    assert sheet.lines == (
+        ("pytorch", "0.814", "0.000814", "1.00", "1.7", "0.0017", "1.00"),
+        ("tripy", "0.548", "0.000548", "0.67", "-", "-", "-"),
     )
-    lines = [
-        [cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")
-    ]
-    assert lines == [
-        ["PyTorch", "0.814", "0.000814", "1.7", "0.0017"],
-        ["TriPy", "0.548", "0.000548", "-", "-"],
-    ]
-    assert "LeNet, batch 1,000, fp32, a GPU" in text
-    assert "CIFAR-10 test images; median of 100 rounds" in text
+    assert sheet.caption == "CIFAR-10 test images; median of 100 rounds"
+
+
+def test_the_published_table_stands_beside_and_is_marked() -> None:
+    text = render(sheet_5(PUBLISHED), 120)
+    assert "Published by the coursework: batch about 1,000, NVIDIA GeForce RTX 4060 Ti" in text
+    assert "not measured here" in text
+    lines = [line.split() for line in text.splitlines() if line.split()[-6:-3] == ["0.548", "0.0005", "0.67"]]
+    assert lines == [["TriPy", "->", "TensorRT", "0.548", "0.0005", "0.67", "1.476", "0.0015", "0.87"]]
 
 
 def test_unlike_conditions_stand_in_tables_of_their_own() -> None:
-    text = render(measured("a", "forward", 1e-3, 1), measured("a", "forward", 2e-3, 1000))
-    assert text.count("LeNet, batch") == 2
-    assert text.index("batch 1,000, fp32") < text.index("batch 1, fp32")
+    rows = [measured("a", Mode.FORWARD, 1e-3, 1), measured("a", Mode.FORWARD, 2e-3, 1000)]
+    rows += [measured("a", Mode.END_TO_END, 3e-3, 1000, memory) for memory in ("pinned", "pageable")]
+    titles = [sheet.title for sheet in speed_sheets(rows)]
+    assert titles == [
+        "LeNet, batch 1,000, fp32, a GPU, end-to-end from pinned memory",
+        "LeNet, batch 1,000, fp32, a GPU, end-to-end from pageable memory",
+        "LeNet, batch 1, fp32, a GPU",
+    ]
 
 
-def test_what_was_not_run_is_listed_with_its_reason() -> None:
-    text = render(not_run=(NotRun("test_inference[tripy]", "nvtripy is not installed"),))
-    assert "Not run:\n  test_inference[tripy]: nvtripy is not installed" in text
+def test_a_backend_that_runs_another_precision_says_so() -> None:
+    other = measured("tripy", Mode.FORWARD, 1e-3)
+    (sheet,) = speed_sheets([replace(other, case=replace(other.case, precision="tf32"))])
+    assert sheet.lines[0][0] == "tripy (tf32)"
+
+
+def test_an_unstable_row_is_marked() -> None:
+    (sheet,) = speed_sheets([replace(PUBLISHED[0], unstable=("the median is known to 3 % only",))])
+    assert sheet.lines[0][1] == "0.814 !"
+    assert "! is unstable" in sheet.caption
+
+
+def test_what_was_not_run_is_listed_once_a_reason() -> None:
+    missing = (NotRun("tripy-1", "not installed"), NotRun("x", "no GPU"), NotRun("tripy-2", "not installed"))
+    assert "Not run:\n  tripy-1, tripy-2: not installed\n  x: no GPU\n" in render(sheet_5((), missing))
+
+
+def test_the_rows_have_the_columns_that_people_tune_by() -> None:
+    row = replace(measured("tripy", Mode.FORWARD, 0.5e-3), wall_median=0.6e-3, peak_memory_bytes=3 << 20, p95=0.7e-3)
+    times, rates = rows_sheets([PUBLISHED[0], row])
+    assert dict(zip(times.columns, times.lines[1], strict=True)) == {
+        "row": "tripy forward fp32 1000",
+        "median": "0.5",
+        "p95": "0.7",
+        "p99": "1",
+        "IQR": "0",
+        "wall": "0.6",
+    }
+    assert dict(zip(rates.columns, rates.lines[1], strict=True)) == {
+        "row": "tripy forward fp32 1000",
+        "us/image": "0.5",
+        "images/s": "2,000,000",
+        "speed-up": "1.63x",
+        "memory": "3 MiB",
+    }
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_it_fits_the_terminal(width: int) -> None:
-    text = render(measured("pytorch-cudagraph", "forward", 1.23e-6), measured("x", "end_to_end", 12.0), width=width)
-    assert max(map(len, text.splitlines())) <= width
-    assert "…" not in text
+def test_every_sheet_fits_the_terminal_and_nothing_is_cut_off(width: int) -> None:
+    rows = [measured("pytorch-cudagraph", Mode.FORWARD, 1.23e-6), measured("x", Mode.END_TO_END, 12.0, memory="pinned")]
+    for sheet in [*speed_sheets(rows), tables.published_sheet(), *rows_sheets(rows)]:
+        text = render(to_rich(sheet), width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        for cell in (cell for line in sheet.lines for cell in line[1:]):
+            assert cell in text
+
+
+def test_markdown_is_a_table_whose_cells_cannot_break_it() -> None:
+    text = to_markdown(Sheet("Title", ("a\nb", "c"), (("x|y", "1"),), "caption"))
+    assert text == "### Title\n\n| a b | c |\n| --- | ---: |\n| x\\|y | 1 |\n\ncaption\n"
 
 
 @pytest.mark.parametrize(
