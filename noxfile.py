@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,17 @@ def bench(session: nox.Session) -> None:
     columns = "--benchmark-columns=median,iqr,min,max,rounds"
     chosen = any(argument.startswith("benchmarks/") for argument in arguments)
     _in_torch_environment(session, "pytest", *([] if chosen else ["benchmarks"]), columns, *arguments)
+
+
+@nox.session(python=False)
+def baseline(session: nox.Session) -> None:
+    """Measure, raw samples included, and make the run this machine's baseline if all went well; as ``bench``."""
+    fresh = _ROOT / ".nox" / "baseline"
+    shutil.rmtree(fresh, ignore_errors=True)
+    saving = (f"--benchmark-storage=file://{fresh}", "--benchmark-save=baseline", "--benchmark-save-data")
+    _in_torch_environment(session, "pytest", "benchmarks/test_inference.py", *saving, *session.posargs)
+    for measured in fresh.glob("*/*.json"):
+        _in_torch_environment(session, "lenet", "promote", str(measured))
 
 
 @nox.session(python=False)

@@ -210,7 +210,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if report.failed:
         session = item.config._benchmarksession  # type: ignore[attr-defined]
         session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
-        run.not_run.append(NotRun(_short_name(item), f"failed: {_last_line(report)}"))
+        run.not_run.append(NotRun(_short_name(item), results.FAILED + _last_line(report)))
     return report
 
 

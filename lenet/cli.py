@@ -414,3 +414,13 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
         _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+def promote(*, file: Path, storage: Path) -> None:
+    """Make a saved measurement a baseline, that later runs on the same machine are compared with."""
+    from lenet import results as saved
+
+    click.echo(f"baseline {saved.promote(file, storage)}")

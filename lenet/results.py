@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lenet.errors import ResultsError
+from lenet.files import make_directory, write_atomically
 from lenet.measurement.environment import describe_difference
 from lenet.measurement.modes import Mode
 
 __all__ = [
     "BASELINE_BACKEND",
+    "FAILED",
     "SCHEMA",
     "Case",
     "Measurement",
@@ -35,6 +37,7 @@ __all__ = [
     "load",
     "merge",
     "newest",
+    "promote",
     "row",
     "speedup",
     "stored_files",
@@ -42,6 +45,8 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
+FAILED: Final = "failed: "
+"""What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
 
 
@@ -316,6 +321,44 @@ def find_file(storage: Path, kind: str, name: str) -> Path:
             hint="`--benchmark-compare` alone takes the newest of this machine",
         )
     return found[-1]
+
+
+def promote(path: Path, storage: Path) -> Path:
+    """Make a measurement a baseline: copy it into its kind of machine's folder, under the next number.
+
+    Args:
+        path: A file of measurements.
+        storage: The directory with one folder a kind of machine.
+
+    Returns:
+        The new file.
+
+    Raises:
+        ResultsError: The file cannot be read, was cut short, holds no row, or is of a run in which something failed.
+        OutputError: The baseline cannot be written.
+    """
+    measurement = load(path)
+    failed = [item.name for item in measurement.not_run if item.reason.startswith(FAILED)]
+    problems = (
+        (measurement.partial, "the run was interrupted"),
+        (bool(failed), f"failed rows: {', '.join(failed)}"),
+        (not measurement.rows, "no row"),
+    )
+    for is_so, found in problems:
+        if is_so:
+            raise ResultsError(
+                f"{path} cannot be a baseline",
+                found=found,
+                wanted="a whole run without a failure",
+                hint="mend what failed and measure again",
+            )
+    folder = storage / measurement.kind
+    make_directory(folder)
+    stored = stored_files(storage, measurement.kind)
+    number = int(stored[-1].name[:4]) + 1 if stored else 1
+    target = folder / f"{number:04d}_{path.name[5:] if path.name[:4].isdigit() else path.name}"
+    write_atomically(target, path.read_bytes())
+    return target
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:

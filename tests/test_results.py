@@ -151,6 +151,34 @@ def test_a_baseline_is_found_by_its_number_or_path(tmp_path: Path) -> None:
         results.find_file(tmp_path, "cpu-x", "0008")
 
 
+def test_a_baseline_is_promoted_under_the_next_number(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    source = save(tmp_path / "0001_baseline.json", document(entry(), not_run=[{"name": "x", "reason": "no GPU"}]))
+    assert results.promote(source, storage) == storage / "cpu-x" / "0001_baseline.json"
+    second = results.promote(source, storage)
+    assert second == storage / "cpu-x" / "0002_baseline.json"
+    assert second.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("about", "found"),
+    [
+        ({"partial": True}, "the run was interrupted"),
+        ({"not_run": [{"name": "tripy", "reason": "failed: the logits are wrong"}]}, "failed rows: tripy"),
+    ],
+)
+def test_a_run_that_failed_is_never_promoted(tmp_path: Path, about: dict[str, Any], found: str) -> None:
+    source = save(tmp_path / "a.json", document(entry(), **about))
+    with pytest.raises(ResultsError, match=f"cannot be a baseline\n  found:  {found}"):
+        results.promote(source, tmp_path / "storage")
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_run_without_rows_is_never_promoted(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no row"):
+        results.promote(save(tmp_path / "a.json", document()), tmp_path / "storage")
+
+
 def test_runs_of_one_machine_and_commit_merge_the_later_row_winning(tmp_path: Path) -> None:
     other = replace(CASE, batch_size=1)
     first = measurement(tmp_path, "1.json", entry(), entry(other))
