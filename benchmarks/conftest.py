@@ -249,18 +249,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = _rows(config)
     text = io.StringIO()
     console = Console(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
+    others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
+    for other in others:
+        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
+        console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
     if rows:
         console.print(*map(to_rich, rows_sheets(rows)))
-    console.print(sheet_5(rows, run.not_run))
     for row in rows:
         if row.unstable:
             first, *more = row.unstable
             rest = f" (and {len(more)} more: see the JSON)" if more else ""
             console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False)
-    others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
-    for other in others:
-        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
-        console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
+    console.print(sheet_5(rows, run.not_run))
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
     if run.cases and not rows:

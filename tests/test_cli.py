@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from click.testing import CliRunner, Result
@@ -108,6 +109,18 @@ def test_device_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch, noise_directo
         result = lenet(command, "--data", noise_directory, "--device", "cuda")
         assert result.exit_code == 2
         assert "there is no CUDA device" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    result = lenet(command, "--data", tmp_path / "data", "--download", *CPU_ONLY)
+    assert result.exit_code == 2
+    assert "could not be downloaded" in result.stderr
+    assert "no route to host" in result.stderr
 
 
 def test_backends_lists_every_backend() -> None:

@@ -24,9 +24,11 @@ def test_auto_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cpu_is_described_with_its_threads() -> None:
     before = torch.get_num_threads()
     try:
+        devices.set_threads(2)
+        assert devices.describe(torch.device("cpu")) == "CPU, 2 threads"
+        devices.set_threads(None)
+        assert torch.get_num_threads() == 2
         devices.set_threads(1)
         assert devices.describe(torch.device("cpu")) == "CPU, 1 thread"
-        devices.set_threads(None)
-        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

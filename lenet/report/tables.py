@@ -197,7 +197,7 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row]) -> Sheet:
     rounds = sorted({row.rounds for row in group})
     notes = [case.images, f"median of {' or '.join(map(str, rounds))} rounds"]
     if any(row.unstable for row in group):
-        notes.append("! is unstable: see below")
+        notes.append("! is unstable: see its row")
     title = f"LeNet, batch {case.batch_size:,}, {case.asked}, {case.device}"
     for memory in sorted({row.case.host_memory for row in group if row.case.host_memory}):
         title += f", end-to-end from {memory} memory"
