@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +15,7 @@ from typing import Any, Final
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from pytest_benchmark.logger import PytestBenchmarkWarning
 from rich.console import Console
 
 from lenet import backends, devices, results, weights
@@ -21,7 +24,7 @@ from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
-from lenet.errors import LenetError
+from lenet.errors import LenetError, OutputError
 from lenet.files import make_directory
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
@@ -105,10 +108,10 @@ def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise pytest.UsageError(f"{number} is too small: at least 1")
-    return number
+    """A converter for an option that takes a whole number; argparse puts the option's name before the message."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -117,11 +120,13 @@ def pytest_configure(config: pytest.Config) -> None:
     This runs before pytest-benchmark's own, which reads the file to compare with.
     """
     option = config.option
+    # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
+    config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     try:
         run = config.stash[_run_key] = _Run(machine_facts(devices.resolve(option.device)))
         storage = _storage(config)
         if option.benchmark_save or option.benchmark_autosave:
-            make_directory(storage / run.kind)
+            _make_storage(storage / run.kind)
         if option.benchmark_compare is True:
             found = results.newest(storage, run.kind, run.fingerprint, run.facts)
             option.benchmark_compare = str(found.path)
@@ -130,6 +135,14 @@ def pytest_configure(config: pytest.Config) -> None:
             option.benchmark_compare = str(found.path)
     except LenetError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _make_storage(path: Path) -> None:
+    try:
+        make_directory(path)
+    except OutputError as error:
+        hint = "choose another directory with --benchmark-storage"
+        raise OutputError(error.summary, found=error.found, wanted=error.wanted, hint=hint) from error
 
 
 def _storage(config: pytest.Config) -> Path:
@@ -221,11 +234,20 @@ def _short_name(item: pytest.Item) -> str:
 def _last_line(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
-    return next(iter(text.strip().splitlines()), "no message")
+    return next(iter(text.strip().removeprefix("Failed: ").splitlines()), "no message")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
+    """Finish the run before pytest-benchmark saves it, which it does in a wrapper, ahead of all that is none."""
+    _finish(session, exitstatus)
+    with warnings.catch_warnings():
+        # Nor is it an error that there is nothing to save. It warns outside of what pytest's own filters cover.
+        warnings.simplefilter("default", PytestBenchmarkWarning)
+        return (yield)
+
+
+def _finish(session: pytest.Session, exitstatus: int) -> None:
     """Put each row's speed-up beside it; a run that was to measure inference and measured none has failed."""
     run = session.config.stash.get(_run_key, None)
     if run is None or session.config.option.collectonly:

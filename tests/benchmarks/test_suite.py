@@ -3,45 +3,183 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from lenet import results
+from lenet.measurement.environment import fingerprint
+from lenet.report.tables import significant
+from lenet.results import NotRun
+
 ROOT = Path(__file__).parents[2]
-QUICK = ["--rounds=3", "--warmups=1", "--device=cpu", "-p", "no:cacheprovider"]
+QUICK = ("--backend=pytorch", "--device=cpu", "--warmups=1", "-p", "no:cacheprovider")
+ELSEWHERE = "000000000000"
+REPEATED = "on a CPU nothing is copied: end-to-end would repeat forward"
+
+Done = subprocess.CompletedProcess[str]
+
+# Rows of batch 2 get no tolerance at all; rows of batch 3 fail after they were timed.
+FAULTS = """
+import pytest
+import torch
+
+import lenet.parity
+
+real = lenet.parity.tolerance
+
+
+def tolerance(arrays, images, executed):
+    allowed = real(arrays, images, executed)
+    return torch.zeros_like(allowed) if len(images) == 2 else allowed
+
+
+lenet.parity.tolerance = tolerance
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    yield
+    if item.callspec.params["batch_size"] == 3:
+        raise RuntimeError("too late")
+"""
 
 
 def benchmarks(
-    *arguments: str, data: Path | None = None, file: str = "test_inference.py"
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", f"benchmarks/{file}", *QUICK, *arguments]
+    *arguments: str,
+    storage: Path,
+    data: Path | None = None,
+    file: str = "test_inference.py",
+    quick: tuple[str, ...] = (*QUICK, "--batch-size=2"),
+    plugins: Path | None = None,
+) -> Done:
+    command = [sys.executable, "-m", "pytest", f"benchmarks/{file}", *quick, "--rounds=3", *arguments]
     return subprocess.run(
-        [*command, "--data", str(data or "nowhere")], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--data", str(data or storage / "no data"), "--benchmark-storage", f"file://{storage}"],
+        cwd=ROOT,
+        env=environment(plugins),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
-def test_the_coursework_s_table_is_printed_with_what_was_not_run() -> None:
-    done = benchmarks("--backend=pytorch", "--batch-size=2", "--batch-size=1")
-    assert done.returncode == 0, done.stdout
-    assert "LeNet, batch 2, fp32, CPU" in done.stdout
-    assert "LeNet, batch 1, fp32, CPU" in done.stdout
-    assert "seeded synthetic images, seed 0; median of 3 rounds" in done.stdout
-    assert "test_inference[pytorch-end_to_end-2-fp32]: on a CPU nothing is copied" in done.stdout
+def environment(plugins: Path | None = None) -> dict[str, str]:
+    """Lines wide enough not to be broken, one thread as little is computed, and where else to look for modules."""
+    found = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    path = os.pathsep.join(filter(None, [str(plugins or ""), found.get("PYTHONPATH")]))
+    return {**found, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Path) -> None:
-    done = benchmarks("--backend=pytorch", "--batch-size=2", data=noise_directory)
+# One process for all, for most of a refusal's time goes by before pytest reads its options.
+EACH = """
+import sys
+import pytest
+
+for option in sys.argv[1:]:
+    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", option])
+    print("exit", int(code), file=sys.stderr)
+"""
+
+
+class Saved(NamedTuple):
+    """A run that was saved, and what it printed."""
+
+    done: Done
+    path: Path
+
+    def document(self) -> Any:
+        return json.loads(self.path.read_text())
+
+
+def the_file(storage: Path) -> Path:
+    (path,) = storage.rglob("*.json")
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    storage = tmp_path_factory.mktemp("saved")
+    done = benchmarks("--batch-size=1", "--benchmark-autosave", storage=storage)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Saved(done, the_file(storage))
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Of four rows the first is right; then come wrong logits, a failure after timing, and far too large a batch."""
+    storage, plugins = tmp_path_factory.mktemp("faulty"), tmp_path_factory.mktemp("plugins")
+    (plugins / "faults_for_a_test.py").write_text(FAULTS)
+    sizes = [f"--batch-size={size}" for size in (1, 2, 3, 1_000_000_000)]
+    options = (*QUICK, "--mode=forward", "-p", "faults_for_a_test")
+    done = benchmarks(*sizes, "--benchmark-autosave", storage=storage, quick=options, plugins=plugins)
+    return Saved(done, the_file(storage))
+
+
+def put(storage: Path, saved: Saved, name: str, *, here: bool = True, partial: bool = False) -> Path:
+    """Store a copy of the saved run under another name, as if from here or from elsewhere."""
+    document = saved.document()
+    document["lenet"]["partial"] = partial
+    if not here:
+        document["lenet"]["fingerprint"] = ELSEWHERE
+        document["machine_info"]["torch"]["threads"] = 999
+    path = storage / saved.path.parent.name / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_the_coursework_s_table_is_printed_with_what_was_not_run(saved: Saved) -> None:
+    text = saved.done.stdout
+    assert "LeNet, batch 2, fp32, CPU" in text
+    assert "LeNet, batch 1, fp32, CPU" in text
+    assert re.search(r"runtime +ms/batch +ms/image +ratio +ms/batch +ms/image +ratio", text)
+    for row in results.load(saved.path).rows:
+        milliseconds = (re.escape(significant(1e3 * row.median / images)) for images in (1, row.case.batch_size))
+        assert re.search(rf"pytorch +{' !? +'.join(milliseconds)} +1\.00 +- +- +-\s", text)
+    assert "seeded synthetic images, seed 0; median of 3 rounds" in text
+    assert "Published by the coursework" in text
+    left_out = "pytorch-end_to_end-2-fp32-pinned, pytorch-end_to_end-1-fp32-pinned"
+    assert f"Not run:\n  {left_out}: {REPEATED}\n" in text
+
+
+def test_a_run_is_filed_under_its_kind_of_machine_and_reads_back(saved: Saved) -> None:
+    found = results.load(saved.path)
+    assert saved.path.parent.name == found.kind
+    assert saved.path.name.startswith("0001_")
+    assert found.kind.startswith("cpu-")
+    assert found.fingerprint == fingerprint(found.machine)
+    assert not found.partial
+    assert [(row.case.backend, row.case.mode, row.case.batch_size, row.rounds) for row in found.rows] == [
+        ("pytorch", "forward", size, 3) for size in (2, 1)
+    ]
+    assert {row.case.images for row in found.rows} == {"seeded synthetic images, seed 0"}
+    assert found.not_run == tuple(NotRun(f"pytorch-end_to_end-{size}-fp32-pinned", REPEATED) for size in (2, 1))
+    ratios = [benchmark["extra_info"]["speedup_over_pytorch"] for benchmark in saved.document()["benchmarks"]]
+    assert ratios == [1, 1]
+
+
+def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    done = benchmarks("--mode=forward", f"--benchmark-json={saved}", storage=tmp_path, data=noise_directory)
     assert done.returncode == 0, done.stdout
     assert "CIFAR-10 test images; median of 3 rounds" in done.stdout
+    (row,) = json.loads(saved.read_text())["benchmarks"]
+    assert row["extra_info"]["case"]["images"] == "CIFAR-10 test images"
+    assert str(noise_directory) not in saved.read_text()
 
 
 def test_what_forward_adds_is_printed_and_saved(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     done = benchmarks(
-        "--backend=pytorch", "--backend=pytorch-cudagraph", f"--benchmark-json={saved}", file="test_overhead.py"
+        "--backend=pytorch-cudagraph", f"--benchmark-json={saved}", storage=tmp_path, file="test_overhead.py"
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"bare_us\s+[\d.]+,\s+forward_us\s+[\d.]+,\s+added_us\s+-?[\d.]+", done.stdout)
@@ -54,15 +192,148 @@ def test_what_forward_adds_is_printed_and_saved(tmp_path: Path) -> None:
     assert "added_us" in info
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--backend=pytroch", "did you mean pytorch"),
-        ("--mode=sideways", "invalid choice"),
-        ("--batch-size=x", "invalid"),
-    ],
-)
-def test_a_wrong_option_is_refused(option: str, message: str) -> None:
-    done = benchmarks(option)
+def test_a_run_is_compared_with_the_newest_whole_one_of_the_same_machine(saved: Saved, tmp_path: Path) -> None:
+    put(tmp_path, saved, "0001_oldest.json")
+    put(tmp_path, saved, "0002_wanted.json")
+    put(tmp_path, saved, "0003_elsewhere.json", here=False)
+    put(tmp_path, saved, "0004_partial.json", partial=True)
+    done = benchmarks("--mode=forward", "--benchmark-compare", storage=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    name = re.escape("test_inference[pytorch-forward-2-fp32-pinned]")
+    assert re.findall(rf"^{name} \((\w+)\)", done.stdout, flags=re.MULTILINE).count("NOW") == 1
+    assert "0002_wanted.json" in done.stderr
+    assert not re.search("oldest|elsewhere|partial", done.stdout + done.stderr)
+
+
+def test_a_baseline_of_another_machine_is_refused(saved: Saved, tmp_path: Path) -> None:
+    put(tmp_path, saved, "0001_elsewhere.json", here=False)
+    here = results.load(saved.path).fingerprint
+    newest = benchmarks("--benchmark-compare", storage=tmp_path)
+    named = benchmarks("--benchmark-compare=0001", storage=tmp_path)
+    assert (newest.returncode, named.returncode) == (4, 4)
+    assert "no baseline of this machine" in newest.stderr
+    assert f"found:  {ELSEWHERE} ({saved.path.parent.name})" in newest.stderr
+    assert "the baseline is of another machine" in named.stderr
+    assert f"found:  {ELSEWHERE}\n" in named.stderr
+    for done in newest, named:
+        assert f"wanted: {here}" in done.stderr
+        assert re.search(r"torch\.threads: \d+, not 999", done.stderr)
+        assert "nox -s baseline" in done.stderr
+        assert "test_inference" not in done.stdout
+
+
+def test_a_damaged_baseline_is_refused_by_name(saved: Saved, tmp_path: Path) -> None:
+    truncated = put(tmp_path, saved, "0001_truncated.json")
+    truncated.write_text(truncated.read_text()[:-100])
+    (tmp_path / "other").mkdir()
+    other = put(tmp_path / "other", saved, "0001_other.json")
+    other.write_text(other.read_text().replace('"schema": 1', '"schema": 99'))
+    for option, path, found in (
+        ("--benchmark-compare", truncated, "no whole JSON document"),
+        (f"--benchmark-compare={other}", other, "schema 99\n"),
+    ):
+        done = benchmarks(option, storage=tmp_path)
+        assert done.returncode == 4, done.stdout
+        assert f"ERROR: {path} cannot be read\n  found:  {found}" in done.stderr
+        assert "test_inference" not in done.stdout
+
+
+def test_an_unknown_baseline_names_those_that_there_are(saved: Saved, tmp_path: Path) -> None:
+    put(tmp_path, saved, "0001_one.json")
+    put(tmp_path, saved, "0002_two.json", here=False)
+    done = benchmarks("--benchmark-compare=0099", storage=tmp_path)
     assert done.returncode == 4
-    assert message in done.stderr
+    assert "there is no baseline '0099'" in done.stderr
+    assert "found:  0001_one.json, 0002_two.json\n" in done.stderr
+
+
+def test_a_wrong_option_is_refused_with_what_is_near() -> None:
+    messages = {
+        "--backend=pytroch": "there is no backend 'pytroch': did you mean pytorch ",
+        "--mode=forwards": "there is no mode 'forwards': did you mean forward? there are forward, end_to_end",
+        "--precision=fp61": "there is no precision 'fp61': did you mean fp16 ",
+        "--protocol=adaptative": "there is no protocol 'adaptative': did you mean adaptive? ",
+        "--batch-size=0": "argument --batch-size: '0' is no whole number of at least 1",
+        "--batch-size=x": "argument --batch-size: 'x' is no whole number of at least 1",
+    }
+    command = [sys.executable, "-c", EACH, *messages]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert "test_inference" not in done.stdout
+    texts = re.findall(r"(.*?)exit (\d)\n", done.stderr, flags=re.DOTALL)
+    for (option, message), (text, code) in zip(messages.items(), texts, strict=True):
+        assert code == "4", option
+        assert message in text, option
+
+
+def test_a_storage_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "a file"
+    in_the_way.touch()
+    done = benchmarks("--benchmark-autosave", storage=in_the_way)
+    assert done.returncode == 4, done.stdout
+    assert f"ERROR: cannot write into {in_the_way}" in done.stderr
+    assert "--benchmark-storage" in done.stderr
+    assert "test_inference" not in done.stdout
+
+
+def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_path: Path) -> None:
+    # A shell's background job ignores SIGINT, and would hand that on to the process.
+    program = "import pytest, signal; signal.signal(signal.SIGINT, signal.default_int_handler); exit(pytest.main())"
+    options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
+    storage = ["--data", str(tmp_path), "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "benchmarks/test_inference.py", "-v", *QUICK, *options, *storage],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("PASSED" in line for line in process.stdout)
+        time.sleep(1)  # the second row has begun, and takes ten times as long
+        process.send_signal(signal.SIGINT)
+        try:
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 2, rest
+    assert "LeNet, batch 1, fp32" in rest
+    assert "The run was interrupted: rows are missing." in rest
+    found = results.load(the_file(tmp_path))
+    assert found.partial
+    assert [(row.case.batch_size, row.rounds) for row in found.rows] == [(1, 300)]
+
+
+def test_a_row_that_fails_is_not_saved_and_fails_alone(faulty: Saved) -> None:
+    assert faulty.done.returncode == 1, faulty.done.stdout
+    found = results.load(faulty.path)
+    assert [row.case.batch_size for row in found.rows] == [1]
+    assert [item.name for item in found.not_run] == [
+        f"pytorch-forward-{size}-fp32-pinned" for size in (2, 3, 1_000_000_000)
+    ]
+    assert all(f"{item.name}: {item.reason}" in faulty.done.stdout for item in found.not_run)
+    assert "LeNet, batch 1, fp32" in faulty.done.stdout
+    assert not re.search(r"LeNet, batch (2|3|1,000,000,000),", faulty.done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        (2, "failed: the logits are wrong, so nothing is timed: max |delta logit| "),
+        (3, "failed: RuntimeError: too late"),
+        (1_000_000_000, "failed: batch 1,000,000,000 does not fit: about "),
+    ],
+    ids=["wrong logits", "after it was timed", "too large for memory"],
+)
+def test_a_failed_row_says_why(faulty: Saved, size: int, reason: str) -> None:
+    reasons = {item.name: item.reason for item in results.load(faulty.path).not_run}
+    assert reasons[f"pytorch-forward-{size}-fp32-pinned"].startswith(reason)
+
+
+def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:
+    options = ("--device=cpu", "--backend=pytorch-cudagraph", "-p", "no:cacheprovider")
+    done = benchmarks("--benchmark-autosave", storage=tmp_path, quick=options)
+    assert done.returncode == 1, done.stdout
+    assert "pytorch-cudagraph runs on cuda alone" in done.stdout
+    assert "No inference row was measured: the run has failed." in done.stdout
+    assert not list(tmp_path.rglob("*.json"))
