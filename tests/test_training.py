@@ -135,7 +135,7 @@ def test_resuming_gives_the_same_weights_to_the_bit(tmp_path: Path, epochs_befor
 
 def test_kill_9_then_resume_gives_the_same_weights_to_the_bit(tmp_path: Path, noise_directory: Path) -> None:
     command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), "--device", "cpu"]
-    command += ["--epochs", "6", "--train-images", "4000", "--test-images", "100", "--threads", "1"]
+    command += ["--epochs", "5", "--train-images", "2000", "--test-images", "100", "--threads", "1"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     killed = tmp_path / "killed"
     with subprocess.Popen([*command, "--out", str(killed)], stderr=subprocess.DEVNULL) as process:

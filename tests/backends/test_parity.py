@@ -6,6 +6,8 @@ which says nothing of TensorRT.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -238,6 +240,16 @@ def test_weights_that_do_not_fit_are_refused(request: pytest.FixtureRequest) -> 
         backends.load(name).build(arrays, spec)
 
 
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """10,000 images in float64 are worth every core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("all_threads")
 def test_the_real_test_set(real_test: Split) -> None:
     """fp32 against PyTorch: loss within 1e-4, accuracy within 5e-4, logits within 1e-4 where TF32 is off."""
     device = devices.resolve("auto")

@@ -250,7 +250,7 @@ def test_an_unknown_baseline_names_those_that_there_are(saved: Saved, tmp_path: 
 def test_a_wrong_option_is_refused_with_what_is_near() -> None:
     messages = {
         "--backend=pytroch": "there is no backend 'pytroch': did you mean pytorch ",
-        "--mode=foward": "there is no mode 'foward': did you mean forward? there are forward, end_to_end",
+        "--mode=forwards": "there is no mode 'forwards': did you mean forward? there are forward, end_to_end",
         "--precision=fp61": "there is no precision 'fp61': did you mean fp16 ",
         "--protocol=adaptative": "there is no protocol 'adaptative': did you mean adaptive? ",
         "--batch-size=0": "argument --batch-size: '0' is no whole number of at least 1",

@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pytest
 
@@ -25,9 +28,16 @@ MARKER: Final = "nvtripy_on_cpu"
 _REPORTS: Final = "LENET_STANDIN_REPORTS"
 """Environment variable that makes a process the child: the file that its reports go to, one JSON object a line."""
 
-_Reports: TypeAlias = dict[str, list[pytest.TestReport]]
-_REPORTS_KEY: Final = pytest.StashKey[_Reports]()
-_OUTPUT_KEY: Final = pytest.StashKey[str]()
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """What a child leaves: its reports by test, as pytest makes JSON of them, and what it printed."""
+
+    reports: Mapping[str, list[dict[str, Any]]]
+    output: str
+
+
+_CHILD_KEY: Final = pytest.StashKey[Future[_Child]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_marked)  # last: pytest expects the next test of this process right after the one before
+    items.sort(key=_marked)  # last: the child runs meanwhile
     tripy = entry("tripy")
     if installed_version(tripy) is None:
         skip = pytest.mark.skip(reason=f"nvtripy is not installed: {tripy.install} (its front end alone: --no-deps)")
@@ -46,11 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Run the child before any test, so that no test's time limit counts it."""
-    if not session.config.option.collectonly and any(map(_delegated, session.items)):
-        session.stash[_REPORTS_KEY], session.stash[_OUTPUT_KEY] = _run_child(session)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Run the child beside this process's own tests, which come first."""
+    if session.config.option.collectonly or not any(map(_delegated, session.items)):
+        return (yield)
+    with ThreadPoolExecutor(1) as beside:
+        session.stash[_CHILD_KEY] = beside.submit(_run_child, session)
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,11 +71,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Report a test that ran in the child."""
     if not _delegated(item):
         return None
-    stash = item.session.stash
+    child = item.session.stash[_CHILD_KEY].result()
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = stash[_REPORTS_KEY][item.nodeid]
+    reports = [_report(item, data) for data in child.reports[item.nodeid]]
     if not any(report.when == "teardown" for report in reports):
-        reports.append(_unfinished(item, stash[_OUTPUT_KEY]))
+        reports.append(_unfinished(item, child.output))
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -77,10 +90,9 @@ def _delegated(item: pytest.Item) -> bool:
     return _REPORTS not in os.environ and _marked(item) and item.get_closest_marker("skip") is None
 
 
-def _run_child(session: pytest.Session) -> tuple[_Reports, str]:
-    """The child's reports by test, and what it printed."""
+def _run_child(session: pytest.Session) -> _Child:
     tests = [item.nodeid for item in session.items if _delegated(item)]
-    reports: _Reports = defaultdict(list)
+    reports: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as directory:
         sent = Path(directory) / "reports"
         child = subprocess.run(
@@ -92,13 +104,17 @@ def _run_child(session: pytest.Session) -> tuple[_Reports, str]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        lines = sent.read_text().splitlines() if sent.exists() else []
-    for line in lines:
-        report = session.config.hook.pytest_report_from_serializable(config=session.config, data=json.loads(line))
-        if isinstance(report.longrepr, list):  # where and why a test was skipped; JSON has no tuples
-            report.longrepr = tuple(report.longrepr)
-        reports[report.nodeid].append(report)
-    return reports, child.stdout
+        for line in sent.read_text().splitlines() if sent.exists() else ():
+            report = json.loads(line)
+            reports[report["nodeid"]].append(report)
+    return _Child(reports, child.stdout)
+
+
+def _report(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
+    if isinstance(data["longrepr"], list):  # where and why a test was skipped; JSON has no tuples
+        data = data | {"longrepr": tuple(data["longrepr"])}
+    report: pytest.TestReport = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+    return report
 
 
 def _unfinished(item: pytest.Item, output: str) -> pytest.TestReport:
