@@ -193,6 +193,16 @@ class Measurement:
     rows: tuple[Row, ...]
     not_run: tuple[NotRun, ...]
 
+    @property
+    def flaw(self) -> str | None:
+        """Why nothing may be compared with it; None where it is whole and nothing in it failed."""
+        if self.partial:
+            return "the run was interrupted"
+        failed = [item.name for item in self.not_run if item.reason.startswith(FAILED)]
+        if failed:
+            return f"failed rows: {', '.join(failed)}"
+        return None if self.rows else "no row"
+
     def describe(self) -> str:
         """The machine, the source and the date, in one line."""
         commit = self.commit or "an unknown commit"
@@ -277,7 +287,7 @@ def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
 
 
 def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]) -> Measurement:
-    """The newest whole measurement of this very machine.
+    """The newest whole measurement of this very machine in which nothing failed.
 
     Args:
         storage: The directory with one folder a kind of machine, such as ``.benchmarks``.
@@ -289,11 +299,11 @@ def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any])
         ResultsError: There is none, or a file in the folder cannot be read; the fingerprints that are there are named.
     """
     found = [load(path) for path in stored_files(storage)]
-    ours = [one for one in found if one.fingerprint == fingerprint and not one.partial]
+    ours = [one for one in found if one.fingerprint == fingerprint and one.flaw is None]
     if ours:
         return ours[-1]
     alike = [one for one in found if one.kind == kind]
-    others = {f"{one.fingerprint} ({one.kind})" for one in found}
+    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in found}
     differences = describe_difference(facts, alike[-1].machine) if alike else []
     raise ResultsError(
         f"no baseline of this machine in {storage}",
@@ -338,20 +348,13 @@ def promote(path: Path, storage: Path) -> Path:
         OutputError: The baseline cannot be written.
     """
     measurement = load(path)
-    failed = [item.name for item in measurement.not_run if item.reason.startswith(FAILED)]
-    problems = (
-        (measurement.partial, "the run was interrupted"),
-        (bool(failed), f"failed rows: {', '.join(failed)}"),
-        (not measurement.rows, "no row"),
-    )
-    for is_so, found in problems:
-        if is_so:
-            raise ResultsError(
-                f"{path} cannot be a baseline",
-                found=found,
-                wanted="a whole run without a failure",
-                hint="mend what failed and measure again",
-            )
+    if measurement.flaw is not None:
+        raise ResultsError(
+            f"{path} cannot be a baseline",
+            found=measurement.flaw,
+            wanted="a whole run without a failure",
+            hint="mend what failed and measure again",
+        )
     folder = storage / measurement.kind
     make_directory(folder)
     stored = stored_files(storage, measurement.kind)

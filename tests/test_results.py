@@ -132,12 +132,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_newest_is_this_machine_s_whole_one(tmp_path: Path) -> None:
-    abouts: list[dict[str, Any]] = [{}, {}, {"partial": True}, {"fingerprint": "f2"}]
+    failed = [{"name": "tripy", "reason": "failed: the logits are wrong"}]
+    abouts: list[dict[str, Any]] = [{}, {}, {"partial": True}, {"fingerprint": "f2"}, {"not_run": failed}]
     abouts.append({"kind": "gpu-y", "fingerprint": "f3"})
     for number, about in enumerate(abouts):
         save(tmp_path / about.get("kind", "cpu-x") / f"000{number + 1}_x.json", document(entry(), **about))
     assert results.newest(tmp_path, "cpu-x", "f1", {}).path.name == "0002_x.json"
-    message = r"(?s)no baseline of this machine.*found:  f1 \(cpu-x\), f2 \(cpu-x\), f3 \(gpu-y\).*wanted: f9 \(cpu-x\)"
+    there = r"f1 \(cpu-x\), f1 \(cpu-x; failed rows: tripy\), .*f2 \(cpu-x\), f3 \(gpu-y\)"
+    message = rf"(?s)no baseline of this machine.*found:  {there}.*wanted: f9 \(cpu-x\)"
     with pytest.raises(ResultsError, match=message + r"; it differs by cpu\.model: 'another', not 'a CPU'"):
         results.newest(tmp_path, "cpu-x", "f9", {"cpu": {"model": "another"}})
     with pytest.raises(ResultsError, match="no file at all"):
