@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
 import numpy as np
@@ -14,9 +13,8 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.exc import TorchDynamoException
 
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import Availability, BuildSpec, Precision, Runner, new_stream
-from lenet.backends.precision import allow_tf32
-from lenet.backends.pytorch_eager import Network, PyTorchBackend, inference
+from lenet.backends.base import Availability, BuildSpec, Runner
+from lenet.backends.pytorch_eager import Network, PyTorchBackend, PyTorchRunner
 from lenet.errors import BackendError
 
 __all__ = ["PyTorchCompile"]
@@ -40,7 +38,9 @@ class PyTorchCompile(PyTorchBackend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit = MOST_BUILDS
-        runner = _CompiledRunner(Network(arrays, spec), spec)
+        dynamic = not spec.batches.static
+        network = torch.compile(Network(arrays, spec), mode="max-autotune", fullgraph=True, dynamic=dynamic)
+        runner = PyTorchRunner(network, spec)
         try:
             with runner.on_stream():
                 runner.forward(torch.zeros(spec.batches.optimum, *INPUT_SHAPE, device=spec.device))
@@ -53,22 +53,6 @@ class PyTorchCompile(PyTorchBackend):
             ) from error
         runner.synchronize()
         return runner
-
-
-class _CompiledRunner(Runner):
-    def __init__(self, network: Network, spec: BuildSpec) -> None:
-        super().__init__(spec, new_stream(spec.device))
-        self._network = torch.compile(network, mode="max-autotune", fullgraph=True, dynamic=not spec.batches.static)
-        self._tf32 = spec.precision is Precision.TF32
-
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        allow_tf32(self._tf32)
-        with inference(), self.on_stream():
-            logits: torch.Tensor = self._network(images)
-            return logits
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return partial(self._network, images)
 
 
 def _cpp_compiler() -> str | None:

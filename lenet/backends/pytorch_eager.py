@@ -15,7 +15,7 @@ from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Run
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.models.pytorch_lenet import from_weights
 
-__all__ = ["Network", "PyTorchBackend", "PyTorchEager", "inference"]
+__all__ = ["Network", "PyTorchBackend", "PyTorchEager", "PyTorchRunner", "inference"]
 
 _TF32_CAPABILITY = (8, 0)
 
@@ -71,11 +71,18 @@ class PyTorchEager(PyTorchBackend):
     name: ClassVar[str] = "pytorch"
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        return _EagerRunner(Network(arrays, spec), spec)
+        return PyTorchRunner(Network(arrays, spec), spec)
 
 
-class _EagerRunner(Runner):
-    def __init__(self, network: Network, spec: BuildSpec) -> None:
+class PyTorchRunner(Runner):
+    """Calls a network under the precision's switches, in inference mode, on a stream of its own.
+
+    Args:
+        network: A `Network`, as it is or compiled.
+        spec: What it was made for.
+    """
+
+    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], spec: BuildSpec) -> None:
         super().__init__(spec, new_stream(spec.device))
         self._network = network
         self._tf32 = spec.precision is Precision.TF32
@@ -83,8 +90,7 @@ class _EagerRunner(Runner):
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         allow_tf32(self._tf32)
         with inference(), self.on_stream():
-            logits: torch.Tensor = self._network(images)
-            return logits
+            return self._network(images)
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         return partial(self._network, images)
