@@ -61,7 +61,7 @@ def test_a_child_that_dies_fails_the_tests_it_did_not_finish(tmp_path: Path) -> 
         "def test_after(): pass\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rN"],  # no summary that says it all again
         check=False,
         capture_output=True,
         text=True,
