@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,7 @@ from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
-from lenet.errors import LenetError, OutputError
+from lenet.errors import LenetError, did_you_mean
 from lenet.files import make_directory
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
@@ -99,9 +98,8 @@ def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
 
     def convert(text: str) -> str:
         if text not in by_name:
-            near = difflib.get_close_matches(text, by_name, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise pytest.UsageError(f"there is no {what} {text!r}: {hint}there are {', '.join(by_name)}")
+            hint = " ".join(filter(None, [did_you_mean(text, by_name), f"there are {', '.join(by_name)}"]))
+            raise pytest.UsageError(f"there is no {what} {text!r}: {hint}")
         return by_name[text]
 
     return convert
@@ -126,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
         run = config.stash[_run_key] = _Run(machine_facts(devices.resolve(option.device)))
         storage = _storage(config)
         if option.benchmark_save or option.benchmark_autosave:
-            _make_storage(storage / run.kind)
+            make_directory(storage / run.kind, "--benchmark-storage")
         if option.benchmark_compare is True:
             found = results.newest(storage, run.kind, run.fingerprint, run.facts)
             option.benchmark_compare = str(found.path)
@@ -135,14 +133,6 @@ def pytest_configure(config: pytest.Config) -> None:
             option.benchmark_compare = str(found.path)
     except LenetError as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def _make_storage(path: Path) -> None:
-    try:
-        make_directory(path)
-    except OutputError as error:
-        hint = "choose another directory with --benchmark-storage"
-        raise OutputError(error.summary, found=error.found, wanted=error.wanted, hint=hint) from error
 
 
 def _storage(config: pytest.Config) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "BackendError",
     "CheckpointError",
@@ -14,7 +17,14 @@ __all__ = [
     "ResultsError",
     "UnavailableError",
     "WeightsError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(text: str, choices: Iterable[str]) -> str:
+    """A question that names the choices nearest to a text that is none of them; empty where none is near."""
+    near = difflib.get_close_matches(text, list(choices), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 class LenetError(Exception):

@@ -44,11 +44,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, option: str = "--out") -> None:
     """Create ``path`` and its parents, and make sure that files can be created in it.
 
     Args:
         path: The directory.
+        option: What chooses it, for the error to name.
 
     Raises:
         OutputError: It cannot be created, or nothing can be written in it.
@@ -62,5 +63,5 @@ def make_directory(path: Path) -> None:
             f"cannot write into {path}",
             found=error.strerror or str(error),
             wanted="a directory that can be created and written",
-            hint="choose another directory with --out",
+            hint=f"choose another directory with {option}",
         ) from error

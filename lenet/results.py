@@ -356,7 +356,7 @@ def promote(path: Path, storage: Path) -> Path:
             hint="mend what failed and measure again",
         )
     folder = storage / measurement.kind
-    make_directory(folder)
+    make_directory(folder, "--storage")
     stored = stored_files(storage, measurement.kind)
     number = int(stored[-1].name[:4]) + 1 if stored else 1
     target = folder / f"{number:04d}_{path.name[5:] if path.name[:4].isdigit() else path.name}"

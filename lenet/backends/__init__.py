@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lenet.errors import BackendError
+from lenet.errors import BackendError, did_you_mean
 from lenet.provenance import package_version
 
 if TYPE_CHECKING:
@@ -96,12 +95,11 @@ def entry(name: str) -> Entry:
         BackendError: There is none of this name; the nearest names are given.
     """
     if name not in _BY_NAME:
-        near = difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.4)
         raise BackendError(
             f"there is no backend {name!r}",
             found=name,
             wanted=", ".join(_BY_NAME),
-            hint=f"did you mean {' or '.join(near)}?" if near else "`lenet backends` lists them",
+            hint=did_you_mean(name, _BY_NAME) or "`lenet backends` lists them",
         )
     return _BY_NAME[name]
 
