@@ -51,6 +51,13 @@ _TABLE: Final = (
         "PyTorch, captured CUDA graph",
     ),
     Entry(
+        "fused",
+        "lenet.backends.fused:Fused",
+        ("cuda-core",),
+        'pip install "lenet-bench[fused]"',
+        "the whole network in one CUDA kernel",
+    ),
+    Entry(
         "onnxruntime",
         "lenet.backends.onnxruntime:OnnxRuntime",
         ("onnxruntime-gpu", "onnxruntime"),

@@ -1,0 +1,242 @@
+"""LeNet as one CUDA kernel: its source, its variants, and the weights in the order that it reads them.
+
+Two sources, each told its sizes by macros: ``fp32.cu`` and ``tensor_cores.cu``. Nothing here needs CUDA;
+`lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from lenet.data.augmentation import MEAN, STD
+
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "Variant", "largest_that_fits", "pack"]
+
+ENTRY: Final = "lenet"
+"""The kernel's name: ``lenet(images, parameters, logits, batch)``."""
+
+PRECISIONS: Final = ("fp32", "fp16", "bf16")
+IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
+
+_DIRECTORY: Final = Path(__file__).parent
+_FP32_WARPS: Final = 20
+_TENSOR_WARPS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to compile the kernel.
+
+    Attributes:
+        precision: One of `PRECISIONS`.
+        images: Images a block, one of `IMAGES_A_BLOCK`.
+        bytes_in: Whether images come as uint8, else as normalised float32.
+        shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
+        warps: Warps a block, for the tensor cores; float32 has always 20.
+    """
+
+    precision: str
+    images: int
+    bytes_in: bool
+    shared_bytes: int
+    warps: int = _TENSOR_WARPS
+
+    @property
+    def threads(self) -> int:
+        """Threads a block."""
+        return 32 * (_FP32_WARPS if self.precision == "fp32" else self.warps)
+
+    @property
+    def parts(self) -> int:
+        """fp16 numbers that make up an operand."""
+        return 2 if self.precision == "fp16x2" else 1
+
+    @property
+    def maps_a_thread(self) -> int:
+        """Maps of conv1 that a thread computes in float32; few where a block has few images."""
+        return 1 if self.images == 1 else 3
+
+    @property
+    def macros(self) -> dict[str, str]:
+        """What the source is told."""
+        shared = {
+            "IMAGES": str(self.images),
+            "BYTES": str(self.bytes_in).lower(),
+            "SHARED_BYTES": str(self.shared_bytes),
+        }
+        if self.precision == "fp32":
+            windows = 1 if self.images == 1 else 5
+            return shared | {"MAPS_A_THREAD": str(self.maps_a_thread), "WINDOWS_A_THREAD": str(windows)}
+        bfloat = str(self.precision == "bf16").lower()
+        return shared | {"WARPS": str(self.warps), "BFLOAT": bfloat, "PARTS": str(self.parts)}
+
+    @property
+    def source(self) -> str:
+        """CUDA C++, without the macros."""
+        name = "fp32.cu" if self.precision == "fp32" else "tensor_cores.cu"
+        return "\n".join((_DIRECTORY / part).read_text(encoding="utf-8") for part in ("common.cuh", name))
+
+    @property
+    def needed_bytes(self) -> int:
+        """Shared memory without which it does not compile; more holds fc1's weights as well."""
+        if self.precision == "fp32":
+            constants = 4484 if self.maps_a_thread == 1 else 4244
+            return 4 * (constants + self.images * (400 + 120 + 84 + 6 * 14 * 16 + 3 * 32 * 32))
+        return 976 + self.parts * (12_032 + 10_368 + self.images * (16 * 297 + 2 * 3 * (32 * 36 + 16)))
+
+
+def largest_that_fits(precision: str, shared_bytes: int) -> int:
+    """The most images that a block of this much shared memory takes; 0 where not even one fits."""
+    variants = (Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK)
+    fitting = [variant.images for variant in variants if variant.needed_bytes <= shared_bytes]
+    return max(fitting, default=0)
+
+
+def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
+    """The weights as the variant's kernel reads them.
+
+    Args:
+        arrays: Weights by parameter name.
+        variant: Says the order, the type, and whether normalisation is folded into conv1.
+
+    Returns:
+        uint8, one dimension, a multiple of 16 bytes.
+    """
+    exact = {name: array.astype(np.float64) for name, array in arrays.items()}
+    if variant.bytes_in:
+        exact |= _fold_normalization(exact["conv1.weight"], exact["conv1.bias"])
+    packed = _pack_fp32(exact, variant.maps_a_thread) if variant.precision == "fp32" else _pack_parts(exact, variant)
+    return np.ascontiguousarray(packed).view(np.uint8)
+
+
+def _fold_normalization(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """conv1 of bytes less 128: as large as normalised pixels are, and exact in every type. conv1 has no padding."""
+    std, mean = np.array(STD), np.array(MEAN)
+    centre = (128 / 255 - mean) / std
+    return {
+        "conv1.weight": weight / (255 * std)[:, None, None],
+        "conv1.bias": bias + (weight.sum((2, 3)) * centre).sum(1),
+    }
+
+
+def _biases(exact: Mapping[str, np.ndarray]) -> np.ndarray:
+    layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
+    return np.concatenate([exact[f"{layer}.bias"] for layer in layers])
+
+
+def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
+    """Zeros behind the array's values, up to a shape."""
+    return np.pad(array, [(0, wanted - have) for have, wanted in zip(array.shape, shape, strict=True)])
+
+
+def _pack_fp32(exact: Mapping[str, np.ndarray], maps: int) -> np.ndarray:
+    """float32, in the order of ``fp32.cu``'s offsets."""
+    # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]
+    conv1 = exact["conv1.weight"].reshape(6 // maps, maps, 3, 5, 5).transpose(0, 2, 3, 1, 4)
+    conv1 = _pad(conv1.reshape(-1, maps * 5), conv1.size // (maps * 5), -(-maps * 5 // 4) * 4)
+    conv2 = _pad(exact["conv2.weight"].transpose(1, 0, 2, 3).reshape(-1, 25), 96, 28)
+    parts = [conv1, conv2, _biases(exact), exact["fc3.weight"], exact["fc1.weight"].T, exact["fc2.weight"].T]
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
+
+
+def _pack_parts(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
+    """16-bit fragments and float32 biases and scales, in the order of ``tensor_cores.cu``'s offsets."""
+    matrices = {
+        "conv1": _conv1_matrix(exact["conv1.weight"]),
+        "conv2": _conv2_matrix(exact["conv2.weight"]),
+        "fc1": _pad(exact["fc1.weight"], 128, 400),
+        "fc2": _pad(exact["fc2.weight"], 96, 128),
+        "fc3": _pad(exact["fc3.weight"], 16, 96),
+    }
+    scales = [_scale(matrix) if variant.parts == 2 else 1.0 for matrix in matrices.values()]  # noqa: PLR2004
+    fragments = []
+    for (name, matrix), scale in zip(matrices.items(), scales, strict=True):
+        order = _b_fragments if name == "conv1" else _a_fragments
+        fragments.append(order(_split(matrix / scale, variant)).ravel().view(np.uint8))
+    constants = np.concatenate([_biases(exact), scales]).astype(np.float32)
+    constants = np.pad(constants, (0, -len(constants) % 4)).view(np.uint8)
+    return np.concatenate([*fragments[:2], constants, *fragments[2:]])
+
+
+def _scale(matrix: np.ndarray) -> float:
+    """A power of two by which the largest weight comes to 128 to 256: far from fp16's limits on both sides."""
+    largest = np.abs(matrix).max()
+    return float(2.0 ** (np.floor(np.log2(largest)) - 7)) if largest > 0 else 1.0
+
+
+def _split(matrix: np.ndarray, variant: Variant) -> np.ndarray:
+    """(parts, ...) of 16 bits: the matrix rounded to nearest even, then what that left, rounded."""
+    round_to: Callable[[np.ndarray], torch.Tensor] = (
+        (lambda x: torch.from_numpy(x).bfloat16())
+        if variant.precision == "bf16"
+        else (lambda x: torch.from_numpy(x).half())
+    )
+    parts, rest = [], matrix
+    for _ in range(variant.parts):
+        part = round_to(rest)
+        rest = rest - part.double().numpy()
+        parts.append(part.view(torch.int16).numpy())
+    return np.stack(parts)
+
+
+def _a_fragments(parts: np.ndarray) -> np.ndarray:
+    """(part, output, input) to blocks of 16x16: lane 4r + c holds rows r and r + 8, columns 2c, 2c + 1 and 8 more on.
+
+    [row block][column block][part][lane][register][2], as `mma.m16n8k16` takes its a operand (PTX ISA).
+    """
+    count, rows, columns = parts.shape
+    blocks = parts.reshape(count, rows // 16, 2, 8, columns // 16, 2, 4, 2)
+    return np.ascontiguousarray(blocks.transpose(1, 4, 0, 3, 6, 5, 2, 7))
+
+
+def _b_fragments(parts: np.ndarray) -> np.ndarray:
+    """(part, input, output) to blocks of 16x8: [input block][output block][part][lane][register][2], its b operand."""
+    count, rows, columns = parts.shape
+    blocks = parts.reshape(count, rows // 16, 2, 4, 2, columns // 8, 8)
+    return np.ascontiguousarray(blocks.transpose(1, 5, 0, 6, 3, 2, 4))
+
+
+def _conv1_pixel(quad: int, member: int) -> tuple[int, int, int] | None:
+    """Channel, row and column of the first of two pixels of a window: ``tensor_cores.cu`` draws the quads."""
+    if quad < 9:  # noqa: PLR2004
+        return quad // 3, quad % 3 * 2 + member // 2, member % 2 * 2
+    if quad < 12:  # noqa: PLR2004
+        return quad - 9, member, 4
+    if quad == 13 and member < 2:  # noqa: PLR2004
+        return None  # channel 1 again, to fill the quad
+    return quad - 12 + member // 2, 4 + member % 2, 4
+
+
+def _conv1_matrix(weight: np.ndarray) -> np.ndarray:
+    """(112, 24): what a window's 6x6 pixels x 3 channels weigh in 6 maps at the window's 4 places."""
+    shifted = np.zeros((4, 6, 3, 6, 6))
+    for place in range(4):
+        y, x = divmod(place, 2)
+        shifted[place, :, :, y : y + 5, x : x + 5] = weight
+    matrix = np.zeros((112, 24))
+    for row in range(112):
+        quad, rest = divmod(row, 8)
+        pixel = _conv1_pixel(quad, rest // 2)
+        if pixel is None:
+            continue
+        channel, y, x = pixel
+        for column in range(24):
+            block, rest_of_column = divmod(column, 8)
+            pair, half = divmod(rest_of_column // 2, 2)
+            last = rest_of_column % 2
+            # A lane of two has four places of a map of its own, and two of the map that both share.
+            number, place = (3 * pair + half, 2 * block + last) if block < 2 else (3 * pair + 2, 2 * half + last)  # noqa: PLR2004
+            matrix[row, column] = shifted[place, number, channel, y, x + row % 2]
+    return matrix
+
+
+def _conv2_matrix(weight: np.ndarray) -> np.ndarray:
+    """(16, 208): maps x 26 taps (one of zeros) x 8 channels (two of zeros)."""
+    taps = weight.reshape(16, 6, 25).transpose(0, 2, 1)
+    return _pad(taps, 16, 26, 8).reshape(16, 208)

@@ -1,0 +1,321 @@
+// LeNet in one kernel, in IEEE single precision: every multiply-add is an FFMA.
+//
+// A block of 20 warps takes IMAGES images through the network in shared memory:
+//
+//     pixels  [image][channel][32 rows][32]             copied as they are, or widened from bytes
+//     maps    [image][6][14 rows][14, padded to 16]     pooled, with bias and ReLU (a maximum commutes with both)
+//     features [image][400], hidden1 [image][120], hidden2 [image][84]
+//
+// What bounds it is the issue of instructions: an SM quarter issues one a cycle, and a load is one that is no FFMA. So a
+// thread computes a tile of outputs from registers. FFMA and 16-byte shared loads (LDS) of one input channel:
+//
+//     conv1: 2 rows x 4 columns x 3 maps     600 FFMA, 12 LDS of pixels + 20 of weights     5.3 % loads
+//     conv2: 2 rows x 10 columns x 1 map     500 FFMA, 24 LDS of maps + 7 of weights        6.2 %
+//     fc1:   4 outputs x 8 images x 4 inputs 128 FFMA, 8 LDS of features + 4 of weights     9.4 %
+//
+// With 8 images conv2 has just 20 warps' worth of tiles, and conv1 49; the lanes of a warp share most of what they read
+// (conv1: 16 places x 2 groups of maps; conv2: 2 strips x 16 maps), so shared memory delivers it in few passes.
+//
+// The fully connected layers are products of IMAGES rows with K split over the 20 warps, whose partial sums are then
+// added up. Their weights are as many bytes as all else together (235 kB a block, from L2), so where shared memory is
+// large enough (RESIDENT) each warp copies its own slice in the background, to its place at the end of shared memory, as
+// soon as what lies there is not needed any more: at once, after conv1 (pixels), or after conv2 (maps):
+//
+//     | constants | features, hidden | maps        | pixels                           | free    |
+//                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
+//
+// Macros: IMAGES, BYTES (input is uint8, not float32), SHARED_BYTES (of a block), MAPS_A_THREAD (of conv1: 3 or 1),
+// WINDOWS_A_THREAD (of conv2: 5 or 1).
+
+constexpr int WARPS = 20, THREADS = 32 * WARPS;
+constexpr int FIRST_IMAGES = IMAGES < 4 ? IMAGES : 4;  // are waited for before conv1 begins
+
+// Parameters in global memory, in floats; `lenet.kernels.pack_fp32` writes them.
+constexpr int GROUPS = MAPS1 / MAPS_A_THREAD;                  // of conv1's maps
+constexpr int ROW1 = round_up(MAPS_A_THREAD * KERNEL, 4);      // a kernel row of a group: [map][5], padded
+constexpr int WEIGHTS1 = GROUPS * CHANNELS * KERNEL * ROW1;    // [group][channel][kernel row][ROW1]
+constexpr int FILTER2 = 28;                                    // 5x5 weights, padded
+constexpr int WEIGHTS2 = MAPS1 * MAPS2 * FILTER2;              // [input map][map][FILTER2]
+constexpr int WEIGHTS5 = CLASSES * HIDDEN2;                    // fc3: [class][84]
+constexpr int CONSTANTS = WEIGHTS1 + WEIGHTS2 + BIASES + WEIGHTS5;
+constexpr int FC1 = CONSTANTS, FC2 = FC1 + FEATURES * HIDDEN1;  // [input][output]
+
+constexpr int DEPTH1 = FEATURES / WARPS, DEPTH2 = HIDDEN1 / WARPS;  // inputs of fc1 and fc2 that a warp multiplies
+constexpr int SLICE = DEPTH1 * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
+
+// Shared memory, in floats.
+constexpr int MAP_ROW = 16, MAP = SIDE1 * MAP_ROW;
+constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + IMAGES * FEATURES;
+constexpr int HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1, MAPS_AT = HIDDEN2_AT + IMAGES * HIDDEN2;
+constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS1 * MAP, FREE_AT = PIXELS_AT + IMAGES * PIXELS;
+constexpr int END = SHARED_BYTES / 16 * 4;
+static_assert(FREE_AT <= END, "shared memory is too small for so many images");
+constexpr bool RESIDENT = END - WARPS * SLICE >= MAPS_AT;
+
+// Where a warp's slice of fc1's weights lies, and later its partial sums; if not resident, the sums alone.
+constexpr int HOME = RESIDENT ? END - SLICE : PIXELS_AT, NEXT_HOME = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
+// fc2's slice and partial sums come behind fc1's sums; if not resident, in their place.
+constexpr int HOME2 = RESIDENT ? HOME + IMAGES * HIDDEN1 : HOME;
+constexpr int SUMS2 = RESIDENT ? HOME2 + SLICE2 : HOME;
+static_assert(!RESIDENT || IMAGES * (HIDDEN1 + HIDDEN2) + SLICE2 <= SLICE, "a slice's place is too small");
+
+struct Place {
+    int image, row, column;
+};
+
+__device__ __forceinline__ float4 quad(const float* from) { return *reinterpret_cast<const float4*>(from); }
+__device__ __forceinline__ void unpack(float* to, float4 v) { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
+
+// Floats from shared or global memory to registers, by the widest loads that their number and alignment allow.
+template <int COUNT, int WIDTH>
+__device__ __forceinline__ void load(float (&to)[COUNT], const float* from) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i += WIDTH) {
+        if (WIDTH == 4 && i + 4 <= COUNT) {
+            unpack(to + i, quad(from + i));
+        } else {
+#pragma unroll
+            for (int j = i; j < i + WIDTH && j < COUNT; j += 2) {
+                float2 v = *reinterpret_cast<const float2*>(from + j);
+                to[j] = v.x, to[j + 1] = v.y;
+            }
+        }
+    }
+}
+
+// Tiles of conv1 and its pool: 2 rows x 4 columns of MAPS_A_THREAD maps, so two windows of the pool.
+__device__ __forceinline__ void conv1(int tile, const float* weights, const float* bias, const float* pixels, float* maps) {
+    constexpr int COLUMNS = 4, PLACES = SIDE1 * (SIDE1 / 2);
+    int group = tile % GROUPS, place = tile / GROUPS;
+    int image = place / PLACES;
+    if (image >= IMAGES) return;
+    int row = place % PLACES / (SIDE1 / 2), column = place % (SIDE1 / 2);
+
+    const float* from = pixels + image * PIXELS + 2 * row * SIZE + COLUMNS * column;
+    weights += group * CHANNELS * KERNEL * ROW1;
+    float sums[MAPS_A_THREAD][2][COLUMNS] = {};
+#pragma unroll 1
+    for (int channel = 0; channel < CHANNELS; ++channel) {
+        float w[KERNEL][ROW1];
+#pragma unroll
+        for (int r = 0; r < KERNEL + 1; ++r) {  // a row of pixels is row r of the upper kernel, r - 1 of the lower
+            float in[COLUMNS + KERNEL - 1];
+            load<COLUMNS + KERNEL - 1, 4>(in, from + r * SIZE);
+            if (r < KERNEL) load<ROW1, 4>(w[r], weights + r * ROW1);
+#pragma unroll
+            for (int map = 0; map < MAPS_A_THREAD; ++map)
+#pragma unroll
+                for (int k = 0; k < KERNEL; ++k)
+#pragma unroll
+                    for (int x = 0; x < COLUMNS; ++x) {
+                        if (r < KERNEL) sums[map][0][x] += w[r][map * KERNEL + k] * in[x + k];
+                        if (r > 0) sums[map][1][x] += w[r - 1][map * KERNEL + k] * in[x + k];
+                    }
+        }
+        from += SIZE * SIZE;
+        weights += KERNEL * ROW1;
+    }
+#pragma unroll
+    for (int map = 0; map < MAPS_A_THREAD; ++map) {
+        int to = group * MAPS_A_THREAD + map;
+        float2 pooled;
+        pooled.x = max4(sums[map][0][0], sums[map][0][1], sums[map][1][0], sums[map][1][1]) + bias[to];
+        pooled.y = max4(sums[map][0][2], sums[map][0][3], sums[map][1][2], sums[map][1][3]) + bias[to];
+        pooled.x = fmaxf(pooled.x, 0.0f), pooled.y = fmaxf(pooled.y, 0.0f);
+        *reinterpret_cast<float2*>(maps + (image * MAPS1 + to) * MAP + row * MAP_ROW + 2 * column) = pooled;
+    }
+}
+
+// Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map.
+__device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
+    constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
+    constexpr int STRIPS = POOLED2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
+    int map = tile % 32 / 2, place = tile / 32 * 2 + tile % 2;
+    int image = place / STRIPS;
+    if (image >= IMAGES) return;
+    int row = place % STRIPS / ACROSS, window = place % ACROSS * WINDOWS_A_THREAD;
+
+    const float* from = maps + image * MAPS1 * MAP + 2 * row * MAP_ROW + 2 * window;
+    weights += map * FILTER2;
+    float sums[2][COLUMNS] = {};
+#pragma unroll 1
+    for (int channel = 0; channel < MAPS1; ++channel) {
+        float w[FILTER2];
+        load<FILTER2, 4>(w, weights);
+#pragma unroll
+        for (int r = 0; r < KERNEL + 1; ++r) {
+            float in[INPUTS];
+            load<INPUTS, WINDOWS_A_THREAD == SIDE2 ? 4 : 2>(in, from + r * MAP_ROW);
+#pragma unroll
+            for (int k = 0; k < KERNEL; ++k)
+#pragma unroll
+                for (int x = 0; x < COLUMNS; ++x) {
+                    if (r < KERNEL) sums[0][x] += w[r * KERNEL + k] * in[x + k];
+                    if (r > 0) sums[1][x] += w[(r - 1) * KERNEL + k] * in[x + k];
+                }
+        }
+        from += MAP;
+        weights += MAPS2 * FILTER2;
+    }
+    float* to = features + image * FEATURES + map * POOLED2 + row * SIDE2 + window;
+#pragma unroll
+    for (int i = 0; i < WINDOWS_A_THREAD; ++i) {
+        float pooled = max4(sums[0][2 * i], sums[0][2 * i + 1], sums[1][2 * i], sums[1][2 * i + 1]);
+        to[i] = fmaxf(pooled + bias[map], 0.0f);
+    }
+}
+
+// A warp's share of a fully connected layer: DEPTH of the inputs, all outputs (4 a lane), all images.
+template <int DEPTH, int STEP, int INPUTS, int OUTPUTS>
+__device__ __forceinline__ void multiply_slice(const float* weights, const float* inputs, float* sums) {
+    int output = threadIdx.x % 32 * 4;
+    float total[IMAGES][4] = {};
+    if (output < OUTPUTS) {
+#pragma unroll 1
+        for (int k = 0; k < DEPTH; k += STEP) {
+            float w[STEP][4];
+#pragma unroll
+            for (int j = 0; j < STEP; ++j) unpack(w[j], quad(weights + (k + j) * OUTPUTS + output));
+#pragma unroll
+            for (int image = 0; image < IMAGES; ++image) {
+                float in[STEP];
+                load<STEP, STEP>(in, inputs + image * INPUTS + k);
+#pragma unroll
+                for (int j = 0; j < STEP; ++j)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) total[image][i] += w[j][i] * in[j];
+            }
+        }
+    }
+    __syncwarp();  // the sums may lie where the weights did
+    if (output < OUTPUTS) {
+#pragma unroll
+        for (int image = 0; image < IMAGES; ++image) {
+            float4 v = make_float4(total[image][0], total[image][1], total[image][2], total[image][3]);
+            *reinterpret_cast<float4*>(sums + image * OUTPUTS + output) = v;
+        }
+    }
+}
+
+// Adds up the warps' shares, with bias and ReLU.
+template <int OUTPUTS>
+__device__ __forceinline__ void sum_slices(const float* sums, const float* bias, float* outputs) {
+    for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS) {
+        float total = bias[i % OUTPUTS];
+#pragma unroll
+        for (int warp = 0; warp < WARPS; ++warp) total += sums[warp * NEXT_HOME + i];
+        outputs[i] = fmaxf(total, 0.0f);
+    }
+}
+
+// fc3: 8 lanes for each logit.
+__device__ __forceinline__ void classify(const float* weights, const float* bias, const float* hidden, float* logits, int count) {
+    constexpr int LANES = 8;
+    for (int i = threadIdx.x / LANES; i < round_up(IMAGES * CLASSES, THREADS / LANES); i += THREADS / LANES) {
+        int output = min(i, IMAGES * CLASSES - 1), image = output / CLASSES, label = output % CLASSES;
+        float total = 0.0f;
+#pragma unroll
+        for (int k = threadIdx.x % LANES; k < HIDDEN2; k += LANES)
+            total += weights[label * HIDDEN2 + k] * hidden[image * HIDDEN2 + k];
+#pragma unroll
+        for (int lanes = LANES / 2; lanes > 0; lanes /= 2) total += from_lane_xor(total, lanes);
+        if (i < count * CLASSES && threadIdx.x % LANES == 0) logits[i] = total + bias[label];
+    }
+}
+
+__device__ __forceinline__ void copy_slice(float* shared, const float* parameters, int at, int floats) {
+    for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, parameters + at + i);
+}
+
+// Where images come as float32, they are copied as they lie; bytes pass through registers, where they are widened.
+constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
+
+__device__ __forceinline__ void copy_pixels(uint4* pixels, const uint4* images, int from, int to) {
+    for (int i = from * PIECES + threadIdx.x; i < to * PIECES; i += THREADS) copy_async(pixels + i, images + i);
+}
+
+struct StoreWidened {
+    float* pixels;
+    __device__ __forceinline__ void operator()(int piece, uint4 v) const {
+        float4* to = reinterpret_cast<float4*>(pixels + 16 * piece);
+        to[0] = widen(v.x), to[1] = widen(v.y), to[2] = widen(v.z), to[3] = widen(v.w);
+    }
+};
+
+// images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    lenet(const void* __restrict__ images, const float* __restrict__ parameters, float* __restrict__ logits, int batch) {
+    SHARED_MEMORY(memory);
+    float* shared = reinterpret_cast<float*>(memory);
+    const float *weights1 = shared, *weights2 = weights1 + WEIGHTS1, *bias = weights2 + WEIGHTS2;
+    const float* weights5 = bias + BIASES;
+    float *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
+    float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
+    int warp = threadIdx.x / 32;
+    float* home = shared + HOME + warp * NEXT_HOME;
+
+    int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
+    const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
+    logits += static_cast<long long>(first) * CLASSES;
+
+    // Groups of copies: the constants and the first images; the other images; the slice, in its time.
+    InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
+    InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
+    if (BYTES) {
+        early.fetch(from, count);
+    } else {
+        copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
+    }
+    copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
+    commit_copies();
+    if (BYTES) {
+        early.settle(StoreWidened{pixels});
+        late.fetch(from, count);
+    } else {
+        copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
+    }
+    commit_copies();
+    auto copy_when_free = [&](int from_here, int to_here) {
+        int at = HOME + warp * NEXT_HOME;
+        if (RESIDENT && from_here <= at && at < to_here) copy_slice(home, parameters, FC1 + warp * SLICE, SLICE);
+        commit_copies();
+    };
+    copy_when_free(FREE_AT, END);
+
+    wait_for_copies<2>();
+    __syncthreads();
+    conv1(threadIdx.x, weights1, bias + BIAS1, pixels, maps);
+    static_assert(FIRST_IMAGES == IMAGES || FIRST_IMAGES * SIDE1 * SIDE1 / 2 * GROUPS >= THREADS, "tiles lack images");
+    if (FIRST_IMAGES < IMAGES) {
+        if (BYTES) late.settle(StoreWidened{pixels});
+        wait_for_copies<1>();
+        __syncthreads();
+    }
+    for (int tile = threadIdx.x + THREADS; tile < IMAGES * SIDE1 * SIDE1 / 2 * GROUPS; tile += THREADS)
+        conv1(tile, weights1, bias + BIAS1, pixels, maps);
+    __syncthreads();
+
+    copy_when_free(PIXELS_AT, FREE_AT);
+    for (int tile = threadIdx.x; tile < round_up(IMAGES * POOLED2 / WINDOWS_A_THREAD * MAPS2, 32); tile += THREADS)
+        conv2(tile, weights2, bias + BIAS2, maps, features);
+    __syncthreads();
+
+    copy_when_free(MAPS_AT, PIXELS_AT);
+    wait_for_copies<0>();
+    __syncwarp();
+    multiply_slice<DEPTH1, 4, FEATURES, HIDDEN1>(
+        RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * DEPTH1, home);
+    float* home2 = shared + HOME2 + warp * NEXT_HOME;
+    if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+    commit_copies();
+    __syncthreads();
+    sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+    wait_for_copies<0>();
+    __syncthreads();
+    multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
+        RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2, shared + SUMS2 + warp * NEXT_HOME);
+    __syncthreads();
+    sum_slices<HIDDEN2>(shared + SUMS2, bias + BIAS4, hidden2);
+    __syncthreads();
+    classify(weights5, bias + BIAS5, hidden2, logits, count);
+}
