@@ -87,6 +87,11 @@ _FLOAT32: Final = 2.0**-24
 _TF32: Final = 2.0**-10
 _FLOAT16: Final = 2.0**-11
 _BFLOAT16: Final = 2.0**-8
+# An operand split into two fp16 numbers: the second holds what rounding to the first left, at most 2^-11 of the value,
+# to within 2^-11 of itself. Its product leaves out low x low, of at most 2^-22 |w x| and, as the product of two
+# uniform errors, variance 2^-44 (w x)^2 / 9: as much as another sixth of the operands' 2 (2^-22)^2 (w x)^2 / 3.
+_FLOAT16_PAIR: Final = 2.0**-22
+_FLOAT16_PAIR_PRODUCT: Final = math.sqrt(7 / 6) * _FLOAT16_PAIR
 
 _ROUNDING: Final = {
     "fp32": Rounding(0.0, _FLOAT32, _FLOAT32),
@@ -94,6 +99,7 @@ _ROUNDING: Final = {
     "tf32": Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
     "fp16": Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
     "bf16": Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
+    "fp16x2": Rounding(_FLOAT16_PAIR_PRODUCT, 2 * _FLOAT32, _FLOAT16_PAIR),
 }
 
 

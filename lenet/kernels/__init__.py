@@ -21,7 +21,7 @@ __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "Variant", "largest_that_fit
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch)``."""
 
-PRECISIONS: Final = ("fp32", "fp16", "bf16")
+PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp16x2")
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 
 _DIRECTORY: Final = Path(__file__).parent
@@ -87,8 +87,8 @@ class Variant:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
         if self.precision == "fp32":
             constants = 4484 if self.maps_a_thread == 1 else 4244
-            return 4 * (constants + self.images * (400 + 120 + 84 + 6 * 14 * 16 + 3 * 32 * 32))
-        return 976 + self.parts * (12_032 + 10_368 + self.images * (16 * 297 + 2 * 3 * (32 * 36 + 16)))
+            return 4 * (constants + self.images * (400 + 120 + 84 + 6 * 14 * 16 + 4 + 3 * 32 * 32))
+        return 976 + self.parts * (12_032 + 10_368 + self.images * (16 * 297 + 2 * 3 * (32 * 32 + 16)))
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -207,10 +207,10 @@ def _conv1_pixel(quad: int, member: int) -> tuple[int, int, int] | None:
     if quad < 9:  # noqa: PLR2004
         return quad // 3, quad % 3 * 2 + member // 2, member % 2 * 2
     if quad < 12:  # noqa: PLR2004
-        return quad - 9, member, 4
-    if quad == 13 and member < 2:  # noqa: PLR2004
-        return None  # channel 1 again, to fill the quad
-    return quad - 12 + member // 2, 4 + member % 2, 4
+        return member // 2, quad % 3 * 2 + member % 2, 4
+    if quad == 12:  # noqa: PLR2004
+        return 2, member, 4
+    return (2, 4 + member % 2, 4) if member >= 2 else None  # noqa: PLR2004 - channel 1 again fills the quad
 
 
 def _conv1_matrix(weight: np.ndarray) -> np.ndarray:

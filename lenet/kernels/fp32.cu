@@ -44,10 +44,10 @@ constexpr int DEPTH1 = FEATURES / WARPS, DEPTH2 = HIDDEN1 / WARPS;  // inputs of
 constexpr int SLICE = DEPTH1 * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
 
 // Shared memory, in floats.
-constexpr int MAP_ROW = 16, MAP = SIDE1 * MAP_ROW;
+constexpr int MAP_ROW = 16, MAP = SIDE1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // of an image: the next lies in other banks
 constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + IMAGES * FEATURES;
 constexpr int HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1, MAPS_AT = HIDDEN2_AT + IMAGES * HIDDEN2;
-constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS1 * MAP, FREE_AT = PIXELS_AT + IMAGES * PIXELS;
+constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS;
 constexpr int END = SHARED_BYTES / 16 * 4;
 static_assert(FREE_AT <= END, "shared memory is too small for so many images");
 constexpr bool RESIDENT = END - WARPS * SLICE >= MAPS_AT;
@@ -122,7 +122,7 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
         pooled.x = max4(sums[map][0][0], sums[map][0][1], sums[map][1][0], sums[map][1][1]) + bias[to];
         pooled.y = max4(sums[map][0][2], sums[map][0][3], sums[map][1][2], sums[map][1][3]) + bias[to];
         pooled.x = fmaxf(pooled.x, 0.0f), pooled.y = fmaxf(pooled.y, 0.0f);
-        *reinterpret_cast<float2*>(maps + (image * MAPS1 + to) * MAP + row * MAP_ROW + 2 * column) = pooled;
+        *reinterpret_cast<float2*>(maps + image * MAPS + to * MAP + row * MAP_ROW + 2 * column) = pooled;
     }
 }
 
@@ -130,12 +130,11 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
 __device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
     constexpr int STRIPS = POOLED2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
-    int map = tile % 32 / 2, place = tile / 32 * 2 + tile % 2;
-    int image = place / STRIPS;
-    if (image >= IMAGES) return;
-    int row = place % STRIPS / ACROSS, window = place % ACROSS * WINDOWS_A_THREAD;
+    int map = tile % 32 / 2, place = tile / 32 * 2 + tile % 2;  // 16 maps x 2 images, as a rule
+    if (place >= IMAGES * STRIPS) return;
+    int image = place % IMAGES, row = place / IMAGES / ACROSS, window = place / IMAGES % ACROSS * WINDOWS_A_THREAD;
 
-    const float* from = maps + image * MAPS1 * MAP + 2 * row * MAP_ROW + 2 * window;
+    const float* from = maps + image * MAPS + 2 * row * MAP_ROW + 2 * window;
     weights += map * FILTER2;
     float sums[2][COLUMNS] = {};
 #pragma unroll 1
@@ -238,7 +237,11 @@ struct StoreWidened {
     float* pixels;
     __device__ __forceinline__ void operator()(int piece, uint4 v) const {
         float4* to = reinterpret_cast<float4*>(pixels + 16 * piece);
-        to[0] = widen(v.x), to[1] = widen(v.y), to[2] = widen(v.z), to[3] = widen(v.w);
+        int first = piece / 2 % 4;  // two lanes each begin elsewhere, to touch all banks
+        if (first & 1) v = make_uint4(v.y, v.z, v.w, v.x);
+        if (first & 2) v = make_uint4(v.z, v.w, v.x, v.y);
+        to[first] = widen(v.x), to[(first + 1) % 4] = widen(v.y);
+        to[(first + 2) % 4] = widen(v.z), to[(first + 3) % 4] = widen(v.w);
     }
 };
 

@@ -15,10 +15,11 @@
 //            1 a a a a a .     places are shifted by one: their weights are the same, moved, among zeros. Two
 //            2 a a a a a .     neighbours of a row are one 32-bit word of the a operand: 18 rows x 3 words = 54, in
 //            3 a a a a a .     14 quads of words, one a lane of four. A quad's words lie, from a first one,
-//            4 a a a a a .        quads 0-8   in 2 rows x 2 columns     (columns 0-3 of the rows 2i, 2i + 1)
-//            5 . . . . . .        quads 9-11  in 4 rows                 (columns 4-5 of rows 0-3 of a channel)
-//                                 quads 12-13 in 2 rows x 2 channels    (columns 4-5 of rows 4-5)
-//          so that three pointers a lane and constant offsets reach all.
+//            4 a a a a a .        quads 0-8       in 2 rows x 2 words     (columns 0-3, three row pairs x 3 channels)
+//            5 . . . . . .        quads 9-11, 13  in 2 rows x 2 channels  (columns 4-5; the 13th has one channel)
+//                                 quad 12         in 4 rows               (columns 4-5 of channel 2)
+//          so that three pointers a lane and constant offsets reach all. Rows are 16 words and planes 8 more than a
+//          multiple of 32: but for quad 12, the words of 8 windows x 4 lanes lie in different banks.
 //
 //   conv2: rows are the 16 maps, columns 8 windows, the depth 25 taps x 8 channels (6 and two of zeros): the four places
 //          of a window are four sums. A place at (ry, rx) of the 6x6 places that a window sees, 8 windows x 8 channels,
@@ -48,7 +49,7 @@ constexpr int FC3 = FC2 + WEIGHTS4, WEIGHTS5 = PARTS * STEPS5 * FRAGMENT;
 
 // Shared memory, in chunks of 16 bytes (8 elements). Rows of the fully connected layers' inputs are padded so that the
 // 8 images' words lie in different banks.
-constexpr int ROW = 36, PLANE = SIZE * ROW + 16;             // of pixels, in elements
+constexpr int ROW = SIZE, PLANE = SIZE * ROW + 16;           // of pixels, in elements
 constexpr int MAP_ROW = 21, MAP_CHUNKS = 297;
 constexpr int STRIDE3 = FEATURES + 8, STRIDE4 = 128 + 8, STRIDE5 = 96 + 8;
 constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + PARTS * STRIDE3;
@@ -84,13 +85,21 @@ __device__ __forceinline__ void store(unsigned short* to, int part, float value)
     if constexpr (PARTS == 2) to[part] = static_cast<unsigned short>(pack(remainder(value, 0.0f, packed).x, 0.0f));
 }
 
-// Stores four values at 8 aligned bytes, likewise.
+// Stores four values at 8 aligned bytes, or eight at 16, likewise.
 __device__ __forceinline__ void store4(unsigned short* to, int part, float4 v) {
     uint2 packed = make_uint2(pack(v.x, v.y), pack(v.z, v.w));
     *reinterpret_cast<uint2*>(to) = packed;
     if constexpr (PARTS == 2) {
         float2 low = remainder(v.x, v.y, packed.x), high = remainder(v.z, v.w, packed.y);
         *reinterpret_cast<uint2*>(to + part) = make_uint2(pack(low.x, low.y), pack(high.x, high.y));
+    }
+}
+__device__ __forceinline__ void store8(unsigned short* to, int part, float4 v, float4 w) {
+    if constexpr (PARTS == 2) {
+        store4(to, part, v);
+        store4(to + 4, part, w);
+    } else {
+        *reinterpret_cast<uint4*>(to) = make_uint4(pack(v.x, v.y), pack(v.z, v.w), pack(w.x, w.y), pack(w.z, w.w));
     }
 }
 
@@ -116,11 +125,10 @@ struct StorePixels {
     __device__ __forceinline__ void operator()(int piece, uint4 v) const {
         int row = BYTES ? piece / 2 : piece / 8, column = BYTES ? piece % 2 * 16 : piece % 8 * 4;
         unsigned short* to = pixels + row / SIZE * PLANE + row % SIZE * ROW + column;
-        if constexpr (BYTES) {
-            store4(to, PIXEL_PART, widen(v.x));
-            store4(to + 4, PIXEL_PART, widen(v.y));
-            store4(to + 8, PIXEL_PART, widen(v.z));
-            store4(to + 12, PIXEL_PART, widen(v.w));
+        if constexpr (BYTES) {  // every other four lanes begin with the second half, to touch all banks
+            int second = piece / 4 % 2;
+            store8(to + 8 * second, PIXEL_PART, widen(second ? v.z : v.x), widen(second ? v.w : v.y));
+            store8(to + 8 - 8 * second, PIXEL_PART, widen(second ? v.x : v.z), widen(second ? v.y : v.w));
         } else {
             store4(to, PIXEL_PART,
                    make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)));
@@ -129,19 +137,33 @@ struct StorePixels {
 };
 
 // The quads of conv1's depth: which of a lane's pointers reaches one, and how far on, in words.
-__device__ constexpr int pattern(int quad) { return quad < 9 ? 0 : quad < 12 ? 1 : 2; }
+__device__ constexpr int pattern(int quad) { return quad < 9 ? 0 : quad == 12 ? 2 : 1; }
 __device__ constexpr int offset(int quad) {
-    int channel = quad < 9 ? quad / 3 : quad < 12 ? quad - 9 : quad - 12;
-    int row = quad < 9 ? quad % 3 * 2 : quad < 12 ? 0 : 4;
+    int channel = quad < 9 ? quad / 3 : quad < 12 ? 0 : quad == 12 ? 2 : 1;
+    int row = quad < 12 ? quad % 3 * 2 : quad == 12 ? 0 : 4;
     return (channel * PLANE + row * ROW + (quad < 9 ? 0 : 4)) / 2;
 }
 
-using Weights1 = unsigned[STEPS1][COLUMNS1][PARTS][2];
+// Where a window of conv1's pool begins in the pixels, in words, and its chunk in the maps.
+struct Window {
+    unsigned word, chunk;
+
+    __device__ __forceinline__ explicit Window(unsigned number) {
+        unsigned image = number / POOLED1, y = number % POOLED1 / SIDE1, x = number % SIDE1;
+        word = image * (CHANNELS * PLANE / 2) + y * ROW + x;
+        chunk = image * MAP_CHUNKS + (y % 2 * 7 + y / 2) * MAP_ROW + x % 2 * 7 + x / 2;
+    }
+};
 
 struct Conv1 {
-    Weights1 weights;
+    unsigned weights[STEPS1][COLUMNS1][PARTS][2];
+    float own_bias, shared_bias, scale;  // of the map of which a lane has all places, and of that which it shares
 
-    __device__ __forceinline__ void load(const uint4* fragments) {
+    static __device__ __forceinline__ int own() { return threadIdx.x % 4 / 2 * 3 + threadIdx.x % 2; }
+    static __device__ __forceinline__ int shared() { return threadIdx.x % 4 / 2 * 3 + 2; }
+
+    __device__ __forceinline__ void load(const uint4* fragments, const float* bias, float its_scale) {
+        own_bias = bias[own()], shared_bias = bias[shared()], scale = its_scale;
         const uint2* from = reinterpret_cast<const uint2*>(fragments) + threadIdx.x % 32;
 #pragma unroll
         for (int i = 0; i < STEPS1 * COLUMNS1 * PARTS; ++i) {
@@ -151,20 +173,21 @@ struct Conv1 {
         }
     }
 
-    // 16 windows of the pool.
-    __device__ __forceinline__ void tile(int tile, const unsigned short* pixels, const float* bias, float scale,
-                                         unsigned short* maps) const {
-        int lane = threadIdx.x % 32, group = lane / 4, member = lane % 4;
+    // 16 windows of the pool: lanes 4r + c have the sums of windows r and r + 8.
+    __device__ __forceinline__ void tile(unsigned tile, const unsigned* pixels, unsigned short* maps) const {
+        constexpr unsigned WINDOWS = IMAGES * POOLED1;
+        unsigned group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+        unsigned number = tile * 16 + group, last = WINDOWS - 1;
+        bool whole = WINDOWS % 16 == 0;
+        Window windows[2] = {Window(whole || number < last ? number : last),
+                             Window(whole || number + 8 < last ? number + 8 : last)};
         const unsigned* words[2][3];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            int window = min(tile * 16 + half * 8 + group, IMAGES * POOLED1 - 1);
-            int image = window / POOLED1, row = window % POOLED1 / SIDE1, column = window % SIDE1;
-            const unsigned* first = reinterpret_cast<const unsigned*>(pixels) +
-                                    (image * CHANNELS * PLANE + 2 * row * ROW + 2 * column) / 2;
-            words[half][0] = first + member / 2 * (ROW / 2) + member % 2;
-            words[half][1] = first + member * (ROW / 2);
-            words[half][2] = first + member % 2 * (ROW / 2) + member / 2 * (PLANE / 2);
+            const unsigned* first = pixels + windows[half].word;
+            words[half][0] = first + (member / 2 * (ROW / 2) + member % 2);
+            words[half][1] = first + (member % 2 * (ROW / 2) + member / 2 * (PLANE / 2));
+            words[half][2] = first + member * (ROW / 2);
         }
         float sums[COLUMNS1][4] = {};
 #pragma unroll
@@ -178,42 +201,32 @@ struct Conv1 {
 #pragma unroll
             for (int column = 0; column < COLUMNS1; ++column) product(sums[column], a, weights[step][column]);
         }
-        finish_tile(tile, sums, bias, scale, maps);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            bool present = whole || number + 8 * half < WINDOWS;
+            finish_window(half, sums, present, maps + 8 * windows[half].chunk);
+        }
     }
 
     // Four columns of a lane are the four places of one map, two are half of the places of a map that it shares with its
-    // neighbour. (Lanes 4r + c have rows r and r + 8.)
-    __device__ __forceinline__ void finish_tile(int tile, const float (&sums)[COLUMNS1][4], const float* bias, float scale,
-                                                unsigned short* maps) const {
-        int lane = threadIdx.x % 32, odd = lane % 2;
-        int own = lane % 4 / 2 * 3 + odd, shared = lane % 4 / 2 * 3 + 2;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            int i = 2 * half;
-            float mine = max4(sums[0][i], sums[0][i + 1], sums[1][i], sums[1][i + 1]);
-            float ours = fmaxf(sums[2][i], sums[2][i + 1]);
-            ours = fmaxf(ours, from_lane_xor(ours, 1));
-            int window = tile * 16 + half * 8 + lane / 4;
-            if (window >= IMAGES * POOLED1) continue;
-            int y = window % POOLED1 / SIDE1, x = window % SIDE1;
-            int chunk = window / POOLED1 * MAP_CHUNKS + (y % 2 * 7 + y / 2) * MAP_ROW + x % 2 * 7 + x / 2;
-            unsigned short* to = maps + 8 * chunk;
-            constexpr int PART = IMAGES * MAP_CHUNKS * 8;
-            store(to + own, PART, fmaxf(finish(mine, scale, bias[own]), 0.0f));
-            if (odd == half) store(to + shared, PART, fmaxf(finish(ours, scale, bias[shared]), 0.0f));
-            if (lane % 4 == half) {  // the two channels that no map fills
-#pragma unroll
-                for (int part = 0; part < PARTS; ++part) *reinterpret_cast<unsigned*>(to + part * PART + 6) = 0;
-            }
-        }
+    // neighbour.
+    __device__ __forceinline__ void finish_window(int half, const float (&sums)[COLUMNS1][4], bool present,
+                                                  unsigned short* to) const {
+        constexpr int PART = IMAGES * MAP_CHUNKS * 8;
+        int i = 2 * half;
+        float mine = max4(sums[0][i], sums[0][i + 1], sums[1][i], sums[1][i + 1]);
+        float ours = fmaxf(sums[2][i], sums[2][i + 1]);
+        ours = fmaxf(ours, from_lane_xor(ours, 1));
+        if (present) store(to + own(), PART, fmaxf(finish(mine, scale, own_bias), 0.0f));
+        if (present && threadIdx.x % 2 == half) store(to + shared(), PART, fmaxf(finish(ours, scale, shared_bias), 0.0f));
     }
 };
 
 // 8 windows of conv2's pool.
-__device__ __forceinline__ void conv2(int unit, const uint4* weights, const float* bias, float scale, const uint4* maps,
+__device__ __forceinline__ void conv2(unsigned unit, const uint4* weights, const float* bias, float scale, const uint4* maps,
                                       unsigned short* features) {
-    int lane = threadIdx.x % 32;
-    int window = min(unit * 8 + lane % 8, IMAGES * POOLED2 - 1);
+    unsigned lane = threadIdx.x % 32;
+    unsigned window = min(unit * 8 + lane % 8, IMAGES * POOLED2 - 1u);
     const uint4* from = maps + window / POOLED2 * MAP_CHUNKS + window % POOLED2 / SIDE2 * MAP_ROW + window % SIDE2 +
                         lane / 16 * 7 * MAP_ROW + lane / 8 % 2 * 7;
     unsigned seen[PARTS][6][6];
@@ -249,7 +262,7 @@ __device__ __forceinline__ void conv2(int unit, const uint4* weights, const floa
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        int map = lane / 4 + i / 2 * 8, at = unit * 8 + lane % 4 * 2 + i % 2;
+        unsigned map = lane / 4 + i / 2 * 8, at = unit * 8 + lane % 4 * 2 + i % 2;
         float pooled = finish(max4(sums[0][i], sums[1][i], sums[2][i], sums[3][i]), scale, bias[map]);
         if (at < IMAGES * POOLED2)
             store(features + at / POOLED2 * STRIDE3 + map * POOLED2 + at % POOLED2, 8 * STRIDE3, fmaxf(pooled, 0.0f));
@@ -327,6 +340,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     early.fetch(from, count);
     copy_block(shared, parameters, CONSTANTS, THREADS);
     commit_copies();
+    for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
     early.settle(StorePixels{pixels});
     late.fetch(from, count);
     if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
@@ -335,16 +349,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
 
     Conv1 conv1;
-    conv1.load(shared);
+    conv1.load(shared, bias + BIAS1, scale[0]);
     constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
     constexpr int EARLY_TILES = FIRST_IMAGES == IMAGES ? TILES : FIRST_IMAGES * POOLED1 / 16 / WARPS * WARPS;
+    const unsigned* words = reinterpret_cast<const unsigned*>(region);
     unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
-    for (int tile = warp; tile < EARLY_TILES; tile += WARPS) conv1.tile(tile, pixels, bias + BIAS1, scale[0], map_elements);
+    for (int tile = warp; tile < EARLY_TILES; tile += WARPS) conv1.tile(tile, words, map_elements);
     if (FIRST_IMAGES < IMAGES) {
         late.settle(StorePixels{pixels});
         __syncthreads();
-        for (int tile = EARLY_TILES + warp; tile < TILES; tile += WARPS)
-            conv1.tile(tile, pixels, bias + BIAS1, scale[0], map_elements);
+        for (int tile = EARLY_TILES + warp; tile < TILES; tile += WARPS) conv1.tile(tile, words, map_elements);
     }
     __syncthreads();
 

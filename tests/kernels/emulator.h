@@ -31,8 +31,9 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 constexpr int min(int a, int b) { return a < b ? a : b; }
+constexpr unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 
-struct Index { int x; };
+struct Index { unsigned x; };
 static Index threadIdx, blockIdx;
 
 namespace emulator {
