@@ -1,0 +1,128 @@
+"""The CUDA sources without a GPU: emulated on the CPU against the float64 reference, and compiled by NVRTC."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from lenet import parity, weights
+from lenet.architecture import INPUT_SHAPE
+from lenet.data.augmentation import normalize
+from lenet.errors import BackendError
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, Variant, largest_that_fits, pack
+from lenet.kernels.compiler import compile_variant, nvrtc_version
+from tests.kernels.emulation import COMPILER, emulate
+
+SHARED = {"sm_75": 64 * 1024, "sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024}
+"""Shared memory that a block can have (CUDA C++ Programming Guide, table of compute capabilities)."""
+
+SPILT = {"fp16x2": 96}
+"""Bytes of a thread that may go to memory: the images that it holds while the first are worked on."""
+
+BF16 = {"sm_80", "sm_89", "sm_90"}
+
+
+def nvrtc_missing() -> str:
+    try:
+        nvrtc_version()
+    except BackendError as error:
+        return f"{error.summary}: {error.found}"
+    return ""
+
+
+emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator is compiled by g++, which is not installed")
+compiled = pytest.mark.skipif(bool(nvrtc_missing()), reason=nvrtc_missing())
+
+
+def pixels(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
+
+
+@emulated
+@pytest.mark.parametrize(
+    ("variant", "batch"),
+    [
+        (Variant("fp32", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
+        (Variant("fp32", 8, bytes_in=True, shared_bytes=SHARED["sm_90"]), 8),
+        (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
+        (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_75"]), 1),
+        (Variant("fp16", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
+        (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
+        (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
+        (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
+    ],
+    ids=lambda value: f"{value.precision}-{value.images}" if isinstance(value, Variant) else None,
+)
+def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
+    """Blocks that are full and not, with fc1's weights in shared memory and not, of both input types."""
+    arrays = weights.load().arrays
+    images = normalize(pixels(batch))
+    given = pixels(batch) if variant.bytes_in else images
+    logits = torch.from_numpy(emulate(variant, given.numpy(), pack(arrays, variant)))
+    compared = parity.compare(
+        logits, parity.reference(arrays, images), parity.tolerance(arrays, images, variant.precision)
+    )
+    assert compared.right, compared
+
+
+@emulated
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc1", "fc2", "fc3"])
+def test_a_weight_that_changes_changes_the_logits(layer: str) -> None:
+    """Else the test above could pass on weights that the kernel does not read."""
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
+    arrays = weights.load().arrays
+    images = normalize(pixels(1))
+    changed = dict(arrays)
+    changed[f"{layer}.weight"] = arrays[f"{layer}.weight"] * np.float32(1.01)
+    logits = torch.from_numpy(emulate(variant, images.numpy(), pack(changed, variant)))
+    allowed = parity.tolerance(arrays, images, "fp32")
+    assert not parity.compare(logits, parity.reference(arrays, images), allowed).right
+    assert parity.compare(logits, parity.reference(changed, images), allowed).right
+
+
+@compiled
+@pytest.mark.parametrize("architecture", SHARED)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_it_compiles_into_the_registers_that_there_are(precision: str, architecture: str) -> None:
+    """What does not fit goes to memory: slow, and nothing else tells."""
+    if precision == "bf16" and architecture not in BF16:
+        pytest.skip("bf16 begins with compute capability 8.0")
+    shared_bytes = SHARED[architecture]
+    most = largest_that_fits(precision, shared_bytes)
+    if not most:
+        pytest.skip(f"not one image fits into {shared_bytes:,} bytes")
+    for images in (1, most):
+        variant = Variant(precision, images, bytes_in=False, shared_bytes=shared_bytes)
+        log = compile_variant(variant, architecture).log
+        (spilt,) = re.findall(r"(\d+) bytes spill stores", log)
+        assert int(spilt) <= SPILT.get(precision, 0), log
+        (registers,) = re.findall(r"Used (\d+) registers", log)
+        assert int(registers) * variant.threads <= 65_536
+
+
+@compiled
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str) -> None:
+    for images in IMAGES_A_BLOCK:
+        variant = Variant(precision, images, bytes_in=False, shared_bytes=0)
+        enough = Variant(precision, images, bytes_in=False, shared_bytes=variant.needed_bytes)
+        assert compile_variant(enough, "sm_90").cubin
+        short = Variant(precision, images, bytes_in=False, shared_bytes=variant.needed_bytes - 16)
+        with pytest.raises(BackendError, match="shared memory is too small for so many images"):
+            compile_variant(short, "sm_90")
+
+
+@compiled
+def test_what_the_compiler_says_is_shown() -> None:
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
+    with pytest.raises(BackendError, match=r"(?s)NVRTC cannot compile the kernel for sm_1.*found:"):
+        compile_variant(variant, "sm_1")
+
+
+@pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])
+def test_images_a_block_are_limited_by_shared_memory(shared_bytes: int, fitting: int) -> None:
+    assert largest_that_fits("fp32", shared_bytes) == fitting
