@@ -19,7 +19,7 @@ import torch
 
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
-from lenet.backends.fused import Kernel, images_a_block, load_kernel
+from lenet.backends.fused import Kernel, images_a_block, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
 from lenet.kernels import PRECISIONS, Variant, largest_that_fits
 from lenet.kernels.compiler import cuda_core, nvrtc_version
@@ -52,7 +52,7 @@ class Check:
     def __init__(self) -> None:
         self.device = devices.resolve("cuda")
         self.arrays = weights.load().arrays
-        self.shared_bytes = torch.cuda.get_device_properties(self.device).shared_memory_per_block_optin
+        self.shared_bytes = shared_memory(self.device)
         self.stream = torch.cuda.Stream(self.device)
         self.queue = cuda_core().Stream.from_handle(self.stream.cuda_stream)
         generator = torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ class Check:
         return graph.replay
 
     def events(
-        self, call: Callable[[], object], calls: int = 1, rounds: int = 100, stream: torch.cuda.Stream | None = None
+        self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
     ) -> float:
         """Median microseconds of a call, between events around `calls` of them."""
         times = []
@@ -126,7 +126,7 @@ class Check:
                 end.record()
                 end.synchronize()
                 times.append(1e3 * begin.elapsed_time(end) / calls)
-        return median(times)
+        return float(median(times))
 
     def spans(self, variant: Variant) -> str:
         """Cycles from barrier to barrier in the first block, at batch 1000."""
@@ -241,7 +241,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
         cells = []
         for batch in sizes:
             replay = check.graph(kernel, batch)
-            cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=20):.1f}")
+            cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
         return " | ".join(cells)
 
     for variant, kernel in kernels.items():

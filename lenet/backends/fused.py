@@ -26,7 +26,7 @@ from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, cuda_core, nvrtc_version
 
-__all__ = ["LARGEST_BATCH", "Fused", "Kernel", "images_a_block", "load_kernel"]
+__all__ = ["LARGEST_BATCH", "Fused", "Kernel", "images_a_block", "load_kernel", "shared_memory"]
 
 LARGEST_BATCH: Final = 2**20
 MOST_GRAPHS: Final = 16
@@ -78,10 +78,9 @@ class Fused(Backend):
                 wanted=f"at most {LARGEST_BATCH:,}",
                 hint="split the batch",
             )
-        properties = torch.cuda.get_device_properties(spec.device)
-        shared_bytes = properties.shared_memory_per_block_optin
+        shared_bytes = shared_memory(spec.device)
         most = largest_that_fits(spec.precision, shared_bytes)
-        multiprocessors = properties.multi_processor_count
+        multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count
         choose = functools.partial(images_a_block, multiprocessors=multiprocessors, most=most)
         sizes = range(choose(spec.batches.minimum), choose(spec.batches.maximum) + 1)
         kernels = {}
@@ -90,6 +89,12 @@ class Fused(Backend):
                 variant = Variant(spec.precision, images, spec.input is InputType.UINT8, shared_bytes)
                 kernels[images] = load_kernel(arrays, variant, spec.device)
         return _FusedRunner(spec, kernels, choose)
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a block can ask for."""
+    properties = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
 
 
 def images_a_block(batch: int, *, multiprocessors: int, most: int) -> int:
