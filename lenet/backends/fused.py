@@ -1,4 +1,4 @@
-"""The whole network in one CUDA kernel, `lenet.kernels`, compiled for this GPU and replayed as a CUDA graph.
+"""The whole network in one CUDA kernel, `lenet.kernels`, compiled for this GPU.
 
 It shows how far the other backends are from what the hardware can do. Images may stay in pinned host memory, which the
 kernel then reads over the bus, each byte once.
@@ -6,6 +6,7 @@ kernel then reads over the bus, each byte once.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib
@@ -29,8 +30,8 @@ from lenet.kernels.compiler import compile_variant, cuda_core, nvrtc_version
 __all__ = ["LARGEST_BATCH", "Fused", "Kernel", "images_a_block", "load_kernel", "shared_memory"]
 
 LARGEST_BATCH: Final = 2**20
-MOST_GRAPHS: Final = 16
-"""Graphs that a runner keeps, the latest used; each keeps its images' memory alive."""
+MOST_BOUND: Final = 16
+"""Buffers that a runner keeps a launch for, the latest new; each is kept alive."""
 
 _OLDEST: Final = (7, 5)
 _BF16: Final = (8, 0)
@@ -117,22 +118,40 @@ class Kernel:
     code: Cached[Any]
     parameters: torch.Tensor
 
-    def launch(self, stream: Any, images: torch.Tensor, logits: torch.Tensor) -> None:
-        """Queue it.
+    def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], None]:
+        """A call that queues it, with all that can be worked out before.
 
         Args:
-            stream: Where: a stream of `cuda.core`.
+            stream: Where.
             images: (N, 3, 32, 32), contiguous, of the variant's input type, aligned to 16 bytes, on the device or in
                 pinned host memory.
             logits: float32 (N, 10) on the device.
+
+        Returns:
+            The call, which keeps the tensors alive. It raises `BackendError` where the driver refuses the launch.
         """
-        core = cuda_core()
+        driver = importlib.import_module("cuda.bindings.driver")
         batch = len(images)
-        config = core.LaunchConfig(
-            grid=-(-batch // self.variant.images), block=self.variant.threads, shmem_size=self.variant.shared_bytes
-        )
-        addresses = [tensor.data_ptr() for tensor in (images, self.parameters, logits)]
-        core.launch(stream, config, self.code.value, *addresses, np.int32(batch))
+        tensors = (images, self.parameters, logits)
+        values = [*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), ctypes.c_int(batch)]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        function, success = driver.CUfunction(int(self.code.value.handle)), driver.CUresult.CUDA_SUCCESS
+        grid, threads, shared_bytes = -(-batch // self.variant.images), self.variant.threads, self.variant.shared_bytes
+        queue, where = driver.CUstream(stream.cuda_stream), ctypes.addressof(addresses)
+        launch = driver.cuLaunchKernel
+        keep = (tensors, values, addresses)
+
+        def call(_keep: object = keep) -> None:
+            (status,) = launch(function, grid, 1, 1, threads, 1, 1, shared_bytes, queue, where, 0)
+            if status != success:
+                raise BackendError(
+                    "the driver refuses to launch the kernel",
+                    found=str(status),
+                    wanted="a launch",
+                    hint="an earlier error of this process's CUDA work shows here as well",
+                )
+
+        return call
 
 
 def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torch.device) -> Kernel:
@@ -195,15 +214,11 @@ def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: b
     return kernel
 
 
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    replay: Callable[[], None]
-    images: torch.Tensor
-    logits: torch.Tensor
-
-
 class _FusedRunner(Runner):
-    """Replays a graph of one launch; the first call with a buffer captures it."""
+    """Launches the kernel; the first call with a buffer binds the launch to it.
+
+    Not as a CUDA graph: a graph of one kernel is launched more slowly than the kernel.
+    """
 
     maps_host_memory: ClassVar[bool] = True
 
@@ -211,9 +226,7 @@ class _FusedRunner(Runner):
         super().__init__(spec, new_stream(spec.device))
         self._kernels = kernels
         self._choose = choose
-        self._graphs: OrderedDict[tuple[int, int], _Captured] = OrderedDict()
-        assert self.stream is not None
-        self._queue = cuda_core().Stream.from_handle(self.stream.cuda_stream)
+        self._bound: OrderedDict[tuple[int, int], tuple[Callable[[], None], torch.Tensor]] = OrderedDict()
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
@@ -224,21 +237,19 @@ class _FusedRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         key = (images.data_ptr(), images.shape[0])
-        captured = self._graphs.get(key)
-        if captured is None:
-            captured = self._graphs[key] = self._capture(images)
-            if len(self._graphs) > MOST_GRAPHS:
-                self._graphs.popitem(last=False)
-        else:
-            self._graphs.move_to_end(key)
-        with self.on_stream():
-            captured.replay()
-        return captured.logits
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = self._bound[key] = self._bind(images)
+            if len(self._bound) > MOST_BOUND:
+                self._bound.popitem(last=False)
+        launch, logits = bound
+        launch()
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._graphs[images.data_ptr(), images.shape[0]].replay
+        return self._bound[images.data_ptr(), images.shape[0]][0]
 
-    def _capture(self, images: torch.Tensor) -> _Captured:
+    def _bind(self, images: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
         if images.data_ptr() % _ALIGNMENT:
             raise BackendError(
                 "the images' memory is not aligned",
@@ -246,16 +257,10 @@ class _FusedRunner(Runner):
                 wanted=f"a multiple of {_ALIGNMENT}",
                 hint="allocate the images as a tensor of their own",
             )
+        assert self.stream is not None
         kernel = self._kernels[self._choose(images.shape[0])]
         logits = self._buffer[: images.shape[0]]
-        with torch.cuda.device(self.spec.device):
-            kernel.launch(self._queue, images, logits)  # what a first launch loads, no graph can hold
-            self.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Relaxed to this thread: what other threads ask of CUDA is not captured.
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                kernel.launch(self._queue, images, logits)
-        return _Captured(graph.replay, images, logits)
+        return kernel.bind(self.stream, images, logits), logits
 
 
 def _dotted(version: tuple[int, int]) -> str:

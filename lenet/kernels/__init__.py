@@ -25,8 +25,7 @@ PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp16x2")
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 
 _DIRECTORY: Final = Path(__file__).parent
-_FP32_WARPS: Final = 20
-_TENSOR_WARPS: Final = 16
+_WARPS: Final = {"fp32": 20, "fp16": 16, "bf16": 16, "fp16x2": 12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +37,19 @@ class Variant:
         images: Images a block, one of `IMAGES_A_BLOCK`.
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
-        warps: Warps a block, for the tensor cores; float32 has always 20.
+        warps: Warps a block; 0 for as many as suit the precision.
     """
 
     precision: str
     images: int
     bytes_in: bool
     shared_bytes: int
-    warps: int = _TENSOR_WARPS
+    warps: int = 0
 
     @property
     def threads(self) -> int:
         """Threads a block."""
-        return 32 * (_FP32_WARPS if self.precision == "fp32" else self.warps)
+        return 32 * (self.warps or _WARPS[self.precision])
 
     @property
     def parts(self) -> int:
@@ -69,12 +68,13 @@ class Variant:
             "IMAGES": str(self.images),
             "BYTES": str(self.bytes_in).lower(),
             "SHARED_BYTES": str(self.shared_bytes),
+            "WARPS": str(self.threads // 32),
         }
         if self.precision == "fp32":
             windows = 1 if self.images == 1 else 5
             return shared | {"MAPS_A_THREAD": str(self.maps_a_thread), "WINDOWS_A_THREAD": str(windows)}
         bfloat = str(self.precision == "bf16").lower()
-        return shared | {"WARPS": str(self.warps), "BFLOAT": bfloat, "PARTS": str(self.parts)}
+        return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
 
     @property
     def source(self) -> str:
@@ -87,7 +87,7 @@ class Variant:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
         if self.precision == "fp32":
             constants = 4484 if self.maps_a_thread == 1 else 4244
-            return 4 * (constants + self.images * (400 + 120 + 84 + 6 * 14 * 16 + 4 + 3 * 32 * 32))
+            return 4 * (constants + self.images * (400 + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         return 976 + self.parts * (12_032 + 10_368 + self.images * (16 * 297 + 2 * 3 * (32 * 32 + 16)))
 
 

@@ -134,6 +134,7 @@ __device__ __forceinline__ float max4(float a, float b, float c, float d) {
 
 // The block copies `chunks` pieces of 16 bytes, asynchronously.
 __device__ __forceinline__ void copy_block(uint4* shared, const uint4* global, int chunks, int threads) {
+#pragma unroll 1
     for (int i = threadIdx.x; i < chunks; i += threads) copy_async(shared + i, global + i);
 }
 

@@ -27,8 +27,8 @@
 // Macros: IMAGES, BYTES (input is uint8, not float32), SHARED_BYTES (of a block), MAPS_A_THREAD (of conv1: 3 or 1),
 // WINDOWS_A_THREAD (of conv2: 5 or 1).
 
-constexpr int WARPS = 20, THREADS = 32 * WARPS;
-constexpr int FIRST_IMAGES = IMAGES < 4 ? IMAGES : 4;  // are waited for before conv1 begins
+constexpr int THREADS = 32 * WARPS;
+constexpr int SHARES = 20;  // warps that share in the fully connected layers
 
 // Parameters in global memory, in floats; `lenet.kernels.pack_fp32` writes them.
 constexpr int GROUPS = MAPS1 / MAPS_A_THREAD;                  // of conv1's maps
@@ -40,28 +40,27 @@ constexpr int WEIGHTS5 = CLASSES * HIDDEN2;                    // fc3: [class][8
 constexpr int CONSTANTS = WEIGHTS1 + WEIGHTS2 + BIASES + WEIGHTS5;
 constexpr int FC1 = CONSTANTS, FC2 = FC1 + FEATURES * HIDDEN1;  // [input][output]
 
-constexpr int DEPTH1 = FEATURES / WARPS, DEPTH2 = HIDDEN1 / WARPS;  // inputs of fc1 and fc2 that a warp multiplies
-constexpr int SLICE = DEPTH1 * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
+// Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies.
+constexpr int EARLY = 16, LATE = FEATURES / SHARES - EARLY, DEPTH2 = HIDDEN1 / SHARES;
+constexpr int SLICE = EARLY * HIDDEN1, LATE_SLICE = LATE * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
 
 // Shared memory, in floats.
 constexpr int MAP_ROW = 16, MAP = SIDE1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // of an image: the next lies in other banks
-constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + IMAGES * FEATURES;
-constexpr int HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1, MAPS_AT = HIDDEN2_AT + IMAGES * HIDDEN2;
+constexpr int FEATURES_AT = CONSTANTS, MAPS_AT = FEATURES_AT + IMAGES * FEATURES;
 constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS;
+constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
 constexpr int END = SHARED_BYTES / 16 * 4;
 static_assert(FREE_AT <= END, "shared memory is too small for so many images");
-constexpr bool RESIDENT = END - WARPS * SLICE >= MAPS_AT;
 
-// Where a warp's slice of fc1's weights lies, and later its partial sums; if not resident, the sums alone.
+// Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
+// sums alone.
+constexpr int SLICES_AT = END - SHARES * SLICE;
+constexpr bool ROOMY = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
+constexpr int LATE_AT = ROOMY ? FREE_AT : MAPS_AT;
+constexpr bool RESIDENT = SLICES_AT >= PIXELS_AT && SLICES_AT >= LATE_AT + SHARES * LATE_SLICE;
 constexpr int HOME = RESIDENT ? END - SLICE : PIXELS_AT, NEXT_HOME = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
-// fc2's slice and partial sums come behind fc1's sums; if not resident, in their place.
-constexpr int HOME2 = RESIDENT ? HOME + IMAGES * HIDDEN1 : HOME;
-constexpr int SUMS2 = RESIDENT ? HOME2 + SLICE2 : HOME;
-static_assert(!RESIDENT || IMAGES * (HIDDEN1 + HIDDEN2) + SLICE2 <= SLICE, "a slice's place is too small");
-
-struct Place {
-    int image, row, column;
-};
+constexpr int HOME2 = HOME + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
+static_assert(!RESIDENT || IMAGES * HIDDEN1 + SLICE2 <= SLICE, "a slice's place is too small");
 
 __device__ __forceinline__ float4 quad(const float* from) { return *reinterpret_cast<const float4*>(from); }
 __device__ __forceinline__ void unpack(float* to, float4 v) { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
@@ -83,9 +82,13 @@ __device__ __forceinline__ void load(float (&to)[COUNT], const float* from) {
     }
 }
 
+constexpr int PLACES = SIDE1 * (SIDE1 / 2);  // tiles of an image and a group of maps
+constexpr int FIRST_TILES = ceil_div(THREADS, PLACES * GROUPS);
+constexpr int FIRST_IMAGES = IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;  // the block's first round of tiles needs these
+
 // Tiles of conv1 and its pool: 2 rows x 4 columns of MAPS_A_THREAD maps, so two windows of the pool.
 __device__ __forceinline__ void conv1(int tile, const float* weights, const float* bias, const float* pixels, float* maps) {
-    constexpr int COLUMNS = 4, PLACES = SIDE1 * (SIDE1 / 2);
+    constexpr int COLUMNS = 4;
     int group = tile % GROUPS, place = tile / GROUPS;
     int image = place / PLACES;
     if (image >= IMAGES) return;
@@ -96,20 +99,20 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
     float sums[MAPS_A_THREAD][2][COLUMNS] = {};
 #pragma unroll 1
     for (int channel = 0; channel < CHANNELS; ++channel) {
-        float w[KERNEL][ROW1];
-#pragma unroll
-        for (int r = 0; r < KERNEL + 1; ++r) {  // a row of pixels is row r of the upper kernel, r - 1 of the lower
-            float in[COLUMNS + KERNEL - 1];
-            load<COLUMNS + KERNEL - 1, 4>(in, from + r * SIZE);
-            if (r < KERNEL) load<ROW1, 4>(w[r], weights + r * ROW1);
+#pragma unroll  // rows of conv1
+        for (int r = 0; r < KERNEL; ++r) {  // rows of pixels overlap: the lower kernel's row is the upper's next
+            float upper[COLUMNS + KERNEL - 1], lower[COLUMNS + KERNEL - 1], w[ROW1];
+            load<COLUMNS + KERNEL - 1, 4>(upper, from + r * SIZE);
+            load<COLUMNS + KERNEL - 1, 4>(lower, from + (r + 1) * SIZE);
+            load<ROW1, 4>(w, weights + r * ROW1);
 #pragma unroll
             for (int map = 0; map < MAPS_A_THREAD; ++map)
 #pragma unroll
                 for (int k = 0; k < KERNEL; ++k)
 #pragma unroll
                     for (int x = 0; x < COLUMNS; ++x) {
-                        if (r < KERNEL) sums[map][0][x] += w[r][map * KERNEL + k] * in[x + k];
-                        if (r > 0) sums[map][1][x] += w[r - 1][map * KERNEL + k] * in[x + k];
+                        sums[map][0][x] += w[map * KERNEL + k] * upper[x + k];
+                        sums[map][1][x] += w[map * KERNEL + k] * lower[x + k];
                     }
         }
         from += SIZE * SIZE;
@@ -137,7 +140,7 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
     const float* from = maps + image * MAPS + 2 * row * MAP_ROW + 2 * window;
     weights += map * FILTER2;
     float sums[2][COLUMNS] = {};
-#pragma unroll 1
+#pragma unroll 1  // maps that conv2 reads
     for (int channel = 0; channel < MAPS1; ++channel) {
         float w[FILTER2];
         load<FILTER2, 4>(w, weights);
@@ -165,44 +168,47 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
 }
 
 // A warp's share of a fully connected layer: DEPTH of the inputs, all outputs (4 a lane), all images.
+using Sums = float[IMAGES][4];
+
 template <int DEPTH, int STEP, int INPUTS, int OUTPUTS>
-__device__ __forceinline__ void multiply_slice(const float* weights, const float* inputs, float* sums) {
+__device__ __forceinline__ void multiply_slice(Sums& sums, const float* weights, const float* inputs) {
     int output = threadIdx.x % 32 * 4;
-    float total[IMAGES][4] = {};
-    if (output < OUTPUTS) {
+    if (output >= OUTPUTS) return;
 #pragma unroll 1
-        for (int k = 0; k < DEPTH; k += STEP) {
-            float w[STEP][4];
+    for (int k = 0; k < DEPTH; k += STEP) {
+        float w[STEP][4];
 #pragma unroll
-            for (int j = 0; j < STEP; ++j) unpack(w[j], quad(weights + (k + j) * OUTPUTS + output));
-#pragma unroll
-            for (int image = 0; image < IMAGES; ++image) {
-                float in[STEP];
-                load<STEP, STEP>(in, inputs + image * INPUTS + k);
-#pragma unroll
-                for (int j = 0; j < STEP; ++j)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) total[image][i] += w[j][i] * in[j];
-            }
-        }
-    }
-    __syncwarp();  // the sums may lie where the weights did
-    if (output < OUTPUTS) {
+        for (int j = 0; j < STEP; ++j) unpack(w[j], quad(weights + (k + j) * OUTPUTS + output));
 #pragma unroll
         for (int image = 0; image < IMAGES; ++image) {
-            float4 v = make_float4(total[image][0], total[image][1], total[image][2], total[image][3]);
-            *reinterpret_cast<float4*>(sums + image * OUTPUTS + output) = v;
+            float in[STEP];
+            load<STEP, STEP>(in, inputs + image * INPUTS + k);
+#pragma unroll
+            for (int j = 0; j < STEP; ++j)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[image][i] += w[j][i] * in[j];
         }
     }
+}
+
+template <int OUTPUTS>
+__device__ __forceinline__ void store_sums(const Sums& sums, float* to) {
+    int output = threadIdx.x % 32 * 4;
+    if (output >= OUTPUTS) return;
+#pragma unroll
+    for (int image = 0; image < IMAGES; ++image)
+        *reinterpret_cast<float4*>(to + image * OUTPUTS + output) =
+            make_float4(sums[image][0], sums[image][1], sums[image][2], sums[image][3]);
 }
 
 // Adds up the warps' shares, with bias and ReLU.
 template <int OUTPUTS>
 __device__ __forceinline__ void sum_slices(const float* sums, const float* bias, float* outputs) {
+#pragma unroll 1
     for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS) {
         float total = bias[i % OUTPUTS];
 #pragma unroll
-        for (int warp = 0; warp < WARPS; ++warp) total += sums[warp * NEXT_HOME + i];
+        for (int warp = 0; warp < SHARES; ++warp) total += sums[warp * NEXT_HOME + i];
         outputs[i] = fmaxf(total, 0.0f);
     }
 }
@@ -210,6 +216,7 @@ __device__ __forceinline__ void sum_slices(const float* sums, const float* bias,
 // fc3: 8 lanes for each logit.
 __device__ __forceinline__ void classify(const float* weights, const float* bias, const float* hidden, float* logits, int count) {
     constexpr int LANES = 8;
+#pragma unroll 1
     for (int i = threadIdx.x / LANES; i < round_up(IMAGES * CLASSES, THREADS / LANES); i += THREADS / LANES) {
         int output = min(i, IMAGES * CLASSES - 1), image = output / CLASSES, label = output % CLASSES;
         float total = 0.0f;
@@ -223,19 +230,26 @@ __device__ __forceinline__ void classify(const float* weights, const float* bias
 }
 
 __device__ __forceinline__ void copy_slice(float* shared, const float* parameters, int at, int floats) {
+#pragma unroll 1
     for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, parameters + at + i);
 }
 
 // Where images come as float32, they are copied as they lie; bytes pass through registers, where they are widened.
+constexpr bool HELD = BYTES;
 constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 
 __device__ __forceinline__ void copy_pixels(uint4* pixels, const uint4* images, int from, int to) {
+#pragma unroll 1
     for (int i = from * PIECES + threadIdx.x; i < to * PIECES; i += THREADS) copy_async(pixels + i, images + i);
 }
 
-struct StoreWidened {
+struct StorePixels {
     float* pixels;
     __device__ __forceinline__ void operator()(int piece, uint4 v) const {
+        if (!BYTES) {
+            reinterpret_cast<uint4*>(pixels)[piece] = v;
+            return;
+        }
         float4* to = reinterpret_cast<float4*>(pixels + 16 * piece);
         int first = piece / 2 % 4;  // two lanes each begin elsewhere, to touch all banks
         if (first & 1) v = make_uint4(v.y, v.z, v.w, v.x);
@@ -255,70 +269,96 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
     int warp = threadIdx.x / 32;
-    float* home = shared + HOME + warp * NEXT_HOME;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
 
-    // Groups of copies: the constants and the first images; the other images; the slice, in its time.
+    // Groups of copies: the constants and the first images; the other images; the slices, in their time. Images come
+    // first: nothing that is wanted later may stand in their way.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
-    if (BYTES) {
+    if (HELD) {
         early.fetch(from, count);
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
     }
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
-    if (BYTES) {
-        early.settle(StoreWidened{pixels});
+    if (HELD) {
+        early.settle(StorePixels{pixels});
         late.fetch(from, count);
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
     }
     commit_copies();
+    wait_for_copies<1>();
+    __syncthreads();
+
+    bool shares = WARPS == SHARES || warp < SHARES;
+    float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
     auto copy_when_free = [&](int from_here, int to_here) {
         int at = HOME + warp * NEXT_HOME;
-        if (RESIDENT && from_here <= at && at < to_here) copy_slice(home, parameters, FC1 + warp * SLICE, SLICE);
-        commit_copies();
+        if (RESIDENT && shares && from_here <= at && at < to_here)
+            copy_slice(home, parameters, FC1 + warp * SLICE, SLICE);
+    };
+    auto copy_late = [&] {
+        if (RESIDENT && shares)
+            copy_slice(late_home, parameters, FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
     };
     copy_when_free(FREE_AT, END);
-
-    wait_for_copies<2>();
-    __syncthreads();
-    conv1(threadIdx.x, weights1, bias + BIAS1, pixels, maps);
-    static_assert(FIRST_IMAGES == IMAGES || FIRST_IMAGES * SIDE1 * SIDE1 / 2 * GROUPS >= THREADS, "tiles lack images");
-    if (FIRST_IMAGES < IMAGES) {
-        if (BYTES) late.settle(StoreWidened{pixels});
-        wait_for_copies<1>();
-        __syncthreads();
+    if (ROOMY) copy_late();
+    commit_copies();
+#pragma unroll 1
+    for (int first_tile = 0; first_tile < IMAGES * PLACES * GROUPS; first_tile += THREADS) {
+        conv1(first_tile + threadIdx.x, weights1, bias + BIAS1, pixels, maps);
+        if (FIRST_IMAGES < IMAGES && first_tile == 0) {
+            if (HELD) late.settle(StorePixels{pixels});
+            wait_for_copies<1>();
+            __syncthreads();
+        }
     }
-    for (int tile = threadIdx.x + THREADS; tile < IMAGES * SIDE1 * SIDE1 / 2 * GROUPS; tile += THREADS)
-        conv1(tile, weights1, bias + BIAS1, pixels, maps);
     __syncthreads();
 
     copy_when_free(PIXELS_AT, FREE_AT);
+    commit_copies();
+#pragma unroll 1
     for (int tile = threadIdx.x; tile < round_up(IMAGES * POOLED2 / WINDOWS_A_THREAD * MAPS2, 32); tile += THREADS)
         conv2(tile, weights2, bias + BIAS2, maps, features);
     __syncthreads();
 
-    copy_when_free(MAPS_AT, PIXELS_AT);
-    wait_for_copies<0>();
-    __syncwarp();
-    multiply_slice<DEPTH1, 4, FEATURES, HIDDEN1>(
-        RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * DEPTH1, home);
-    float* home2 = shared + HOME2 + warp * NEXT_HOME;
-    if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+    if (!ROOMY) copy_late();
     commit_copies();
+    Sums sums = {};
+    wait_for_copies<1>();
+    __syncwarp();
+    float* home2 = shared + HOME2 + warp * NEXT_HOME;
+    if (shares)
+        multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
+            sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+    __syncwarp();  // fc2's weights and the sums lie where the weights did
+    if (RESIDENT && shares) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+    commit_copies();
+    wait_for_copies<1>();
+    __syncwarp();
+    if (shares) {
+        multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
+            sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+            features + SHARES * EARLY + warp * LATE);
+        store_sums<HIDDEN1>(sums, home);
+    }
     __syncthreads();
     sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
     wait_for_copies<0>();
     __syncthreads();
-    multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-        RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2, shared + SUMS2 + warp * NEXT_HOME);
+    if (shares) {
+        Sums sums2 = {};
+        multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
+            sums2, RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+        store_sums<HIDDEN2>(sums2, home);
+    }
     __syncthreads();
-    sum_slices<HIDDEN2>(shared + SUMS2, bias + BIAS4, hidden2);
+    sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
     __syncthreads();
     classify(weights5, bias + BIAS5, hidden2, logits, count);
 }

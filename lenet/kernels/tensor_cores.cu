@@ -343,27 +343,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
     early.settle(StorePixels{pixels});
     late.fetch(from, count);
+    wait_for_copies<0>();
+    __syncthreads();
+    // Only now: what is wanted later may not stand in the images' way.
     if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
     commit_copies();
-    wait_for_copies<1>();
-    __syncthreads();
 
     Conv1 conv1;
     conv1.load(shared, bias + BIAS1, scale[0]);
     constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
-    constexpr int EARLY_TILES = FIRST_IMAGES == IMAGES ? TILES : FIRST_IMAGES * POOLED1 / 16 / WARPS * WARPS;
+    constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
     const unsigned* words = reinterpret_cast<const unsigned*>(region);
     unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
-    for (int tile = warp; tile < EARLY_TILES; tile += WARPS) conv1.tile(tile, words, map_elements);
-    if (FIRST_IMAGES < IMAGES) {
-        late.settle(StorePixels{pixels});
-        __syncthreads();
-        for (int tile = EARLY_TILES + warp; tile < TILES; tile += WARPS) conv1.tile(tile, words, map_elements);
+#pragma unroll 1
+    for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
+        if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
+            late.settle(StorePixels{pixels});
+            __syncthreads();
+        }
+        int tile = round * WARPS + warp;
+        if (tile < TILES) conv1.tile(tile, words, map_elements);
     }
     __syncthreads();
 
     if (RESIDENT) copy_block(region, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
+#pragma unroll 1
     for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
         conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
     wait_for_copies<0>();
