@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from statistics import median
@@ -21,18 +22,39 @@ from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.fused import Kernel, images_a_block, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import PRECISIONS, Variant, largest_that_fits
+from lenet.kernels import PRECISIONS, Variant
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 
+MOST = 8
 IMAGES = 2000
 """Different images; larger batches repeat them."""
 EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
-SOME = (1, 2, 3, 5, 7, 8, 9, 15, 131, 132, 133, 299, 1000)
+SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
+
+LOOPED = ("#pragma unroll  // rows of conv1", "#pragma unroll 1")
+PAIRED = ("#pragma unroll 1  // maps that conv2 reads", "#pragma unroll 2")
+THROUGH_REGISTERS = ("constexpr bool HELD = BYTES;", "constexpr bool HELD = true;")
 
 
-class Marked(Variant):
+@dataclass(frozen=True)
+class Changed(Variant):
+    """A variant with some of its source replaced."""
+
+    changes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def source(self) -> str:
+        """With the changes, each of which is to be found once."""
+        text = Variant.source.fget(self)  # type: ignore[attr-defined]
+        for old, new in self.changes:
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        return str(text)
+
+
+class Marked(Changed):
     """A variant whose first block writes, behind the logits, the clock cycles at which it passes each barrier."""
 
     @property
@@ -54,7 +76,6 @@ class Check:
         self.arrays = weights.load().arrays
         self.shared_bytes = shared_memory(self.device)
         self.stream = torch.cuda.Stream(self.device)
-        self.queue = cuda_core().Stream.from_handle(self.stream.cuda_stream)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
         # Half are noise, half are soft shapes: shifted copies of a few smooth images.
@@ -81,7 +102,7 @@ class Check:
             images[:batch] = source[:batch]
         logits = torch.full((batch + 16, 10), torch.nan, device=self.device)
         torch.cuda.synchronize()
-        kernel.launch(self.queue, images[:batch], logits[:batch])
+        kernel.bind(self.stream, images[:batch], logits[:batch])()
         self.stream.synchronize()
         if not logits[batch:].isnan().all():
             raise AssertionError(f"batch {batch}: it wrote behind the logits")
@@ -97,18 +118,41 @@ class Check:
         verdict = f"WRONG at {len(wrong)} batches: {wrong[:10]}" if wrong else f"{len(sizes)} batches right"
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
-    def graph(self, kernel: Kernel, batch: int) -> Callable[[], None]:
-        """One launch, captured; the replay."""
+    def call(self, kernel: Kernel, batch: int, *, direct: bool = False) -> Callable[[], None]:
+        """One launch, captured and replayed, or as it is."""
         images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
         logits = torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
-        kernel.launch(self.queue, images, logits)
+        launch = kernel.bind(self.stream, images, logits)
+        return launch if direct else self.captured(launch)
+
+    def captured(self, work: Callable[[], object]) -> Callable[[], None]:
+        """The replay of a graph of the work."""
+        work()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            kernel.launch(self.queue, images, logits)
-        self.keep = images, logits
+            work()
+        self.keep = work
         return graph.replay
+
+    def chunked(self, kernel: Kernel, host: torch.Tensor, chunks: int) -> tuple[Callable[[], None], torch.Tensor]:
+        """A graph that copies images in chunks, while the kernel works on those before; its replay and its logits."""
+        there, logits = torch.empty_like(host, device=self.device), torch.empty(len(host), 10, device=self.device)
+        copier, size = torch.cuda.Stream(self.device), -(-len(host) // chunks // 8) * 8
+        pairs = [(there[i : i + size], host[i : i + size], logits[i : i + size]) for i in range(0, len(host), size)]
+        launches = [kernel.bind(self.stream, to, out) for to, _, out in pairs]
+        torch.cuda.synchronize()
+
+        def work() -> None:
+            copier.wait_stream(self.stream)
+            for (to, images, _), launch in zip(pairs, launches, strict=True):
+                with torch.cuda.stream(copier):
+                    to.copy_(images, non_blocking=True)
+                self.stream.wait_stream(copier)
+                launch()
+
+        return self.captured(work), logits
 
     def events(
         self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
@@ -130,13 +174,13 @@ class Check:
 
     def spans(self, variant: Variant) -> str:
         """Cycles from barrier to barrier in the first block, at batch 1000."""
-        fields = {name: getattr(variant, name) for name in Variant.__slots__}
-        kernel = self.kernel(Marked(**fields))
+        kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
         images = self.images[variant.bytes_in][:1000]
         logits = torch.zeros(1100, 10, device=self.device)
         torch.cuda.synchronize()
+        launch = kernel.bind(self.stream, images, logits[:1000])
         for _ in range(20):
-            kernel.launch(self.queue, images, logits[:1000])
+            launch()
         self.stream.synchronize()
         at = [0, *(int(c) for c in logits[1000:].flatten().tolist() if c > 0)]
         return " ".join(str(b - a) for a, b in pairwise(at)) + f" = {at[-1]}"
@@ -153,20 +197,41 @@ def guarded(what: str, work: Callable[[], object]) -> None:
 
 def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     """All worth a look, and the batches at which to check them."""
-    for precision in PRECISIONS:
-        most = largest_that_fits(precision, check.shared_bytes)
+    shared = check.shared_bytes
+    for precision, bytes_in, sizes in (
+        ("fp32", False, (8, 4, 2, 1)),
+        ("fp32", True, (8, 4, 2, 1)),
+        ("fp16", False, (8, 4, 2, 1)),
+        ("fp16", True, (8, 4, 2, 1)),
+        ("bf16", False, (8,)),
+        ("bf16", True, (8,)),
+        ("fp16x2", False, (8, 1)),
+        ("fp16x2", True, (8,)),
+    ):
+        for images in sizes:
+            yield Variant(precision, images, bytes_in, shared), EVERY if images == MOST else SOME
+    for warps, changes in ((24, ()), (20, (LOOPED,)), (24, (LOOPED,)), (20, (PAIRED,)), (24, (LOOPED, PAIRED))):
+        yield Changed("fp32", 8, bytes_in=False, shared_bytes=shared, warps=warps, changes=changes), SOME
+    for warps in (24, 28):
+        yield Variant("fp32", 1, bytes_in=False, shared_bytes=shared, warps=warps), SOME
+    yield Changed("fp32", 1, bytes_in=False, shared_bytes=shared, changes=(LOOPED,)), SOME
+    for images in (4, 2, 1):
+        changed = Changed("fp32", images, bytes_in=False, shared_bytes=shared, changes=(THROUGH_REGISTERS,))
+        yield changed, SOME
+    for precision, bytes_in, warps in (("fp16", False, 12), ("fp16", True, 12), ("fp16x2", False, 16)):
+        yield Variant(precision, 8, bytes_in, shared, warps), SOME
+    # Two small blocks share a multiprocessor, and so wait for images by turns.
+    for images in (1, 2, 4):
         for bytes_in in (False, True):
-            for images in (8, 4, 2, 1):
-                if images <= most:
-                    yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == most else SOME
-        if precision in {"fp16", "fp16x2"}:
-            for warps in (12, 20):
-                yield Variant(precision, most, bytes_in=False, shared_bytes=check.shared_bytes, warps=warps), SOME
+            yield Variant("fp16", images, bytes_in, (shared + 1024) // 2 - 1024, warps=8), SOME
 
 
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
-    return f"{variant.precision} {kind}, {variant.images} images x {variant.threads // 32} warps"
+    names = {LOOPED: "conv1 by rows", PAIRED: "conv2 by two maps", THROUGH_REGISTERS: "through registers"}
+    changes = "".join(f", {names[change]}" for change in getattr(variant, "changes", ()))
+    size = f"{variant.images} images x {variant.threads // 32} warps, {variant.shared_bytes // 1024} KiB"
+    return f"{variant.precision} {kind}, {size}{changes}"
 
 
 def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
@@ -240,7 +305,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     def times(kernel: Kernel) -> str:
         cells = []
         for batch in sizes:
-            replay = check.graph(kernel, batch)
+            replay = check.call(kernel, batch)
             cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
         return " | ".join(cells)
 
@@ -248,8 +313,52 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
         guarded(title(variant), partial(times, kernel))
     print("\n| variant | cycles between barriers, first block, batch 1000 |\n|---|---|")
     for variant in kernels:
-        if variant.images in (1, largest_that_fits(variant.precision, check.shared_bytes)):
+        if variant.images in (1, MOST) and variant.precision != "bf16":
             guarded(title(variant), partial(check.spans, variant))
+
+
+def launch_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
+    """A graph of one launch against the launch itself: events around one, and wall clock to the synchronised result."""
+    print("\n| variant, batch | graph: events, wall | launch: events, wall |\n|---|---|---|")
+
+    def times(kernel: Kernel, batch: int) -> str:
+        cells = []
+        for direct in (False, True):
+            with torch.cuda.stream(check.stream):
+                call = check.call(kernel, batch, direct=direct)
+                cells.append(f"{check.events(call):.1f}, {wall(call, check.stream.synchronize):.1f}")
+        return " | ".join(cells)
+
+    for variant, kernel in kernels.items():
+        if variant.precision in {"fp32", "fp16"} and not variant.bytes_in:
+            for batch in (1, 1000) if variant.images in (1, MOST) else ():
+                guarded(f"{title(variant)}, {batch}", partial(times, kernel, batch))
+
+
+def transfer_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
+    """Pinned images at batch 1000, wall clock: zero-copy, and copied in chunks of which the kernel does one by one."""
+    print("\n| variant | zero-copy | whole | 2 chunks | 3 | 4 | error, of the tolerance |\n" + "|---" * 7 + "|")
+    hosts = {False: normalize(check.pixels)[:1000].pin_memory(), True: check.pixels[:1000].pin_memory()}
+
+    def times(kernel: Kernel) -> str:
+        host, variant = hosts[kernel.variant.bytes_in], kernel.variant
+        worst, cells = 0.0, []
+        with torch.cuda.stream(check.stream):
+            for chunks in range(5):
+                logits = torch.full((1000, 10), torch.nan, device=check.device)
+                if chunks:
+                    call, logits = check.chunked(kernel, host, chunks)
+                else:
+                    call = kernel.bind(check.stream, host, logits)
+                torch.cuda.synchronize()
+                cells.append(f"{wall(call, check.stream.synchronize, 150):.1f}")
+                delta = (logits - check.wanted[:1000]).abs().nan_to_num(nan=torch.inf)
+                worst = max(worst, (delta / check.allowed[variant.precision][:1000]).max().item())
+        return " | ".join([*cells, f"{worst:.2f}"])
+
+    for variant, kernel in kernels.items():
+        if variant.precision in {"fp32", "fp16"}:
+            guarded(title(variant), partial(times, kernel))
 
 
 def main() -> None:
@@ -265,9 +374,11 @@ def main() -> None:
         warm = (warm @ warm).clamp(-1, 1)
     torch.cuda.synchronize()
     time_all(check, kernels)
+    launch_all(check, kernels)
+    transfer_all(check, kernels)
     print("\n| backend | events around a call | wall | error, of the tolerance |\n|---|---|---|---|")
     for precision in ("fp32", "fp16"):
-        for batch in (1, 1000, 10_000):
+        for batch in (1, 1000):
             for name in ("pytorch", "pytorch-cudagraph", "fused"):
                 guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
     print(

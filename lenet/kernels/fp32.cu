@@ -129,19 +129,23 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
     }
 }
 
-// Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map.
+// Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map. Of a lone image there are so few that two
+// lanes share one: each sums over half of the maps that it reads.
+constexpr int HALVES = IMAGES == 1 ? 2 : 1;
+
 __device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
     constexpr int STRIPS = POOLED2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
-    int map = tile % 32 / 2, place = tile / 32 * 2 + tile % 2;  // 16 maps x 2 images, as a rule
+    int map = tile % 32 / 2, half = HALVES == 2 ? tile % 2 : 0;
+    int place = HALVES == 2 ? tile / 32 : tile / 32 * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
     if (place >= IMAGES * STRIPS) return;
     int image = place % IMAGES, row = place / IMAGES / ACROSS, window = place / IMAGES % ACROSS * WINDOWS_A_THREAD;
 
-    const float* from = maps + image * MAPS + 2 * row * MAP_ROW + 2 * window;
-    weights += map * FILTER2;
+    const float* from = maps + image * MAPS + half * MAPS1 / 2 * MAP + 2 * row * MAP_ROW + 2 * window;
+    weights += (half * MAPS1 / 2 * MAPS2 + map) * FILTER2;
     float sums[2][COLUMNS] = {};
 #pragma unroll 1  // maps that conv2 reads
-    for (int channel = 0; channel < MAPS1; ++channel) {
+    for (int channel = 0; channel < MAPS1 / HALVES; ++channel) {
         float w[FILTER2];
         load<FILTER2, 4>(w, weights);
 #pragma unroll
@@ -158,6 +162,11 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
         }
         from += MAP;
         weights += MAPS2 * FILTER2;
+    }
+    if (HALVES == 2) {
+#pragma unroll
+        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], 1);
+        if (half) return;
     }
     float* to = features + image * FEATURES + map * POOLED2 + row * SIDE2 + window;
 #pragma unroll
@@ -323,7 +332,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     copy_when_free(PIXELS_AT, FREE_AT);
     commit_copies();
 #pragma unroll 1
-    for (int tile = threadIdx.x; tile < round_up(IMAGES * POOLED2 / WINDOWS_A_THREAD * MAPS2, 32); tile += THREADS)
+    for (int tile = threadIdx.x; tile < round_up(IMAGES * POOLED2 / WINDOWS_A_THREAD * MAPS2 * HALVES, 32); tile += THREADS)
         conv2(tile, weights2, bias + BIAS2, maps, features);
     __syncthreads();
 
