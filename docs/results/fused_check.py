@@ -35,6 +35,7 @@ SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
 
 LOOPED = ("#pragma unroll  // rows of conv1", "#pragma unroll 1")
 PAIRED = ("#pragma unroll 1  // maps that conv2 reads", "#pragma unroll 2")
+TEN_SHARES = ("constexpr int SHARES = 20;", "constexpr int SHARES = 10;")
 THROUGH_REGISTERS = ("constexpr bool HELD = BYTES;", "constexpr bool HELD = true;")
 
 
@@ -210,6 +211,11 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     ):
         for images in sizes:
             yield Variant(precision, images, bytes_in, shared), EVERY if images == MOST else SOME
+    yield from experiments(shared)
+
+
+def experiments(shared: int) -> Iterator[tuple[Variant, tuple[int, ...]]]:
+    """Other warps, changed sources, smaller blocks."""
     for warps, changes in ((24, ()), (20, (LOOPED,)), (24, (LOOPED,)), (20, (PAIRED,)), (24, (LOOPED, PAIRED))):
         yield Changed("fp32", 8, bytes_in=False, shared_bytes=shared, warps=warps, changes=changes), SOME
     for warps in (24, 28):
@@ -221,14 +227,22 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     for precision, bytes_in, warps in (("fp16", False, 12), ("fp16", True, 12), ("fp16x2", False, 16)):
         yield Variant(precision, 8, bytes_in, shared, warps), SOME
     # Two small blocks share a multiprocessor, and so wait for images by turns.
+    half = (shared + 1024) // 2 - 1024
     for images in (1, 2, 4):
         for bytes_in in (False, True):
-            yield Variant("fp16", images, bytes_in, (shared + 1024) // 2 - 1024, warps=8), SOME
+            yield Variant("fp16", images, bytes_in, half, warps=8), SOME
+    for warps, changes in ((10, (TEN_SHARES,)), (12, (TEN_SHARES, LOOPED))):
+        yield Changed("fp32", 4, False, half, warps, changes), SOME  # noqa: FBT003
 
 
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
-    names = {LOOPED: "conv1 by rows", PAIRED: "conv2 by two maps", THROUGH_REGISTERS: "through registers"}
+    names = {
+        TEN_SHARES: "fc over 10 warps",
+        LOOPED: "conv1 by rows",
+        PAIRED: "conv2 by two maps",
+        THROUGH_REGISTERS: "through registers",
+    }
     changes = "".join(f", {names[change]}" for change in getattr(variant, "changes", ()))
     size = f"{variant.images} images x {variant.threads // 32} warps, {variant.shared_bytes // 1024} KiB"
     return f"{variant.precision} {kind}, {size}{changes}"
@@ -313,7 +327,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
         guarded(title(variant), partial(times, kernel))
     print("\n| variant | cycles between barriers, first block, batch 1000 |\n|---|---|")
     for variant in kernels:
-        if variant.images in (1, MOST) and variant.precision != "bf16":
+        if variant.images in (1, MOST) and variant.precision in {"fp32", "fp16"} and not variant.bytes_in:
             guarded(title(variant), partial(check.spans, variant))
 
 
