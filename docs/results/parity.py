@@ -1,6 +1,8 @@
 """Every backend of a GPU against the float64 reference, at each precision and batch size; prints Markdown.
 
 LENET_DATA=... python docs/results/parity.py pytorch pytorch-compile pytorch-cudagraph > docs/results/parity-h100.md
+
+Precisions among the arguments narrow it to those.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ HEADINGS = (
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(backends.names())
+    precisions = [precision for precision in Precision if precision in sys.argv] or list(Precision)
+    names = [name for name in sys.argv[1:] if name not in precisions] or list(backends.names())
     device = devices.resolve("cuda")
     split = cifar10.load("test", cifar10.default_directory(None))
     arrays = weights.load().arrays
@@ -45,7 +48,7 @@ def main() -> int:
     print("batch; logits against float64, and as a share of the tolerance that `lenet/parity.py` derives.\n")
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
     right = True
-    for precision in Precision:
+    for precision in precisions:
         for batch_size in BATCH_SIZES:
             started = time.perf_counter()
             done, missing = compare_backends(
