@@ -19,6 +19,8 @@ from lenet.data import augmentation
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.errors import CheckpointError, OutputError, RecipeError
+from lenet.ranks import Ranks
+from lenet.steps import step_for
 from lenet.training import CHECKPOINT, EpochRecord, Recipe
 
 CPU = torch.device("cpu")
@@ -74,7 +76,8 @@ def test_one_step_is_sgd_with_momentum_and_weight_decay() -> None:
             gradient = parameter.grad + recipe.weight_decay * wanted[name]
             velocity[name] = recipe.momentum * velocity[name] + gradient
             wanted[name] = wanted[name] - recipe.learning_rate * velocity[name]
-    training.train_epoch(run.model, run.optimizer, TRAIN.images, TRAIN.labels, recipe, 1)
+    step = step_for(run.model, run.optimizer, recipe.batch_size, Ranks())
+    training.train_epoch(step, TRAIN.images, TRAIN.labels, recipe, 1)
     for name, parameter in run.model.named_parameters():
         torch.testing.assert_close(parameter.detach(), wanted[name], rtol=1e-5, atol=1e-6)
 
