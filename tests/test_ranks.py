@@ -18,7 +18,7 @@ from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
 from lenet.errors import RecipeError
 from lenet.ranks import Ranks
-from lenet.training import CHECKPOINT, Recipe
+from lenet.training import Recipe
 
 RECIPE = Recipe(epochs=4, batch_size=100, train_images=1000, test_images=50)
 OPTIONS = "--epochs 4 --batch-size 100 --train-images 1000 --test-images 50 --device cpu --threads 1"
