@@ -314,8 +314,9 @@ def _batches(
     at_once = size if images.device.type == "cpu" else size * _GPU_BATCHES_AT_ONCE
     for start in range(0, len(order), at_once):
         rows = slice(start, start + at_once)
-        batches = augmentation.crop_and_flip(images[order[rows]], crops[rows], recipe.padding)
-        batches = augmentation.normalize(batches)
+        # `index_select` copies whole images, and is many times faster on a CPU than an index in brackets.
+        batches = augmentation.crop_and_flip(images.index_select(0, order[rows]), crops[rows], recipe.padding)
+        batches = augmentation.normalize(batches).contiguous(memory_format=_layout(images.device))
         yield from zip(batches.split(size), labels[order[rows]].split(size), strict=True)
 
 
@@ -325,14 +326,15 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(state)
 
 
+def _layout(device: torch.device) -> torch.memory_format:
+    """Of images and of the convolutions' weights: on a CPU oneDNN is about a third faster with the channels last."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
 def new_run(recipe: Recipe, train_split: Split, device: torch.device) -> Run:
     """A run before its first epoch: PyTorch's default initialisation, seeded by the recipe."""
     torch.manual_seed(recipe.seed)
-    model = LeNet(pool_first=True)
-    if device.type == "cpu":
-        # oneDNN's convolutions are about a third faster on this layout; the values are the same function's.
-        model = model.to(memory_format=torch.channels_last)
-    model = model.to(device)
+    model = LeNet(pool_first=True).to(memory_format=_layout(device)).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
         # A CUDA graph reads it from a tensor at each replay; a number would be captured for good.

@@ -76,8 +76,8 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_capture_changes_nothing_and_replays_are_the_same_steps(graphs_on_a_cpu: list[int]) -> None:
     launched, replayed = new_steps(CPU)
-    for one, other in zip(launched.parameters, replayed.parameters, strict=True):
-        assert torch.equal(one, other), "what the capture changed was put back"
+    for before, after in zip(launched.parameters, replayed.parameters, strict=True):
+        assert torch.equal(before, after), "what the capture changed was put back"
     assert epochs(launched, 2) == epochs(replayed, 2)
     assert len(graphs_on_a_cpu) == 2 * (len(SPLIT) // RECIPE.batch_size), "short batches are launched"
     for one, other in zip(values(launched), values(replayed), strict=True):
