@@ -12,11 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
 
 from lenet import training, weights
 from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
-from lenet.errors import RecipeError
+from lenet.errors import RankError, RecipeError
 from lenet.ranks import Ranks
 from lenet.training import Recipe
 
@@ -29,8 +30,8 @@ TOLERANCE = 40 * 0.5 * 99 * 2.0**-24 * 0.25
 
 
 def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "lenet", "train"]
-    command += ["--data", str(noise_directory), "--out", str(out), *OPTIONS.split(), *options]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "lenet", "train", "--data", str(noise_directory), "--out", str(out), *OPTIONS.split(), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -48,7 +49,7 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
             time.sleep(0.002)
         ranks["1"].send_signal(signal.SIGKILL)
         killed = time.monotonic()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert time.monotonic() - killed < 30
     assert process.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n  found: " in said
@@ -56,7 +57,7 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     assert not (out / "weights.safetensors").exists()
 
     with torchrun(noise_directory, out, "--resume") as process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert said.count("\n    4   0.05 ") == 1, "one rank alone shows progress"
 
@@ -75,6 +76,15 @@ def test_ranks_that_share_no_batch_equally_are_refused(tmp_path: Path, images: i
     with pytest.raises(RecipeError, match=rf"--batch-size .*\n.*{batch_size}\n.*a multiple of {ranks.size}, the ranks"):
         training.train(recipe, split, split, out=tmp_path / "run", device=torch.device("cpu"), ranks=ranks)
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_would_do_different_things_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(told: list[str], _: str) -> None:
+        told[:] = ["seed 0", "seed 1"]
+
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    with pytest.raises(RankError, match=r"(?s)rank 1 would do something else.*found:  seed 1\n  wanted: seed 0"):
+        Ranks(0, 2, joined=True).agree("seed 0")
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))

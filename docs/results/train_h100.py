@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 import torch.profiler
 
-from lenet import devices, training
+from lenet import devices, training, weights
 from lenet.data import augmentation, cifar10
 from lenet.data.cifar10 import Split
 from lenet.evaluation import evaluate
@@ -103,6 +104,24 @@ def repeatable(train: Split, test: Split, device: torch.device) -> None:
     for name, other in zip(("a second run", "a resumed run"), others, strict=True):
         largest = max(float((a - b).abs().max()) for a, b in zip(first, other, strict=True))
         print(f"- {name} of {recipe.epochs} epochs: a weight differs by at most {largest:.1e}", flush=True)
+
+
+def commands(device: torch.device, epochs: int) -> None:
+    """`lenet train` as a process of its own, from its start to its end, alone and as one rank of torchrun's (NCCL)."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    heading(f"As a command, {epochs} epochs", "started by", "wall, s", "exit code", "said at the end")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "alone", Path(folder) / "ranks"
+        for name, launcher, path in (("python", [], out[0]), ("torchrun", torchrun, out[1])):
+            command = [sys.executable, *launcher, "-m", "lenet", "train", "--device", device.type]
+            command += ["--epochs", str(epochs), "--out", str(path)]
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
+            wall = time.perf_counter() - began
+            row(name, f"{wall:.2f}", done.returncode, (done.stdout.strip() or done.stderr[-500:]).replace("\n", " "))
+        alone, ranks = (weights.load(path / "weights.safetensors").arrays for path in out)
+    largest = max(abs(alone[name] - ranks[name]).max() for name in alone)
+    print(f"\nA weight of the two differs by at most {largest:.1e}.", flush=True)
 
 
 def profile(train: Split, device: torch.device) -> None:
@@ -227,6 +246,8 @@ def main() -> int:
         whole_runs(train, test, device, arguments.epochs, arguments.seeds)
     with told("repeating"):
         repeatable(train, test, device)
+    with told("the commands"):
+        commands(device, arguments.epochs)
     with told("the profile"):
         profile(train, device)
     with told("what is besides the steps"):
