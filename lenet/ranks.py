@@ -115,8 +115,8 @@ class Ranks:
 def join(device: torch.device) -> Iterator[Ranks]:
     """Connect to the other processes that ``torchrun`` started, by NCCL on CUDA and by gloo on a CPU.
 
-    Where torchrun started nothing, this process trains alone. It asks a rank to end, by SIGTERM, as soon as another
-    has: the rank then says so.
+    Where torchrun started nothing, this process trains alone. When a rank has ended, torchrun asks the others to end
+    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends.
 
     Raises:
         RankError: The others cannot be reached.

@@ -42,8 +42,8 @@ __all__ = ["CHECKPOINT", "EpochRecord", "Recipe", "Run", "train"]
 CHECKPOINT: Final = "checkpoint.safetensors"
 _CHECKPOINT_SCHEMA: Final = 1
 _EVALUATION_BATCH: Final = 1000
-_GPU_BATCHES_AT_ONCE: Final = 50
-"""Batches that a GPU augments together: many images a launch, and at batch 200 about 0.5 GB of its memory."""
+_GPU_IMAGES_AT_ONCE: Final = 10_000
+"""Images that a GPU augments together, in whole batches: few launches, in about 0.5 GB of its memory."""
 _MOMENTUM: Final = "momentum."
 
 
@@ -311,7 +311,7 @@ def _batches(
     mine = ranks.rows(len(labels), recipe.batch_size)
     order, crops = order[mine].to(images.device), crops[mine].to(images.device)
     size = recipe.batch_size // ranks.size
-    at_once = size if images.device.type == "cpu" else size * _GPU_BATCHES_AT_ONCE
+    at_once = size if images.device.type == "cpu" else size * max(1, _GPU_IMAGES_AT_ONCE // size)
     for start in range(0, len(order), at_once):
         rows = slice(start, start + at_once)
         # `index_select` copies whole images, and is many times faster on a CPU than an index in brackets.

@@ -14,7 +14,7 @@ from lenet.steps import GraphStep, Step, exact_float32, step_for
 from lenet.training import Recipe
 
 RECIPE = Recipe(batch_size=8, learning_rate=0.02, milestones=(1,))
-SPLIT = synthetic(1004, 1)  # so that the last batch is shorter, and a GPU augments in three goes
+SPLIT = synthetic(1004, 1)  # so that the last batch is shorter
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -118,7 +118,8 @@ def test_on_a_gpu_replays_are_the_same_steps() -> None:
 
 
 @needs_gpu
-def test_nothing_waits_for_the_gpu_inside_an_epoch() -> None:
+def test_nothing_waits_for_the_gpu_inside_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_GPU_IMAGES_AT_ONCE", 400)
     device = torch.device("cuda", torch.cuda.current_device())
     with exact_float32():
         _, step = new_steps(device)
@@ -133,6 +134,16 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch() -> None:
                     step(images, labels)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_a_gpu_sees_the_batches_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_GPU_IMAGES_AT_ONCE", 400)
+    on_gpu = SPLIT.to(torch.device("cuda", torch.cuda.current_device()))
+    batches = (training._batches(split.images, split.labels, RECIPE, 1) for split in (SPLIT, on_gpu))
+    for (images, labels), (others, other_labels) in zip(*batches, strict=True):
+        torch.testing.assert_close(images, others.cpu(), rtol=1e-6, atol=1e-6)
+        assert torch.equal(labels, other_labels.cpu())
 
 
 @needs_gpu
