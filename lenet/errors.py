@@ -13,6 +13,7 @@ __all__ = [
     "ExportError",
     "LenetError",
     "OutputError",
+    "RankError",
     "RecipeError",
     "ResultsError",
     "UnavailableError",
@@ -64,6 +65,10 @@ class RecipeError(LenetError):
 
 class CheckpointError(LenetError):
     """A checkpoint is damaged, or belongs to another run."""
+
+
+class RankError(LenetError):
+    """One of the processes that train together cannot go on with the others."""
 
 
 class DeviceError(LenetError):
