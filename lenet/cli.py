@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
-from lenet.errors import LenetError, ResultsError
+from lenet.errors import BackendError, LenetError, ResultsError
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +178,12 @@ def evaluate(
     from lenet.models.pytorch_lenet import from_weights
 
     if input_type == "uint8" and not names:
-        raise click.UsageError("--input uint8 is for --backend: without it PyTorch alone runs, on normalised images")
+        raise BackendError(
+            "without --backend the images are normalised ahead of the network",
+            found="--input uint8 and no --backend",
+            wanted="--input float32, or a backend that gets the bytes",
+            hint="name one with --backend, such as --backend pytorch",
+        )
     target = devices.resolve(device)
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)

@@ -1,13 +1,15 @@
 """The machine's limits, measured: what `lenet.measurement.floor` holds rows to.
 
 Each is the best of a few repetitions of work that does one thing only: the product of two large matrices, the copy of a
-buffer on the device, the copy of one from the host, an empty CUDA graph. All of it takes a second or two.
+buffer on the device, the copy of one from the host, a CUDA graph of one tiny kernel. All of it takes a second or two.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -45,7 +47,7 @@ def measure_limits(device: torch.device) -> Limits:
     Args:
         device: A GPU, with its index, or the CPU with torch's present number of threads.
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         rates = {str(asked): _arithmetic(device, asked) for asked in Precision if _has(device, asked)}
         # Operands can be widened, so a precision whose own products are slow, or slowly written, has float32's rate.
         return Limits(
@@ -87,10 +89,7 @@ def _copies(device: torch.device) -> dict[str, Rates]:
         target = torch.empty(size, dtype=torch.uint8, device=device)
         for kind, measured in rates.items():
             source = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == "pinned")
-
-            def copy(source: torch.Tensor = source, target: torch.Tensor = target) -> object:
-                return target.copy_(source, non_blocking=True)
-
+            copy = partial(target.copy_, source, non_blocking=True)
             measured.append((size, size / _shortest(copy, device)))
     return {kind: tuple(measured) for kind, measured in rates.items()}
 
@@ -123,15 +122,15 @@ def _tiny(device: torch.device) -> Callable[[], object]:
     one = torch.zeros(1, device=device)
     if device.type == "cpu":
         return one.zero_
-    one.zero_()
+    one.add_(1)  # loads the kernel
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        one.zero_()
+        one.add_(1)
 
-    def replay(graph: torch.cuda.CUDAGraph = graph, one: torch.Tensor = one) -> object:
+    def replay() -> object:
         graph.replay()
-        return one  # whose memory the graph writes to
+        return one  # held, for the graph writes to its memory
 
     return replay
 
