@@ -213,10 +213,10 @@ class Runner(ABC):
         return torch.cuda.stream(self.stream)
 
     def _is_current(self) -> bool:
-        if self.stream is None or self.spec.device.type != "cuda":
+        if self.stream is None or self._device.type != "cuda":
             return False
         # What TorchInductor's generated code asks before each launch, for the same reason: it allocates nothing.
-        raw: int = torch._C._cuda_getCurrentRawStream(self.spec.device.index or 0)  # noqa: SLF001
+        raw: int = torch._C._cuda_getCurrentRawStream(self._device.index or 0)  # noqa: SLF001
         return raw == self.stream.cuda_stream
 
     def synchronize(self) -> None:
