@@ -18,8 +18,8 @@ from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Run
 from lenet.errors import BackendError
 
 MOST_CALLS = 25
-"""Functions, Python's and C's, that `forward` may call at each pass before and after the library: TriPy's logits take
-21 to be handed over, the others 7 to 12."""
+"""Functions, Python's and C's, that `forward` may call at each pass beside the library: TriPy's takes 21, most of which
+hand its logits over; PyTorch's takes 6 and ONNX Runtime's 7."""
 
 STANDIN = "tripy on a CPU stand-in"
 
