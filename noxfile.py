@@ -86,12 +86,14 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style, spelling and the imports between the floors."""
+    """Check style, spelling, the imports between the floors, and the workflows; after the installation, offline."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
     session.run("lint-imports", env={"PYTHONPATH": str(_ROOT)})
+    session.run("actionlint")
+    session.run("zizmor", "--offline", "--pedantic", "--strict-collection", "--no-progress", ".github")
 
 
 def _evaluate(session: nox.Session) -> None:
