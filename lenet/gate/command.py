@@ -1,0 +1,92 @@
+"""``lenet gate``: from the command's options to its exit code and files."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from lenet.errors import GateError
+from lenet.files import make_directory, write_atomically
+from lenet.gate import report
+from lenet.gate.checkouts import find_commits
+from lenet.gate.decision import Rule, Verdict
+from lenet.gate.display import GateDisplay
+from lenet.gate.session import run as measure
+from lenet.report.tables import to_rich
+
+__all__ = ["EXIT_CODES", "run"]
+
+EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
+"""An error, where there is no verdict, is 2."""
+
+
+def run(
+    reference: str,
+    suite: tuple[str, ...],
+    *,
+    out: Path,
+    tolerance: float,
+    harm: float,
+    timeout: float,
+    seed: int | None,
+) -> int:
+    """Compare HEAD of the current directory's checkout with a reference; print the table and write it to ``out``.
+
+    Args:
+        reference: A branch, tag or commit.
+        suite: Options of the suite.
+        out: Directory for gate.json and gate.md.
+        tolerance: A slow-down that is none, as a share.
+        harm: The largest slow-down of a row that passes, as a share.
+        timeout: Seconds that a pair of processes may take.
+        seed: For the order in each pair; None draws one.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        GateError: There is no verdict.
+        OutputError: The report cannot be written.
+    """
+    if not 0 <= tolerance < harm:
+        raise GateError(
+            "tolerance and harm do not fit",
+            found=f"--tolerance {tolerance:g}, --harm {harm:g}",
+            wanted="shares, 0 <= tolerance < harm",
+            hint="a row that passes may be slower by more than what is tolerated, not by less",
+        )
+    make_directory(out)
+    for old in ("gate.json", "gate.md"):  # else a run that ends in an error would leave another's verdict there
+        (out / old).unlink(missing_ok=True)
+    commits = find_commits(Path.cwd(), reference)
+    signal.signal(signal.SIGTERM, _interrupt)
+    rule = Rule(tolerance=tolerance, harm=harm)
+    try:
+        with GateDisplay() as display:
+            drawn = secrets.randbelow(2**32) if seed is None else seed
+            outcome = measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
+    except KeyboardInterrupt:
+        raise GateError(
+            "the gate was interrupted",
+            found="a signal",
+            wanted="a run to its end",
+            hint="run it again; nothing is left behind",
+        ) from None
+    write_atomically(out / "gate.json", report.to_json(outcome).encode())
+    write_atomically(out / "gate.md", report.to_page(outcome).encode())
+    console = Console()
+    if not console.is_terminal:  # as the other tables
+        console.width = max(console.width, 160)
+    console.print(to_rich(report.sheet(outcome)))
+    return EXIT_CODES[outcome.verdict]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let a job that is cancelled clean up as Ctrl-C does."""
+    del number, frame
+    raise KeyboardInterrupt
