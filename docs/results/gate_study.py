@@ -2,7 +2,7 @@
 
 ``python docs/results/gate_study.py --out DIR --minutes 180`` runs gate after gate on a CPU, and appends a line for
 each to DIR/JOB.jsonl; stop it when you like, and go on with the same command. ``--jobs N`` runs N at a time, each on
-two processors of its own. It needs no network, and no git history: it makes its own repository of the tree that it is in.
+two processors of its own. It needs no network and no git history: it makes a repository of the tree that it is in.
 
 Of the two rows, that of batch 1 is slower in head by so many percent, really: its forward pass is followed by a wait
 that lasts that share of what the pass itself took. That of batch 2 is left alone, and so is the canary; of these and of

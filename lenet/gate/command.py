@@ -10,12 +10,13 @@ from typing import Final
 
 from rich.console import Console
 
-from lenet.errors import GateError
-from lenet.files import make_directory, write_atomically
+from lenet.errors import GateError, LenetError
+from lenet.files import make_directory
 from lenet.gate import report
 from lenet.gate.checkouts import find_commits
 from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
+from lenet.gate.session import Outcome
 from lenet.gate.session import run as measure
 from lenet.report.tables import to_rich
 
@@ -61,15 +62,29 @@ def run(
             hint="a row that passes may be slower by more than what is tolerated, not by less",
         )
     make_directory(out)
-    for old in ("gate.json", "gate.md"):  # else a run that ends in an error would leave another's verdict there
-        (out / old).unlink(missing_ok=True)
+    try:
+        outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
+    except LenetError as error:
+        # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+        report.write(out, report.error_json(error), report.error_page(error))
+        raise
+    report.write(out, report.to_json(outcome), report.to_page(outcome))
+    console = Console()
+    if not console.is_terminal:  # as the other tables
+        console.width = max(console.width, 120)
+    console.print(to_rich(report.sheet(outcome)))
+    for line in report.reasons(outcome):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return EXIT_CODES[outcome.verdict]
+
+
+def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:
     commits = find_commits(Path.cwd(), reference)
-    signal.signal(signal.SIGTERM, _interrupt)
-    rule = Rule(tolerance=tolerance, harm=harm)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with GateDisplay() as display:
             drawn = secrets.randbelow(2**32) if seed is None else seed
-            outcome = measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
+            return measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
     except KeyboardInterrupt:
         raise GateError(
             "the gate was interrupted",
@@ -77,13 +92,8 @@ def run(
             wanted="a run to its end",
             hint="run it again; nothing is left behind",
         ) from None
-    write_atomically(out / "gate.json", report.to_json(outcome).encode())
-    write_atomically(out / "gate.md", report.to_page(outcome).encode())
-    console = Console()
-    if not console.is_terminal:  # as the other tables
-        console.width = max(console.width, 160)
-    console.print(to_rich(report.sheet(outcome)))
-    return EXIT_CODES[outcome.verdict]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

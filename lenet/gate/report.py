@@ -6,20 +6,23 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
+from lenet.errors import LenetError
+from lenet.files import write_atomically
 from lenet.gate.session import Outcome, RowOutcome
 from lenet.gate.workers import CANARY, Pair
 from lenet.report.tables import Sheet, significant, to_markdown
 
-__all__ = ["SCHEMA", "sheet", "summary", "to_json", "to_page"]
+__all__ = ["SCHEMA", "error_json", "error_page", "reasons", "sheet", "summary", "to_json", "to_page", "write"]
 
 SCHEMA: Final = 1
 _NOTHING: Final = "-"
 
 
 def sheet(outcome: Outcome) -> Sheet:
-    """A line a row: both medians, the ratio with its bounds, the pairs, the verdict and why."""
+    """A line a row: both medians, the ratio with its bounds, the pairs, and the verdict."""
     lines = tuple(
         (
             row.name,
@@ -27,12 +30,16 @@ def sheet(outcome: Outcome) -> Sheet:
             *(_percent(value) for value in (row.ratio, row.low, row.high)),
             f"{row.pairs}{'' if row.again is None else f' + {row.again.pairs}'}",
             row.verdict,
-            row.reason,
         )
         for row in outcome.rows
     )
-    columns = ("row", "base, ms", "head, ms", "change", "at least", "at most", "pairs", "verdict", "why")
+    columns = ("row", "base, ms", "head, ms", "change", "at least", "at most", "pairs", "verdict")
     return Sheet(f"{outcome.verdict}: {outcome.reason}", columns, lines, " ".join(summary(outcome)))
+
+
+def reasons(outcome: Outcome) -> list[str]:
+    """Why each row came to its verdict."""
+    return [f"{row.name}: {row.verdict}: {row.reason}" for row in outcome.rows]
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -63,14 +70,15 @@ def summary(outcome: Outcome) -> list[str]:
 
 def to_page(outcome: Outcome) -> str:
     """As a Markdown page, for a job's summary."""
-    reasons: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for name, reason in outcome.not_run.items():
-        reasons.setdefault(reason, []).append(name)
-    missing = [f"- {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        by_reason.setdefault(reason, []).append(name)
+    missing = [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
-    parts = [to_markdown(sheet(outcome)), f"Machine: {where}, fingerprint {outcome.fingerprint}."]
-    return "\n".join([*parts, *(["", "Not run on either side:", "", *missing] if missing else []), ""])
+    lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in reasons(outcome)), ""]
+    lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}.", ""]
+    return "\n".join([*lines, *(["Not run:", "", *missing, ""] if missing else [])])
 
 
 def to_json(outcome: Outcome) -> str:
@@ -107,9 +115,29 @@ def to_json(outcome: Outcome) -> str:
     )
 
 
+def error_page(error: LenetError) -> str:
+    """Why there is no verdict, as Markdown."""
+    return f"### ERROR: {error.summary}\n\n```\n{error}\n```\n"
+
+
+def error_json(error: LenetError) -> str:
+    """Why there is no verdict, as JSON."""
+    document = {"schema": SCHEMA, "verdict": "ERROR", "reason": error.summary, "found": error.found}
+    return json.dumps(document | {"wanted": error.wanted, "next": error.hint}, indent=1)
+
+
+def write(out: Path, document: str, page: str) -> None:
+    """Write gate.json and gate.md.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    write_atomically(out / "gate.json", document.encode())
+    write_atomically(out / "gate.md", page.encode())
+
+
 def _row(row: RowOutcome) -> dict[str, Any]:
-    found = _finite(asdict(row))
-    return found | {"again": _finite(asdict(row.again)) if row.again else None}
+    return asdict(row) | {"again": _finite(asdict(row.again)) if row.again else None}
 
 
 def _pair(pair: Pair, *, counted: bool) -> dict[str, Any]:
@@ -131,4 +159,4 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _percent(ratio: float | None) -> str:
-    return _NOTHING if ratio is None or not 0 < ratio < math.inf else f"{ratio - 1:+.1%}"
+    return _NOTHING if ratio is None else f"{ratio - 1:+.1%}"

@@ -71,8 +71,8 @@ class RowOutcome:
         base: Median over the counted pairs of base's medians, in seconds; None where the row was not measured by both.
         head: The same of head.
         ratio: The median of head / base over the pairs.
-        low: Lower bound of that median, at the look that decided.
-        high: Its upper bound.
+        low: Lower bound of that median, at the look that decided; None where so few pairs have none.
+        high: Its upper bound; the same.
         pairs: That the decision rests on.
         again: The decision of the stage that was to confirm a FAIL.
     """
@@ -142,7 +142,7 @@ def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeou
     """
     began = time.monotonic()
     draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
-    stages = []
+    stages: list[Stage] = []
     with tempfile.TemporaryDirectory(prefix="lenet-gate-") as temporary:
         for name in ("first", "again"):
             only = _cases(stages[0]) if stages else None
@@ -225,11 +225,11 @@ def _look(stage: Stage, rule: Rule, *, together: bool) -> bool:
 def _refuse_unlike(pairs: list[Pair], trees: tuple[Tree, Tree], *, own_environments: bool) -> None:
     """Stop where base itself cannot be measured, or the processes are not of one machine, environment and source."""
     first, pair = pairs[0], pairs[-1]
-    failed = [f"{name}: {reason}" for name, reason in pair.base.not_run.items() if _is_failure(reason)]
-    if failed or not pair.base.rows or pair.base.rows.keys() != first.base.rows.keys():
+    if not pair.base.rows or pair.base.rows.keys() != first.base.rows.keys():
+        not_run = [f"{name}: {reason}" for name, reason in pair.base.not_run.items()]
         raise GateError(
-            "base itself cannot be measured",
-            found="; ".join(failed) or f"{len(pair.base.rows)} rows, {len(first.base.rows)} in its first process",
+            "base itself cannot be measured, so there is nothing to compare with",
+            found=f"rows {', '.join(pair.base.rows) or 'none'}; {'; '.join(not_run)}",
             wanted="the same rows in every process of base, at least one",
             hint="choose rows that base measures",
         )
@@ -297,9 +297,9 @@ def _cases(stage: Stage) -> list[str]:
 
 
 def _rows(stages: Sequence[Stage], rule: Rule) -> tuple[RowOutcome, ...]:
-    first = stages[0]
-    found = [RowOutcome(name, Verdict.FAIL, reason) for name, reason in first.closed.items()]
-    found += [_row(name, stages, rule) for name in first.pairs[0].base.rows if name not in first.closed]
+    closed = {name: reason for stage in stages for name, reason in stage.closed.items()}
+    found = [RowOutcome(name, Verdict.FAIL, reason) for name, reason in closed.items()]
+    found += [_row(name, stages, rule) for name in stages[0].pairs[0].base.rows if name not in closed]
     return tuple(found)
 
 
@@ -321,8 +321,8 @@ def _row(name: str, stages: Sequence[Stage], rule: Rule) -> RowOutcome:
         base=base,
         head=head,
         ratio=math.exp(median(first.ratios(name)[: decision.pairs])),
-        low=math.exp(decision.low),
-        high=math.exp(decision.high),
+        low=math.exp(decision.low) if math.isfinite(decision.low) else None,
+        high=math.exp(decision.high) if math.isfinite(decision.high) else None,
         pairs=decision.pairs,
         again=confirmed,
     )

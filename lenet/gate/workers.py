@@ -27,7 +27,7 @@ __all__ = ["CANARY", "SIDES", "Pair", "Side", "Tree", "case_beginning", "measure
 SIDES: Final = ("base", "head")
 CANARY: Final = "canary"
 _CASE_OF_CANARY: Final = "test_canary"
-_ROOT: Final = Path(__file__).parents[2]
+CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
 _LOG_LINES: Final = 20
 
 
@@ -67,7 +67,7 @@ class Side:
     not_run: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pair:
     """What a pair of processes measured.
 
@@ -188,7 +188,7 @@ class _Worker:
         if not plugins.exists():
             plugins.mkdir()
             shutil.copy(Path(__file__).with_name("turns.py"), plugins / "lenet_gate_turns.py")
-            shutil.copy(_ROOT / "benchmarks" / "test_canary.py", plugins)
+            shutil.copy(CANARY_FILE, plugins)
         hears, self._tell = os.pipe()
         listen, says = os.pipe()
         self._listen = os.fdopen(listen, encoding="utf-8")
