@@ -30,4 +30,5 @@ def test_canary(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> 
         if on_gpu:
             torch.cuda.synchronize()
 
+    benchmark.extra_info["device"] = str(device)
     benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=WARMUPS)

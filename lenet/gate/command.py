@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -60,6 +61,13 @@ def run(
             found=f"--tolerance {tolerance:g}, --harm {harm:g}",
             wanted="shares, 0 <= tolerance < harm",
             hint="a row that passes may be slower by more than what is tolerated, not by less",
+        )
+    if sys.platform != "linux":
+        raise GateError(
+            "the gate runs on Linux alone",
+            found=sys.platform,
+            wanted="Linux, whose process groups and processor times it uses",
+            hint="`pytest benchmarks --benchmark-compare` is the quick look that works anywhere",
         )
     make_directory(out)
     try:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from lenet.errors import LenetError
@@ -56,11 +57,10 @@ def summary(outcome: Outcome) -> list[str]:
         f"{pairs} pairs of processes in {outcome.seconds:.0f} s: {counted} counted, {discarded} throttled.",
         f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}, looks at {looks} pairs.",
     ]
-    for stage in stages:
-        if stage.counted:
-            ratios = sorted(stage.ratios(CANARY))
-            middle = math.expm1((ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2)
-            found.append(f"Canary ({stage.name} builds): {middle:+.1%}.")
+    others = median(pair.others for stage in stages for pair in stage.pairs)
+    found.append(f"Others used {others:.0%} of the processors.")
+    canaries = [(stage.name, median(stage.ratios(CANARY))) for stage in stages if stage.counted]
+    found += [f"Canary ({name} builds): {math.expm1(change):+.1%}." for name, change in canaries]
     if new := sorted(stages[0].pairs[0].head.rows.keys() - stages[0].pairs[0].base.rows.keys()):
         found.append(f"New in head, not judged: {', '.join(new)}.")
     if commits.own_environments:

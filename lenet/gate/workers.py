@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
@@ -129,7 +130,7 @@ def measure_pair(
         workers.sort(key=lambda worker: worker.tree.side)
         first = _take_turns(workers[0], workers[1], draw)
         for worker in workers:
-            worker.end()
+            worker.go()
         base, head = (worker.read() for worker in workers)
     finally:
         for worker in workers:
@@ -224,24 +225,20 @@ class _Worker:
         """Let the process run on, until the next case waits for its turn."""
         if self.at in self.left:
             self.left.remove(self.at)
-        self._go()
+        self.go()
         self.at = self._next()["at"]
 
-    def end(self) -> None:
-        """Let the process write its results and end."""
-        self._go()
+    def go(self) -> None:
+        """Let the process run on; after its last case it writes its results and ends."""
         try:
-            self._process.wait(max(self._deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            raise self._hung() from None
+            os.write(self._tell, b"go\n")
+        except BrokenPipeError:
+            raise self._ended() from None
 
     def read(self) -> Side:
-        """What the process measured."""
-        code = self._process.returncode
-        if code not in {0, 1}:
-            raise self._ended(code)
-        if not self._json.exists() or not self._json.stat().st_size:
-            raise self._ended(code)
+        """What the process measured, once it has ended."""
+        if self._wait() not in {0, 1} or not self._json.exists() or not self._json.stat().st_size:
+            raise self._ended()
         try:
             measurement = results.load(self._json)
             document = json.loads(self._json.read_bytes())
@@ -254,24 +251,23 @@ class _Worker:
             ) from error
         medians = [one["stats"]["median"] for one in document["benchmarks"] if one["name"] == _CASE_OF_CANARY]
         if len(medians) != 1 or measurement.partial:
-            raise self._ended(code)
+            raise self._ended()
         rows = {row_name(row.case): row for row in measurement.rows}
         return Side(measurement, rows, medians[0], {item.name: item.reason for item in measurement.not_run})
 
     def kill(self) -> None:
-        """End the process and all that it started; nothing where it has ended."""
-        if self._process.poll() is None:
+        """End the process, unless it has ended, and all that it started."""
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        os.close(self._tell) if self._tell >= 0 else None
-        self._tell = -1
+        self._process.wait()
+        os.close(self._tell)
         self._listen.close()
 
-    def _go(self) -> None:
+    def _wait(self) -> int:
         try:
-            os.write(self._tell, b"go\n")
-        except BrokenPipeError:
-            raise self._ended(self._process.wait()) from None
+            return self._process.wait(max(self._deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise self._hung() from None
 
     def _next(self) -> dict[str, Any]:
         with DefaultSelector() as selector:
@@ -280,7 +276,7 @@ class _Worker:
                 raise self._hung()
         line = self._listen.readline()
         if not line:
-            raise self._ended(self._process.wait())
+            raise self._ended()
         return dict(json.loads(line))
 
     def _hung(self) -> GateError:
@@ -291,7 +287,8 @@ class _Worker:
             hint="allow more time, or measure fewer rows" + self._tail(),
         )
 
-    def _ended(self, code: int) -> GateError:
+    def _ended(self) -> GateError:
+        code = self._wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return GateError(
             f"the process of {self.tree.side} did not measure",

@@ -22,7 +22,7 @@ COMMITS = {"base": "b" * 40, "head": "a" * 40}
 
 def row(batch_size: int, median: float, *, throttled: int = 0, precision: str = "fp32") -> Row:
     case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, "CPU", "images", None, False, "coursework")  # noqa: FBT003
-    no_matter = dict.fromkeys(("mean", "stddev", "minimum", "p95", "p99", "iqr"), median)
+    no_matter: Any = dict.fromkeys(("mean", "stddev", "minimum", "p95", "p99", "iqr"), median)
     return Row(
         case=case,
         rounds=100,

@@ -74,6 +74,17 @@ def test_the_exit_code_says_what_came_of_it(quick: Path, head: Any, code: int, v
     page = (quick / "gate" / "gate.md").read_text()
     assert page.startswith(f"### {verdict}: ")
     assert document["reason"] in done.output.replace("\n", " ")
+    if "hangs" in head.values():
+        assert document["found"] == f"no answer in time, at test_inference[{ONE}-pinned]"
+        assert not is_alive(int((quick.parent / "child").read_text()))
+
+
+def is_alive(process: int) -> bool:
+    """Whether it still runs; one that has ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
 
 
 def test_inconclusive_has_an_exit_code_of_its_own(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
