@@ -118,8 +118,37 @@ def one_gate(repository: Path, percent: int, out: Path) -> dict[str, Any]:
     if not (out / "gate.json").exists():
         return record | {"error": done.stderr[-2000:]}
     report = json.loads((out / "gate.json").read_text())
-    kept = ("verdict", "reason", "rows", "rule", "seed", "fingerprint", "stages")
-    return record | {"packages": report["machine"]["packages"], **{name: report[name] for name in kept}}
+    return compact(record | {"machine": report["machine"], **report})
+
+
+def compact(record: dict[str, Any]) -> dict[str, Any]:
+    """What the analysis needs of a record, with the medians to a ten-thousandth; what is compact stays as it is."""
+    kept = ("percent", "started", "exit", "wall", "error", "verdict", "reason", "rows", "rule", "seed", "fingerprint")
+    short = {name: record[name] for name in kept if name in record} | {"wall": round(record["wall"], 1)}
+    for name in ("cpu", "packages"):
+        if name in record or "machine" in record:
+            short[name] = record.get(name) or record["machine"][name]
+    stages = record.get("stages", [])
+    short["stages"] = [
+        {
+            "name": stage["name"],
+            "void": stage["void"],
+            "decisions": {name: one["verdict"] for name, one in stage["decisions"].items()}
+            if stage["decisions"] and isinstance(next(iter(stage["decisions"].values())), dict)
+            else stage["decisions"],
+            "pairs": [
+                {
+                    "counted": pair["counted"],
+                    "seconds": round(pair["seconds"], 1),
+                    "others": round(pair["others"], 2),
+                    "medians": {name: [float(f"{one:.5g}") for one in both] for name, both in pair["medians"].items()},
+                }
+                for pair in stage["pairs"]
+            ],
+        }
+        for stage in stages
+    ]
+    return short
 
 
 def git(repository: Path, *arguments: str) -> None:
