@@ -101,15 +101,8 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
             trees.append(Tree(side, path, commit, python, caches))
         yield trees[0], trees[1]
     finally:
-        for side in SIDES:
-            if (stage / side).exists():
-                subprocess.run(  # noqa: S603
-                    ["git", "-C", str(commits.repository), "worktree", "remove", "--force", str(stage / side)],  # noqa: S607
-                    check=False,
-                    capture_output=True,
-                )
         shutil.rmtree(stage, ignore_errors=True)
-        _git(commits.repository, "worktree", "prune")
+        _git(commits.repository, "worktree", "prune")  # forgets those whose directory is gone
 
 
 def _dependencies(root: Path, commit: str) -> tuple[Any, ...]:

@@ -152,6 +152,11 @@ def test_no_row_is_slower_both_ways(sample: list[float]) -> None:
     assert drifted(sample, RULE) == (Verdict.FAIL in both)
 
 
+@pytest.mark.parametrize(("change", "found"), [(0.02, True), (-0.02, True), (0.005, False), (-0.005, False)])
+def test_a_canary_drifts_both_ways(change: float, found: bool) -> None:
+    assert drifted([change] * 10, RULE) is found
+
+
 @given(ratios, st.integers(-8, 8))
 def test_a_constant_shifts_the_bounds(sample: list[float], eighths: int) -> None:
     shift = eighths / 8

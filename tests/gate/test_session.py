@@ -104,6 +104,7 @@ def test_a_canary_that_changes_voids_the_run(gate: Gate, change: float) -> None:
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.reason.startswith(f"the run is void: the canary, which is the same code on both sides, {'changed by'}")
     assert gate.stages == ["first"]
+    assert len(found.stages[0].pairs) == 11
     assert found.rows[0].verdict is Verdict.INCONCLUSIVE
 
 
