@@ -91,6 +91,8 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with GateDisplay() as display:
+            if commits.own_environments:
+                display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
             drawn = secrets.randbelow(2**32) if seed is None else seed
             return measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
     except KeyboardInterrupt:

@@ -41,6 +41,10 @@ class GateDisplay:
     ) -> None:
         self._progress.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def tell(self, stage: Stage, pair: Pair | None, look: int) -> None:
         """Show how far a stage is.
 

@@ -160,7 +160,7 @@ def test_nox_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SLOWED = """            began = time.perf_counter()
             logits = self._network(images)
-            until = began + 1.3 * (time.perf_counter() - began)
+            until = began + 3 * (time.perf_counter() - began)
             while time.perf_counter() < until:
                 pass
             return logits
@@ -168,7 +168,7 @@ SLOWED = """            began = time.perf_counter()
 
 
 def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End to end, with the real canary; on one pair, which a slow-down of 30 % shows well enough."""
+    """End to end, with the real canary; on one pair, so by a factor that no noise makes or hides."""
     root = tmp_path / "clone"
     root.mkdir()
     for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
@@ -186,9 +186,9 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
     rows = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=300")
-    done, document = gate(root, "--tolerance=0.05", "--harm=0.1", *rows)
+    done, document = gate(root, "--tolerance=0.5", "--harm=1", *rows)
     assert done.exit_code == 1, done.output
     assert document["verdict"] == "FAIL"
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
-    assert 1.15 < document["rows"][0]["ratio"] < 1.6
+    assert document["rows"][0]["ratio"] > 2
     assert all(pair["medians"]["canary"][0] > 0 for stage in document["stages"] for pair in stage["pairs"])
