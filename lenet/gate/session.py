@@ -145,9 +145,9 @@ def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeou
     stages: list[Stage] = []
     with tempfile.TemporaryDirectory(prefix="lenet-gate-") as temporary:
         for name in ("first", "again"):
-            only = _cases(stages[0]) if stages else None
+            earlier = stages[0] if stages else None
             with checked_out(commits, Path(temporary) / name) as trees:
-                stage = _measure(name, trees, rule, suite, Path(temporary), only, draw, timeout, tell)
+                stage = _measure(name, trees, rule, suite, Path(temporary), earlier, draw, timeout, tell)
             stages.append(stage)
             if stage.void or stage.closed or not stage.failing:
                 break
@@ -176,13 +176,14 @@ def _measure(
     rule: Rule,
     suite: Sequence[str],
     folder: Path,
-    only: Sequence[str] | None,
+    earlier: Stage | None,
     draw: random.Random,
     timeout: float,
     tell: Progress,
 ) -> Stage:
-    """Pairs until every row is decided or the last look is over."""
+    """Pairs until every row is decided or the last look is over; of all rows, or of those that failed earlier."""
     stage = Stage(name)
+    only = None if earlier is None else _cases(earlier)
     tell(stage, None, rule.looks[0])
     own_environments = trees[0].python != trees[1].python
     for look in rule.looks:
@@ -190,7 +191,8 @@ def _measure(
             place = folder / f"{name}-pairs" / str(len(stage.pairs))
             pair = measure_pair(trees, suite, place, draw, only=only, timeout=timeout)
             stage.pairs.append(pair)
-            _refuse_unlike(stage.pairs, trees, own_environments=own_environments)
+            _refuse_rowless(stage.pairs)
+            _refuse_unlike((earlier or stage).pairs[0], pair, trees, own_environments=own_environments)
             stage.closed = _closed(stage.pairs)
             if stage.closed:
                 return stage
@@ -202,7 +204,7 @@ def _measure(
             if stage.discarded * PAIRS_FOR_ONE_DISCARDED > look:
                 stage.void = f"{stage.discarded} of {len(stage.pairs) - 1} pairs were throttled"
                 return stage
-        if _look(stage, rule, together=only is None):
+        if _look(stage, rule, together=earlier is None):
             break
     return stage
 
@@ -222,8 +224,8 @@ def _look(stage: Stage, rule: Rule, *, together: bool) -> bool:
     return all(decision.verdict is not Verdict.INCONCLUSIVE for decision in stage.decisions.values())
 
 
-def _refuse_unlike(pairs: list[Pair], trees: tuple[Tree, Tree], *, own_environments: bool) -> None:
-    """Stop where base itself cannot be measured, or the processes are not of one machine, environment and source."""
+def _refuse_rowless(pairs: list[Pair]) -> None:
+    """Stop where base itself cannot be measured."""
     first, pair = pairs[0], pairs[-1]
     if not pair.base.rows or pair.base.rows.keys() != first.base.rows.keys():
         not_run = [f"{name}: {reason}" for name, reason in pair.base.not_run.items()]
@@ -233,6 +235,10 @@ def _refuse_unlike(pairs: list[Pair], trees: tuple[Tree, Tree], *, own_environme
             wanted="the same rows in every process of base, at least one",
             hint="choose rows that base measures",
         )
+
+
+def _refuse_unlike(first: Pair, pair: Pair, trees: tuple[Tree, Tree], *, own_environments: bool) -> None:
+    """Stop where the processes are not of one machine, environment and source."""
     for side, tree in zip((pair.base, pair.head), trees, strict=True):
         reference = (first.base if tree.side == "base" or not own_environments else first.head).measurement
         difference = describe_difference(reference.machine, side.measurement.machine)

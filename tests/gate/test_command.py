@@ -66,7 +66,7 @@ def gate(root: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
     ids=["no change", "slow-down", "removed row", "renamed row", "wrong logits", "killed worker", "hung worker"],
 )
 def test_the_exit_code_says_what_came_of_it(quick: Path, head: Any, code: int, verdict: str, reason: str) -> None:
-    timeout = 5 if "hangs" in head.values() else 60
+    timeout = 8 if "hangs" in head.values() else 60
     done, document = gate(repository(quick, GOOD, head), f"--worker-timeout={timeout}")
     assert done.exit_code == code, done.output
     assert document["verdict"] == verdict

@@ -205,10 +205,16 @@ ANOTHER_TORCH = MACHINE | {"packages": {"torch": "2.15", "numpy": "2.4.6"}}
     ],
     ids=["machine", "library"],
 )
-@pytest.mark.parametrize("at", [0, 3], ids=["at once", "later"])
-def test_another_machine_or_library_is_refused(gate: Gate, machine: Any, difference: str, at: int) -> None:
-    def script(_stage: str, number: int) -> Pair:
-        return plain({1: 1.0}) if number < at else plain({1: 1.0}, machine=machine)
+@pytest.mark.parametrize("at", [("first", 0), ("first", 3), ("again", 0)], ids=["at once", "later", "at the end"])
+def test_another_machine_or_library_is_refused(gate: Gate, machine: Any, difference: str, at: tuple[str, int]) -> None:
+    def script(stage: str, number: int) -> Pair:
+        spoilt = (NAMES.index(stage), number) >= (NAMES.index(at[0]), at[1])
+        good = plain({1: 1.1})
+        base, head = (
+            side(which, rows, machine=machine if spoilt and (which == "head" or stage == "again") else MACHINE)
+            for which, rows in (("base", good.base.rows), ("head", good.head.rows))
+        )
+        return pair(base, head)
 
     with pytest.raises(GateError) as caught:
         gate.run(script)
