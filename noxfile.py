@@ -73,6 +73,17 @@ def baseline(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def gate(session: nox.Session) -> None:
+    """Measure HEAD beside a base and say whether a row became slower: ``-- --base origin/main``; as ``lenet gate``."""
+    _update_environment(session)
+    # Where dependencies differ the gate makes environments, and needs the page that this one was made with.
+    environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
+    done = subprocess.run([str(_BIN / "lenet"), "gate", *session.posargs], cwd=_ROOT, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        sys.exit(done.returncode)  # nox itself would make 1 of every code, and lose what the code says
+
+
+@nox.session(python=False)
 def train(session: nox.Session) -> None:
     """Train LeNet by the coursework's recipe; arguments go to ``lenet train``."""
     _in_torch_environment(session, "lenet", "train", *session.posargs)

@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "ExportError",
+    "GateError",
     "LenetError",
     "OutputError",
     "RankError",
@@ -93,3 +94,7 @@ class UnavailableError(BackendError):
 
 class ResultsError(LenetError):
     """A file of measurements is damaged, of another schema, or unlike the others."""
+
+
+class GateError(LenetError):
+    """Base and head cannot be measured side by side."""
