@@ -26,11 +26,11 @@ STANDIN = "tripy on a CPU stand-in"
 
 def subjects() -> list[object]:
     """Backend and input type. torch.compile has the runner of eager PyTorch, and takes seconds to build."""
-    names = [(name, ()) for name in backends.names() if name != "pytorch-compile"]
     return [
-        pytest.param((name, input_type), id=f"{name}-{input_type}", marks=marks)
-        for name, marks in [*names, (STANDIN, pytest.mark.nvtripy_on_cpu)]
-        for input_type in InputType
+        pytest.param((name, kind), id=f"{name}-{kind}", marks=[pytest.mark.nvtripy_on_cpu] if name == STANDIN else [])
+        for name in (*backends.names(), STANDIN)
+        if name != "pytorch-compile"
+        for kind in InputType
     ]
 
 
@@ -92,7 +92,9 @@ def count_calls(call: Callable[[], Any]) -> int:
 class _Operators(TorchDispatchMode):
     """Counts PyTorch's operators: whatever makes a tensor is one."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
@@ -103,7 +105,8 @@ class _Operators(TorchDispatchMode):
 
 
 def count_operators(call: Callable[[], Any]) -> int:
-    with _Operators() as operators:
+    operators = _Operators()
+    with operators:
         call()
     return operators.count
 
