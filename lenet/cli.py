@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
-from lenet.errors import LenetError, ResultsError
+from lenet.errors import BackendError, LenetError, ResultsError
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,8 @@ class _Failure(click.ClickException):
     exit_code = LenetError.exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"lenet: {self.message}", file=file, err=file is None)
+        rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
+        click.echo(f"lenet{rank}: {self.message}", file=file, err=file is None)
 
 
 class _Group(click.Group):
@@ -112,30 +114,42 @@ def train(
 
     The run directory gets weights.safetensors, history.csv, curves.svg, curves.png, run.json and, each epoch, a
     checkpoint from which --resume goes on.
+
+    Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
     """
+    from rich.console import Console
+
     from lenet import devices, training
+    from lenet.data import cifar10
     from lenet.progress import TrainingDisplay
+    from lenet.ranks import join
     from lenet.report import curves
 
     target = devices.resolve(device)
     devices.set_threads(threads)
-    train_split = _load("train", data, download=download)
-    test_split = _load("test", data, download=False)
-    with TrainingDisplay() as display:
-        run = training.train(
-            training.Recipe(**recipe),
-            train_split,
-            test_split,
-            out=out,
-            device=target,
-            resume=resume,
-            on_start=display.start,
-            on_step=display.step,
-            on_epoch=display.epoch,
-        )
-    curves.save(out)
-    last = run.history[-1]
-    click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
+    with join(target) as ranks:
+        if download and ranks.rank == 0:
+            cifar10.download(cifar10.default_directory(data))
+        ranks.agree("read CIFAR-10, which is there now")
+        train_split = _load("train", data, download=False)
+        test_split = _load("test", data, download=False)
+        with TrainingDisplay(Console(stderr=True, quiet=ranks.rank > 0)) as display:
+            run = training.train(
+                training.Recipe(**recipe),
+                train_split,
+                test_split,
+                out=out,
+                device=target,
+                resume=resume,
+                ranks=ranks,
+                on_start=display.start,
+                on_step=display.step,
+                on_epoch=display.epoch,
+            )
+    if ranks.rank == 0:
+        curves.save(out)
+        last = run.history[-1]
+        click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
 
 
 @main.command()
@@ -147,6 +161,14 @@ def train(
 @_device_option
 @_threads_option
 @click.option("--batch-size", type=int, default=1000, show_default=True, help="Images a batch.")
+@click.option(
+    "--input",
+    "input_type",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="What --backend gets: normalised images, or bytes that it normalises on the device.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     *,
@@ -158,6 +180,7 @@ def evaluate(
     device: str,
     threads: int | None,
     batch_size: int,
+    input_type: str,
     as_json: bool,
 ) -> None:
     """Loss and accuracy on the 10,000 test images.
@@ -168,12 +191,19 @@ def evaluate(
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
 
+    if input_type == "uint8" and not names:
+        raise BackendError(
+            "without --backend the images are normalised ahead of the network",
+            found="--input uint8 and no --backend",
+            wanted="--input float32, or a backend that gets the bytes",
+            hint="name one with --backend, such as --backend pytorch",
+        )
     target = devices.resolve(device)
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)
     split = _load("test", data, download=download)
     if names:
-        _evaluate_backends(names, precision, loaded.arrays, split, target, batch_size, as_json=as_json)
+        _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
         return
     result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if as_json:
@@ -196,6 +226,7 @@ def evaluate(
 def _evaluate_backends(
     names: tuple[str, ...],
     precision: str,
+    input_type: str,
     arrays: Arrays,
     split: Split,
     target: torch.device,
@@ -204,18 +235,25 @@ def _evaluate_backends(
     as_json: bool,
 ) -> None:
     from lenet import backends as table
-    from lenet.backends.base import Precision
+    from lenet.backends.base import InputType, Precision
     from lenet.comparison import compare_backends
     from lenet.report.tables import parity_table
 
     wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
     done, missing = compare_backends(
-        wanted, arrays, split, device=target, precision=Precision(precision), batch_size=batch_size
+        wanted,
+        arrays,
+        split,
+        device=target,
+        precision=Precision(precision),
+        batch_size=batch_size,
+        input_type=InputType(input_type),
     )
     lines = [agreement.to_json() for agreement in done]
     not_run = {line.backend: line.reason for line in missing}
     if as_json:
-        click.echo(json.dumps({"images": len(split), "backends": lines, "not_run": not_run}, indent=2))
+        document = {"images": len(split), "input": input_type, "backends": lines, "not_run": not_run}
+        click.echo(json.dumps(document, indent=2))
     else:
         _print(parity_table(lines, not_run))
     if not all(agreement.right for agreement in done):
@@ -392,7 +430,7 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
     Several FILES of one machine and commit are put together. Without FILES, the newest saved one is taken.
     """
     from lenet import results as saved
-    from lenet.report.tables import results_markdown, rows_sheets, sheet_5, to_rich
+    from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
 
     paths = files or tuple(saved.stored_files(storage)[-1:])
     if not paths:
@@ -411,6 +449,8 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
     else:
         for measurement in measurements:
             click.echo(measurement.describe())
+            if measurement.limits:
+                click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
         _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))
@@ -424,3 +464,27 @@ def promote(*, file: Path, storage: Path) -> None:
     from lenet import results as saved
 
     click.echo(f"baseline {saved.promote(file, storage)}")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--base", "reference", required=True, help="Compare with the last common ancestor of HEAD and this.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("gate"), show_default=True, help="For the report.")
+@click.option("--tolerance", type=float, default=0.01, show_default=True, help="A slow-down that is none, as a share.")
+@click.option("--harm", type=float, default=0.05, show_default=True, help="The largest slow-down of a row that passes.")
+@click.option("--worker-timeout", type=float, default=900.0, show_default=True, help="Seconds a pair of processes has.")
+@click.option("--seed", type=int, help="Of the order in each pair.  [default: drawn]")
+@click.argument("suite", nargs=-1, type=click.UNPROCESSED)
+def gate(
+    *, reference: str, out: Path, tolerance: float, harm: float, worker_timeout: float, seed: int | None, **more: Any
+) -> None:
+    """Measure HEAD and BASE side by side, and say whether a row became slower.
+
+    Other options choose the rows, as in `pytest benchmarks`: --backend=pytorch --batch-size=1. Writes gate.json and
+    gate.md. Exits with 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE, and with 2 where nothing could be judged.
+    """
+    from lenet.gate import command
+
+    code = command.run(
+        reference, tuple(more["suite"]), out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed
+    )
+    raise click.exceptions.Exit(code)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 import torch
@@ -127,6 +127,10 @@ class Availability:
         return self.reason is None
 
 
+_NO_SWITCH: Final = nullcontext()
+"""One for all, for `Runner.on_stream` is entered at each call."""
+
+
 def new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A CUDA stream of its own for a runner on a GPU; None on a CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -147,9 +151,9 @@ class Runner(ABC):
     def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         self.spec = spec
         self.stream = stream
-        # What every call is checked against, looked up once.
+        # What every call's images are compared with: looked up once, and of a shape or a tensor found out once.
         self._device, self._dtype = spec.device, spec.input.dtype
-        self._least, self._most = spec.batches.minimum, spec.batches.maximum
+        self._shape: torch.Size | None = None
         self._pinned: torch.Tensor | None = None
 
     @final
@@ -172,15 +176,21 @@ class Runner(ABC):
         if not (
             images.dtype is self._dtype
             and (images.device == self._device or (self.maps_host_memory and self._is_pinned(images)))
-            and images.shape[1:] == INPUT_SHAPE
-            and self._least <= images.shape[0] <= self._most
+            and (images.shape == self._shape or self._is_of_shape(images.shape))
             and images.is_contiguous()
         ):
             raise self._unfit(images)
         return self._forward(images)
 
+    def _is_of_shape(self, shape: torch.Size) -> bool:
+        """Whether a shape other than the last call's fits."""
+        if shape[1:] != INPUT_SHAPE or shape[0] not in self.spec.batches:
+            return False
+        self._shape = shape
+        return True
+
     def _is_pinned(self, images: torch.Tensor) -> bool:
-        """Whether images are in pinned host memory; the driver is asked of a tensor once, not at each call."""
+        """Whether images are in pinned host memory; the driver is not asked again of the last call's tensor."""
         if images is self._pinned:
             return True
         if images.device.type != "cpu" or not images.is_pinned():
@@ -198,15 +208,16 @@ class Runner(ABC):
         Where it is already, entering costs next to nothing: whoever calls `forward` many times enters it once around
         them all, and so spares each call the switch there and back, tens of microseconds on a slow host.
         """
-        if self.stream is None or self._is_current():
-            return nullcontext()
-        return torch.cuda.stream(self.stream)
+        return _NO_SWITCH if self.stream is None or self.is_current() else torch.cuda.stream(self.stream)
 
-    def _is_current(self) -> bool:
-        if self.stream is None or self.spec.device.type != "cuda":
+    def is_current(self) -> bool:
+        """Whether torch's work is queued on the runner's stream as it is; always on a CPU."""
+        if self.stream is None:
+            return True
+        if self._device.type != "cuda":
             return False
         # What TorchInductor's generated code asks before each launch, for the same reason: it allocates nothing.
-        raw: int = torch._C._cuda_getCurrentRawStream(self.spec.device.index or 0)  # noqa: SLF001
+        raw: int = torch._C._cuda_getCurrentRawStream(self._device.index or 0)  # noqa: SLF001
         return raw == self.stream.cuda_stream
 
     def synchronize(self) -> None:

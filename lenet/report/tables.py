@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lenet.measurement.floor import Limits
 from lenet.measurement.modes import Mode
 from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, speedup
@@ -20,6 +21,7 @@ __all__ = [
     "Sheet",
     "backends_table",
     "doctor_table",
+    "limits_line",
     "parity_table",
     "published_sheet",
     "results_markdown",
@@ -108,21 +110,36 @@ def rows_sheets(rows: Sequence[Row]) -> list[Sheet]:
         times.append((name, significant(row.milliseconds_per_batch), *spread, wall))
         rate = f"{float(significant(row.images_per_second)):,.0f}"
         ratio = _NOTHING if faster is None else f"{faster:.2f}x"
-        rates.append((name, significant(row.microseconds_per_image), rate, ratio, memory))
+        limit = _NOTHING
+        if row.floor is not None and row.times_floor is not None:
+            limit = f"{significant(row.times_floor)}x {row.floor.term}"
+        rates.append((name, significant(row.microseconds_per_image), rate, ratio, limit, memory))
     return [
         Sheet(
             "Times, ms/batch",
             ("row", "median", "p95", "p99", "IQR", "wall"),
             tuple(times),
-            "wall: median wall time of the same forward calls, launch included, where device time is what counts",
+            "wall: median wall time of the same forward calls, launch included, where device time is what counts; "
+            "images are normalised float32 where a row does not say uint8",
         ),
         Sheet(
             "Rates",
-            ("row", "us/image", "images/s", "speed-up", "memory"),
+            ("row", "us/image", "images/s", "speed-up", "floor", "memory"),
             tuple(rates),
-            "of the median; speed-up over PyTorch under the same conditions; memory: peak on the device",
+            "of the median; speed-up over PyTorch under the same conditions; floor: how many times longer than the "
+            "machine's limits allow, and the limit that is nearest; memory: peak on the device",
         ),
     ]
+
+
+def limits_line(limits: Limits) -> str:
+    """The machine's limits, in one line: rates of the largest buffers, times of the shortest work."""
+    arithmetic = ", ".join(f"{name} {significant(rate / 1e12)}" for name, rate in limits.arithmetic.items())
+    copies = "".join(f", from {kind} memory {significant(max(rates)[1] / 1e9)}" for kind, rates in limits.copy.items())
+    return (
+        f"Limits, measured: {arithmetic} TFLOP/s; memory {significant(max(limits.memory)[1] / 1e9)}{copies} GB/s; "
+        f"launch {significant(1e6 * limits.launch)} us, {significant(1e6 * limits.launch_wall)} us by the wall clock."
+    )
 
 
 def to_rich(sheet: Sheet) -> Table:
@@ -171,6 +188,9 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
             f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}, limit {gpu['power_limit_w']} W, "
             f"driver {gpu['driver']}, CUDA {machine['cuda']['runtime']}, cuDNN {machine['cuda']['cudnn']}."
         )
+    limits = next((measurement.limits for measurement in measurements if measurement.limits), None)
+    if limits:
+        parts.append(limits_line(limits))
     sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
     not_run = {item.name: item.reason for measurement in measurements for item in measurement.not_run}
     missing = [f"- {text.plain.strip()}" for text in _not_run(not_run)[1:]]
@@ -183,9 +203,9 @@ _SPEED_COLUMNS = (
 )
 
 
-def _conditions(case: Case) -> tuple[str, str, int, str, bool]:
+def _conditions(case: Case) -> tuple[str, str, int, str, bool, str]:
     """What two rows must share to stand in one table; a forward row stands in that of each kind of host memory."""
-    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache)
+    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.input)
 
 
 def _speed_sheet(group: list[Row], rows: Sequence[Row]) -> Sheet:
@@ -198,9 +218,9 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row]) -> Sheet:
     notes = [case.images, f"median of {' or '.join(map(str, rounds))} rounds"]
     if any(row.unstable for row in group):
         notes.append("! is unstable: see its row")
-    title = f"LeNet, batch {case.batch_size:,}, {case.asked}, {case.device}"
+    title = f"LeNet, batch {case.batch_size:,}, {case.asked}, {case.device}, {case.input} images"
     for memory in sorted({row.case.host_memory for row in group if row.case.host_memory}):
-        title += f", end-to-end from {memory} memory"
+        title += f", end-to-end from {'pinned memory, zero-copy' if memory == 'zero-copy' else f'{memory} memory'}"
     return Sheet(title + (", cold cache" if case.cold_cache else ""), _SPEED_COLUMNS, tuple(lines), "; ".join(notes))
 
 
@@ -225,7 +245,8 @@ def _runtime(case: Case) -> str:
 def row_name(case: Case) -> str:
     """A case in a few words."""
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
-    return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{' cold' if case.cold_cache else ''}"
+    kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
+    return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
 
 def significant(value: float, digits: int = 3) -> str:
