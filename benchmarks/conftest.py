@@ -23,7 +23,7 @@ from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
-from lenet.errors import LenetError, did_you_mean
+from lenet.errors import BackendError, LenetError, did_you_mean
 from lenet.files import make_directory
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
@@ -82,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     several("--backend", _choice("backend", backends.names()), "measure this backend (default: all)")
     several("--mode", _choice("mode", Mode), "forward or end_to_end (default: both)")
     several("--batch-size", _positive, "images a batch (default: 1000)")
-    several("--precision", _choice("precision", Precision), "fp32, tf32, fp16 or bf16 (default: fp32)")
+    several("--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16 or fp16x2 (default: fp32)")
     several(
         "--host-memory",
         _choice("memory", ("pinned", "pageable", "zero-copy")),
@@ -394,6 +394,15 @@ def backend(backend_name: str, device: torch.device) -> Backend:
     if not availability:
         pytest.skip(availability.reason or "")
     return found
+
+
+@pytest.fixture
+def executed(backend: Backend, precision: Precision, device: torch.device) -> str:
+    """The precision that the backend really runs, or a skip where it runs none such."""
+    try:
+        return backend.executed_precision(precision, device)
+    except BackendError as error:
+        pytest.skip(error.summary)
 
 
 @dataclass(frozen=True, slots=True)

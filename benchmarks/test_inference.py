@@ -18,7 +18,6 @@ from lenet import devices
 from lenet.architecture import STAGES
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.cifar10 import Split
-from lenet.errors import BackendError
 from lenet.measurement.clocks import Protocol, Samples, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
@@ -39,6 +38,7 @@ def test_inference(
     mode: Mode,
     batch_size: int,
     precision: Precision,
+    executed: str,
     host_memory: str,
     input_type: InputType,
     device: torch.device,
@@ -52,10 +52,6 @@ def test_inference(
 ) -> None:
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(mode, device, cold_cache=cold_cache)
-    try:
-        executed = backend.executed_precision(precision, device)
-    except BackendError as error:
-        pytest.skip(str(error.summary))
     _refuse_what_does_not_fit(batch_size, device)
     built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type))
     runner = built.runner

@@ -19,7 +19,6 @@ from lenet import devices
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
-from lenet.errors import BackendError
 from lenet.weights import Weights
 
 CALLS = 10
@@ -35,15 +34,12 @@ def test_overhead(
     request: pytest.FixtureRequest,
     backend: Backend,
     precision: Precision,
+    executed: str,
     input_type: InputType,
     device: torch.device,
     shipped: Weights,
     test_split: Split,
 ) -> None:
-    try:
-        executed = backend.executed_precision(precision, device)
-    except BackendError as error:
-        pytest.skip(error.summary)
     runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type))
     with runner.on_stream():
         images = test_split.images[:1].to(device)

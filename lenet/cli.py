@@ -59,7 +59,7 @@ _weights_option = click.option(
 )
 _precision_option = click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16", "fp16x2"]),
     default="fp32",
     show_default=True,
     help="Arithmetic to ask for.",

@@ -12,7 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from lenet.backends.base import Precision
+from lenet.backends.precision import DTYPES
 
 AT_ONCE = 8
 _BUILD = """
@@ -33,6 +33,6 @@ def build(case: tuple[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    cases = [(str(precision), size) for precision in Precision for size in sys.argv[:0:-1]]
+    cases = [(str(precision), size) for precision in DTYPES for size in sys.argv[:0:-1]]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(build, cases))

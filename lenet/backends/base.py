@@ -31,14 +31,16 @@ class Precision(StrEnum):
     """The arithmetic that is asked of a backend.
 
     ``FP32`` is IEEE single precision with TF32 off. ``TF32`` lets convolutions and matrix products round their float32
-    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. What a backend
-    really runs is its `Backend.executed_precision`.
+    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. ``FP16X2`` splits
+    each float32 operand into the sum of two fp16 numbers, whose products tensor cores add up: nearly as exact as
+    float32. What a backend really runs is its `Backend.executed_precision`.
     """
 
     FP32 = "fp32"
     TF32 = "tf32"
     FP16 = "fp16"
     BF16 = "bf16"
+    FP16X2 = "fp16x2"
 
 
 class InputType(StrEnum):

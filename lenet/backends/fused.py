@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -22,19 +21,17 @@ import torch
 from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
+from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, Variant, largest_that_fits, pack
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, cuda_core, nvrtc_version
 
 __all__ = ["LARGEST_BATCH", "Fused", "Kernel", "images_a_block", "load_kernel", "shared_memory"]
 
 LARGEST_BATCH: Final = 2**20
-MOST_BOUND: Final = 16
-"""Buffers that a runner keeps a launch for, the latest new; each is kept alive."""
-
 _OLDEST: Final = (7, 5)
-_BF16: Final = (8, 0)
+_AMPERE: Final = (8, 0)
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""
 
@@ -63,11 +60,14 @@ class Fused(Backend):
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """The precision asked for: fp32 by FFMA alone, fp16 and bf16 (8.0 or newer) on tensor cores; no tf32."""
-        if precision is Precision.TF32 or device.type not in self.devices:
-            raise self._unsupported(precision, device, "fp32, fp16 or bf16 on an NVIDIA GPU")
-        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _BF16
-        if precision is Precision.BF16 and old:
+        """The precision asked for: fp32 by FFMA alone, the others on tensor cores; no tf32.
+
+        bf16 and fp16x2 need compute capability 8.0: older GPUs lack the one, and the shared memory for the other.
+        """
+        if precision not in PRECISIONS or device.type not in self.devices:
+            raise self._unsupported(precision, device, f"{' or '.join(PRECISIONS)} on an NVIDIA GPU")
+        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _AMPERE
+        if precision in {Precision.BF16, Precision.FP16X2} and old:
             raise self._unsupported(precision, device, "fp32, fp16, or a GPU of compute capability 8.0 or newer")
         return precision
 
@@ -172,6 +172,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
         cuda=version.partition(".")[0],
         precision=variant.precision,
         tf32=False,
+        input=InputType.UINT8 if variant.bytes_in else InputType.FLOAT32,
         batches=(variant.images,) * 3,
         optimization_level=3,
     )
@@ -226,7 +227,7 @@ class _FusedRunner(Runner):
         super().__init__(spec, new_stream(spec.device))
         self._kernels = kernels
         self._choose = choose
-        self._bound: OrderedDict[tuple[int, int], tuple[Callable[[], None], torch.Tensor]] = OrderedDict()
+        self._launches = BufferCache(self._bind, self.synchronize)
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
@@ -236,18 +237,12 @@ class _FusedRunner(Runner):
         return {"images_a_block": str(kernel.variant.images), "kernel_sha256": kernel.code.sha256}
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = (images.data_ptr(), images.shape[0])
-        bound = self._bound.get(key)
-        if bound is None:
-            bound = self._bound[key] = self._bind(images)
-            if len(self._bound) > MOST_BOUND:
-                self._bound.popitem(last=False)
-        launch, logits = bound
+        launch, logits = self._launches(images)
         launch()
         return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._bound[images.data_ptr(), images.shape[0]][0]
+        return self._launches(images)[0]
 
     def _bind(self, images: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
         if images.data_ptr() % _ALIGNMENT:

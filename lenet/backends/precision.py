@@ -16,6 +16,7 @@ DTYPES: Final = {
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
 }
+"""What PyTorch holds weights and activations in, for each precision that a framework has a type for."""
 
 _allowed: bool | None = None
 

@@ -56,6 +56,8 @@ class PyTorchBackend(Backend):
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer."""
+        if precision not in DTYPES:
+            raise self._unsupported(precision, device, " or ".join(DTYPES))
         can_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
         if precision is Precision.TF32 and not can_tf32:
             raise self._unsupported(precision, device, "tf32 on an NVIDIA GPU of compute capability 8.0 or newer")

@@ -131,6 +131,8 @@ class TensorRTBackend(Backend):
         """The precision asked for: the network is strongly typed, and TF32 is switched on or off explicitly."""
         if device.type not in self.devices:
             raise self._unsupported(precision, device, "an NVIDIA GPU")
+        if precision not in DTYPES:
+            raise self._unsupported(precision, device, " or ".join(DTYPES))
         if (
             precision not in self.before_ampere
             and torch.cuda.is_available()

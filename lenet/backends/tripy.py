@@ -73,6 +73,8 @@ class TriPy(Backend):
         """
         if device.type not in self.devices:
             raise self._unsupported(precision, device, "any precision on cuda")
+        if precision not in DTYPES:
+            raise self._unsupported(precision, device, " or ".join(DTYPES))
         if precision not in {Precision.FP32, Precision.TF32}:
             return precision
         return Precision.TF32 if _float32_uses_tf32(device) else Precision.FP32

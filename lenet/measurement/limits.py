@@ -48,7 +48,7 @@ def measure_limits(device: torch.device) -> Limits:
         device: A GPU, with its index, or the CPU with torch's present number of threads.
     """
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        rates = {str(asked): _arithmetic(device, asked) for asked in Precision if _has(device, asked)}
+        rates = {str(asked): _arithmetic(device, asked) for asked in DTYPES if _has(device, asked)}
         # Operands can be widened, so a precision whose own products are slow, or slowly written, has float32's rate.
         return Limits(
             arithmetic={name: max(rate, rates[Precision.FP32]) for name, rate in rates.items()},

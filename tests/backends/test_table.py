@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lenet import backends
-from lenet.backends.base import Backend
+from lenet.backends.base import Backend, Precision
 from lenet.errors import BackendError
 
 
@@ -25,6 +25,17 @@ def test_an_unknown_name_gets_the_near_ones() -> None:
 
 def test_the_table_cannot_be_changed() -> None:
     assert isinstance(backends.names(), tuple)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", backends.names())
+def test_split_operands_are_the_fused_kernel_s_alone(name: str, device: str) -> None:
+    """No framework has a type for them, so none may answer with some other arithmetic."""
+    if name == "fused" and device == "cuda":
+        assert backends.load(name).executed_precision(Precision.FP16X2, torch.device(device)) == "fp16x2"
+        return
+    with pytest.raises(BackendError, match=f"{name} does not run fp16x2 on {device}"):
+        backends.load(name).executed_precision(Precision.FP16X2, torch.device(device))
 
 
 @pytest.mark.parametrize("name", backends.names())
