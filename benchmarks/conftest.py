@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,15 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "host_memory": ("pinned",),
     "input": (InputType.FLOAT32,),
 }
+_OPTIONS: Final = {
+    "backend_name": "backend",
+    "mode": "mode",
+    "batch_size": "batch_size",
+    "precision": "precision",
+    "host_memory": "host_memory",
+    "input_type": "input",
+}
+"""The option that each fixture of a case takes its values from."""
 
 
 class _Run:
@@ -192,12 +201,15 @@ def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | No
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = {"backend_name": "backend", "input_type": "input"}
-    for fixture in ("backend_name", "mode", "batch_size", "precision", "host_memory", "input_type"):
+    for fixture in _OPTIONS:
         if fixture in metafunc.fixturenames:
-            option = names.get(fixture, fixture)
-            chosen = metafunc.config.getoption(f"--{option.replace('_', '-')}") or _DEFAULTS[option]
-            metafunc.parametrize(fixture, dict.fromkeys(chosen), ids=str)
+            metafunc.parametrize(fixture, _chosen(metafunc.config, fixture), ids=str)
+
+
+def _chosen(config: pytest.Config, fixture: str) -> list[Any]:
+    """What the options ask for, in their order."""
+    option = _OPTIONS[fixture]
+    return list(dict.fromkeys(config.getoption(f"--{option.replace('_', '-')}") or _DEFAULTS[option]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -207,24 +219,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=Replay()))
     # Forward copies nothing: it is measured once, beside the first kind of host memory.
-    again = [item for item in items if _is_forward_again(item)]
+    again = [item for item in items if _is_forward_again(config, item)]
     if again:
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
-    items.sort(key=_runner_key)
+    items.sort(key=partial(_runner_key, config))
     config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
 
 
-def _is_forward_again(item: pytest.Item) -> bool:
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("mode") is Mode.FORWARD and callspec.indices["host_memory"] > 0
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    """A case's values by fixture. (pytest numbers the cases, not the values: the place of one is looked up.)"""
+    return getattr(getattr(item, "callspec", None), "params", {})
 
 
-def _runner_key(item: pytest.Item) -> tuple[str, ...]:
+def _is_forward_again(config: pytest.Config, item: pytest.Item) -> bool:
+    found = _parameters(item)
+    return found.get("mode") is Mode.FORWARD and found["host_memory"] != _chosen(config, "host_memory")[0]
+
+
+def _runner_key(config: pytest.Config, item: pytest.Item) -> tuple[str, *tuple[int, ...]]:
     """What a case's runner depends on, in the order of the options: cases that share one run one after the other."""
-    parameters = getattr(getattr(item, "callspec", None), "indices", {})
+    found = _parameters(item)
     names = ("backend_name", "precision", "batch_size", "input_type")
-    return (str(item.path), *(f"{parameters.get(name, 0):04d}" for name in names))
+    return (str(item.path), *(_chosen(config, name).index(found[name]) if name in found else 0 for name in names))
 
 
 @pytest.hookimpl(wrapper=True)

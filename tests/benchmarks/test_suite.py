@@ -363,12 +363,19 @@ def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_forward_is_measured_once_whatever_end_to_end_copies_from(tmp_path: Path) -> None:
-    memories = ("--host-memory=pageable", "--host-memory=pinned")
-    done = benchmarks(*memories, "--collect-only", "-q", storage=tmp_path)
+def test_rows_of_a_runner_follow_each_other_and_forward_is_measured_once(tmp_path: Path) -> None:
+    """Whatever end to end copies from: forward copies nothing."""
+    several = ("--precision=bf16", "--precision=fp32", "--host-memory=pinned", "--host-memory=pageable")
+    quick = ("--backend=pytorch", "--backend=pytorch-compile", "--batch-size=2")
+    done = benchmarks(*several, "--collect-only", "-q", storage=tmp_path, quick=quick)
     named = [line.partition("[")[2] for line in done.stdout.splitlines() if "test_inference[" in line]
-    assert sorted(named) == [
-        "pytorch-end_to_end-2-fp32-pageable-float32]",
-        "pytorch-end_to_end-2-fp32-pinned-float32]",
-        "pytorch-forward-2-fp32-pageable-float32]",
+    assert named == [
+        f"{backend}-{row}-float32]"
+        for backend in ("pytorch", "pytorch-compile")
+        for precision in ("bf16", "fp32")
+        for row in (
+            f"forward-2-{precision}-pinned",
+            f"end_to_end-2-{precision}-pinned",
+            f"end_to_end-2-{precision}-pageable",
+        )
     ]
