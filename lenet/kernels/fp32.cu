@@ -28,9 +28,9 @@
 // WINDOWS_A_THREAD (of conv2: 5 or 1).
 
 constexpr int THREADS = 32 * WARPS;
-constexpr int SHARES = 20;  // warps that share in the fully connected layers
+constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 
-// Parameters in global memory, in floats; `lenet.kernels.pack_fp32` writes them.
+// Parameters in global memory, in floats; `_pack_fp32` of `lenet.kernels` writes them.
 constexpr int GROUPS = MAPS1 / MAPS_A_THREAD;                  // of conv1's maps
 constexpr int ROW1 = round_up(MAPS_A_THREAD * KERNEL, 4);      // a kernel row of a group: [map][5], padded
 constexpr int WEIGHTS1 = GROUPS * CHANNELS * KERNEL * ROW1;    // [group][channel][kernel row][ROW1]
@@ -84,7 +84,8 @@ __device__ __forceinline__ void load(float (&to)[COUNT], const float* from) {
 
 constexpr int PLACES = SIDE1 * (SIDE1 / 2);  // tiles of an image and a group of maps
 constexpr int FIRST_TILES = ceil_div(THREADS, PLACES * GROUPS);
-constexpr int FIRST_IMAGES = IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;  // the block's first round of tiles needs these
+// The block's first round of tiles needs these; bytes come all at once, for there are no registers to hold more of them.
+constexpr int FIRST_IMAGES = BYTES || IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;
 
 // Tiles of conv1 and its pool: 2 rows x 4 columns of MAPS_A_THREAD maps, so two windows of the pool.
 __device__ __forceinline__ void conv1(int tile, const float* weights, const float* bias, const float* pixels, float* maps) {
@@ -99,7 +100,7 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
     float sums[MAPS_A_THREAD][2][COLUMNS] = {};
 #pragma unroll 1
     for (int channel = 0; channel < CHANNELS; ++channel) {
-#pragma unroll  // rows of conv1
+#pragma unroll
         for (int r = 0; r < KERNEL; ++r) {  // rows of pixels overlap: the lower kernel's row is the upper's next
             float upper[COLUMNS + KERNEL - 1], lower[COLUMNS + KERNEL - 1], w[ROW1];
             load<COLUMNS + KERNEL - 1, 4>(upper, from + r * SIZE);
@@ -144,7 +145,7 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
     const float* from = maps + image * MAPS + half * MAPS1 / 2 * MAP + 2 * row * MAP_ROW + 2 * window;
     weights += (half * MAPS1 / 2 * MAPS2 + map) * FILTER2;
     float sums[2][COLUMNS] = {};
-#pragma unroll 1  // maps that conv2 reads
+#pragma unroll 1
     for (int channel = 0; channel < MAPS1 / HALVES; ++channel) {
         float w[FILTER2];
         load<FILTER2, 4>(w, weights);
@@ -243,8 +244,9 @@ __device__ __forceinline__ void copy_slice(float* shared, const float* parameter
     for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, parameters + at + i);
 }
 
-// Where images come as float32, they are copied as they lie; bytes pass through registers, where they are widened.
-constexpr bool HELD = BYTES;
+// Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
+// host's memory, which small blocks may read. A block of 8 has no registers to spare for it.
+constexpr bool HELD = BYTES || IMAGES < 8;
 constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 
 __device__ __forceinline__ void copy_pixels(uint4* pixels, const uint4* images, int from, int to) {
@@ -304,15 +306,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     wait_for_copies<1>();
     __syncthreads();
 
-    bool shares = WARPS == SHARES || warp < SHARES;
     float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
     auto copy_when_free = [&](int from_here, int to_here) {
         int at = HOME + warp * NEXT_HOME;
-        if (RESIDENT && shares && from_here <= at && at < to_here)
+        if (RESIDENT && from_here <= at && at < to_here)
             copy_slice(home, parameters, FC1 + warp * SLICE, SLICE);
     };
     auto copy_late = [&] {
-        if (RESIDENT && shares)
+        if (RESIDENT)
             copy_slice(late_home, parameters, FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
     };
     copy_when_free(FREE_AT, END);
@@ -342,30 +343,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     wait_for_copies<1>();
     __syncwarp();
     float* home2 = shared + HOME2 + warp * NEXT_HOME;
-    if (shares)
-        multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
-            sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+    multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
+        sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
     __syncwarp();  // fc2's weights and the sums lie where the weights did
-    if (RESIDENT && shares) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+    if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
     commit_copies();
     wait_for_copies<1>();
     __syncwarp();
-    if (shares) {
-        multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
-            sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
-            features + SHARES * EARLY + warp * LATE);
-        store_sums<HIDDEN1>(sums, home);
-    }
+    multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
+        sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+        features + SHARES * EARLY + warp * LATE);
+    store_sums<HIDDEN1>(sums, home);
     __syncthreads();
     sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
     wait_for_copies<0>();
     __syncthreads();
-    if (shares) {
-        Sums sums2 = {};
-        multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-            sums2, RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
-        store_sums<HIDDEN2>(sums2, home);
-    }
+    Sums sums2 = {};
+    multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
+        sums2, RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+    store_sums<HIDDEN2>(sums2, home);
     __syncthreads();
     sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
     __syncthreads();

@@ -34,9 +34,10 @@
 // Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1 or 2).
 
 constexpr int THREADS = 32 * WARPS;
-constexpr int FIRST_IMAGES = IMAGES < 4 ? IMAGES : 4;  // are waited for before conv1 begins
+// Images that are waited for before conv1 begins; with split operands all, for there are no registers to hold more.
+constexpr int FIRST_IMAGES = PARTS == 1 && IMAGES > 4 ? 4 : IMAGES;
 
-// Parameters, in chunks of 16 bytes; `lenet.kernels.pack_fragments` writes them.
+// Parameters, in chunks of 16 bytes; `_pack_parts` of `lenet.kernels` writes them.
 constexpr int STEPS1 = 7, COLUMNS1 = 3, STEPS2 = 13;         // conv1: depth 112, 24 columns; conv2: depth 208
 constexpr int ROWS3 = 8, STEPS3 = 25, ROWS4 = 6, STEPS4 = 8, STEPS5 = 6;  // blocks of 16 outputs, and of 16 inputs
 constexpr int FRAGMENT = 32;                                 // chunks of 16x16 weights: one a lane
