@@ -1,0 +1,240 @@
+"""The fused backend without a GPU: its driver is a fake that runs the kernel's source in the host emulator."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lenet import parity, weights
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends import fused
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block
+from lenet.errors import BackendError
+from lenet.kernels import Variant
+from lenet.kernels.compiler import Compiled
+from tests.kernels.emulation import COMPILER, library
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator is compiled by g++, which is not installed")
+
+
+class Gpu:
+    """What the backend asks of CUDA, of an H100 that is not there.
+
+    Attributes:
+        compiled: The variants that NVRTC was asked for.
+        launched: Images a block, blocks and threads of each launch.
+        status: What the driver answers to a launch.
+        unloadable: How many cubins the driver refuses.
+    """
+
+    def __init__(self) -> None:
+        self.compiled: list[Variant] = []
+        self.launched: list[tuple[int, int, int]] = []
+        self.status = self.unloadable = 0
+
+    def compile(self, variant: Variant, architecture: str) -> Compiled:
+        assert architecture == "sm_90"
+        self.compiled.append(variant)
+        return Compiled(str(len(self.compiled) - 1).encode(), "")
+
+    def load(self, _shared: int, _device: torch.device, refusals: list[str], cubin: bytes) -> Any:
+        if self.unloadable:
+            self.unloadable -= 1
+            refusals.append("error 209: no kernel image")
+            return None
+        return SimpleNamespace(handle=int(cubin))
+
+    def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: Any) -> int:  # noqa: N802 - the driver's
+        if self.status:
+            return self.status
+        assert extra is None
+        variant, grid = self.compiled[function.value or 0], config._obj
+        assert (grid.stream, grid.shared_bytes, grid.attribute_count) == (7, variant.shared_bytes, 0)
+        assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
+        images, parameters, logits = (ctypes.c_void_p.from_address(addresses[i]) for i in range(3))
+        batch = ctypes.c_int.from_address(addresses[3]).value
+        self.launched.append((variant.images, grid.blocks[0], grid.threads[0]))
+        size = batch * 3072 * (1 if variant.bytes_in else 4)
+        length = len(fused.pack(weights.load().arrays, variant))
+        arguments = (images, ctypes.c_size_t(size), parameters, ctypes.c_size_t(length), logits, ctypes.c_int(batch))
+        library(variant).emulate(*arguments)
+        return 0
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
+    fake = Gpu()
+    properties = SimpleNamespace(shared_memory_per_block_optin=232_448, multi_processor_count=132)
+    stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
+    for name, value in {
+        "is_available": lambda: True,
+        "get_device_capability": lambda *_: (9, 0),
+        "get_device_properties": lambda *_: properties,
+        "current_stream": lambda *_: None,
+        "device": lambda *_: nullcontext(),
+        "stream": lambda *_: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    for name, value in {
+        "cuda_core": lambda: None,
+        "nvrtc_version": lambda: "13.0",
+        "compile_variant": fake.compile,
+        "_load": fake.load,
+        "_driver": lambda: fake,
+        "new_stream": lambda _: stream,
+    }.items():
+        monkeypatch.setattr(fused, name, value)
+    monkeypatch.setenv("LENET_CACHE", str(tmp_path / "cache"))
+    return fake
+
+
+def build(batches: BatchRange, precision: Precision = Precision.FP32, kind: InputType = InputType.FLOAT32) -> Runner:
+    """A runner whose device is the CPU, where the fake's memory is."""
+    return Fused()._build(weights.load().arrays, BuildSpec(CPU, precision, batches, kind))
+
+
+def pixels(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *INPUT_SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@emulated
+def test_batches_of_a_range_are_launched_as_they_need(gpu: Gpu) -> None:
+    runner = build(BatchRange(1, 3, 300), kind=InputType.UINT8)
+    images = pixels(3)
+    for part in (images, images[:1].clone(), images):
+        logits = runner.forward(part)
+        allowed = parity.tolerance(weights.load().arrays, part, "fp32")
+        assert parity.compare(logits, parity.reference(weights.load().arrays, part), allowed).right
+    assert gpu.launched == [(1, 3, 640), (1, 1, 640), (1, 3, 640)]
+    assert [variant.images for variant in gpu.compiled] == [1, 2, 4]
+    assert runner.facts()["images_a_block"] == "1"
+
+
+@emulated
+def test_images_in_the_host_s_memory_go_to_small_blocks(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = build(BatchRange.exactly(999))
+    assert [variant.images for variant in gpu.compiled] == [2, 8]
+    monkeypatch.setattr(library(gpu.compiled[0]), "emulate", lambda *_: None, raising=False)
+    monkeypatch.setattr(runner, "_device", torch.device("meta"))  # so that the CPU is the host
+    images = torch.zeros(999, *INPUT_SHAPE)
+    with pytest.raises(BackendError, match="on cpu, not pinned"):
+        runner.forward(images)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    runner.forward(images)
+    assert gpu.launched == [(2, 500, 640)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "images"),
+    [(1, 8, 1), (132, 8, 1), (133, 8, 2), (528, 8, 4), (529, 8, 8), (10_000, 8, 8), (529, 4, 4), (300, 2, 2)],
+)
+def test_blocks_are_as_small_as_lets_them_all_run_at_once(batch: int, most: int, images: int) -> None:
+    assert images_a_block(batch, multiprocessors=132, most=most) == images
+
+
+def test_a_kernel_is_compiled_once_until_its_source_changes(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    for spec in (Precision.FP32, Precision.FP32, Precision.FP16):
+        build(BatchRange.exactly(1), spec)
+    build(BatchRange.exactly(1), kind=InputType.UINT8)
+    assert [(variant.precision, variant.bytes_in) for variant in gpu.compiled] == [
+        ("fp32", False),
+        ("fp16", False),
+        ("fp32", True),
+    ]
+    monkeypatch.setattr(Variant, "source", "another")
+    build(BatchRange.exactly(1))
+    assert len(gpu.compiled) == 4
+
+
+def test_a_cubin_that_the_driver_refuses_is_an_error_with_its_reason(gpu: Gpu) -> None:
+    gpu.unloadable = 1
+    with pytest.raises(BackendError, match=r"(?s)refuses the kernel.*error 209: no kernel image.*sm_90"):
+        build(BatchRange.exactly(1))
+
+
+def test_a_launch_that_the_driver_refuses_is_an_error(gpu: Gpu) -> None:
+    runner = build(BatchRange.exactly(1))
+    gpu.status = 700
+    with pytest.raises(BackendError, match=r"(?s)refuses to launch.*error 700"):
+        runner.forward(torch.zeros(1, *INPUT_SHAPE))
+
+
+def test_images_at_an_odd_address_are_refused(gpu: Gpu) -> None:
+    runner = build(BatchRange.exactly(1), kind=InputType.UINT8)
+    images = torch.zeros(3 * 32 * 32 + 1, dtype=torch.uint8)[1:].view(1, *INPUT_SHAPE)
+    with pytest.raises(BackendError, match=r"(?s)not aligned.*multiple of 16"):
+        runner.forward(images)
+    assert not gpu.launched
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_batch_over_the_largest_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"(?s)1,048,577 images.*at most 1,048,576"):
+        build(BatchRange(1, 1, LARGEST_BATCH + 1))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_with_too_little_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SimpleNamespace(shared_memory_per_block_optin=65_536, multi_processor_count=40)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: small)
+    with pytest.raises(BackendError, match=r"(?s)does not run fp16x2 on this GPU.*65,536 bytes"):
+        build(BatchRange.exactly(1), Precision.FP16X2)
+
+
+def missing(what: str) -> Callable[..., Any]:
+    def fail() -> None:
+        raise BackendError(f"{what} is missing", found="nothing", wanted=what, hint="install it")
+
+    return fail
+
+
+@pytest.mark.usefixtures("gpu")
+def test_where_it_cannot_run_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Fused()
+    assert backend.probe(CUDA)
+    assert backend.probe(CPU).reason == "fused runs on cuda alone"
+    for what in ("cuda_core", "nvrtc_version", "_driver"):
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, what, missing(what))
+            assert backend.probe(CUDA).reason == f"{what} is missing: nothing: install it"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 0))
+    assert backend.probe(CUDA).reason == "compute capability 7.0, 7.5 or newer is wanted"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "sees no CUDA device" in str(backend.probe(CUDA).reason)
+
+
+def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    fused._driver.cache_clear()
+    with pytest.raises(BackendError, match=r"driver cannot be loaded\n  found:  libcuda.so.1: cannot open"):
+        fused._driver()
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("precision", "capability", "runs"),
+    [("tf32", (9, 0), False), ("bf16", (7, 5), False), ("fp16x2", (7, 5), False), ("fp16", (7, 5), True)]
+    + [(precision, (8, 0), True) for precision in ("fp32", "fp16", "bf16", "fp16x2")],
+)
+def test_precisions_by_gpu(
+    monkeypatch: pytest.MonkeyPatch, precision: str, capability: tuple[int, int], *, runs: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    if runs:
+        assert Fused().executed_precision(Precision(precision), CUDA) == precision
+        return
+    with pytest.raises(BackendError, match=f"fused does not run {precision} on cuda"):
+        Fused().executed_precision(Precision(precision), CUDA)
