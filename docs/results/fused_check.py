@@ -11,9 +11,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import median
 
 import torch
@@ -22,7 +22,7 @@ from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.fused import Kernel, images_a_block, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import PRECISIONS, Variant
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, Variant
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 
@@ -33,40 +33,19 @@ EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
 
-LOOPED = ("#pragma unroll  // rows of conv1", "#pragma unroll 1")
-PAIRED = ("#pragma unroll 1  // maps that conv2 reads", "#pragma unroll 2")
-TEN_SHARES = ("constexpr int SHARES = 20;", "constexpr int SHARES = 10;")
-THROUGH_REGISTERS = ("constexpr bool HELD = BYTES;", "constexpr bool HELD = true;")
 
-
-@dataclass(frozen=True)
-class Changed(Variant):
-    """A variant with some of its source replaced."""
-
-    changes: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def source(self) -> str:
-        """With the changes, each of which is to be found once."""
-        text = Variant.source.fget(self)  # type: ignore[attr-defined]
-        for old, new in self.changes:
-            assert text.count(old) == 1, old
-            text = text.replace(old, new)
-        return str(text)
-
-
-class Marked(Changed):
+class Marked(Variant):
     """A variant whose first block writes, behind the logits, the clock cycles at which it passes each barrier."""
 
     @property
     def source(self) -> str:
         """With the marks."""
-        head, kernel = super().source.split('extern "C" __global__')
+        head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
         numbers = iter(range(100))
         mark = "__syncthreads(); if (threadIdx.x + blockIdx.x == 0) (first_logits)[{}] = float(clock64() - began);"
         kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(next(numbers)), kernel)
         begin = "long long began = clock64(); float* first_logits = logits + batch * CLASSES; SHARED_MEMORY("
-        return head + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
+        return str(head) + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
 
 
 class Check:
@@ -119,41 +98,19 @@ class Check:
         verdict = f"WRONG at {len(wrong)} batches: {wrong[:10]}" if wrong else f"{len(sizes)} batches right"
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
-    def call(self, kernel: Kernel, batch: int, *, direct: bool = False) -> Callable[[], None]:
-        """One launch, captured and replayed, or as it is."""
+    def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
+        """One launch, captured and replayed."""
         images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
         logits = torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
         launch = kernel.bind(self.stream, images, logits)
-        return launch if direct else self.captured(launch)
-
-    def captured(self, work: Callable[[], object]) -> Callable[[], None]:
-        """The replay of a graph of the work."""
-        work()
+        launch()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            work()
-        self.keep = work
+            launch()
+        self.keep = launch
         return graph.replay
-
-    def chunked(self, kernel: Kernel, host: torch.Tensor, chunks: int) -> tuple[Callable[[], None], torch.Tensor]:
-        """A graph that copies images in chunks, while the kernel works on those before; its replay and its logits."""
-        there, logits = torch.empty_like(host, device=self.device), torch.empty(len(host), 10, device=self.device)
-        copier, size = torch.cuda.Stream(self.device), -(-len(host) // chunks // 8) * 8
-        pairs = [(there[i : i + size], host[i : i + size], logits[i : i + size]) for i in range(0, len(host), size)]
-        launches = [kernel.bind(self.stream, to, out) for to, _, out in pairs]
-        torch.cuda.synchronize()
-
-        def work() -> None:
-            copier.wait_stream(self.stream)
-            for (to, images, _), launch in zip(pairs, launches, strict=True):
-                with torch.cuda.stream(copier):
-                    to.copy_(images, non_blocking=True)
-                self.stream.wait_stream(copier)
-                launch()
-
-        return self.captured(work), logits
 
     def events(
         self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
@@ -197,55 +154,14 @@ def guarded(what: str, work: Callable[[], object]) -> None:
 
 
 def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
-    """All worth a look, and the batches at which to check them."""
-    shared = check.shared_bytes
-    for precision, bytes_in, sizes in (
-        ("fp32", False, (8, 4, 2, 1)),
-        ("fp32", True, (8, 4, 2, 1)),
-        ("fp16", False, (8, 4, 2, 1)),
-        ("fp16", True, (8, 4, 2, 1)),
-        ("bf16", False, (8,)),
-        ("bf16", True, (8,)),
-        ("fp16x2", False, (8, 1)),
-        ("fp16x2", True, (8,)),
-    ):
-        for images in sizes:
-            yield Variant(precision, images, bytes_in, shared), EVERY if images == MOST else SOME
-    yield from experiments(shared)
-
-
-def experiments(shared: int) -> Iterator[tuple[Variant, tuple[int, ...]]]:
-    """Other warps, changed sources, smaller blocks."""
-    for warps, changes in ((24, ()), (20, (LOOPED,)), (24, (LOOPED,)), (20, (PAIRED,)), (24, (LOOPED, PAIRED))):
-        yield Changed("fp32", 8, bytes_in=False, shared_bytes=shared, warps=warps, changes=changes), SOME
-    for warps in (24, 28):
-        yield Variant("fp32", 1, bytes_in=False, shared_bytes=shared, warps=warps), SOME
-    yield Changed("fp32", 1, bytes_in=False, shared_bytes=shared, changes=(LOOPED,)), SOME
-    for images in (4, 2, 1):
-        changed = Changed("fp32", images, bytes_in=False, shared_bytes=shared, changes=(THROUGH_REGISTERS,))
-        yield changed, SOME
-    for precision, bytes_in, warps in (("fp16", False, 12), ("fp16", True, 12), ("fp16x2", False, 16)):
-        yield Variant(precision, 8, bytes_in, shared, warps), SOME
-    # Two small blocks share a multiprocessor, and so wait for images by turns.
-    half = (shared + 1024) // 2 - 1024
-    for images in (1, 2, 4):
-        for bytes_in in (False, True):
-            yield Variant("fp16", images, bytes_in, half, warps=8), SOME
-    for warps, changes in ((10, (TEN_SHARES,)), (12, (TEN_SHARES, LOOPED))):
-        yield Changed("fp32", 4, False, half, warps, changes), SOME  # noqa: FBT003
+    """All that the backend uses, and the batches at which to check them."""
+    for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
+        yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
 
 
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
-    names = {
-        TEN_SHARES: "fc over 10 warps",
-        LOOPED: "conv1 by rows",
-        PAIRED: "conv2 by two maps",
-        THROUGH_REGISTERS: "through registers",
-    }
-    changes = "".join(f", {names[change]}" for change in getattr(variant, "changes", ()))
-    size = f"{variant.images} images x {variant.threads // 32} warps, {variant.shared_bytes // 1024} KiB"
-    return f"{variant.precision} {kind}, {size}{changes}"
+    return f"{variant.precision} {kind}, {variant.images} images x {variant.threads // 32} warps"
 
 
 def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
@@ -319,7 +235,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     def times(kernel: Kernel) -> str:
         cells = []
         for batch in sizes:
-            replay = check.call(kernel, batch)
+            replay = check.replay(kernel, batch)
             cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
         return " | ".join(cells)
 
@@ -327,52 +243,8 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
         guarded(title(variant), partial(times, kernel))
     print("\n| variant | cycles between barriers, first block, batch 1000 |\n|---|---|")
     for variant in kernels:
-        if variant.images in (1, MOST) and variant.precision in {"fp32", "fp16"} and not variant.bytes_in:
+        if variant.images in (1, MOST):
             guarded(title(variant), partial(check.spans, variant))
-
-
-def launch_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    """A graph of one launch against the launch itself: events around one, and wall clock to the synchronised result."""
-    print("\n| variant, batch | graph: events, wall | launch: events, wall |\n|---|---|---|")
-
-    def times(kernel: Kernel, batch: int) -> str:
-        cells = []
-        for direct in (False, True):
-            with torch.cuda.stream(check.stream):
-                call = check.call(kernel, batch, direct=direct)
-                cells.append(f"{check.events(call):.1f}, {wall(call, check.stream.synchronize):.1f}")
-        return " | ".join(cells)
-
-    for variant, kernel in kernels.items():
-        if variant.precision in {"fp32", "fp16"} and not variant.bytes_in:
-            for batch in (1, 1000) if variant.images in (1, MOST) else ():
-                guarded(f"{title(variant)}, {batch}", partial(times, kernel, batch))
-
-
-def transfer_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    """Pinned images at batch 1000, wall clock: zero-copy, and copied in chunks of which the kernel does one by one."""
-    print("\n| variant | zero-copy | whole | 2 chunks | 3 | 4 | error, of the tolerance |\n" + "|---" * 7 + "|")
-    hosts = {False: normalize(check.pixels)[:1000].pin_memory(), True: check.pixels[:1000].pin_memory()}
-
-    def times(kernel: Kernel) -> str:
-        host, variant = hosts[kernel.variant.bytes_in], kernel.variant
-        worst, cells = 0.0, []
-        with torch.cuda.stream(check.stream):
-            for chunks in range(5):
-                logits = torch.full((1000, 10), torch.nan, device=check.device)
-                if chunks:
-                    call, logits = check.chunked(kernel, host, chunks)
-                else:
-                    call = kernel.bind(check.stream, host, logits)
-                torch.cuda.synchronize()
-                cells.append(f"{wall(call, check.stream.synchronize, 150):.1f}")
-                delta = (logits - check.wanted[:1000]).abs().nan_to_num(nan=torch.inf)
-                worst = max(worst, (delta / check.allowed[variant.precision][:1000]).max().item())
-        return " | ".join([*cells, f"{worst:.2f}"])
-
-    for variant, kernel in kernels.items():
-        if variant.precision in {"fp32", "fp16"}:
-            guarded(title(variant), partial(times, kernel))
 
 
 def main() -> None:
@@ -388,11 +260,9 @@ def main() -> None:
         warm = (warm @ warm).clamp(-1, 1)
     torch.cuda.synchronize()
     time_all(check, kernels)
-    launch_all(check, kernels)
-    transfer_all(check, kernels)
     print("\n| backend | events around a call | wall | error, of the tolerance |\n|---|---|---|---|")
     for precision in ("fp32", "fp16"):
-        for batch in (1, 1000):
+        for batch in (1, 1000, 10_000):
             for name in ("pytorch", "pytorch-cudagraph", "fused"):
                 guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
     print(
@@ -400,7 +270,7 @@ def main() -> None:
         + "|---" * 5
         + "|"
     )
-    for precision in ("fp32", "fp16"):
+    for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
     multiprocessors = torch.cuda.get_device_properties(check.device).multi_processor_count
