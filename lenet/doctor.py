@@ -42,6 +42,8 @@ _DISTRIBUTIONS: Final = (
     "torch",
     "triton",
     "numpy",
+    "cuda-core",
+    "cuda-bindings",
     "onnx",
     "onnxscript",
     "onnxruntime",
