@@ -18,7 +18,7 @@ from lenet.backends import fused
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block
 from lenet.errors import BackendError
-from lenet.kernels import Variant
+from lenet.kernels import Variant, pack
 from lenet.kernels.compiler import Compiled
 from tests.kernels.emulation import COMPILER, library
 
@@ -65,7 +65,7 @@ class Gpu:
         batch = ctypes.c_int.from_address(addresses[3]).value
         self.launched.append((variant.images, grid.blocks[0], grid.threads[0]))
         size = batch * 3072 * (1 if variant.bytes_in else 4)
-        length = len(fused.pack(weights.load().arrays, variant))
+        length = len(pack(weights.load().arrays, variant))
         arguments = (images, ctypes.c_size_t(size), parameters, ctypes.c_size_t(length), logits, ctypes.c_int(batch))
         library(variant).emulate(*arguments)
         return 0
