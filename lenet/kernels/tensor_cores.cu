@@ -26,6 +26,7 @@
 //          is one register a lane (`ldmatrix`): 36 registers serve all 4 x 25 taps.
 //
 //   fc1-3: rows are outputs, columns images (8), weights come as fragments: one 16-byte load a lane and product.
+//          Where there are 16 warps two share a block of fc1's outputs, half of the depth each.
 //
 // conv1 stores its maps in the order that conv2 reads: 8 channels are a chunk of 16 bytes; the chunk of (y, x) is
 // (y % 2 * 7 + y / 2) * 21 + x % 2 * 7 + x / 2, so a window's next neighbour is the next chunk, the window below 21 = 5
@@ -63,6 +64,9 @@ constexpr int FC1_AT = PIXELS_AT + REGION;
 constexpr bool RESIDENT = FC1_AT + WEIGHTS3 <= SHARED_BYTES / 16;
 static_assert(PIXELS_AT + PIXEL_CHUNKS <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
+constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
+constexpr int HALF3 = SHARED3 ? ceil_div(STEPS3, 2) : STEPS3;
+static_assert(IMAGES * MAP_CHUNKS >= 32 * ROWS3, "fc1's sums do not fit where the maps were");
 
 using Fragment = unsigned[4];
 
@@ -270,14 +274,15 @@ __device__ __forceinline__ void conv2(unsigned unit, const uint4* weights, const
     }
 }
 
-// 16 outputs of a fully connected layer, for 8 images; two sums take turns, since a product waits for its sum.
-template <int STEPS, int STRIDE>
+// 16 outputs of a fully connected layer, for 8 images, of blocks FROM to TO of 16 inputs; two sums take turns, since a
+// product waits for its sum.
+template <int FROM, int TO, int STRIDE>
 __device__ __forceinline__ void connect(float (&sums)[4], const uint4* weights, const uint4* inputs) {
     int lane = threadIdx.x % 32;
     const unsigned* words = reinterpret_cast<const unsigned*>(inputs) + lane / 4 * (STRIDE / 2) + lane % 4;
     float turns[2][4] = {};
 #pragma unroll
-    for (int step = 0; step < STEPS; ++step) {
+    for (int step = FROM; step < TO; ++step) {
         Fragment a[PARTS];
         unsigned b[PARTS][2];
 #pragma unroll
@@ -293,11 +298,9 @@ __device__ __forceinline__ void connect(float (&sums)[4], const uint4* weights, 
 }
 
 // A hidden layer's block of 16 outputs, stored as the next layer's inputs; outputs past the last are zero.
-template <int STEPS, int STRIDE, int OUTPUTS, int NEXT_STRIDE>
-__device__ __forceinline__ void hidden_layer(int block, const uint4* weights, const uint4* inputs, const float* bias,
-                                             float scale, uint4* outputs) {
-    float sums[4];
-    connect<STEPS, STRIDE>(sums, weights + block * STEPS * PARTS * FRAGMENT, inputs);
+template <int OUTPUTS, int NEXT_STRIDE>
+__device__ __forceinline__ void store_hidden(const float (&sums)[4], int block, const float* bias, float scale,
+                                             uint4* outputs) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -310,7 +313,7 @@ __device__ __forceinline__ void hidden_layer(int block, const uint4* weights, co
 __device__ __forceinline__ void classify(const uint4* weights, const uint4* inputs, const float* bias, float scale,
                                          float* logits, int count) {
     float sums[4];
-    connect<STEPS5, STRIDE5>(sums, weights, inputs);
+    connect<0, STEPS5, STRIDE5>(sums, weights, inputs);
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -377,11 +380,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
     const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
     const uint4* weights4 = RESIDENT ? region : parameters + FC2;
-    if (warp < ROWS3)
-        hidden_layer<STEPS3, STRIDE3, HIDDEN1, STRIDE4>(warp, weights3, features, bias + BIAS3, scale[2], hidden1);
+    float sums[4];
+    if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
+    if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
+        float4* others = reinterpret_cast<float4*>(maps) + threadIdx.x % (32 * ROWS3);
+        if (warp / ROWS3 == 1) {
+            connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, features);
+            *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
+        }
+        __syncthreads();
+        if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
+    }
+    if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
     __syncthreads();
-    if (warp < ROWS4)
-        hidden_layer<STEPS4, STRIDE4, HIDDEN2, STRIDE5>(warp, weights4, hidden1, bias + BIAS4, scale[3], hidden2);
+    if (warp < ROWS4) {
+        connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
+        store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);
+    }
     __syncthreads();
     if (warp == 0) classify(weights4 + WEIGHTS4, hidden2, bias + BIAS5, scale[4], logits, count);
 }
