@@ -155,9 +155,9 @@ def _install_sets() -> dict[str, list[list[str]]]:
     """What pip is given, call by call, on a machine with an NVIDIA GPU and on one without."""
     everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
     front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
-    # Its wheels for Windows have not been tried.
-    rtx = sys.platform == "linux" and platform.machine() == "x86_64"
-    extras = "onnx,tensorrt-rtx" if rtx else "onnx"
+    # TensorRT for RTX's wheels for Windows have not been tried, nor NVRTC's, which the fused kernel is compiled by.
+    linux = sys.platform == "linux" and platform.machine() == "x86_64"
+    extras = "fused,onnx,tensorrt-rtx" if linux else "onnx"
     return {
         "gpu": [["--find-links", _NVIDIA_PAGE, "--editable", f"{_ROOT}[gpu]", *everywhere]],
         "cpu": [["--editable", f"{_ROOT}[{extras}]", *everywhere], ["--no-deps", *front_end]],
