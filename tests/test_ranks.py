@@ -98,8 +98,10 @@ def test_the_ranks_parts_make_up_each_batch(size: int, part: int, full: int, res
 
 def test_ranks_that_see_the_same_images_make_the_same_batches_of_them() -> None:
     split, recipe = synthetic(90), Recipe(batch_size=40)
-    alone = training._batches(split.images, split.labels, recipe, 1)
-    shared = [training._batches(split.images, split.labels, recipe, 1, Ranks(rank, 2)) for rank in range(2)]
+    alone, *shared = (
+        training._batches(split.images, split.labels, recipe, training.draw_epoch(90, recipe, 1, ranks), ranks)
+        for ranks in (Ranks(), Ranks(0, 2), Ranks(1, 2))
+    )
     for whole, *parts in zip(alone, *shared, strict=True):
         for of_one, of_two in zip(whole, zip(*parts, strict=True), strict=True):
             assert torch.equal(of_one, torch.cat(of_two))

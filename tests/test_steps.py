@@ -15,6 +15,7 @@ from lenet.training import Recipe
 
 RECIPE = Recipe(batch_size=8, learning_rate=0.02, milestones=(1,))
 SPLIT = synthetic(1004, 1)  # so that the last batch is shorter
+DRAW = training.draw_epoch(len(SPLIT), RECIPE, 1)
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -55,7 +56,7 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         def replay(self) -> None:
             replays.append(1)
             step = open_captures[0]
-            Step.__call__(step, step._images, step._labels)
+            step._logits = step._descend(step._images, step._labels)
 
     @contextmanager
     def anything(*_: object, **__: object) -> Iterator[None]:
@@ -125,7 +126,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(monkeypatch: pytest.MonkeyPat
         _, step = new_steps(device)
         split = SPLIT.to(device)
         step.begin_epoch(0.01)
-        batches = training._batches(split.images, split.labels, RECIPE, 1)
+        batches = training._batches(split.images, split.labels, RECIPE, DRAW)
         step(*next(batches))  # after the draw was copied to the GPU
         try:
             torch.cuda.set_sync_debug_mode("error")
@@ -140,7 +141,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(monkeypatch: pytest.MonkeyPat
 def test_a_gpu_sees_the_batches_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_GPU_IMAGES_AT_ONCE", 400)
     on_gpu = SPLIT.to(torch.device("cuda", torch.cuda.current_device()))
-    batches = (training._batches(split.images, split.labels, RECIPE, 1) for split in (SPLIT, on_gpu))
+    batches = (training._batches(split.images, split.labels, RECIPE, DRAW) for split in (SPLIT, on_gpu))
     for (images, labels), (others, other_labels) in zip(*batches, strict=True):
         torch.testing.assert_close(images, others.cpu(), rtol=1e-6, atol=1e-6)
         assert torch.equal(labels, other_labels.cpu())
