@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from lenet import training
 from lenet.data.synthetic import synthetic
+from lenet.models import windowed_lenet
 from lenet.ranks import Ranks
 from lenet.steps import GraphStep, Step, exact_float32, step_for
 from lenet.training import Recipe
@@ -20,9 +22,11 @@ CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-def epochs(step: Step, count: int, images: int = len(SPLIT)) -> list[tuple[float, float]]:
+def epochs(step: Step, count: int, images: int = len(SPLIT)) -> list[float]:
+    """Loss and accuracy of each, one after the other."""
     split = SPLIT.head(images).to(step.device)
-    return [training.train_epoch(step, split.images, split.labels, RECIPE, epoch + 1) for epoch in range(count)]
+    each = (training.train_epoch(step, split.images, split.labels, RECIPE, epoch + 1) for epoch in range(count))
+    return [measure for measures in each for measure in measures]
 
 
 def new_steps(device: torch.device) -> tuple[Step, Step]:
@@ -83,6 +87,17 @@ def test_a_capture_changes_nothing_and_replays_are_the_same_steps(graphs_on_a_cp
     assert len(graphs_on_a_cpu) == 2 * (len(SPLIT) // RECIPE.batch_size), "short batches are launched"
     for one, other in zip(values(launched), values(replayed), strict=True):
         assert torch.equal(one, other)
+
+
+def test_convolutions_as_matrix_products_learn_the_same() -> None:
+    plain, other = (training.new_run(RECIPE, SPLIT, CPU) for _ in range(2))
+    steps = (
+        Step(plain.model, plain.optimizer, Ranks()),
+        Step(other.model, other.optimizer, Ranks(), partial(windowed_lenet.forward, other.model)),
+    )
+    assert epochs(steps[0], 1) == pytest.approx(epochs(steps[1], 1), rel=1e-5)
+    for one, another in zip(plain.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(one.detach(), another.detach(), rtol=0, atol=1e-5)
 
 
 def test_a_learning_rate_in_a_tensor_is_set_in_place() -> None:
