@@ -103,6 +103,16 @@ def test_an_error_replaces_an_earlier_verdict(quick: Path) -> None:
     assert "the worktree is dirty" in (root / "gate" / "gate.md").read_text()
 
 
+def test_a_fault_of_the_gate_itself_is_no_verdict(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "measure", full)
+    done, document = gate(repository(quick, GOOD, GOOD))
+    assert (done.exit_code, document["verdict"]) == (2, "ERROR")
+    assert document["found"] == "OSError: [Errno 28] No space left on device"
+
+
 @pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=-1",)])
 def test_a_rule_that_makes_no_sense_is_refused(quick: Path, options: tuple[str, ...]) -> None:
     quick.mkdir()
