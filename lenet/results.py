@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -241,11 +242,23 @@ def load(path: Path) -> Measurement:
             commit=document["machine_info"].get("commit"),
             date=document["datetime"],
             partial=about["partial"],
-            rows=tuple(found for found in rows if found is not None),
+            rows=tuple(_check_times(found) for found in rows if found is not None),
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+
+
+def _check_times(found: Row) -> Row:
+    """Refuse what no clock gives, so that whoever divides by a time need not look."""
+    times = (found.median, found.mean, found.minimum, found.p95, found.p99, *(found.samples or ()))
+    spreads = (found.stddev, found.iqr)
+    either = [one for one in (found.median_low, found.median_high, found.wall_median) if one is not None]
+    if not all(0 < time < math.inf for time in (*times, *either)) or not all(0 <= one < math.inf for one in spreads):
+        raise ValueError(f"a time of {found.case.backend} is no positive number of seconds")
+    if found.case.batch_size < 1:
+        raise ValueError(f"batch {found.case.batch_size}")
+    return found
 
 
 def row(benchmark: Mapping[str, Any]) -> Row | None:
