@@ -18,7 +18,7 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 from rich.console import Console
 
 from lenet import backends, devices, results, weights
-from lenet.backends.base import Backend, BuildSpec, Precision, Runner
+from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
@@ -27,11 +27,13 @@ from lenet.errors import LenetError, did_you_mean
 from lenet.files import make_directory
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
+from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
+from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
-from lenet.report.tables import row_name, rows_sheets, sheet_5, to_rich
+from lenet.report.tables import limits_line, row_name, rows_sheets, sheet_5, to_rich
 from lenet.results import NotRun, Row
 
 _TEST_IMAGES: Final = 10_000
@@ -41,6 +43,7 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "batch_size": (1000,),
     "precision": (Precision.FP32,),
     "host_memory": ("pinned",),
+    "input": (InputType.FLOAT32,),
 }
 
 
@@ -54,6 +57,7 @@ class _Run:
         not_run: Cases that were skipped or failed.
         partial: Whether the run was interrupted.
         cases: Inference cases that were collected.
+        limits: The machine's, once they are measured.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -63,6 +67,7 @@ class _Run:
         self.not_run: list[NotRun] = []
         self.partial = False
         self.cases = 0
+        self.limits: Limits | None = None
 
 
 _run_key = pytest.StashKey[_Run]()
@@ -78,7 +83,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     several("--mode", _choice("mode", Mode), "forward or end_to_end (default: both)")
     several("--batch-size", _positive, "images a batch (default: 1000)")
     several("--precision", _choice("precision", Precision), "fp32, tf32, fp16 or bf16 (default: fp32)")
-    several("--host-memory", _choice("memory", ("pinned", "pageable")), "what end-to-end copies from (default: pinned)")
+    several(
+        "--host-memory",
+        _choice("memory", ("pinned", "pageable", "zero-copy")),
+        "where end-to-end's batch lies: pinned or pageable memory that is copied from, or zero-copy, which is pinned "
+        "memory that the device reads itself (default: pinned)",
+    )
+    several(
+        "--input", _choice("input type", InputType), "float32, normalised images, or uint8, bytes (default: float32)"
+    )
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
     group.addoption(
@@ -167,6 +180,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "schema": results.SCHEMA,
         "kind": run.kind,
         "fingerprint": run.fingerprint,
+        "limits": run.limits.to_json() if run.limits else None,
         "partial": run.partial,
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
     }
@@ -178,8 +192,8 @@ def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | No
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = {"backend_name": "backend"}
-    for fixture in ("backend_name", "mode", "batch_size", "precision", "host_memory"):
+    names = {"backend_name": "backend", "input_type": "input"}
+    for fixture in ("backend_name", "mode", "batch_size", "precision", "host_memory", "input_type"):
         if fixture in metafunc.fixturenames:
             option = names.get(fixture, fixture)
             chosen = metafunc.config.getoption(f"--{option.replace('_', '-')}") or _DEFAULTS[option]
@@ -199,7 +213,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _runner_key(item: pytest.Item) -> tuple[str, ...]:
     """What a case's runner depends on, in the order of the options: cases that share one run one after the other."""
     parameters = getattr(getattr(item, "callspec", None), "indices", {})
-    names = ("backend_name", "precision", "batch_size")
+    names = ("backend_name", "precision", "batch_size", "input_type")
     return (str(item.path), *(f"{parameters.get(name, 0):04d}" for name in names))
 
 
@@ -266,6 +280,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
         console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
     if rows:
+        if run.limits:
+            console.print(limits_line(run.limits), highlight=False)
         console.print(*map(to_rich, rows_sheets(rows)))
     for row in rows:
         if row.unstable:
@@ -321,13 +337,41 @@ def test_split(data_directory: Path | None) -> Split:
 
 
 @pytest.fixture(scope="session")
-def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int], Reference]:
-    """The reference for a batch: the first test images, normalised, repeated where the batch is larger."""
+def limits(request: pytest.FixtureRequest, device: torch.device) -> Callable[[], Limits]:
+    """Tells the machine's limits, which are measured when the first row asks, and saved with the run."""
+    run = request.config.stash[_run_key]
+
+    def find() -> Limits:
+        run.limits = run.limits or measure_limits(device)
+        return run.limits
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int, InputType], Reference]:
+    """The reference for a batch: the first test images, repeated where the batch is larger, normalised or as bytes."""
 
     @cache
-    def find(batch_size: int) -> Reference:
-        rows = torch.arange(batch_size) % len(test_split)
-        return Reference(shipped.arrays, normalize(test_split.images[rows]))
+    def find(batch_size: int, input_type: InputType) -> Reference:
+        images = test_split.images[torch.arange(batch_size) % len(test_split)]
+        return Reference(shipped.arrays, images if input_type is InputType.UINT8 else normalize(images))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def host_images(reference_of: Callable[[int, InputType], Reference]) -> Callable[[int, InputType, str], torch.Tensor]:
+    """A batch in the host's memory, pinned once for all rows that want it so."""
+
+    @cache
+    def pinned(batch_size: int, input_type: InputType) -> torch.Tensor:
+        return reference_of(batch_size, input_type).images.pin_memory()
+
+    def find(batch_size: int, input_type: InputType, host_memory: str) -> torch.Tensor:
+        if host_memory == "pageable":
+            return reference_of(batch_size, input_type).images
+        return pinned(batch_size, input_type)
 
     return find
 

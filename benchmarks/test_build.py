@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.parity import Reference
 from lenet.weights import Weights
 
@@ -28,16 +28,17 @@ def test_build(
     backend: Backend,
     batch_size: int,
     precision: Precision,
+    input_type: InputType,
     device: torch.device,
     shipped: Weights,
-    reference_of: Callable[[int], Reference],
+    reference_of: Callable[[int, InputType], Reference],
 ) -> None:
     """One round each, with empty caches at first: the project's engines, TorchInductor's and Triton's kernels."""
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size))
-    images = reference_of(batch_size).images.to(device)
+    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type)
+    images = reference_of(batch_size, input_type).images.to(device)
 
     def build() -> Runner:
         torch.compiler.reset()
@@ -48,7 +49,7 @@ def test_build(
         _, seconds = _timed(lambda: _infer(built, images))
     elif step == "build_again":
         _, seconds = _timed(build)
-    benchmark.group = f"{step}, batch {batch_size}, {precision}"
+    benchmark.group = f"{step}, batch {batch_size}, {precision}, {input_type}"
     benchmark.extra_info["facts"] = built.facts()
     store([seconds])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,16 +16,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import devices
 from lenet.architecture import STAGES
-from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.cifar10 import Split
 from lenet.errors import BackendError
 from lenet.measurement.clocks import Protocol, Samples, measure
+from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Reference
 from lenet.results import Case
+
+UNDERCUT = "it is faster than the machine's limits, which were measured while it was busy: measure again"
 
 
 def test_inference(
@@ -36,12 +40,15 @@ def test_inference(
     batch_size: int,
     precision: Precision,
     host_memory: str,
+    input_type: InputType,
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
+    limits: Callable[[], Limits],
     build: Callable[[Backend, BuildSpec], Any],
     test_split: Split,
-    reference_of: Callable[[int], Reference],
+    reference_of: Callable[[int, InputType], Reference],
+    host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(request, mode, host_memory, device, cold_cache=cold_cache)
@@ -50,26 +57,15 @@ def test_inference(
     except BackendError as error:
         pytest.skip(str(error.summary))
     _refuse_what_does_not_fit(batch_size, device)
-    built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size)))
+    built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type))
     runner = built.runner
-    reference = reference_of(batch_size)
-    host = reference.images
+    if mode is Mode.END_TO_END and host_memory == "zero-copy" and not runner.maps_host_memory:
+        pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
+    reference = reference_of(batch_size, input_type)
     with runner.on_stream():
-        images = host.to(device)
-    _check_parity(runner, images, reference, executed)
-
-    if mode is Mode.FORWARD:
-
-        def call() -> object:
-            return runner.forward(images)
-
-    else:
-        source = host.pin_memory() if host_memory == "pinned" else host
-
-        def call() -> object:
-            with runner.on_stream():
-                images.copy_(source, non_blocking=True)
-            return runner.forward(images)
+        images = reference.images.to(device)
+    call = _call(runner, images, mode, host_memory, lambda: host_images(batch_size, input_type, host_memory))
+    _check_parity(runner, call, reference, executed)
 
     case = Case(
         backend=backend.name,
@@ -82,7 +78,9 @@ def test_inference(
         host_memory=host_memory if mode is Mode.END_TO_END else None,
         cold_cache=cold_cache,
         protocol=request.config.getoption("--protocol"),
+        input=input_type,
     )
+    machine = limits()
     before = sampler.sample()
     with torch.inference_mode(), runner.on_stream():
         samples = measure(
@@ -93,14 +91,39 @@ def test_inference(
             cold_cache=cold_cache,
             throttling=sampler.throttling,
         )
-    after = sampler.sample()
-    benchmark.group = f"{mode}, batch {batch_size}, {precision}"
-    benchmark.extra_info.update(_facts(case, samples, runner))
+        after = sampler.sample()
+        peak = peak_memory(call, device)
+    benchmark.group = f"{mode}, batch {batch_size}, {precision}, {input_type}"
+    benchmark.extra_info.update(_facts(case, samples, runner, machine))
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
-    peak = peak_memory(call, device)
     benchmark.extra_info["peak_memory_bytes"] = peak.total - built.held_before if peak else None
     store(samples.seconds.tolist())
+
+
+def _call(
+    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: str, host: Callable[[], torch.Tensor]
+) -> Callable[[], torch.Tensor]:
+    """What a round of the mode does, on the runner's stream.
+
+    Args:
+        runner: The backend's.
+        images: The batch on the device, where it is copied to end to end.
+        mode: What a round covers.
+        host_memory: What the batch lies in, end to end.
+        host: Gives that batch.
+    """
+    if mode is Mode.FORWARD:
+        return partial(runner.forward, images)
+    source = host()
+    if host_memory == "zero-copy":
+        return partial(runner.forward, source)
+
+    def copy_and_run() -> torch.Tensor:
+        images.copy_(source, non_blocking=True)
+        return runner.forward(images)
+
+    return copy_and_run
 
 
 def _skip_what_means_nothing(
@@ -126,22 +149,25 @@ def _refuse_what_does_not_fit(batch_size: int, device: torch.device) -> None:
         )
 
 
-def _check_parity(runner: Runner, images: torch.Tensor, reference: Reference, executed: str) -> None:
-    """Fail the row where the logits of the very images that are timed are wrong."""
-    logits = runner.forward(images)
+def _check_parity(runner: Runner, call: Callable[[], torch.Tensor], reference: Reference, executed: str) -> None:
+    """Fail the row where the logits of the very call that is timed are wrong."""
+    with torch.inference_mode(), runner.on_stream():
+        logits = call()
     runner.synchronize()
     compared = reference.compare(logits, executed)
     if not compared.right:
         pytest.fail(f"the logits are wrong, so nothing is timed: {compared}", pytrace=False)
 
 
-def _facts(case: Case, samples: Samples, runner: Runner) -> dict[str, Any]:
+def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict[str, Any]:
     """What is stored beside the row's times."""
     seconds = samples.seconds
     summary = summarize(seconds)
     throttled = int(samples.throttled.sum())
     problem = throttling_problem(throttled, len(samples.throttled), samples.throttling)
-    unstable = [*instabilities(summary), *([problem] if problem else [])]
+    lowest = floor(case.workload, limits)
+    undercut = lowest is not None and summary.median < lowest.seconds
+    unstable = [*instabilities(summary), *filter(None, [problem, UNDERCUT if undercut else None])]
     beside = samples.device is not None and samples.wall is not None
     return {
         "case": asdict(case),
@@ -149,6 +175,8 @@ def _facts(case: Case, samples: Samples, runner: Runner) -> dict[str, Any]:
         "images_per_second": case.batch_size / summary.median,
         "us_per_image": 1e6 * summary.median / case.batch_size,
         "wall_median": median(samples.wall.tolist()) if beside and samples.wall is not None else None,
+        "floor": asdict(lowest) if lowest else None,
+        "times_floor": summary.median / lowest.seconds if lowest else None,
         "launch_median": median(samples.launch.tolist()),
         "launch_bound_share": float(samples.launch_bound.mean()),
         "throttled": throttled,

@@ -16,7 +16,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import devices
-from lenet.backends.base import Backend, BatchRange, BuildSpec, Precision
+from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import BackendError
@@ -35,6 +35,7 @@ def test_overhead(
     request: pytest.FixtureRequest,
     backend: Backend,
     precision: Precision,
+    input_type: InputType,
     device: torch.device,
     shipped: Weights,
     test_split: Split,
@@ -43,9 +44,11 @@ def test_overhead(
         executed = backend.executed_precision(precision, device)
     except BackendError as error:
         pytest.skip(error.summary)
-    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1)))
+    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type))
     with runner.on_stream():
-        images = normalize(test_split.images[:1]).to(device)
+        images = test_split.images[:1].to(device)
+        if input_type is InputType.FLOAT32:
+            images = normalize(images)
     bare = runner.bare(images)
     if bare is None:
         pytest.skip(f"{backend.name} names no library call apart from forward")
@@ -59,7 +62,7 @@ def test_overhead(
         runner.synchronize()
         del result  # its memory may be in use until here
 
-    benchmark.group = f"forward over the bare library call, batch 1, {precision}"
+    benchmark.group = f"forward over the bare library call, batch 1, {precision}, {input_type}"
     option = request.config.getoption
     with torch.inference_mode(), runner.on_stream():  # as the suite's rows call it
         benchmark.pedantic(

@@ -8,9 +8,9 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from lenet.backends.base import InputType
 from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.modes import Mode
-from lenet.parity import Reference
 
 
 def test_transfer(
@@ -18,15 +18,15 @@ def test_transfer(
     store: Callable[[Iterable[float]], None],
     batch_size: int,
     host_memory: str,
+    input_type: InputType,
     device: torch.device,
     protocol: Protocol,
-    reference_of: Callable[[int], Reference],
+    host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
-    if device.type == "cpu":
-        pytest.skip("on a CPU nothing is copied")
-    host = reference_of(batch_size).images
-    source = host.pin_memory() if host_memory == "pinned" else host
-    target = torch.empty_like(host, device=device)
+    if device.type == "cpu" or host_memory == "zero-copy":
+        pytest.skip("on a CPU nothing is copied" if device.type == "cpu" else "zero-copy copies nothing")
+    source = host_images(batch_size, input_type, host_memory)
+    target = torch.empty_like(source, device=device)
     stream = torch.cuda.Stream(device)
 
     def copy() -> None:
@@ -35,8 +35,8 @@ def test_transfer(
 
     samples = measure(copy, mode=Mode.END_TO_END, stream=stream, protocol=protocol)
     seconds = samples.seconds
-    size = host.numel() * host.element_size()
+    size = source.numel() * source.element_size()
     benchmark.group = "transfer"
     benchmark.extra_info.update({"bytes": size, "gigabytes_per_second": size / float(seconds.mean()) / 1e9})
     store(seconds.tolist())
-    assert torch.equal(target.cpu(), host)
+    assert torch.equal(target.cpu(), source)

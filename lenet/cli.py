@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
-from lenet.errors import LenetError, ResultsError
+from lenet.errors import BackendError, LenetError, ResultsError
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +147,14 @@ def train(
 @_device_option
 @_threads_option
 @click.option("--batch-size", type=int, default=1000, show_default=True, help="Images a batch.")
+@click.option(
+    "--input",
+    "input_type",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="What --backend gets: normalised images, or bytes that it normalises on the device.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     *,
@@ -158,6 +166,7 @@ def evaluate(
     device: str,
     threads: int | None,
     batch_size: int,
+    input_type: str,
     as_json: bool,
 ) -> None:
     """Loss and accuracy on the 10,000 test images.
@@ -168,12 +177,19 @@ def evaluate(
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
 
+    if input_type == "uint8" and not names:
+        raise BackendError(
+            "without --backend the images are normalised ahead of the network",
+            found="--input uint8 and no --backend",
+            wanted="--input float32, or a backend that gets the bytes",
+            hint="name one with --backend, such as --backend pytorch",
+        )
     target = devices.resolve(device)
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)
     split = _load("test", data, download=download)
     if names:
-        _evaluate_backends(names, precision, loaded.arrays, split, target, batch_size, as_json=as_json)
+        _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
         return
     result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if as_json:
@@ -196,6 +212,7 @@ def evaluate(
 def _evaluate_backends(
     names: tuple[str, ...],
     precision: str,
+    input_type: str,
     arrays: Arrays,
     split: Split,
     target: torch.device,
@@ -204,18 +221,25 @@ def _evaluate_backends(
     as_json: bool,
 ) -> None:
     from lenet import backends as table
-    from lenet.backends.base import Precision
+    from lenet.backends.base import InputType, Precision
     from lenet.comparison import compare_backends
     from lenet.report.tables import parity_table
 
     wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
     done, missing = compare_backends(
-        wanted, arrays, split, device=target, precision=Precision(precision), batch_size=batch_size
+        wanted,
+        arrays,
+        split,
+        device=target,
+        precision=Precision(precision),
+        batch_size=batch_size,
+        input_type=InputType(input_type),
     )
     lines = [agreement.to_json() for agreement in done]
     not_run = {line.backend: line.reason for line in missing}
     if as_json:
-        click.echo(json.dumps({"images": len(split), "backends": lines, "not_run": not_run}, indent=2))
+        document = {"images": len(split), "input": input_type, "backends": lines, "not_run": not_run}
+        click.echo(json.dumps(document, indent=2))
     else:
         _print(parity_table(lines, not_run))
     if not all(agreement.right for agreement in done):
@@ -392,7 +416,7 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
     Several FILES of one machine and commit are put together. Without FILES, the newest saved one is taken.
     """
     from lenet import results as saved
-    from lenet.report.tables import results_markdown, rows_sheets, sheet_5, to_rich
+    from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
 
     paths = files or tuple(saved.stored_files(storage)[-1:])
     if not paths:
@@ -411,6 +435,8 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
     else:
         for measurement in measurements:
             click.echo(measurement.describe())
+            if measurement.limits:
+                click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
         _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lenet import backends, parity
-from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import LenetError, UnavailableError
@@ -87,6 +87,7 @@ def compare_backends(
     device: torch.device,
     precision: Precision,
     batch_size: int,
+    input_type: InputType = InputType.FLOAT32,
 ) -> tuple[list[Agreement], list[Missing]]:
     """Run each backend over a split and compare it with the reference and with PyTorch.
 
@@ -97,19 +98,21 @@ def compare_backends(
         device: Where to run.
         precision: What to ask of each backend; one that runs another is compared with that one's tolerance.
         batch_size: Images a batch; backends are built for it and for the remainder.
+        input_type: What the images are handed over as.
 
     Returns:
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
         reason.
     """
-    reference = parity.Reference(arrays, normalize(split.images))
+    images = split.images if input_type is InputType.UINT8 else normalize(split.images)
+    reference = parity.Reference(arrays, images)
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
     wanted = tuple(names)
     for name in dict.fromkeys((BASELINE, *wanted)):
         try:
-            found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size)
+            found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size, input_type)
         except LenetError as error:
             if name in wanted:
                 missing.append(Missing(name, _reason(error)))
@@ -122,14 +125,14 @@ def compare_backends(
 
 
 def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Run normalised images through a runner, a batch at a time.
+    """Run images through a runner, a batch at a time.
 
     All batches of a size go through one buffer, as graphs and bindings are made for a buffer, and nothing is waited for
     in between.
 
     Args:
         runner: What to run.
-        images: float32 (N, 3, 32, 32), on any device.
+        images: (N, 3, 32, 32) of the runner's input type, on any device.
         batch_size: Images a batch; the last may be smaller.
 
     Returns:
@@ -155,11 +158,12 @@ def _agreement(
     device: torch.device,
     precision: Precision,
     batch_size: int,
+    input_type: InputType,
 ) -> Agreement:
     backend = backends.load(name)
     remainder = len(split) % batch_size
     batches = BatchRange(remainder or batch_size, batch_size, batch_size)
-    spec = BuildSpec(device, precision, batches)
+    spec = BuildSpec(device, precision, batches, input_type)
     runner = backend.build(arrays, spec)
     executed = backend.executed_precision(precision, device)
     logits = logits_of(runner, reference.images, batch_size)
@@ -171,7 +175,7 @@ def _agreement(
         few = reference.images[:_PROBED].to(device)
 
         def forward_with(changed: Mapping[str, np.ndarray]) -> Any:
-            probe = backend.build(changed, BuildSpec(device, precision, BatchRange.exactly(len(few))))
+            probe = backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few))))
             return lambda images: logits_of(probe, images, len(images))
 
         layer = parity.diverging_layer(forward_with, arrays, few, executed)

@@ -1,7 +1,7 @@
 """LeNet as an ONNX file: what TensorRT, TensorRT for RTX and ONNX Runtime are given.
 
-The graph keeps the contract of `lenet.backends.base` at every precision: float32 images in, float32 logits out. A graph
-of half precision is strongly typed: its weights and activations have that type, and it casts at its ends.
+The graph keeps the contract of `lenet.backends.base` at every precision: float32 images or bytes in, float32 logits
+out. A graph of half precision is strongly typed: its weights and activations have that type, and it casts at its ends.
 
 Nothing in the bytes says where or when they were made, so the same weights give the same bytes, and a cache can be
 keyed by them.
@@ -19,6 +19,7 @@ import torch
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import ExportError
+from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import package_version
 
@@ -38,7 +39,7 @@ _PACKAGES: Final = ("onnx", "onnxscript")
 
 
 class _Float32Ends(LeNet):
-    """A LeNet of any dtype that takes float32 images and gives float32 logits."""
+    """A LeNet of any dtype that takes images of another and gives float32 logits."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images.to(self.conv1.weight.dtype)).float()
@@ -49,17 +50,20 @@ def missing_packages() -> list[str]:
     return [name for name in _PACKAGES if package_version(name) is None]
 
 
-def to_onnx(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32) -> bytes:
+def to_onnx(
+    arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32, images: torch.dtype = torch.float32
+) -> bytes:
     """Export a LeNet.
 
     Args:
         arrays: float32 weights by parameter name, as `lenet.weights.check` wants them.
         dtype: Of weights and activations: float32, float16 or bfloat16.
+        images: Of the input: float32 for normalised images, uint8 for bytes, whose normalisation is then inside.
 
     Returns:
-        A serialised ONNX model with the weights inside: input ``images``, float32 (batch, 3, 32, 32); output
-        ``logits``, float32 (batch, 10); ``batch`` is dynamic. The same weights, dtype and versions of PyTorch and of
-        the exporter give the same bytes.
+        A serialised ONNX model with the weights inside: input ``images`` (batch, 3, 32, 32); output ``logits``, float32
+        (batch, 10); ``batch`` is dynamic. The same weights, dtypes and versions of PyTorch and of the exporter give the
+        same bytes.
 
     Raises:
         WeightsError: The arrays do not fit the architecture.
@@ -74,17 +78,19 @@ def to_onnx(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32
             wanted=" and ".join(_PACKAGES),
             hint='pip install "lenet-bench[onnx]"',
         )
+    if images is torch.uint8:
+        arrays = fold_normalization(arrays)
     model = _Float32Ends()
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-    proto = _export(model.eval().to(dtype))
+    proto = _export(model.eval().to(dtype), images)
     _remove_provenance(proto)
     _check(proto)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
 
 
-def _export(model: LeNet) -> onnx.ModelProto:
-    example = torch.zeros(2, *INPUT_SHAPE)  # torch.export takes a dimension of 1 for a constant
+def _export(model: LeNet, images: torch.dtype) -> onnx.ModelProto:
+    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export takes a dimension of 1 for a constant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's are about its own insides, and differ by version

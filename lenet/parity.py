@@ -19,6 +19,12 @@ where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is
 .. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
           + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
 
+Images may also be bytes. Their reference normalises them in float64. A backend is taken to fold the normalisation into
+the first convolution (`lenet.models.byte_input`): its operands are then the bytes, which no format rounds, and weights
+:math:`w' = w / (255 s)`, which are rounded to float32 when they are folded; its bias :math:`b' = b - \sum w m / s`, no
+longer small beside the sum, is rounded as it is stored; and the partial sums begin or end as far from zero as the bias
+is large, so that :math:`y^2` in their mean square becomes :math:`\max(y^2, (y - b')^2, b'^2)`.
+
 ReLU and max-pooling pass a variance on: a pool's output takes the largest of its window's, since another element may
 win. A logit may differ from the reference by `SIGMAS` standard deviations.
 
@@ -38,6 +44,7 @@ import torch
 from torch.nn.functional import conv2d, linear, max_pool2d
 
 from lenet.architecture import LAYERS, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from lenet.data.augmentation import MEAN, STD
 from lenet.errors import LenetError
 
 __all__ = [
@@ -118,12 +125,15 @@ def reference(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> torch.T
 
     Args:
         arrays: Weights by parameter name.
-        images: Normalised float32 (N, 3, 32, 32), on any device.
+        images: (N, 3, 32, 32), on any device: normalised float32, or uint8 bytes.
 
     Returns:
         float64 (N, 10) on the CPU.
     """
     x = images.detach().cpu().double()
+    if images.dtype is torch.uint8:
+        mean, std = _channels()
+        x = (x / 255 - mean) / std
     with torch.inference_mode():
         for layer in LAYERS:
             x = _apply(layer, x, _weights(layer, arrays))
@@ -135,7 +145,7 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
 
     Args:
         arrays: Weights by parameter name.
-        images: Normalised float32 (N, 3, 32, 32), on any device.
+        images: (N, 3, 32, 32), on any device: normalised float32, or uint8 bytes.
         executed: The precision that the backend really runs.
 
     Returns:
@@ -147,16 +157,20 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
     u = rounding(executed)
     x = images.detach().cpu().double()
     variance = torch.zeros_like(x)
+    of_bytes = images.dtype is torch.uint8
     with torch.inference_mode():
         for layer in LAYERS:
             parameters = _weights(layer, arrays)
+            folded = of_bytes and layer is LAYERS[0]
+            if folded and parameters is not None:
+                parameters = _folded(*parameters)
             y = _apply(layer, x, parameters)
             if isinstance(layer, MaxPool2d):
                 variance = max_pool2d(variance, layer.window)
             elif isinstance(layer, Flatten):
                 variance = variance.flatten(1)
             elif parameters is not None:
-                variance = _variance(layer, x, y, variance, parameters, u)
+                variance = _variance(layer, x, y, variance, parameters, u, folded=folded)
             x = y
     return SIGMAS * variance.sqrt()
 
@@ -165,7 +179,7 @@ class Reference:
     """The reference logits of some images, and each tolerance once it is asked for: both are slow, and worth keeping.
 
     Attributes:
-        images: Normalised float32 (N, 3, 32, 32), on the CPU.
+        images: (N, 3, 32, 32), on the CPU: normalised float32, or uint8 bytes.
         logits: `reference` of them.
     """
 
@@ -315,6 +329,18 @@ def _weights(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[torch.Tens
     return weight, bias
 
 
+def _channels() -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the channels, float64 (1, 3, 1, 1) each."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
+def _folded(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A convolution of normalised images as one of bytes."""
+    mean, std = _channels()
+    return weight / (255 * std), bias - (weight * mean / std).sum((1, 2, 3))
+
+
 def _apply(layer: Layer, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
     match layer:
         case Conv2d() | Linear() if parameters is not None:
@@ -340,12 +366,21 @@ def _variance(
     variance: torch.Tensor,
     parameters: tuple[torch.Tensor, torch.Tensor],
     u: Rounding,
+    *,
+    folded: bool,
 ) -> torch.Tensor:
-    """The module's formula: the variance of ``y``, given that of ``x``."""
-    weight, _ = parameters
+    """The module's formula: the variance of ``y``, given that of ``x``; for bytes where the layer is folded."""
+    weight, bias = parameters
     length = weight[0].numel()
     square = u.operand**2 * 2 / 3
+    peak = y**2
+    stored = u.stored**2 / 3 * y**2
+    if folded:
+        square = (u.operand**2 + _FLOAT32**2) / 3
+        bias = bias.view(1, -1, 1, 1)
+        peak = torch.maximum(peak, torch.maximum((y - bias) ** 2, bias**2))
+        stored = stored + u.stored**2 / 3 * bias**2
     carried = _affine(layer, variance, weight**2, None)
     terms = _affine(layer, x**2, weight**2, None)
-    summed = u.sum**2 / 3 * (terms + (length + 1) * (y**2 + terms / 4))
-    return carried + square * terms + summed + u.stored**2 / 3 * y**2
+    summed = u.sum**2 / 3 * (terms + (length + 1) * (peak + terms / 4))
+    return carried + square * terms + summed + stored

@@ -1,12 +1,14 @@
 """Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here.
 
-A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, whether
-the run was cut short), the machine's facts as ``machine_info``, and the row's own facts as ``extra_info``; times are
-pytest-benchmark's ``stats``, in seconds a batch.
+A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, limits,
+whether the run was cut short), the machine's facts as ``machine_info``, and the row's own facts as ``extra_info``;
+times are pytest-benchmark's ``stats``, in seconds a batch.
 
 History of the schema:
 
 1. 2026-11: the first.
+2. 2026-11: a case has its input type, which was float32 before; ``zero-copy`` is a host memory; the machine's limits
+   beside the fingerprint, and each row's floor. Files of schema 1 are read as what they are: float32, without limits.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from lenet.errors import ResultsError
 from lenet.files import make_directory, write_atomically
 from lenet.measurement.environment import describe_difference
+from lenet.measurement.floor import Floor, Limits, Workload
 from lenet.measurement.modes import Mode
 
 __all__ = [
@@ -45,7 +48,8 @@ __all__ = [
     "to_csv",
 ]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+_READABLE: Final = (1, 2)
 FAILED: Final = "failed: "
 """What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
@@ -63,9 +67,11 @@ class Case:
         batch_size: Images a batch.
         device: The GPU's name, or the CPU with its number of threads.
         images: Where the images come from.
-        host_memory: ``pinned`` or ``pageable`` memory that an end-to-end row copies from; None for a forward row.
+        host_memory: ``pinned`` or ``pageable`` memory that an end-to-end row copies from, or ``zero-copy`` where the
+            device reads pinned memory itself; None for a forward row.
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
         protocol: How many rounds there were to be.
+        input: ``float32``, normalised images, or ``uint8``, the data's bytes.
     """
 
     backend: str
@@ -78,6 +84,7 @@ class Case:
     host_memory: str | None
     cold_cache: bool
     protocol: str
+    input: str = "float32"
 
     def conditions(self) -> tuple[object, ...]:
         """What two rows must share for their times to be compared: all but the backend and the arithmetic it ran."""
@@ -89,7 +96,18 @@ class Case:
             self.images,
             self.host_memory or "",
             self.cold_cache,
+            self.input,
         )
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether the device reads the host's memory."""
+        return self.host_memory == "zero-copy"
+
+    @property
+    def workload(self) -> Workload:
+        """What its floor depends on."""
+        return Workload(self.mode, self.batch_size, self.precision, self.input, self.host_memory, self.cold_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +132,7 @@ class Row:
         unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
         facts: What the build says of itself, such as an engine's hash.
         samples: Every kept round, where the file has them.
+        floor: The shortest time that the machine allows, where its limits were measured.
     """
 
     case: Case
@@ -133,6 +152,7 @@ class Row:
     unstable: tuple[str, ...]
     facts: Mapping[str, str]
     samples: tuple[float, ...] | None = None
+    floor: Floor | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:
@@ -153,6 +173,11 @@ class Row:
     def images_per_second(self) -> float:
         """The batch size over the median."""
         return self.case.batch_size / self.median
+
+    @property
+    def times_floor(self) -> float | None:
+        """The median over the floor; None where that is not known."""
+        return self.median / self.floor.seconds if self.floor else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +207,7 @@ class Measurement:
         partial: Whether the run was interrupted, so that rows may be missing.
         rows: The rows that are cases of the suite.
         not_run: The cases that were not measured.
+        limits: The machine's, where they were measured.
     """
 
     path: Path
@@ -193,6 +219,7 @@ class Measurement:
     partial: bool
     rows: tuple[Row, ...]
     not_run: tuple[NotRun, ...]
+    limits: Limits | None = None
 
     @property
     def flaw(self) -> str | None:
@@ -225,11 +252,11 @@ def load(path: Path) -> Measurement:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
         raise _unreadable(path, "no part 'lenet': it is not of this suite")
-    if about.get("schema") != SCHEMA:
+    if about.get("schema") not in _READABLE:
         raise ResultsError(
             f"{path} cannot be read",
             found=f"schema {about.get('schema')}",
-            wanted=f"schema {SCHEMA}",
+            wanted=f"schema {' or '.join(map(str, _READABLE))}",
             hint="measure again with this version, or read the file with the version that wrote it",
         )
     try:
@@ -244,6 +271,7 @@ def load(path: Path) -> Measurement:
             partial=about["partial"],
             rows=tuple(_check_times(found) for found in rows if found is not None),
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
+            limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
@@ -258,6 +286,18 @@ def _check_times(found: Row) -> Row:
         raise ValueError(f"a time of {found.case.backend} is no positive number of seconds")
     if found.case.batch_size < 1:
         raise ValueError(f"batch {found.case.batch_size}")
+    if found.floor is not None and not 0 < found.floor.seconds < math.inf:
+        raise ValueError(f"a floor of {found.case.backend} is no positive number of seconds")
+    return found
+
+
+def _check_limits(found: Limits) -> Limits:
+    """Refuse rates and times that nothing measures."""
+    rates = [rate for pairs in (found.memory, *found.copy.values()) for _, rate in pairs]
+    if not found.memory or not all(
+        0 < one < math.inf for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
+    ):
+        raise ValueError("a limit of the machine is no positive number")
     return found
 
 
@@ -291,6 +331,7 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         unstable=tuple(info["unstable"]),
         facts=info["facts"],
         samples=tuple(samples) if samples else None,
+        floor=Floor(**info["floor"]) if info.get("floor") else None,
     )
 
 
@@ -402,8 +443,12 @@ def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
 
 
 def speedup(found: Row, rows: Iterable[Row]) -> float | None:
-    """How many times faster a row is than PyTorch's under the same conditions; None where that was not measured."""
-    baseline = find_row(rows, BASELINE_BACKEND, found)
+    """How many times faster a row is than PyTorch's under the same conditions; None where that was not measured.
+
+    PyTorch copies its images, so a zero-copy row is compared with its row from the same pinned memory.
+    """
+    like = replace(found, case=replace(found.case, host_memory="pinned")) if found.case.zero_copy else found
+    baseline = find_row(rows, BASELINE_BACKEND, like)
     return baseline.median / found.median if baseline else None
 
 
@@ -414,7 +459,8 @@ def to_csv(rows: Sequence[Row]) -> str:
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
     more = ("wall_median", "peak_memory_bytes", "throttled")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*case_names, *times, *more, "images_per_second", "speedup_over_pytorch", "unstable"])
+    derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
+    writer.writerow([*case_names, *times, *more, *derived])
     for one in rows:
         case = asdict(one.case)
         writer.writerow(
@@ -423,6 +469,9 @@ def to_csv(rows: Sequence[Row]) -> str:
                 *(getattr(one, name) for name in (*times, *more)),
                 one.images_per_second,
                 speedup(one, rows),
+                one.floor.seconds if one.floor else None,
+                one.floor.term if one.floor else None,
+                one.times_floor,
                 "; ".join(one.unstable),
             ]
         )

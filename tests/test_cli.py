@@ -85,6 +85,7 @@ def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path:
         (["evaluate", "--data", "DATA", "--batch-size", "0"], "batch size"),
         (["evaluate", "--data", "DATA", "--batch-size", "10001"], "10,001"),
         (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
+        (["evaluate", "--data", "DATA", "--input", "uint8"], "--input uint8 and no --backend"),
         (["train", "--data", "DATA", "--batch-size", "-1"], "--batch-size"),
         (["train", "--data", "DATA", "--out", "/dev/null/run"], "cannot write into /dev/null/run"),
         (["backends", "pytorhc"], "did you mean pytorch"),
@@ -121,6 +122,22 @@ def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 2
     assert "could not be downloaded" in result.stderr
     assert "no route to host" in result.stderr
+
+
+@pytest.mark.parametrize("input_type", ["float32", "uint8"])
+def test_backends_are_compared_on_the_input_that_is_asked_for(
+    noise_directory: Path, monkeypatch: pytest.MonkeyPatch, input_type: str
+) -> None:
+    asked: list[object] = []
+
+    def compare(names: object, *_: object, **options: object) -> tuple[list[object], list[object]]:
+        asked.extend([names, options["input_type"]])
+        return [], []
+
+    monkeypatch.setattr("lenet.comparison.compare_backends", compare)
+    arguments = ("--data", noise_directory, "--backend", "pytorch", "--input", input_type, "--json", *CPU_ONLY)
+    assert json.loads(lenet("evaluate", *arguments).stdout)["input"] == input_type
+    assert asked == [("pytorch",), input_type]
 
 
 def test_backends_lists_every_backend() -> None:

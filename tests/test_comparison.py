@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lenet import backends, weights
-from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner
+from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner
 from lenet.comparison import Missing, compare_backends
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
@@ -41,7 +41,16 @@ class _WrongRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return self._model(images)  # type: ignore[no-any-return]
+            return self._model(images.float())  # type: ignore[no-any-return]
+
+
+class _Raw(_Wrong):
+    """Normalises nothing."""
+
+    name: ClassVar[str] = "raw"
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        return _WrongRunner(from_weights(arrays), spec)
 
 
 class _Failing(_Wrong):
@@ -60,14 +69,20 @@ class _Absent(_Wrong):
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    more = {"wrong": _Wrong, "failing": _Failing, "absent": _Absent}
+    more = {"wrong": _Wrong, "failing": _Failing, "raw": _Raw, "absent": _Absent}
     load = backends.load
     monkeypatch.setattr(backends, "load", lambda name: more[name]() if name in more else load(name))
 
 
-def compare(*names: str) -> tuple[list[object], list[Missing]]:
+def compare(*names: str, input_type: InputType = InputType.FLOAT32) -> tuple[list[object], list[Missing]]:
     done, missing = compare_backends(
-        names, weights.load().arrays, SPLIT, device=CPU, precision=Precision.FP32, batch_size=20
+        names,
+        weights.load().arrays,
+        SPLIT,
+        device=CPU,
+        precision=Precision.FP32,
+        batch_size=20,
+        input_type=input_type,
     )
     return list(done), missing
 
@@ -78,6 +93,19 @@ def test_pytorch_is_right_and_has_no_delta_to_itself() -> None:
     assert agreement.right  # type: ignore[attr-defined]
     assert agreement.images == 50  # type: ignore[attr-defined]
     assert agreement.delta_loss is agreement.delta_accuracy is None  # type: ignore[attr-defined]
+
+
+def test_bytes_give_the_same_loss_and_accuracy() -> None:
+    (floats,), (bytes_,) = (compare("pytorch", input_type=input_type)[0] for input_type in InputType)
+    assert bytes_.right  # type: ignore[attr-defined]
+    assert bytes_.accuracy == floats.accuracy  # type: ignore[attr-defined]
+    assert bytes_.loss == pytest.approx(floats.loss, rel=1e-6)  # type: ignore[attr-defined]
+
+
+def test_a_backend_that_takes_bytes_for_images_is_wrong() -> None:
+    (agreement,), _ = compare("raw", input_type=InputType.UINT8)
+    assert not agreement.right  # type: ignore[attr-defined]
+    assert agreement.diverging_layer == "conv1"  # type: ignore[attr-defined]
 
 
 def test_a_wrong_backend_is_found_and_its_layer_named() -> None:

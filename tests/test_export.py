@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from lenet import export, weights
 from lenet.cli import main
+from lenet.data.augmentation import normalize
+from lenet.data.synthetic import synthetic
 from lenet.errors import ExportError, WeightsError
 from lenet.models.pytorch_lenet import from_weights
 
@@ -62,6 +64,15 @@ def test_float32_gives_pytorchs_logits(
     logits = execute(onnx_models[torch.float32], images)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, pytorch_logits(arrays, images), rtol=0, atol=1e-5)
+
+
+def test_bytes_are_taken_where_they_are_asked_for(arrays: dict[str, np.ndarray]) -> None:
+    split = synthetic(5)
+    model = export.to_onnx(arrays, images=torch.uint8)
+    (images,) = onnx.load_from_string(model).graph.input
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    wanted = pytorch_logits(arrays, normalize(split.images).numpy())
+    np.testing.assert_allclose(onnxruntime_logits(model, split.images.numpy()), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

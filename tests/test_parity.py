@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lenet import parity, weights
 from lenet.architecture import PARAMETER_SHAPES
-from lenet.data.augmentation import normalize
+from lenet.data.augmentation import MEAN, STD, normalize
 from lenet.data.synthetic import synthetic
+from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 from lenet.parity import ParityError, compare, diverging_layer
 from lenet.weights import Arrays
@@ -55,6 +56,58 @@ def test_the_model_of_a_dot_product_covers_its_rounding(depth: int, seed: int, e
     variance = 2 * operand**2 / 3 * terms + u.sum**2 / 3 * (terms + (depth + 1) * (y**2 + terms / 4))
     variance += u.stored**2 / 3 * y**2
     assert (found - y).abs() <= parity.SIGMAS * variance.sqrt()
+
+
+BYTES = synthetic(16).images
+
+
+def test_the_reference_of_bytes_normalises_them_exactly(arrays: Arrays) -> None:
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
+    wanted = from_weights(arrays).double()((BYTES.double() / 255 - mean) / std)
+    torch.testing.assert_close(parity.reference(arrays, BYTES), wanted.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("executed", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+@pytest.mark.parametrize("kind", ["noise", "flat", "black", "white"])
+def test_the_tolerance_of_bytes_holds_and_is_not_idle(executed: str, dtype: torch.dtype, kind: str) -> None:
+    """For a folded network; it is at most twice that of normalised images, where those are of noise."""
+    arrays = weights.load().arrays
+    levels = torch.arange(0, 256, 17, dtype=torch.uint8).view(-1, 1, 1, 1).expand_as(BYTES)
+    kinds = {"noise": BYTES, "flat": levels, "black": torch.zeros_like(BYTES), "white": torch.full_like(BYTES, 255)}
+    images = kinds[kind]
+    logits = from_weights(fold_normalization(arrays)).to(dtype)(images.to(dtype))
+    allowed = parity.tolerance(arrays, images, executed)
+    compared = compare(logits, parity.reference(arrays, images), allowed)
+    assert compared.right, compared
+    assert compared.max_share > 0.01
+    if kind == "noise":
+        assert (allowed <= 2 * parity.tolerance(arrays, IMAGES, executed)).all()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda images: images.clamp(max=254),
+        lambda images: images.flip(1),
+        lambda images: images.view(torch.int8),
+        lambda images: (images.float() * (255 / 256)).to(torch.uint8),
+    ],
+    ids=["saturated", "BGR", "signed", "scaled"],
+)
+def test_bytes_that_are_read_wrong_are_found(fault: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    arrays = weights.load().arrays
+    logits = from_weights(fold_normalization(arrays))(fault(BYTES).float())
+    assert not compare(logits, parity.reference(arrays, BYTES), parity.tolerance(arrays, BYTES, "fp32")).right
+
+
+def test_the_layer_at_fault_is_named_for_bytes_too() -> None:
+    def forward_with(changed: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+        model = from_weights(scaled("conv1.weight")(fold_normalization(changed)))
+        return lambda images: model(images.float())
+
+    assert diverging_layer(forward_with, weights.load().arrays, BYTES, "fp32") == "conv1"
 
 
 def test_a_coarser_precision_is_allowed_more() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lenet import results
 from lenet.errors import ResultsError
+from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
 from lenet.results import Case, Measurement, NotRun, Row
 
@@ -40,6 +41,8 @@ SUMMARY = {
     "median_low": 0.0019,
     "median_high": 0.0021,
 }
+TYPES = ("float32", "uint8")
+FULL = {"arithmetic": {}, "memory": [], "copy": {}, "launch": 1e-6, "launch_wall": 1e-6}
 
 
 def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
 
 def document(*benchmarks: dict[str, Any], **about: Any) -> dict[str, Any]:
     facts = {"cpu": {"model": "a CPU"}, "commit": "c0ffee"}
-    lenet = {"schema": 1, "kind": "cpu-x", "fingerprint": "f1", "partial": False, "not_run": []}
+    lenet = {"schema": results.SCHEMA, "kind": "cpu-x", "fingerprint": "f1", "partial": False, "not_run": []}
     return {
         "lenet": lenet | about,
         "machine_info": facts,
@@ -97,6 +100,32 @@ def test_a_row_survives_being_stored(tmp_path: Path) -> None:
     assert found.facts == {"plan_sha256": "abc"}
     assert (loaded.kind, loaded.fingerprint, loaded.commit, loaded.partial) == ("cpu-x", "f1", "c0ffee", False)
     assert loaded.not_run == (NotRun("tripy", "not installed"),)
+    assert (loaded.limits, found.floor, found.times_floor) == (None, None, None)
+
+
+def test_limits_and_floors_survive_being_stored(tmp_path: Path) -> None:
+    limits = Limits({"fp32": 1e12}, ((100, 1e9),), {"pinned": ((100, 1e9),)}, 1e-6, 2e-6)
+    floored = entry()
+    floored["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
+    loaded = measurement(tmp_path, "a.json", floored, limits=limits.to_json())
+    assert loaded.limits == limits
+    assert loaded.rows[0].floor == Floor(0.0005, "copy")
+    assert loaded.rows[0].times_floor == pytest.approx(4.0)
+
+
+def test_a_file_of_the_first_schema_is_of_float32_images_without_limits(tmp_path: Path) -> None:
+    old = entry(replace(CASE, input="uint8"))
+    del old["extra_info"]["case"]["input"]
+    loaded = measurement(tmp_path, "a.json", old, schema=1)
+    assert loaded.rows[0].case == CASE
+    assert loaded.rows[0].case.input == "float32"
+    assert (loaded.limits, loaded.rows[0].floor) == (None, None)
+
+
+@pytest.mark.parametrize("limits", [{"arithmetic": {}}, {**FULL, "memory": 5}, "fast"])
+def test_limits_that_cannot_be_read_are_an_error(tmp_path: Path, limits: object) -> None:
+    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
+        measurement(tmp_path, "a.json", entry(), limits=limits)
 
 
 def test_derived_columns() -> None:
@@ -122,7 +151,7 @@ def test_derived_columns() -> None:
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: Any, found: str) -> None:
     path = save(tmp_path / "bad.json", content)
-    with pytest.raises(ResultsError, match=rf"(?s){path} cannot be read\n  found:  .*{found}.*\n  wanted: .*schema 1"):
+    with pytest.raises(ResultsError, match=rf"(?s){path} cannot be read\n  found:  .*{found}.*\n  wanted: .*schema "):
         results.load(path)
 
 
@@ -208,12 +237,25 @@ def test_speedup_is_over_pytorch_under_the_same_conditions() -> None:
     assert results.speedup(fast, [fast, elsewhere]) is None
 
 
+def test_the_input_type_is_a_condition_and_zero_copy_is_compared_with_the_same_memory_copied() -> None:
+    floats, bytes_ = (row(replace(CASE, mode=Mode.END_TO_END, host_memory="pinned", input=name)) for name in TYPES)
+    fused = replace(bytes_.case, backend="fused", host_memory="zero-copy")
+    assert results.speedup(row(fused, median=0.0005), [floats]) is None
+    assert results.speedup(row(fused, median=0.0005), [floats, bytes_]) == pytest.approx(4.0)
+    assert results.speedup(row(replace(fused, host_memory="pageable")), [floats, bytes_]) is None
+
+
 def test_csv_has_a_line_a_row() -> None:
-    rows = [row(), row(replace(CASE, backend="tripy"), median=0.001)]
+    rows = [row(), replace(row(replace(CASE, backend="tripy"), median=0.001), floor=Floor(0.0005, "launch"))]
     lines = list(csv.DictReader(io.StringIO(results.to_csv(rows))))
     assert [line["backend"] for line in lines] == ["pytorch", "tripy"]
     assert [float(line["speedup_over_pytorch"]) for line in lines] == [1.0, 2.0]
     assert float(lines[0]["median"]) == 0.002
+    assert [line["input"] for line in lines] == ["float32", "float32"]
+    assert [(line["floor"], line["floor_term"], line["times_floor"]) for line in lines] == [
+        ("", "", ""),
+        ("0.0005", "launch", "2.0"),
+    ]
 
 
 def test_reading_results_loads_no_torch() -> None:

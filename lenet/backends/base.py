@@ -3,8 +3,9 @@
 A `Backend` says whether it can run here and builds a `Runner` from named weights. A runner turns images on its device
 into logits on its device; copies from the host, timing and checking are written once, for all backends, elsewhere.
 
-The contract of input and output is the same at every precision, so that rows can be compared: normalised float32
-images (N, 3, 32, 32), contiguous, in; float32 logits (N, 10) out. A backend that computes in another type casts inside.
+The contract of input and output is the same at every precision, so that rows can be compared: images (N, 3, 32, 32),
+contiguous, of the asked `InputType`, in; float32 logits (N, 10) out. A backend that computes in another type casts
+inside, and normalises bytes inside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import BackendError, UnavailableError
 
-__all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "Precision", "Runner", "new_stream"]
+__all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "InputType", "Precision", "Runner", "new_stream"]
 
 
 class Precision(StrEnum):
@@ -38,6 +39,22 @@ class Precision(StrEnum):
     TF32 = "tf32"
     FP16 = "fp16"
     BF16 = "bf16"
+
+
+class InputType(StrEnum):
+    """What images are handed over as.
+
+    ``FLOAT32`` images are normalised (`lenet.data.augmentation.normalize`). ``UINT8`` images are the data's bytes, a
+    quarter of the size; the backend normalises them on the device.
+    """
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """PyTorch's name for it."""
+        return torch.uint8 if self is InputType.UINT8 else torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +102,13 @@ class BuildSpec:
         device: Where it runs.
         precision: What is asked of its arithmetic.
         batches: The batch sizes that it must take.
+        input: What its images are handed over as.
     """
 
     device: torch.device
     precision: Precision
     batches: BatchRange
+    input: InputType = InputType.FLOAT32
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +127,10 @@ class Availability:
         return self.reason is None
 
 
+_NO_SWITCH: Final = nullcontext()
+"""One for all, for `Runner.on_stream` is entered at each call."""
+
+
 def new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A CUDA stream of its own for a runner on a GPU; None on a CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -117,13 +140,21 @@ class Runner(ABC):
     """A LeNet that is built and ready.
 
     Attributes:
+        maps_host_memory: Whether `forward` also takes images in pinned host memory, which the device then reads there
+            (zero-copy).
         spec: What it was built for.
         stream: The CUDA stream that its work is queued on; None on a CPU.
     """
 
+    maps_host_memory: ClassVar[bool] = False
+
     def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         self.spec = spec
         self.stream = stream
+        # What every call's images are compared with: looked up once, and of a shape or a tensor found out once.
+        self._device, self._dtype = spec.device, spec.input.dtype
+        self._shape: torch.Size | None = None
+        self._pinned: torch.Tensor | None = None
 
     @final
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -133,24 +164,39 @@ class Runner(ABC):
         the pass is done when this returns.
 
         Args:
-            images: float32 (N, 3, 32, 32), contiguous, on the runner's device, N within its batch range.
+            images: (N, 3, 32, 32) of the spec's input type, contiguous, on the runner's device, or where it
+                `maps_host_memory` in pinned host memory; N within its batch range.
 
         Returns:
-            float32 logits (N, 10) on the same device, valid on the runner's stream. The next call may overwrite them.
+            float32 logits (N, 10) on the runner's device, valid on its stream. The next call may overwrite them.
 
         Raises:
             BackendError: The images are of another dtype, shape, layout or device, or the batch is out of range.
         """
-        batches = self.spec.batches
         if not (
-            images.dtype is torch.float32
-            and images.device == self.spec.device
-            and images.shape[1:] == INPUT_SHAPE
-            and batches.minimum <= images.shape[0] <= batches.maximum
+            images.dtype is self._dtype
+            and (images.device == self._device or (self.maps_host_memory and self._is_pinned(images)))
+            and (images.shape == self._shape or self._is_of_shape(images.shape))
             and images.is_contiguous()
         ):
             raise self._unfit(images)
         return self._forward(images)
+
+    def _is_of_shape(self, shape: torch.Size) -> bool:
+        """Whether a shape other than the last call's fits."""
+        if shape[1:] != INPUT_SHAPE or shape[0] not in self.spec.batches:
+            return False
+        self._shape = shape
+        return True
+
+    def _is_pinned(self, images: torch.Tensor) -> bool:
+        """Whether images are in pinned host memory; the driver is not asked again of the last call's tensor."""
+        if images is self._pinned:
+            return True
+        if images.device.type != "cpu" or not images.is_pinned():
+            return False
+        self._pinned = images
+        return True
 
     @abstractmethod
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -163,7 +209,7 @@ class Runner(ABC):
         them all, and so spares each call the switch there and back, tens of microseconds on a slow host.
         """
         if self.stream is None or self._is_current():
-            return nullcontext()
+            return _NO_SWITCH
         return torch.cuda.stream(self.stream)
 
     def _is_current(self) -> bool:
@@ -214,11 +260,16 @@ class Runner(ABC):
         layout = "contiguous" if images.is_contiguous() else "not contiguous"
         pixels = ", ".join(map(str, INPUT_SHAPE))
         size = str(batches.minimum) if batches.static else f"{batches.minimum} to {batches.maximum}"
+        pinned = mapped = ""
+        if self.maps_host_memory:
+            mapped = " or in pinned host memory"
+            if images.device.type == "cpu":
+                pinned = ", pinned" if images.is_pinned() else ", not pinned"
         return BackendError(
             "the images do not fit this runner",
-            found=f"{images.dtype} {tuple(images.shape)} on {images.device}, {layout}",
-            wanted=f"torch.float32 ({size}, {pixels}) on {self.spec.device}, contiguous",
-            hint="convert the images, or build the backend for this batch size",
+            found=f"{images.dtype} {tuple(images.shape)} on {images.device}{pinned}, {layout}",
+            wanted=f"{self._dtype} ({size}, {pixels}) on {self._device}{mapped}, contiguous",
+            hint="convert the images, or build the backend for this batch size and input type",
         )
 
 

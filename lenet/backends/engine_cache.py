@@ -55,6 +55,7 @@ class EngineKey:
         cuda: CUDA's major version.
         precision: What was asked of its arithmetic.
         tf32: Whether float32 operands may be rounded to TF32.
+        input: What the images are handed over as.
         batches: The smallest batch, the one that it is tuned for, and the largest.
         optimization_level: How hard the library looks for fast kernels, on its own scale.
     """
@@ -66,6 +67,7 @@ class EngineKey:
     cuda: str
     precision: str
     tf32: bool
+    input: str
     batches: tuple[int, int, int]
     optimization_level: int
 

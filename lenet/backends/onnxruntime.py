@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -12,15 +11,13 @@ import torch
 
 from lenet.architecture import CLASSES
 from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
 from lenet.provenance import package_version
 
 __all__ = ["OnnxRuntime"]
-
-MOST_BINDINGS: Final = 16
-"""Input buffers whose bindings a runner keeps, the latest used."""
 
 _OLDEST: Final = (1, 20)
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -65,7 +62,7 @@ class OnnxRuntime(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
-        session = open_session(to_onnx(arrays, DTYPES[spec.precision]), spec, stream)
+        session = open_session(to_onnx(arrays, DTYPES[spec.precision], spec.input.dtype), spec, stream)
         return _OnnxRuntimeRunner(session, spec, stream)
 
 
@@ -115,32 +112,28 @@ class _OnnxRuntimeRunner(Runner):
         super().__init__(spec, stream)
         self._run = session.run_with_iobinding
         self._new_binding = session.io_binding
+        self._element = np.dtype(spec.input)
         self._options = _library().RunOptions()
         # The caller synchronises; without this, every run would wait for its stream.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._bindings: OrderedDict[tuple[int, int], tuple[Any, torch.Tensor, torch.Tensor]] = OrderedDict()
+        self._bindings = BufferCache(self._bind, self.synchronize)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = (images.data_ptr(), images.shape[0])
-        bound = self._bindings.get(key)
-        if bound is None:
-            bound = self._bindings[key] = self._bind(images)
-            if len(self._bindings) > MOST_BINDINGS:
-                self._bindings.popitem(last=False)
-        self._run(bound[0], self._options)
-        return bound[2]
+        binding, logits = self._bindings(images)
+        self._run(binding, self._options)
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        binding, _, _ = self._bindings[images.data_ptr(), images.shape[0]]
+        binding, _ = self._bindings(images)
         return partial(self._run, binding, self._options)
 
-    def _bind(self, images: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    def _bind(self, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
         logits = torch.empty(images.shape[0], CLASSES, device=images.device)
         binding = self._new_binding()
         kind, index = images.device.type, images.device.index or 0
-        binding.bind_input(INPUT, kind, index, np.float32, tuple(images.shape), images.data_ptr())
+        binding.bind_input(INPUT, kind, index, self._element, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
-        return binding, images, logits
+        return binding, logits
 
 
 def _library() -> Any:

@@ -43,7 +43,9 @@ class PyTorchCompile(PyTorchBackend):
         runner = PyTorchRunner(network, spec)
         try:
             with runner.on_stream():
-                runner.forward(torch.zeros(spec.batches.optimum, *INPUT_SHAPE, device=spec.device))
+                runner.forward(
+                    torch.zeros(spec.batches.optimum, *INPUT_SHAPE, dtype=spec.input.dtype, device=spec.device)
+                )
         except TorchDynamoException as error:
             raise BackendError(
                 "torch.compile failed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 
 from lenet.backends.base import BuildSpec, Precision, Runner, new_stream
+from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import Network, PyTorchBackend
 
 __all__ = ["PyTorchCudaGraph"]
-
-MOST_GRAPHS: Final = 16
-"""Graphs that a runner keeps, the latest used; each holds its input buffer, its logits and its activations."""
 
 _EAGER_CALLS: Final = 3
 """Calls before a capture, in which cuDNN and cuBLAS choose their kernels and allocate (PyTorch's CUDA graph notes)."""
@@ -35,8 +32,7 @@ class PyTorchCudaGraph(PyTorchBackend):
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
-    images: torch.Tensor
+    replay: Callable[[], None]
     logits: torch.Tensor
 
 
@@ -47,24 +43,16 @@ class _GraphRunner(Runner):
         super().__init__(spec, new_stream(spec.device))
         self._network = network
         self._tf32 = spec.precision is Precision.TF32
-        self._graphs: OrderedDict[tuple[int, int], _Captured] = OrderedDict()
+        self._graphs = BufferCache(self._capture, self.synchronize)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = (images.data_ptr(), images.shape[0])
-        captured = self._graphs.get(key)
-        if captured is None:
-            captured = self._graphs[key] = self._capture(images)
-            if len(self._graphs) > MOST_GRAPHS:
-                self._graphs.popitem(last=False)
-        else:
-            self._graphs.move_to_end(key)
+        captured = self._graphs(images)
         with self.on_stream():
-            captured.graph.replay()
+            captured.replay()
         return captured.logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        replay: Callable[[], object] = self._graphs[images.data_ptr(), images.shape[0]].graph.replay
-        return replay
+        return self._graphs(images).replay
 
     def _capture(self, images: torch.Tensor) -> _Captured:
         allow_tf32(self._tf32)
@@ -76,4 +64,4 @@ class _GraphRunner(Runner):
             self.synchronize()
             with torch.cuda.graph(graph, stream=self.stream):
                 logits = self._network(images)
-        return _Captured(graph, images, logits)
+        return _Captured(graph.replay, logits)

@@ -11,37 +11,41 @@ import numpy as np
 import torch
 from torch import nn
 
-from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32
+from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 
 __all__ = ["Network", "PyTorchBackend", "PyTorchEager", "PyTorchRunner", "inference"]
 
 _TF32_CAPABILITY = (8, 0)
+_NOTHING = nullcontext()
 
 
 class Network(nn.Module):
-    """LeNet in a precision, behind the protocol's contract: float32 images in, float32 logits out.
+    """LeNet in a precision, behind the protocol's contract: images of the asked type in, float32 logits out.
 
     Args:
         arrays: Weights by parameter name.
-        spec: The device and the precision.
+        spec: The device, the precision and the input type.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> None:
         super().__init__()
         self.dtype = DTYPES[spec.precision]
+        if spec.input is InputType.UINT8:
+            arrays = fold_normalization(arrays)
         self.lenet = from_weights(arrays).to(device=spec.device, dtype=self.dtype)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Cast, run, cast back; the casts do nothing at float32."""
+        """Cast, run, cast back; between float32 and float32 a cast does nothing."""
         logits: torch.Tensor = self.lenet(images.to(self.dtype)).float()
         return logits
 
 
 def inference() -> AbstractContextManager[object]:
     """PyTorch's inference mode; where it is on already, entering costs next to nothing."""
-    return nullcontext() if torch.is_inference_mode_enabled() else torch.inference_mode()
+    return _NOTHING if torch.is_inference_mode_enabled() else torch.inference_mode()
 
 
 class PyTorchBackend(Backend):

@@ -28,6 +28,7 @@ import torch
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
 from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
@@ -141,7 +142,7 @@ class TensorRTBackend(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         trt = self.library()
-        model = to_onnx(arrays, DTYPES[spec.precision])
+        model = to_onnx(arrays, DTYPES[spec.precision], spec.input.dtype)
         capability = torch.cuda.get_device_capability(spec.device)
         key = EngineKey(
             source=hashlib.sha256(model).hexdigest(),
@@ -151,6 +152,7 @@ class TensorRTBackend(Backend):
             cuda=str(torch.version.cuda).partition(".")[0],
             precision=spec.precision,
             tf32=spec.precision is Precision.TF32,
+            input=spec.input,
             batches=(spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
             optimization_level=self.optimization_level,
         )
@@ -407,29 +409,25 @@ class EngineRunner(Runner):
 
 
 class CudaGraphRunner(EngineRunner):
-    """An `EngineRunner` that captures a CUDA graph for each batch size and address of images, and replays it."""
+    """An `EngineRunner` that captures a CUDA graph for each buffer of images, and replays it."""
 
     def __init__(
         self, trt: ModuleType, spec: BuildSpec, engine: Cached[Any], context: Any, stream: torch.cuda.Stream | None
     ) -> None:
         super().__init__(trt, spec, engine, context, stream)
-        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._graphs = BufferCache(self._capture, self.synchronize)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        batch, address = images.shape[0], images.data_ptr()
-        graph = self._graphs.get((batch, address))
-        if graph is None:
-            graph = self._graphs[batch, address] = self._capture(batch, address)
+        replay, logits = self._graphs(images)
         with self.on_stream():
-            graph.replay()
-        return self._buffer[:batch]
+            replay()
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        replay: Callable[[], object] = self._graphs[images.shape[0], images.data_ptr()].replay
-        return replay
+        return self._graphs(images)[0]
 
-    def _capture(self, batch: int, address: int) -> torch.cuda.CUDAGraph:
-        self._bind(batch, address)
+    def _capture(self, images: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
+        self._bind(images.shape[0], images.data_ptr())
         self._enqueue()  # the first pass at a new shape does work that a graph cannot hold
         self.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -438,7 +436,7 @@ class CudaGraphRunner(EngineRunner):
             queued = self._context.execute_async_v3(self._stream_handle)
         # A pass that was refused leaves a graph that does nothing, whose replay would show the last logits again.
         _accepted(self._trt, queued, "the forward pass that was to be captured")
-        return graph
+        return graph.replay, self._logits
 
 
 class JitRunner(EngineRunner):

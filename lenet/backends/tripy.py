@@ -23,9 +23,13 @@ import torch
 from lenet import architecture
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry
-from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory
+from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
+from lenet.models import byte_input
+from lenet.models.byte_input import fold_normalization
 from lenet.provenance import package_version
 
 if TYPE_CHECKING:
@@ -43,9 +47,6 @@ _LIBRARIES: Final = ("nvtripy", "mlir-tensorrt-compiler", "mlir-tensorrt-runtime
 
 _OPTIMIZATION_LEVEL: Final = 3
 """TensorRT's own default, of 0 to 5."""
-
-_VIEWS: Final = 4
-"""How many image buffers a runner keeps views of: a benchmark cycles through a few, and each is held alive."""
 
 
 class TriPy(Backend):
@@ -107,8 +108,13 @@ class TriPyRunner(Runner):
     def __init__(self, executable: tp.Executable, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(spec, stream)
         self._executable = executable
-        self._views: dict[tuple[int, int], tuple[tp.Tensor, torch.Tensor]] = {}
+        self._views = BufferCache(self._view, self.synchronize)
         self._logits: tp.Tensor | None = None
+        self._widened: torch.Tensor | None = None
+        if spec.input is InputType.UINT8:
+            shape = (spec.batches.maximum, *INPUT_SHAPE)
+            with self.on_stream():
+                self._widened = torch.empty(shape, dtype=DTYPES[spec.precision], device=spec.device)
 
     def facts(self) -> dict[str, str]:
         """The SHA-256 of the TensorRT plan, and the level it was optimised at."""
@@ -116,8 +122,7 @@ class TriPyRunner(Runner):
         return {"plan_sha256": sha256(plan).hexdigest(), "optimization_level": str(_OPTIMIZATION_LEVEL)}
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = images.data_ptr(), images.shape[0]
-        view, _ = self._views.get(key) or self._remember(key, images)
+        view = self._views(self._widen(images))
         try:
             # TriPy allocates the output, and frees it with this object: it is kept until the next call
             self._logits = self._executable(view)
@@ -129,17 +134,22 @@ class TriPyRunner(Runner):
         return torch.from_dlpack(self._logits.__dlpack__())  # type: ignore[attr-defined]
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        view, _ = self._views[images.data_ptr(), images.shape[0]]
-        return partial(self._executable, view)
+        view = self._views(self._widen(images))
+        if self._widened is None:
+            return partial(self._executable, view)
 
-    def _remember(self, key: tuple[int, int], images: torch.Tensor) -> tuple[tp.Tensor, torch.Tensor]:
-        """Make a view of the images, and hold them with it, so that their memory is not given to another tensor."""
-        if len(self._views) == _VIEWS:
-            del self._views[next(iter(self._views))]
-        if self.stream is not None:
-            images.record_stream(self.stream)  # once dropped, their memory waits for the passes that are still queued
-        self._views[key] = self._view(images), images
-        return self._views[key]
+        def widen_and_run() -> object:
+            self._widen(images)
+            return self._executable(view)
+
+        return widen_and_run
+
+    def _widen(self, images: torch.Tensor) -> torch.Tensor:
+        """Bytes in the type that the executable takes: TriPy has no uint8, so PyTorch widens them on its stream."""
+        if self._widened is None:
+            return images
+        with self.on_stream():
+            return self._widened[: images.shape[0]].copy_(images)
 
     def _view(self, images: torch.Tensor) -> tp.Tensor:
         import nvtripy as tp
@@ -170,7 +180,7 @@ def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cach
         compiled: dict[bytes, tp.Executable] = {}
 
         def build() -> bytes:
-            executable = compile_executable(arrays, spec.precision, spec.batches)
+            executable = compile_executable(arrays, spec.precision, spec.batches, spec.input)
             try:
                 executable.save(str(path))
             except _vendor_errors() as error:
@@ -209,6 +219,7 @@ def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
         cuda=str(torch.version.cuda).partition(".")[0],
         precision=spec.precision,
         tf32=_float32_uses_tf32(spec.device),
+        input=spec.input,
         batches=(spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
         optimization_level=_OPTIMIZATION_LEVEL,
     )
@@ -219,7 +230,7 @@ def _source(arrays: Mapping[str, np.ndarray]) -> str:
     from lenet.models import tripy_lenet
 
     digest = sha256()
-    for path in (architecture.__file__, tripy_lenet.__file__, __file__):
+    for path in (architecture.__file__, byte_input.__file__, tripy_lenet.__file__, __file__):
         digest.update(sha256(Path(path).read_bytes()).digest())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
@@ -227,7 +238,12 @@ def _source(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange) -> tp.Executable:
+def compile_executable(
+    arrays: Mapping[str, np.ndarray],
+    precision: Precision,
+    batches: BatchRange,
+    input_type: InputType = InputType.FLOAT32,
+) -> tp.Executable:
     """Compile LeNet, whatever is in the cache; the result can be saved, and loaded by ``nvtripy.Executable.load``.
 
     What it depends on besides its arguments: the GPU, the versions of the libraries, the optimisation level of this
@@ -235,8 +251,9 @@ def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, b
 
     Args:
         arrays: float32 weights by parameter name.
-        precision: Of weights and activations; images and logits are float32 in any.
+        precision: Of weights and activations; logits are float32 in any.
         batches: The batch sizes that it takes; a range of one size compiles to static shapes.
+        input_type: Normalised images are taken as float32, bytes as the precision's type, to which they were widened.
 
     Raises:
         BackendError: The weights do not fit, or TriPy cannot compile them, or the directory of its timing cache, which
@@ -249,7 +266,10 @@ def compile_executable(arrays: Mapping[str, np.ndarray], precision: Precision, b
 
     dtype = {Precision.FP16: tp.float16, Precision.BF16: tp.bfloat16}.get(precision, tp.float32)
     size = batches.minimum if batches.static else (batches.minimum, batches.optimum, batches.maximum)
-    images = tp.InputInfo(shape=(size, *INPUT_SHAPE), dtype=tp.float32)
+    of_bytes = input_type is InputType.UINT8
+    images = tp.InputInfo(shape=(size, *INPUT_SHAPE), dtype=dtype if of_bytes else tp.float32)
+    if of_bytes:
+        arrays = fold_normalization(arrays)
     tp.config.timing_cache_file_path = str(_timing_cache())
     try:
         with _standard_error_kept():

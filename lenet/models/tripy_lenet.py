@@ -35,7 +35,7 @@ def _max_pool(name: str, x: tp.Tensor) -> tp.Tensor:
 
 
 class LeNet(tp.Module):  # type: ignore[misc]  # nvtripy has no types
-    """The network of `lenet.architecture`: float32 (N, 3, 32, 32) -> float32 logits (N, 10).
+    """The network of `lenet.architecture`: images (N, 3, 32, 32) -> float32 logits (N, 10).
 
     Its parameters have no values until `load_state_dict` gives them; see `from_weights`.
 
@@ -57,7 +57,7 @@ class LeNet(tp.Module):  # type: ignore[misc]  # nvtripy has no types
         """Logits of normalised images.
 
         Args:
-            images: float32 (N, 3, 32, 32).
+            images: (N, 3, 32, 32), of any type.
 
         Returns:
             float32 (N, 10).

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
+from lenet.measurement.floor import Limits, best_rate, image_bytes, moved_bytes
 from lenet.measurement.modes import Mode
 from lenet.report import sheets, words
 from lenet.report.figures import Chart, Painter, Split, Trend
@@ -21,6 +22,7 @@ from lenet.report.tables import (
     Sheet,
     conditions_title,
     group_reasons,
+    limits_line,
     parity_sheet,
     published_sheet,
     row_name,
@@ -62,6 +64,9 @@ class _MachinePart:
     beside: Sheet | None
     boxes: Sequence[Chart]
     scaling: Sequence[Chart]
+    limits: str
+    floors: Sheet | None
+    rooflines: Sequence[Chart]
     splits: Sequence[Chart]
     history: Sheet
     histories: Sequence[Chart]
@@ -198,6 +203,7 @@ def _training(run: TrainingRun, painter: Painter, language: Language) -> _Traini
 
 def _machine(machine: Machine, rows: Sequence[Row], anchor: str, painter: Painter, language: Language) -> _MachinePart:
     newest = machine.measurements[-1]
+    limits = next((one.limits for one in reversed(machine.newest) if one.limits), None)
     speeds = [
         _Speed(
             sheet,
@@ -222,7 +228,10 @@ def _machine(machine: Machine, rows: Sequence[Row], anchor: str, painter: Painte
         beside=sheets.beside_published_sheet(rows, language),
         boxes=_boxes(rows, painter, language),
         scaling=_scaling(rows, painter, language),
-        splits=_splits(rows, painter, language),
+        limits=limits_line(limits, language) if limits else "",
+        floors=sheets.floor_sheet(rows, language),
+        rooflines=_rooflines(rows, limits, painter, language) if limits else (),
+        splits=_splits(rows, limits, painter, language),
         history=sheets.history_sheet(machine.measurements, language),
         histories=_histories(machine.measurements, painter, language),
         not_run=group_reasons(machine.not_run),
@@ -248,21 +257,62 @@ def _scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[
     return charts
 
 
-def _splits(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
-    """End-to-end times as the forward pass and the rest, where both were measured."""
+def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: Language) -> list[Chart]:
+    """Operations a second against operations a byte, under the rates that were measured; one for each precision."""
+    text = language.text
     charts = []
+    known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
+    for group in _grouped(known, lambda row: (row.case.precision, row.case.input)):
+        trends = []
+        for line in _grouped(group, lambda row: row.case.backend):
+            work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.median) for row in line]
+            points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
+            trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
+        precision, kind = group[0].case.precision, group[0].case.input
+        peak = limits.arithmetic["fp16" if precision == "fp16x2" else precision] / 1e9
+        peak /= 3 if precision == "fp16x2" else 1
+        least, most = (bound(x for trend in trends for x in trend.x) for bound in (min, max))
+        span = (least / 3, most * 3)
+        roofs = [Trend(text("arithmetic"), span, (peak, peak))]
+        rates = {
+            text("main memory"): max(limits.memory)[1] / 1e9,
+            text("fastest memory"): best_rate(limits.memory, 0) / 1e9,
+        }
+        for name, rate in rates.items():
+            end = min(span[1], peak / rate)
+            if end > span[0]:
+                roofs.append(Trend(name, (span[0], end), (span[0] * rate, end * rate)))
+        labels = (text("FLOP/byte"), text("GFLOP/s"))
+        charts.append(painter.lines(trends, f"{precision}, {kind}", labels, limits=roofs))
+    return charts
+
+
+def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
+    """End-to-end times in parts, where the forward pass was measured as well.
+
+    The copy's time is that of its bytes at the rate that was measured, where it was and the parts then do not exceed
+    the whole, as those of a copy that overlaps the computation do.
+    """
+    text, charts = language.text, []
     for group in speed_groups(rows):
         forward = {row.case.backend: row for row in group if row.case.mode is Mode.FORWARD}
         splits = []
         for row in group:
             own = forward.get(row.case.backend)
-            if row.case.mode is Mode.END_TO_END and own is not None and own.median < row.median:
-                rest = row.milliseconds_per_batch - own.milliseconds_per_batch
-                parts = {
-                    language.text("forward pass"): own.milliseconds_per_batch,
-                    language.text("copy and synchronisation"): rest,
-                }
-                splits.append(Split(row.case.backend, parts))
+            if row.case.mode is not Mode.END_TO_END or own is None or own.median >= row.median:
+                continue
+            compute, rest = own.milliseconds_per_batch, row.milliseconds_per_batch - own.milliseconds_per_batch
+            size, rates = (
+                image_bytes(row.case.workload),
+                limits.copy.get(row.case.host_memory or "") if limits else None,
+            )
+            copy = 1e3 * size / best_rate(rates, size) if rates else None
+            if copy is None or copy > rest:
+                parts = {text("forward pass"): compute, text("copy and synchronisation"): rest}
+            else:
+                other = text("launch and synchronisation")
+                parts = {text("copy"): copy, text("forward pass"): compute, other: rest - copy}
+            splits.append(Split(row.case.backend, parts))
         if splits:
             charts.append(painter.splits(splits, conditions_title(group, language)))
     return charts
@@ -298,12 +348,14 @@ def _grouped(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T
 
 def _but_batch(row: Row) -> Hashable:
     case = row.case
-    return (case.mode, case.asked, case.device, case.images, case.host_memory, case.cold_cache)
+    return (case.mode, case.asked, case.input, case.device, case.images, case.host_memory, case.cold_cache)
 
 
 def _mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
     case, text = row.case, language.text
     words_of = [text("forward") if case.mode is Mode.FORWARD else text("end to end"), case.asked]
+    if case.input != "float32":
+        words_of.append(case.input)
     if batch:
         words_of.append(text("batch %(batch)s", batch=language.number(count(case.batch_size))))
     if case.host_memory:

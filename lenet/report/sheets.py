@@ -11,11 +11,12 @@ from lenet.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pyt
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count, loss, percent, ratio, significant
 from lenet.report.sources import TrainingRun
-from lenet.report.tables import Sheet
+from lenet.report.tables import Sheet, limit_name, row_name
 from lenet.results import Measurement, Row, speedup
 
 __all__ = [
     "beside_published_sheet",
+    "floor_sheet",
     "gate_sheet",
     "history_sheet",
     "layers_sheet",
@@ -101,7 +102,7 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
             case = row.case
             if (case.backend, case.mode, case.batch_size) != (figure.backend, figure.mode, BATCH_SIZE):
                 continue
-            if case.asked != "fp32" or case.cold_cache:
+            if case.asked != "fp32" or case.cold_cache or case.input != "float32":
                 continue
             faster = speedup(row, rows)
             lines.append(
@@ -125,6 +126,26 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
     title = text("Beside the published figures, batch %(batch)s, fp32", batch=number(count(BATCH_SIZE)))
     caption = text("another machine, another library version: only the ratios to PyTorch can be set side by side")
     return Sheet(title, columns, tuple(lines), caption)
+
+
+def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
+    """How far each row is from what the machine's limits allow; None where no limit was measured."""
+    number, text = language.number, language.text
+    lines = tuple(
+        (
+            row_name(row.case),
+            number(significant(row.milliseconds_per_batch)),
+            number(significant(1e3 * row.floor.seconds)),
+            number(significant(row.times_floor)),
+            limit_name(row.floor.term, language),
+        )
+        for row in rows
+        if row.floor is not None and row.times_floor is not None
+    )
+    if not lines:
+        return None
+    columns = (text("row"), text("median"), text("floor"), text("times the floor"), text("nearest limit"))
+    return Sheet(text("Distance to the floor, ms/batch"), columns, lines)
 
 
 def history_sheet(measurements: Sequence[Measurement], language: Language) -> Sheet:

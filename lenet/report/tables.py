@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lenet.measurement.floor import Limits
 from lenet.measurement.modes import Mode
 from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.report.language import ENGLISH, Language
@@ -24,6 +25,9 @@ __all__ = [
     "conditions_title",
     "doctor_table",
     "group_reasons",
+    "limit_name",
+    "limits_line",
+    "memory_name",
     "parity_sheet",
     "parity_table",
     "published_sheet",
@@ -122,21 +126,53 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
         times.append((name, number(significant(row.milliseconds_per_batch)), *spread, wall))
         rate = number(thousands(row.images_per_second))
         gain = _NOTHING if faster is None else number(ratio(faster)) + "x"
-        rates.append((name, number(significant(row.microseconds_per_image)), rate, gain, memory))
+        limit = _NOTHING
+        if row.floor is not None and row.times_floor is not None:
+            limit = f"{number(significant(row.times_floor))}x {limit_name(row.floor.term, language)}"
+        rates.append((name, number(significant(row.microseconds_per_image)), rate, gain, limit, memory))
     return [
         Sheet(
             text("Times, ms/batch"),
             (text("row"), text("median"), "p95", "p99", text("IQR"), text("wall")),
             tuple(times),
-            text("wall: median wall time of the same forward calls, launch included, where device time is what counts"),
+            text(
+                "wall: median wall time of the same forward calls, launch included, where device time is what counts; "
+                "images are normalised float32 where a row does not say uint8"
+            ),
         ),
         Sheet(
             text("Rates"),
-            (text("row"), text("us/image"), text("images/s"), text("speed-up"), text("memory")),
+            (text("row"), text("us/image"), text("images/s"), text("speed-up"), text("floor"), text("memory")),
             tuple(rates),
-            text("of the median; speed-up over PyTorch under the same conditions; memory: peak on the device"),
+            text(
+                "of the median; speed-up over PyTorch under the same conditions; floor: how many times longer than the "
+                "machine's limits allow, and the limit that is nearest; memory: peak on the device"
+            ),
         ),
     ]
+
+
+def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
+    """The machine's limits, in one line: rates of the largest buffers, times of the shortest work."""
+    number, text = language.number, language.text
+    arithmetic = ", ".join(f"{name} {number(significant(rate / 1e12))}" for name, rate in limits.arithmetic.items())
+    copies = "".join(
+        text(
+            ", from %(memory)s %(rate)s",
+            memory=memory_name(kind, language),
+            rate=number(significant(max(rates)[1] / 1e9)),
+        )
+        for kind, rates in limits.copy.items()
+    )
+    return text(
+        "Limits, measured: %(arithmetic)s TFLOP/s; memory %(memory)s%(copies)s GB/s; "
+        "launch %(launch)s us, %(wall)s us by the wall clock.",
+        arithmetic=arithmetic,
+        memory=number(significant(max(limits.memory)[1] / 1e9)),
+        copies=copies,
+        launch=number(significant(1e6 * limits.launch)),
+        wall=number(significant(1e6 * limits.launch_wall)),
+    )
 
 
 def to_rich(sheet: Sheet) -> Table:
@@ -185,6 +221,9 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
             f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}, limit {gpu['power_limit_w']} W, "
             f"driver {gpu['driver']}, CUDA {machine['cuda']['runtime']}, cuDNN {machine['cuda']['cudnn']}."
         )
+    limits = next((measurement.limits for measurement in measurements if measurement.limits), None)
+    if limits:
+        parts.append(limits_line(limits))
     sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
     not_run = {item.name: item.reason for measurement in measurements for item in measurement.not_run}
     missing = [f"- {text.plain.strip()}" for text in _not_run(not_run)[1:]]
@@ -197,9 +236,9 @@ def _speed_columns(language: Language) -> tuple[str, ...]:
     return (text("runtime"), *(f"{mode}\n{unit}" for mode in (text("forward"), text("e2e")) for unit in units))
 
 
-def _conditions(case: Case) -> tuple[str, str, int, str, bool]:
+def _conditions(case: Case) -> tuple[str, str, int, str, bool, str]:
     """What two rows must share to stand in one table; a forward row stands in that of each kind of host memory."""
-    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache)
+    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.input)
 
 
 def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> Sheet:
@@ -220,15 +259,30 @@ def conditions_title(group: Sequence[Row], language: Language) -> str:
     case, text = group[0].case, language.text
     batch = language.number(count(case.batch_size))
     title = text(
-        "LeNet, batch %(batch)s, %(asked)s, %(device)s",
+        "LeNet, batch %(batch)s, %(asked)s, %(device)s, %(input)s images",
         batch=batch,
         asked=case.asked,
         device=language.known(case.device),
+        input=case.input,
     )
     for memory in sorted({row.case.host_memory for row in group if row.case.host_memory}):
-        kind = {"pinned": text("pinned"), "pageable": text("pageable")}.get(memory, memory)
-        title += text(", end-to-end from %(kind)s memory", kind=kind)
+        title += text(", end-to-end from %(memory)s", memory=memory_name(memory, language))
     return title + (text(", cold cache") if case.cold_cache else "")
+
+
+def memory_name(memory: str, language: Language) -> str:
+    """A kind of host memory in words."""
+    text = language.text
+    zero_copy = text("pinned memory, zero-copy")
+    names = {"pinned": text("pinned memory"), "pageable": text("pageable memory"), "zero-copy": zero_copy}
+    return names.get(memory, memory)
+
+
+def limit_name(term: str, language: Language) -> str:
+    """A limit of the machine in a word."""
+    text = language.text
+    names = {"arithmetic": text("arithmetic"), "memory": text("memory"), "copy": text("copy"), "launch": text("launch")}
+    return names.get(term, term)
 
 
 def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], language: Language) -> list[str]:
@@ -253,7 +307,8 @@ def _runtime(case: Case) -> str:
 def row_name(case: Case) -> str:
     """A case in a few words."""
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
-    return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{' cold' if case.cold_cache else ''}"
+    kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
+    return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
 
 def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -> Table:

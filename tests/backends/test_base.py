@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet import backends
-from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.errors import BackendError
 from lenet.weights import Arrays
 
@@ -68,6 +69,44 @@ class _OnGpu(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         return images
+
+
+class _Mapping(_OnGpu):
+    """One that reads pinned host memory."""
+
+    maps_host_memory: ClassVar[bool] = True
+
+
+def test_only_a_runner_that_maps_host_memory_takes_it_and_only_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = BuildSpec(torch.device("cuda", 0), Precision.FP32, BatchRange(1, 1, 4), InputType.UINT8)
+    host = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    not_pinned = r"(?s)uint8 \(2, 3, 32, 32\) on cpu, not pinned, contiguous\n.*on cuda:0 or in pinned host memory"
+    with pytest.raises(BackendError, match=not_pinned):
+        _Mapping(spec, None).forward(host)
+    asked: list[torch.Tensor] = []
+
+    def is_pinned(tensor: torch.Tensor) -> bool:
+        asked.append(tensor)
+        return True
+
+    monkeypatch.setattr(torch.Tensor, "is_pinned", is_pinned)
+    runner = _Mapping(spec, None)
+    assert runner.forward(host) is runner.forward(host) is host
+    assert len(asked) == 1, "the driver was asked at each call"
+    with pytest.raises(BackendError, match=r"on cpu, contiguous\n  wanted: .* on cuda:0, contiguous"):
+        _OnGpu(spec, None).forward(host)
+    with pytest.raises(BackendError, match=r"wanted: torch.uint8 \(1 to 4"):
+        runner.forward(host.float())
+
+
+@pytest.mark.parametrize("input_type", InputType)
+def test_each_shape_is_judged(arrays: Arrays, input_type: InputType) -> None:
+    """A shape that was right once is not looked at again, which must not let another through."""
+    runner = backends.load("pytorch").build(arrays, BuildSpec(CPU, Precision.FP32, BatchRange(2, 4, 8), input_type))
+    for size, fits in ((4, True), (4, True), (9, False), (8, True), (1, False), (4, True)):
+        images = torch.zeros(size, 3, 32, 32, dtype=input_type.dtype)
+        with nullcontext() if fits else pytest.raises(BackendError, match="do not fit this runner"):
+            assert runner.forward(images).shape == (size, 10)
 
 
 @pytest.mark.parametrize(("current", "switches"), [(7, 0), (0, 1)])

@@ -28,6 +28,7 @@ KEY = EngineKey(
     cuda="12",
     precision="fp16",
     tf32=False,
+    input="float32",
     batches=(1, 200, 1000),
     optimization_level=3,
 )
@@ -42,6 +43,7 @@ keys = st.builds(
     cuda=st.text(),
     precision=st.text(),
     tf32=st.booleans(),
+    input=st.text(),
     batches=st.tuples(st.integers(), st.integers(), st.integers()),
     optimization_level=st.integers(),
 )

@@ -1,13 +1,13 @@
 """Every backend that this machine can run, against the float64 reference: one body of tests for all of them.
 
-A backend gets here by its line in the table. TriPy's own front end also runs on a CPU stand-in for its compiled half,
-which says nothing of TensorRT.
+It runs once with normalised float32 images and once with bytes. A backend gets here by its line in the table. TriPy's
+own front end also runs on a CPU stand-in for its compiled half, which says nothing of TensorRT.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lenet import backends, devices, parity, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.comparison import compare_backends
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
@@ -32,29 +32,34 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:torch", "ignore::Deprec
 
 
 def subjects() -> list[object]:
-    """Backend, device and precision: all that the table and this machine allow."""
+    """Backend, device, precision and input type: all that the table and this machine allow."""
     here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found: list[object] = [
-        pytest.param((name, device, precision), id=f"{name}-{device}-{precision}")
+        pytest.param((name, device, precision, input_type), id=f"{name}-{device}-{precision}-{input_type}")
         for name in backends.names()
         for device in here
         if device in backends.load(name).devices or here == ["cpu"]
         for precision in Precision
         if device == "cuda" or precision is Precision.FP32
+        for input_type in InputType
     ]
     marks = pytest.mark.nvtripy_on_cpu
-    found += [pytest.param((STANDIN, "cpu", p), id=f"tripy-standin-{p}", marks=marks) for p in ("fp32", "fp16")]
+    found += [
+        pytest.param((STANDIN, "cpu", precision, input_type), id=f"tripy-standin-{precision}-{input_type}", marks=marks)
+        for precision in (Precision.FP32, Precision.FP16)
+        for input_type in InputType
+    ]
     return found
 
 
 @cache
-def built(name: str, device: str, precision: Precision) -> tuple[Runner, str] | str:
+def built(name: str, device: str, precision: Precision, input_type: InputType) -> tuple[Runner, str] | str:
     """The runner and the precision that it executes, or why there is none."""
     arrays = weights.load().arrays
     if name == STANDIN:
         from tests.standins.mlir_tensorrt_cpu.runner import build
 
-        return build(arrays, Precision(precision), BATCHES), precision
+        return build(arrays, precision, BATCHES, input_type), precision
     backend = backends.load(name)
     target = devices.resolve(device)
     availability = backend.probe(target)
@@ -64,7 +69,7 @@ def built(name: str, device: str, precision: Precision) -> tuple[Runner, str] | 
         executed = backend.executed_precision(precision, target)
     except BackendError as error:
         return error.summary
-    return backend.build(arrays, BuildSpec(target, precision, BATCHES)), executed
+    return backend.build(arrays, BuildSpec(target, precision, BATCHES, input_type)), executed
 
 
 @pytest.fixture(params=subjects())
@@ -78,6 +83,14 @@ def subject(request: pytest.FixtureRequest) -> tuple[Runner, str]:
 @pytest.fixture
 def runner(subject: tuple[Runner, str]) -> Runner:
     return subject[0]
+
+
+def draw(runner: Runner, seed: int, *sizes: int) -> torch.Tensor:
+    """Images of noise, of the runner's input type: (*sizes, 3, 32, 32) on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    if runner.spec.input is InputType.UINT8:
+        return torch.randint(0, 256, (*sizes, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
+    return torch.randn(*sizes, *INPUT_SHAPE, generator=generator)
 
 
 def forward(runner: Runner, images: torch.Tensor) -> torch.Tensor:
@@ -97,7 +110,7 @@ def is_right(runner: Runner, executed: str, images: torch.Tensor) -> None:
     assert compared.right, compared
 
 
-any_images = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+any_images = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @any_images
@@ -110,8 +123,15 @@ any_images = settings(max_examples=20, deadline=None, suppress_health_check=list
 def test_logits_are_the_reference_s(subject: tuple[Runner, str], size: int, seed: int, kind: str, level: float) -> None:
     """Over the whole profile, on images of noise, of one grey, and of values that no image has."""
     generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (size, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
+    if subject[0].spec.input is InputType.UINT8:
+        if kind == "flat":
+            pixels[:] = pixels[0, 0, 0, 0]
+        elif kind == "extreme":
+            pixels = pixels // 128 * 255
+        is_right(*subject, pixels)
+        return
     if kind == "uint8":
-        pixels = torch.randint(0, 256, (size, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
         images = normalize(pixels)
     elif kind == "flat":
         images = torch.full((size, *INPUT_SHAPE), level)
@@ -124,7 +144,7 @@ def test_logits_are_the_reference_s(subject: tuple[Runner, str], size: int, seed
 @given(size=st.integers(2, BATCHES.maximum), seed=st.integers(0, 2**32))
 def test_a_batch_is_its_images_one_by_one(subject: tuple[Runner, str], size: int, seed: int) -> None:
     runner, executed = subject
-    images = torch.randn(size, *INPUT_SHAPE, generator=torch.Generator().manual_seed(seed))
+    images = draw(runner, seed, size)
     together = forward(runner, images)
     single = torch.cat([forward(runner, image[None]) for image in images[:4]])
     # Each is within the tolerance of the reference, so they are within twice that of one another.
@@ -136,9 +156,8 @@ def test_a_batch_is_its_images_one_by_one(subject: tuple[Runner, str], size: int
 @given(size=st.integers(2, BATCHES.maximum), seed=st.integers(0, 2**32))
 def test_permuting_images_permutes_logits(subject: tuple[Runner, str], size: int, seed: int) -> None:
     runner, executed = subject
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(size, *INPUT_SHAPE, generator=generator)
-    order = torch.randperm(size, generator=generator)
+    images = draw(runner, seed, size)
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     allowed = 2 * parity.tolerance(weights.load().arrays, images[order], executed)
     assert ((forward(runner, images[order]) - forward(runner, images)[order]).abs() <= allowed).all()
 
@@ -146,7 +165,7 @@ def test_permuting_images_permutes_logits(subject: tuple[Runner, str], size: int
 def test_a_buffer_that_is_refilled_gives_new_logits(subject: tuple[Runner, str]) -> None:
     """Graphs, bindings and views hold on to an address: what lies there must be read at each call."""
     runner, executed = subject
-    first, second = torch.randn(2, 8, *INPUT_SHAPE, generator=torch.Generator().manual_seed(0))
+    first, second = draw(runner, 0, 2, 8)
     arrays = weights.load().arrays
     with runner.on_stream():
         buffer = first.to(runner.spec.device).clone()
@@ -162,7 +181,7 @@ def test_a_buffer_that_is_refilled_gives_new_logits(subject: tuple[Runner, str])
 def test_the_bare_call_computes_what_forward_does(subject: tuple[Runner, str]) -> None:
     """Else a benchmark of what `forward` adds would compare it with some other work."""
     runner, executed = subject
-    first, second = torch.randn(2, 8, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
+    first, second = draw(runner, 2, 2, 8)
     with runner.on_stream():
         buffer = first.to(runner.spec.device).clone()
     bare = runner.bare(buffer)
@@ -182,13 +201,13 @@ def test_the_bare_call_computes_what_forward_does(subject: tuple[Runner, str]) -
 
 def test_the_bare_call_of_images_that_do_not_fit_is_refused(runner: Runner) -> None:
     with pytest.raises(BackendError, match="the images do not fit this runner"):
-        runner.bare(torch.zeros(0, *INPUT_SHAPE, device=runner.spec.device))
+        runner.bare(torch.zeros(0, *INPUT_SHAPE, dtype=runner.spec.input.dtype, device=runner.spec.device))
 
 
 def test_many_buffers_are_not_confused(subject: tuple[Runner, str]) -> None:
     """More buffers than any cache of graphs, bindings or views holds, each used twice."""
     runner, executed = subject
-    images = torch.randn(20, 2, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1))
+    images = draw(runner, 1, 20, 2)
     with runner.on_stream():
         buffers = [batch.to(runner.spec.device).clone() for batch in images]
     wanted = parity.reference(weights.load().arrays, images.flatten(0, 1)).view(20, 2, -1)
@@ -202,25 +221,27 @@ def test_many_buffers_are_not_confused(subject: tuple[Runner, str]) -> None:
 
 @pytest.mark.parametrize("size", [0, BATCHES.maximum + 1])
 def test_a_batch_outside_the_profile_is_refused(runner: Runner, size: int) -> None:
-    images = torch.zeros(size, *INPUT_SHAPE, device=runner.spec.device)
-    with pytest.raises(BackendError, match=rf"(?s)found:  torch.float32 \({size}, 3, 32, 32\).*\(1 to 64, 3, 32, 32\)"):
+    dtype = runner.spec.input.dtype
+    images = torch.zeros(size, *INPUT_SHAPE, dtype=dtype, device=runner.spec.device)
+    with pytest.raises(BackendError, match=rf"(?s)found:  {dtype} \({size}, 3, 32, 32\).*\(1 to 64, 3, 32, 32\)"):
         runner.forward(images)
 
 
 @pytest.mark.parametrize(
-    "images",
+    "make",
     [
-        torch.zeros(4, *INPUT_SHAPE, dtype=torch.float64),
-        torch.zeros(4, *INPUT_SHAPE, dtype=torch.uint8),
-        torch.zeros(*INPUT_SHAPE),
-        torch.zeros(4, 1, 32, 32),
-        torch.zeros(4, 32, 32, 3).permute(0, 3, 1, 2),
-        torch.zeros(8, *INPUT_SHAPE)[::2],
-        torch.zeros(4, *INPUT_SHAPE, device="meta"),
+        lambda _: torch.zeros(4, *INPUT_SHAPE, dtype=torch.float64),
+        lambda dtype: torch.zeros(4, *INPUT_SHAPE, dtype=torch.float32 if dtype is torch.uint8 else torch.uint8),
+        lambda dtype: torch.zeros(*INPUT_SHAPE, dtype=dtype),
+        lambda dtype: torch.zeros(4, 1, 32, 32, dtype=dtype),
+        lambda dtype: torch.zeros(4, 32, 32, 3, dtype=dtype).permute(0, 3, 1, 2),
+        lambda dtype: torch.zeros(8, *INPUT_SHAPE, dtype=dtype)[::2],
+        lambda dtype: torch.zeros(4, *INPUT_SHAPE, dtype=dtype, device="meta"),
     ],
-    ids=["float64", "uint8", "rank 3", "grey", "channels last", "strided", "other device"],
+    ids=["float64", "the other type", "rank 3", "grey", "channels last", "strided", "other device"],
 )
-def test_images_that_do_not_fit_are_refused(runner: Runner, images: torch.Tensor) -> None:
+def test_images_that_do_not_fit_are_refused(runner: Runner, make: Callable[[torch.dtype], torch.Tensor]) -> None:
+    images = make(runner.spec.input.dtype)
     where = runner.spec.device if images.device.type == "cpu" else images.device
     # `to` would make a strided tensor contiguous on its way.
     there = torch.empty_strided(images.shape, images.stride(), dtype=images.dtype, device=where)
@@ -230,11 +251,11 @@ def test_images_that_do_not_fit_are_refused(runner: Runner, images: torch.Tensor
 
 @pytest.mark.usefixtures("subject")
 def test_weights_that_do_not_fit_are_refused(request: pytest.FixtureRequest) -> None:
-    name, device, precision = request.node.callspec.params["subject"]
+    name, device, precision, input_type = request.node.callspec.params["subject"]
     if name == STANDIN:
         pytest.skip("tests/models/test_tripy_lenet.py has this for the stand-in")
     arrays = dict(weights.load().arrays)
-    spec = BuildSpec(devices.resolve(device), precision, BATCHES)
+    spec = BuildSpec(devices.resolve(device), precision, BATCHES, input_type)
     arrays["fc1.weight"] = np.ascontiguousarray(arrays["fc1.weight"].T)
     with pytest.raises(LenetError, match=r"(?s)fc1\.weight.*\(400, 120\)"):
         backends.load(name).build(arrays, spec)
@@ -250,12 +271,19 @@ def all_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("all_threads")
-def test_the_real_test_set(real_test: Split) -> None:
+@pytest.mark.parametrize("input_type", InputType)
+def test_the_real_test_set(real_test: Split, input_type: InputType) -> None:
     """fp32 against PyTorch: loss within 1e-4, accuracy within 5e-4, logits within 1e-4 where TF32 is off."""
     device = devices.resolve("auto")
     names = [name for name in backends.names() if backends.load(name).probe(device)]
     done, missing = compare_backends(
-        names, weights.load().arrays, real_test, device=device, precision=Precision.FP32, batch_size=1000
+        names,
+        weights.load().arrays,
+        real_test,
+        device=device,
+        precision=Precision.FP32,
+        batch_size=1000,
+        input_type=input_type,
     )
     assert missing == []
     for agreement in done:

@@ -20,12 +20,13 @@ from click.testing import CliRunner
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import tensorrt
-from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
 from lenet.backends.tensorrt import TensorRT, TensorRTBackend, TensorRTRTX, build_plan, targets
 from lenet.cli import main
 from lenet.errors import BackendError
+from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import from_weights
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import STREAM_HANDLE, FakeParserError, FakeTensorRT
@@ -194,7 +195,7 @@ class Fake:
         monkeypatch.setattr(torch.cuda, "graph", tensorrt_api.capture)
         monkeypatch.setattr(tensorrt_api.FakeCudaGraph, "library", self.library, raising=False)
         monkeypatch.setattr(tensorrt, "new_stream", lambda _: tensorrt_api.FakeStream(self.library))
-        monkeypatch.setattr(tensorrt, "to_onnx", lambda _, dtype: f"LeNet in {dtype}".encode())
+        monkeypatch.setattr(tensorrt, "to_onnx", lambda _, dtype, images: f"{images} {dtype}".encode())
 
     def build(self, spec: BuildSpec = SPEC) -> Runner:
         return self.backend._build(self.arrays, spec)
@@ -335,6 +336,7 @@ class TestBuildWithTheFake:
             "cuda": str(torch.version.cuda).partition(".")[0],
             "precision": "tf32",
             "tf32": True,
+            "input": "float32",
             "batches": [1, 4, 8],
             "optimization_level": 3,
         }
@@ -344,10 +346,11 @@ class TestBuildWithTheFake:
             SPEC,
             dataclasses.replace(SPEC, precision=Precision.FP16),
             dataclasses.replace(SPEC, batches=BatchRange.exactly(4)),
+            dataclasses.replace(SPEC, input=InputType.UINT8),
         ):
             fake.build(spec)
             assert "build_serialized_network" in fake.names()
-        assert len(list(fake.directory.glob("*.engine"))) == 3
+        assert len(list(fake.directory.glob("*.engine"))) == 4
 
 
 class TestRunWithTheFake:
@@ -474,6 +477,16 @@ class TestCudaGraphWithTheFake:
             fake.assert_right(runner.forward(batch), batch)
             assert fake.names().count("begin_capture") == captures
 
+    def test_graphs_are_few_and_the_latest_used(self, fake: Fake) -> None:
+        runner = fake.build()
+        first = images(4)
+        runner.forward(first)
+        for number in range(20):
+            runner.forward(torch.full((4, *INPUT_SHAPE), float(number)))
+        fake.calls()
+        fake.assert_right(runner.forward(first), first)
+        assert fake.names().count("begin_capture") == 1
+
     def test_a_pass_that_is_refused_in_the_capture_is_an_error_and_no_graph(
         self, fake: Fake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -596,6 +609,11 @@ class TestRealRtx:
         inside = {network.get_layer(i).get_output(0).dtype for i in range(network.num_layers)}
         half = {Precision.FP16: trt.float16, Precision.BF16: trt.bfloat16}.get(precision)
         assert (half in inside) == (half is not None)
+
+    @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
+    def test_a_model_of_bytes_builds(self, arrays: dict[str, np.ndarray], precision: Precision) -> None:
+        model = to_onnx(arrays, DTYPES[precision], torch.uint8)
+        assert TensorRTRTX().build_ahead(model, precision, BATCHES, "sm89")
 
     def test_two_processes_build_the_same_engines_for_an_rtx_4060_ti(
         self, models: dict[Precision, bytes], tmp_path: Path

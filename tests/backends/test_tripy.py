@@ -20,7 +20,7 @@ from lenet import doctor
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, load
 from lenet.backends import tripy as backend_module
-from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision
 from lenet.backends.engine_cache import Cached, EngineCache, EngineCacheWarning
 from lenet.backends.tripy import TriPy, cached_executable, compile_executable
 from lenet.comparison import compare_backends
@@ -248,11 +248,13 @@ def test_one_buffer_at_two_batch_sizes_has_two_views(runner: StandinRunner) -> N
 
 
 @on_standin
-def test_views_are_few_and_hold_their_buffers(runner: StandinRunner) -> None:
-    for _ in range(10):
-        runner.forward(torch.randn(2, *INPUT_SHAPE))
-    assert len(runner._views) == 4
-    assert all(key == (images.data_ptr(), 2) for key, (_, images) in runner._views.items())
+def test_bytes_of_a_batch_size_are_widened_into_one_view() -> None:
+    runner = build(arrays(), Precision.FP16, ANY_BATCH, InputType.UINT8)
+    (images,) = runner._executable.input_infos.values()
+    assert str(images.dtype) == "float16"
+    for size in (2, 8, 2, 2):
+        runner.forward(torch.zeros(size, *INPUT_SHAPE, dtype=torch.uint8))
+    assert len(runner._views) == 2
 
 
 @on_standin
@@ -385,9 +387,11 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
     """The precision of each compilation, as they come."""
     done: list[Precision] = []
 
-    def compile_and_note(weights: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange) -> object:
+    def compile_and_note(
+        weights: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange, input_type: InputType
+    ) -> object:
         done.append(precision)
-        return compile_executable(weights, precision, batches)
+        return compile_executable(weights, precision, batches, input_type)
 
     monkeypatch.setattr(backend_module, "compile_executable", compile_and_note)
     return done
@@ -492,6 +496,7 @@ def test_the_key_holds_all_that_an_executable_depends_on(monkeypatch: pytest.Mon
         "cuda": str(torch.version.cuda).partition(".")[0],
         "precision": "fp16",
         "tf32": True,
+        "input": "float32",
         "batches": (1, 8, 64),
         "optimization_level": 3,
     }

@@ -16,6 +16,7 @@ import pytest
 
 from lenet import results
 from lenet.measurement.environment import fingerprint
+from lenet.measurement.floor import floor
 from lenet.report.tables import significant
 from lenet.results import NotRun
 
@@ -140,13 +141,16 @@ def test_the_coursework_s_table_is_printed_with_what_was_not_run(saved: Saved) -
     text = saved.done.stdout
     assert "LeNet, batch 2, fp32, CPU" in text
     assert "LeNet, batch 1, fp32, CPU" in text
+    assert re.search(
+        r"Limits, measured: fp32 [\d.]+, fp16 [\d.]+, bf16 [\d.]+ TFLOP/s; memory [\d.]+ GB/s; launch", text
+    )
     assert re.search(r"runtime +ms/batch +ms/image +ratio +ms/batch +ms/image +ratio", text)
     for row in results.load(saved.path).rows:
         milliseconds = (re.escape(significant(1e3 * row.median / images)) for images in (1, row.case.batch_size))
         assert re.search(rf"pytorch +{' !? +'.join(milliseconds)} +1\.00 +- +- +-\s", text)
     assert "seeded synthetic images, seed 0; median of 3 rounds" in text
     assert "Published by the coursework" in text
-    left_out = "pytorch-end_to_end-2-fp32-pinned, pytorch-end_to_end-1-fp32-pinned"
+    left_out = "pytorch-end_to_end-2-fp32-pinned-float32, pytorch-end_to_end-1-fp32-pinned-float32"
     assert f"Not run:\n  {left_out}: {REPEATED}\n" in text
 
 
@@ -161,9 +165,27 @@ def test_a_run_is_filed_under_its_kind_of_machine_and_reads_back(saved: Saved) -
         ("pytorch", "forward", size, 3) for size in (2, 1)
     ]
     assert {row.case.images for row in found.rows} == {"seeded synthetic images, seed 0"}
-    assert found.not_run == tuple(NotRun(f"pytorch-end_to_end-{size}-fp32-pinned", REPEATED) for size in (2, 1))
+    assert found.not_run == tuple(NotRun(f"pytorch-end_to_end-{size}-fp32-pinned-float32", REPEATED) for size in (2, 1))
     ratios = [benchmark["extra_info"]["speedup_over_pytorch"] for benchmark in saved.document()["benchmarks"]]
     assert ratios == [1, 1]
+
+
+def test_the_limits_are_saved_and_each_row_has_its_floor(saved: Saved) -> None:
+    found = results.load(saved.path)
+    assert found.limits is not None
+    for row, benchmark in zip(found.rows, saved.document()["benchmarks"], strict=True):
+        assert row.floor == floor(row.case.workload, found.limits)
+        assert benchmark["extra_info"]["times_floor"] == row.times_floor
+
+
+def test_bytes_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    types = ("--input=uint8", "--input=float32")
+    done = benchmarks("--mode=forward", *types, f"--benchmark-json={saved}", storage=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "LeNet, batch 2, fp32, CPU, 1 thread, uint8 images" in done.stdout
+    rows = results.load(saved).rows
+    assert [(row.case.input, row.case.conditions()[-1]) for row in rows] == [("uint8",) * 2, ("float32",) * 2]
 
 
 def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Path, tmp_path: Path) -> None:
@@ -183,7 +205,7 @@ def test_what_forward_adds_is_printed_and_saved(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"bare_us\s+[\d.]+,\s+forward_us\s+[\d.]+,\s+added_us\s+-?[\d.]+", done.stdout)
-    assert "pytorch-cudagraph-fp32: pytorch-cudagraph runs on cuda alone" in done.stdout
+    assert "pytorch-cudagraph-fp32-float32: pytorch-cudagraph runs on cuda alone" in done.stdout
     (row,) = json.loads(saved.read_text())["benchmarks"]
     assert row["stats"]["rounds"] == 30
     info = row["extra_info"]
@@ -199,7 +221,7 @@ def test_a_run_is_compared_with_the_newest_whole_one_of_the_same_machine(saved: 
     put(tmp_path, saved, "0004_partial.json", partial=True)
     done = benchmarks("--mode=forward", "--benchmark-compare", storage=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    name = re.escape("test_inference[pytorch-forward-2-fp32-pinned]")
+    name = re.escape("test_inference[pytorch-forward-2-fp32-pinned-float32]")
     assert re.findall(rf"^{name} \((\w+)\)", done.stdout, flags=re.MULTILINE).count("NOW") == 1
     assert "0002_wanted.json" in done.stderr
     assert not re.search("oldest|elsewhere|partial", done.stdout + done.stderr)
@@ -227,7 +249,7 @@ def test_a_damaged_baseline_is_refused_by_name(saved: Saved, tmp_path: Path) -> 
     truncated.write_text(truncated.read_text()[:-100])
     (tmp_path / "other").mkdir()
     other = put(tmp_path / "other", saved, "0001_other.json")
-    other.write_text(other.read_text().replace('"schema": 1', '"schema": 99'))
+    other.write_text(other.read_text().replace(f'"schema": {results.SCHEMA}', '"schema": 99'))
     for option, path, found in (
         ("--benchmark-compare", truncated, "no whole JSON document"),
         (f"--benchmark-compare={other}", other, "schema 99\n"),
@@ -252,6 +274,8 @@ def test_a_wrong_option_is_refused_with_what_is_near() -> None:
         "--backend=pytroch": "there is no backend 'pytroch': did you mean pytorch ",
         "--mode=forwards": "there is no mode 'forwards': did you mean forward? there are forward, end_to_end",
         "--precision=fp61": "there is no precision 'fp61': did you mean fp16 ",
+        "--input=int8": "there is no input type 'int8': did you mean uint8? there are float32, uint8",
+        "--host-memory=zerocopy": "there is no memory 'zerocopy': did you mean zero-copy? ",
         "--protocol=adaptative": "there is no protocol 'adaptative': did you mean adaptive? ",
         "--batch-size=0": "argument --batch-size: '0' is no whole number of at least 1",
         "--batch-size=x": "argument --batch-size: 'x' is no whole number of at least 1",
@@ -309,7 +333,7 @@ def test_a_row_that_fails_is_not_saved_and_fails_alone(faulty: Saved) -> None:
     found = results.load(faulty.path)
     assert [row.case.batch_size for row in found.rows] == [1]
     assert [item.name for item in found.not_run] == [
-        f"pytorch-forward-{size}-fp32-pinned" for size in (2, 3, 1_000_000_000)
+        f"pytorch-forward-{size}-fp32-pinned-float32" for size in (2, 3, 1_000_000_000)
     ]
     assert all(f"{item.name}: {item.reason}" in faulty.done.stdout for item in found.not_run)
     assert "LeNet, batch 1, fp32" in faulty.done.stdout
@@ -327,7 +351,7 @@ def test_a_row_that_fails_is_not_saved_and_fails_alone(faulty: Saved) -> None:
 )
 def test_a_failed_row_says_why(faulty: Saved, size: int, reason: str) -> None:
     reasons = {item.name: item.reason for item in results.load(faulty.path).not_run}
-    assert reasons[f"pytorch-forward-{size}-fp32-pinned"].startswith(reason)
+    assert reasons[f"pytorch-forward-{size}-fp32-pinned-float32"].startswith(reason)
 
 
 def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:

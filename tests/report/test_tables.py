@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
 from lenet.report import tables
-from lenet.report.tables import Sheet, rows_sheets, sheet_5, significant, speed_sheets, to_markdown, to_rich
+from lenet.report.tables import (
+    Sheet,
+    limits_line,
+    row_name,
+    rows_sheets,
+    sheet_5,
+    significant,
+    speed_sheets,
+    to_markdown,
+    to_rich,
+)
 from lenet.results import Case, NotRun, Row
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "CIFAR-10 test images", None, False, "coursework")  # noqa: FBT003
@@ -37,7 +48,7 @@ PUBLISHED = [
 
 def test_the_speed_table_has_the_coursework_s_form() -> None:
     (sheet,) = speed_sheets(PUBLISHED)
-    assert sheet.title == "LeNet, batch 1,000, fp32, a GPU, end-to-end from pinned memory"
+    assert sheet.title == "LeNet, batch 1,000, fp32, a GPU, float32 images, end-to-end from pinned memory"
     assert [column.replace("\n", " ") for column in sheet.columns] == [
         "runtime",
         *("forward ms/batch", "forward ms/image", "forward ratio"),
@@ -63,10 +74,38 @@ def test_unlike_conditions_stand_in_tables_of_their_own() -> None:
     rows += [measured("a", Mode.END_TO_END, 3e-3, 1000, memory) for memory in ("pinned", "pageable")]
     titles = [sheet.title for sheet in speed_sheets(rows)]
     assert titles == [
-        "LeNet, batch 1,000, fp32, a GPU, end-to-end from pinned memory",
-        "LeNet, batch 1,000, fp32, a GPU, end-to-end from pageable memory",
-        "LeNet, batch 1, fp32, a GPU",
+        "LeNet, batch 1,000, fp32, a GPU, float32 images, end-to-end from pinned memory",
+        "LeNet, batch 1,000, fp32, a GPU, float32 images, end-to-end from pageable memory",
+        "LeNet, batch 1, fp32, a GPU, float32 images",
     ]
+
+
+def test_bytes_and_where_they_lie_are_told() -> None:
+    rows = [measured("fused", Mode.END_TO_END, 1e-4, memory="zero-copy"), measured("a", Mode.FORWARD, 1e-3)]
+    rows = [replace(row, case=replace(row.case, input="uint8")) for row in rows] + [measured("a", Mode.FORWARD, 2e-3)]
+    floats, bytes_ = speed_sheets(rows)
+    assert floats.title == "LeNet, batch 1,000, fp32, a GPU, float32 images"
+    assert bytes_.title == "LeNet, batch 1,000, fp32, a GPU, uint8 images, end-to-end from pinned memory, zero-copy"
+    assert [row_name(row.case) for row in rows] == [
+        "fused e2e zero-copy fp32 1000 uint8",
+        "a forward fp32 1000 uint8",
+        "a forward fp32 1000",
+    ]
+
+
+def test_the_limits_are_one_line() -> None:
+    limits = Limits(
+        arithmetic={"fp32": 51.24e12, "fp16": 650e12},
+        memory=((1 << 20, 5e12), (1 << 29, 2.61e12)),
+        copy={"pinned": ((1 << 26, 55e9),), "pageable": ((1 << 26, 9e9),)},
+        launch=6.7e-6,
+        launch_wall=11.2e-6,
+    )
+    assert limits_line(limits) == (
+        "Limits, measured: fp32 51.2, fp16 650 TFLOP/s; "
+        "memory 2610, from pinned memory 55, from pageable memory 9 GB/s; "
+        "launch 6.7 us, 11.2 us by the wall clock."
+    )
 
 
 def test_a_backend_that_runs_another_precision_says_so() -> None:
@@ -88,7 +127,9 @@ def test_what_was_not_run_is_listed_once_a_reason() -> None:
 
 def test_the_rows_have_the_columns_that_people_tune_by() -> None:
     row = replace(measured("tripy", Mode.FORWARD, 0.5e-3), wall_median=0.6e-3, peak_memory_bytes=3 << 20, p95=0.7e-3)
+    row = replace(row, floor=Floor(40e-6, "launch"))
     times, rates = rows_sheets([PUBLISHED[0], row])
+    assert rates.lines[0][4] == "-", "a row without limits"
     assert dict(zip(times.columns, times.lines[1], strict=True)) == {
         "row": "tripy forward fp32 1000",
         "median": "0.5",
@@ -102,6 +143,7 @@ def test_the_rows_have_the_columns_that_people_tune_by() -> None:
         "us/image": "0.5",
         "images/s": "2,000,000",
         "speed-up": "1.63x",
+        "floor": "12.5x launch",
         "memory": "3 MiB",
     }
 
@@ -109,6 +151,7 @@ def test_the_rows_have_the_columns_that_people_tune_by() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_sheet_fits_the_terminal_and_nothing_is_cut_off(width: int) -> None:
     rows = [measured("pytorch-cudagraph", Mode.FORWARD, 1.23e-6), measured("x", Mode.END_TO_END, 12.0, memory="pinned")]
+    rows = [replace(row, floor=Floor(1e-7, "arithmetic"), peak_memory_bytes=10 << 30) for row in rows]
     for sheet in [*speed_sheets(rows), tables.published_sheet(), *rows_sheets(rows)]:
         text = render(to_rich(sheet), width)
         assert max(map(len, text.splitlines())) <= width

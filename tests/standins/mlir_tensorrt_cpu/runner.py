@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision
 from lenet.backends.tripy import TriPyRunner, compile_executable
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ class StandinRunner(TriPyRunner):
             return super()._view(images)
 
 
-def build(arrays: Mapping[str, np.ndarray], precision: Precision, batches: BatchRange) -> StandinRunner:
+def build(
+    arrays: Mapping[str, np.ndarray],
+    precision: Precision,
+    batches: BatchRange,
+    input_type: InputType = InputType.FLOAT32,
+) -> StandinRunner:
     """What `TriPy.build` would build on a GPU, interpreted on the CPU."""
-    spec = BuildSpec(torch.device("cpu"), precision, batches)
-    return StandinRunner(compile_executable(arrays, precision, batches), spec, stream=None)
+    spec = BuildSpec(torch.device("cpu"), precision, batches, input_type)
+    return StandinRunner(compile_executable(arrays, precision, batches, input_type), spec, stream=None)

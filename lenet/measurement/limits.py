@@ -1,0 +1,158 @@
+"""The machine's limits, measured: what `lenet.measurement.floor` holds rows to.
+
+Each is the best of a few repetitions of work that does one thing only: the product of two large matrices, the copy of a
+buffer on the device, the copy of one from the host, a CUDA graph of one tiny kernel. All of it takes a second or two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from time import perf_counter
+from typing import Final
+
+import torch
+
+from lenet.backends.base import Precision
+from lenet.backends.precision import DTYPES, allow_tf32
+from lenet.measurement.floor import Limits, Rates
+
+__all__ = ["measure_limits"]
+
+_MATRIX: Final = {"cuda": 4096, "cpu": 512}
+"""Rows and columns of the matrices: large enough for the full rate, small enough for milliseconds."""
+
+_SIZES: Final = {"cuda": tuple(2**power for power in range(20, 30)), "cpu": tuple(2**power for power in range(16, 28))}
+"""Bytes that are moved, from what fits in a cache to what fits in none."""
+
+_SECONDS: Final = 0.02
+_ARITHMETIC_SECONDS: Final = 0.1
+"""How long the best of each limit is looked for: longer where two threads must find the machine free at once."""
+
+_FEWEST_LOOKS: Final = 5
+"""Looks at the clock that each limit is the best of, unless they take five times as long."""
+
+_LAUNCHES: Final = 200
+"""Launches, each looked at by itself, of which the shortest counts."""
+
+_LOOK_SECONDS: Final = 1e-3
+"""As many calls as fill this are made between two looks, so that neither the clock nor a launch is what is measured."""
+
+
+def measure_limits(device: torch.device) -> Limits:
+    """Measure what a device can do.
+
+    Args:
+        device: A GPU, with its index, or the CPU with torch's present number of threads.
+    """
+    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        rates = {str(asked): _arithmetic(device, asked) for asked in Precision if _has(device, asked)}
+        # Operands can be widened, so a precision whose own products are slow, or slowly written, has float32's rate.
+        return Limits(
+            arithmetic={name: max(rate, rates[Precision.FP32]) for name, rate in rates.items()},
+            memory=tuple((size, _memory(device, size)) for size in _SIZES[device.type]),
+            copy=_copies(device),
+            launch=_launch(device),
+            launch_wall=_launch_wall(device),
+        )
+
+
+def _has(device: torch.device, precision: Precision) -> bool:
+    if device.type == "cuda":
+        return precision in {Precision.FP32, Precision.FP16} or torch.cuda.get_device_capability(device) >= (8, 0)
+    return precision is not Precision.TF32
+
+
+def _arithmetic(device: torch.device, precision: Precision) -> float:
+    """Floating-point operations a second of a matrix product."""
+    size = _MATRIX[device.type]
+    allow_tf32(precision is Precision.TF32)
+    left, right, product = (torch.rand(size, size, device=device).to(DTYPES[precision]) for _ in range(3))
+    seconds = _shortest(lambda: torch.mm(left, right, out=product), device, _ARITHMETIC_SECONDS)
+    return 2 * size**3 / seconds
+
+
+def _memory(device: torch.device, moved: int) -> float:
+    """Bytes a second that are read and written when half as many are copied."""
+    source, target = (torch.zeros(moved // 2, dtype=torch.uint8, device=device) for _ in range(2))
+    return moved / _shortest(lambda: target.copy_(source), device)
+
+
+def _copies(device: torch.device) -> dict[str, Rates]:
+    """Bytes a second from the host; the pageable copy waits for itself, the pinned one is queued."""
+    if device.type == "cpu":
+        return {}
+    rates: dict[str, list[tuple[int, float]]] = {"pinned": [], "pageable": []}
+    for size in (2**20, 2**22, 2**24, 2**26):
+        target = torch.empty(size, dtype=torch.uint8, device=device)
+        for kind, measured in rates.items():
+            source = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == "pinned")
+            copy = partial(target.copy_, source, non_blocking=True)
+            measured.append((size, size / _shortest(copy, device)))
+    return {kind: tuple(measured) for kind, measured in rates.items()}
+
+
+def _launch(device: torch.device) -> float:
+    """The shortest round of forward: a graph of one tiny kernel between two events; on a CPU one tiny operator."""
+    if device.type == "cpu":
+        return _launch_wall(device)
+    replay, start, end = _tiny(device), *(torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def round_() -> float:
+        start.record()
+        replay()
+        end.record()
+        end.synchronize()
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds / 1e3
+
+    return min(round_() for _ in range(_LAUNCHES))
+
+
+def _launch_wall(device: torch.device) -> float:
+    """The shortest end-to-end round: the same by the wall clock, until it is synchronised."""
+    tiny = _tiny(device)
+    return min(_seconds(tiny, device, 1) for _ in range(_LAUNCHES))
+
+
+def _tiny(device: torch.device) -> Callable[[], object]:
+    """A graph of one kernel on one element, or on a CPU the operator."""
+    one = torch.zeros(1, device=device)
+    if device.type == "cpu":
+        return one.zero_
+    one.add_(1)  # loads the kernel
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        one.add_(1)
+
+    def replay() -> object:
+        graph.replay()
+        return one  # held, for the graph writes to its memory
+
+    return replay
+
+
+def _shortest(call: Callable[[], object], device: torch.device, seconds: float = _SECONDS) -> float:
+    """Seconds of a call, the least of several looks at a series of calls."""
+    if device.type == "cuda":
+        _seconds(call, device, 1)  # loads libraries and kernels
+    best, calls, looks, elapsed, began = math.inf, 1, 0, 0.0, perf_counter()
+    while elapsed < (seconds if looks >= _FEWEST_LOOKS else 5 * seconds):
+        best = min(best, _seconds(call, device, calls))
+        calls = max(round(_LOOK_SECONDS / best), 1)
+        looks += 1
+        elapsed = perf_counter() - began
+    return best
+
+
+def _seconds(call: Callable[[], object], device: torch.device, calls: int) -> float:
+    """Seconds of a call in a series of so many, until the device is done."""
+    began = perf_counter()
+    for _ in range(calls):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (perf_counter() - began) / calls

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from time import perf_counter
+
+import pytest
+import torch
+
+from lenet.measurement import limits as module
+from lenet.measurement.floor import Limits
+from lenet.measurement.limits import measure_limits
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def measured() -> Limits:
+    return measure_limits(CPU)
+
+
+def test_a_cpu_has_every_limit_but_those_of_a_copy_and_of_tf32(measured: Limits) -> None:
+    assert set(measured.arithmetic) == {"fp32", "fp16", "bf16"}
+    assert all(rate >= measured.arithmetic["fp32"] for rate in measured.arithmetic.values())
+    assert measured.copy == {}
+    assert [size for size, _ in measured.memory] == [2**power for power in range(16, 28)]
+    assert 0 < measured.launch < 1e-3
+
+
+def test_the_rates_are_those_of_an_independent_look(measured: Limits) -> None:
+    """Within a factor of 100: a wrong unit or a forgotten factor is off by more, a busy machine by less."""
+    left, right = torch.rand(256, 256), torch.rand(256, 256)
+    source = torch.rand(2**22)
+    multiply = min(_seconds(lambda: left @ right) for _ in range(20))
+    copy = min(_seconds(source.clone) for _ in range(20))
+    assert 1e-2 < measured.arithmetic["fp32"] / (2 * 256**3 / multiply) < 1e2
+    assert 1e-2 < max(rate for _, rate in measured.memory) / (2 * 4 * 2**22 / copy) < 1e2
+
+
+def _seconds(call: object) -> float:
+    assert callable(call)
+    began = perf_counter()
+    call()
+    return perf_counter() - began
+
+
+def test_the_least_of_several_looks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of 2 us among slower ones; so many calls fill a look of a millisecond."""
+    looks = iter([9e-3, 5e-6, 2e-6, *[7e-6] * 1000])
+    series: list[int] = []
+
+    def look(call: object, device: torch.device, calls: int) -> float:
+        del call, device
+        series.append(calls)
+        return next(looks)
+
+    monkeypatch.setattr(module, "_seconds", look)
+    assert module._shortest(lambda: None, CPU, 1e-4) == 2e-6
+    assert series[:4] == [1, 1, 200, 500]
+    assert len(series) >= module._FEWEST_LOOKS
