@@ -55,8 +55,10 @@ _VARIABLES: Final = {
 }
 _WIDE: Final = 1080
 _ARROW: Final = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
-_WIDTH: Final = 460
+_WIDTH: Final = 420
 """Of a chart, in CSS pixels; the page puts two side by side, and one fills a phone."""
+_SUBDIVISIONS: Final = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
+"""Of a decade, where an axis spans less than one, less than two, or more."""
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _LINK: Final = "{http://www.w3.org/1999/xlink}href"
 _STYLE: Final[dict[Any, Any]] = {
@@ -262,7 +264,7 @@ class Painter:
             limits: Bounds, drawn thin and named at their end.
         """
         with rc_context(_STYLE):
-            figure, axes = self._axes(300, left=66, bottom=74 if ticks else 42)
+            figure, axes = self._axes(300, left=66, bottom=74 if ticks else 38)
             axes.set_yscale("log")
             if x_log:
                 axes.set_xscale("log")
@@ -333,7 +335,7 @@ class Painter:
             drawn = "; ".join(f"{tensor.name} {tensor.operation} {_shape(tensor.shape)}" for tensor in tensors)
             return Chart(self._to_svg(figure, title, f"{drawn}."), title)
 
-    def _axes(self, height: int, *, left: int, bottom: int = 42) -> tuple[Figure, Axes]:
+    def _axes(self, height: int, *, left: int, bottom: int = 38) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(_WIDTH / 72, height / 72))
         figure.patch.set_visible(False)
         box = (left / _WIDTH, bottom / height, 1 - (left + 14) / _WIDTH, 1 - (bottom + 12) / height)
@@ -342,7 +344,7 @@ class Painter:
     def _bar_axes(self, names: Sequence[str], step: int) -> tuple[Figure, Axes]:
         """Axes for horizontal bars, the first at the top, with room for their names."""
         shown = list(map(_shortened, names))
-        figure, axes = self._axes(58 + step * len(names), left=16 + round(6.3 * max(map(len, shown))))
+        figure, axes = self._axes(54 + step * len(names), left=16 + round(6.3 * max(map(len, shown))))
         axes.set_yticks(range(len(names)), shown)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
@@ -354,7 +356,7 @@ class Painter:
         for axis in sides:
             axis.set_minor_locator(NullLocator())
             if axis.get_scale() == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axis) < 2 else (1,)))  # noqa: PLR2004
+                axis.set_major_locator(LogLocator(subs=_SUBDIVISIONS[min(math.floor(_decades(axis)), 2)]))
             axis.set_major_formatter(FuncFormatter(lambda value, _place: self._shown(value)))
 
     def _shown(self, value: float) -> str:

@@ -23,6 +23,7 @@ from lenet.report.tables import (
     conditions_title,
     group_reasons,
     limits_line,
+    memory_name,
     parity_sheet,
     published_sheet,
     row_name,
@@ -359,9 +360,7 @@ def _mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
     if batch:
         words_of.append(text("batch %(batch)s", batch=language.number(count(case.batch_size))))
     if case.host_memory:
-        words_of.append(
-            {"pinned": text("pinned"), "pageable": text("pageable")}.get(case.host_memory, case.host_memory)
-        )
+        words_of.append(memory_name(case.host_memory, language))
     if case.cold_cache:
         words_of.append(text("cold cache"))
     return ", ".join(words_of)

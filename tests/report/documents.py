@@ -8,17 +8,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lenet.measurement.floor import Limits, floor
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import summarize
 from lenet.results import SCHEMA, Case
 
+LIMITS = Limits(
+    arithmetic={"fp32": 2e12, "fp16": 4e12},
+    memory=((2**20, 4e11), (2**28, 2e11)),
+    copy={"pinned": ((2**20, 2e10), (2**26, 2.4e10)), "pageable": ((2**20, 5e9),)},
+    launch=2e-6,
+    launch_wall=8e-6,
+)
 BACKENDS = ("pytorch", "pytorch-compile", "onnxruntime", "tensorrt", "tripy")
 
 
 def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     """A row as the suite stores it, its rounds spread by a few per cent around the median."""
     seconds = [median * (1 + 0.04 * ((7 * one) % rounds / rounds - 0.5)) for one in range(rounds)]
-    facts = {"case": asdict(case), "summary": summarize(seconds).as_dict(), "wall_median": None}
+    facts: dict[str, Any] = {"case": asdict(case), "summary": summarize(seconds).as_dict(), "wall_median": None}
+    least = floor(case.workload, LIMITS)
+    facts["floor"] = asdict(least) if least else None
     more: dict[str, Any] = {"peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
     return {"name": "test_inference", "stats": {"data": seconds}, "extra_info": facts | more}
 
@@ -46,8 +56,9 @@ def measurement(
                     median = (2e-5 + 1e-6 * batch) * (2 - 0.3 * place) * (2 if memory else 1) * (1 + 0.01 * number)
                     rows.append(benchmark(case, median, rounds))
     facts = {"cpu": {"model": "a CPU", "usable": 8}, "gpu": {"name": name}, "packages": {"torch": "2"}}
+    about = {"schema": SCHEMA, "kind": "a-gpu", "fingerprint": fingerprint, "partial": False, "not_run": []}
     document = {
-        "lenet": {"schema": SCHEMA, "kind": "a-gpu", "fingerprint": fingerprint, "partial": False, "not_run": []},
+        "lenet": about | {"limits": LIMITS.to_json()},
         "machine_info": facts | {"commit": f"{number + 1:07x}" + "0" * 33},
         "datetime": f"2026-11-{number + 1:02}T00:00:00+00:00",
         "benchmarks": rows,

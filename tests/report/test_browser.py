@@ -164,8 +164,8 @@ def test_it_prints_on_a4_and_the_five_sheets_on_a3(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_are_both_readable(browser: Browser, reports: dict[str, Path], scheme: str) -> None:
-    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
+def test_light_and_dark_are_both_readable(browser: Browser, reports: dict[str, Path], scheme: Any) -> None:
+    with browser.new_context(color_scheme=scheme) as context:
         page = _Looked(context, reports["en"]).page
         color = "one => getComputedStyle(document.querySelector(one[0]))[one[1]]"
         paper = _luminance(page.evaluate(color, ["body", "backgroundColor"]))
@@ -199,10 +199,10 @@ def test_the_largest_report_is_painted_within_a_second(
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("en", "light"), ("ru", "dark"), ("hostile", "light")])
-def test_axe_finds_no_serious_violation(browser: Browser, reports: dict[str, Path], name: str, scheme: str) -> None:
+def test_axe_finds_no_serious_violation(browser: Browser, reports: dict[str, Path], name: str, scheme: Any) -> None:
     if not AXE.exists():
         pytest.skip(f"no axe-core at {AXE}: `npm install axe-core`, or name its axe.min.js in AXE_CORE")
-    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
+    with browser.new_context(color_scheme=scheme) as context:
         page = _Looked(context, reports[name]).page
         page.evaluate(AXE.read_text(encoding="utf-8"))
         found: dict[str, Any] = page.evaluate("axe.run()")

@@ -78,8 +78,9 @@ def test_all_that_was_given_is_on_the_page(everything: list[str | Path], tmp_pat
     assert "Figure 1. Mean loss" in text
     assert "000000200000" in text
     assert "Not measured." not in text
-    # 2 curves, the architecture, bars and splits of 2 conditions, boxes of 4, scaling of 2 modes, history of 4
-    assert sum(tag == "svg" for tag, _ in read.tags) == 3 + 2 + 2 + 4 + 2 + 4
+    assert "Limits, measured: fp32 2, fp16 4 TFLOP/s; memory 200, from pinned memory 24" in text
+    # 2 curves, the architecture, bars and splits of 2 conditions, boxes of 4, scaling of 2 modes, history of 4, a roof
+    assert sum(tag == "svg" for tag, _ in read.tags) == 3 + 2 + 2 + 4 + 2 + 4 + 1
 
 
 def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
@@ -87,8 +88,10 @@ def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
     document = json.loads(file.read_text())
     document["lenet"]["not_run"] = [{"name": "tripy-forward", "reason": "tripy runs on cuda alone"}]
     document["benchmarks"] = [one for one in document["benchmarks"] if "end" not in one["extra_info"]["case"]["mode"]]
+    del document["lenet"]["limits"]
     for one in document["benchmarks"]:
         del one["stats"]["data"]
+        del one["extra_info"]["floor"]
     file.write_text(json.dumps(document))
     result, page = report(file, out=tmp_path / "report.html")
     assert result.exit_code == 0, result.output
@@ -103,6 +106,7 @@ def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
     ):
         assert reason in text
     assert "No end-to-end row" in text
+    assert "The machine's limits were not measured" in text
     assert "tripy runs on cuda alone tripy-forward" in text
     assert page.count("<svg") == 2  # the architecture and the bars
     assert "no difference from pytorch can be claimed" in text  # one round has no interval
@@ -289,4 +293,4 @@ def test_ten_baselines_of_a_hundred_rows_build_fast_and_stay_small(tmp_path: Pat
     assert result.exit_code == 0, result.output
     assert len(page.encode()) < 6_000_000
     assert seconds < 5
-    assert page.count("<svg") == 1 + 10 + 10 + 20 + 4 + 20
+    assert page.count("<svg") == 1 + 10 + 10 + 20 + 4 + 20 + 2
