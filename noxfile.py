@@ -111,6 +111,17 @@ def messages(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def gate(session: nox.Session) -> None:
+    """Measure HEAD beside a base and say whether a row became slower: ``-- --base origin/main``; as ``lenet gate``."""
+    _update_environment(session)
+    # Where dependencies differ the gate makes environments, and needs the page that this one was made with.
+    environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
+    done = subprocess.run([str(_BIN / "lenet"), "gate", *session.posargs], cwd=_ROOT, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        sys.exit(done.returncode)  # nox itself would make 1 of every code, and lose what the code says
+
+
+@nox.session(python=False)
 def train(session: nox.Session) -> None:
     """Train LeNet by the coursework's recipe; arguments go to ``lenet train``."""
     _in_torch_environment(session, "lenet", "train", *session.posargs)
@@ -124,12 +135,14 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style, spelling and the imports between the floors."""
+    """Check style, spelling, the imports between the floors, and the workflows; after the installation, offline."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
     session.run("lint-imports", env={"PYTHONPATH": str(_ROOT)})
+    session.run("actionlint")
+    session.run("zizmor", "--offline", "--pedantic", "--strict-collection", "--no-progress", ".github")
 
 
 def _evaluate(session: nox.Session) -> None:

@@ -206,8 +206,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.filterwarnings("default"))
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=Replay()))
+    # Forward copies nothing: it is measured once, beside the first kind of host memory.
+    again = [item for item in items if _is_forward_again(item)]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
     items.sort(key=_runner_key)
     config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+
+
+def _is_forward_again(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("mode") is Mode.FORWARD and callspec.indices["host_memory"] > 0
 
 
 def _runner_key(item: pytest.Item) -> tuple[str, ...]:

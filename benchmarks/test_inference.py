@@ -51,7 +51,7 @@ def test_inference(
     host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
     cold_cache = request.config.getoption("--cold-cache")
-    _skip_what_means_nothing(request, mode, host_memory, device, cold_cache=cold_cache)
+    _skip_what_means_nothing(mode, device, cold_cache=cold_cache)
     try:
         executed = backend.executed_precision(precision, device)
     except BackendError as error:
@@ -126,14 +126,9 @@ def _call(
     return copy_and_run
 
 
-def _skip_what_means_nothing(
-    request: pytest.FixtureRequest, mode: Mode, host_memory: str, device: torch.device, *, cold_cache: bool
-) -> None:
-    memories = request.config.getoption("--host-memory") or [host_memory]
+def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bool) -> None:
     if mode is Mode.END_TO_END and device.type == "cpu":
         pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
-    if mode is Mode.FORWARD and host_memory != memories[0]:
-        pytest.skip(f"forward copies nothing: it is measured once, beside {memories[0]} memory")
     if cold_cache and (mode is Mode.END_TO_END or device.type == "cpu"):
         pytest.skip("a cold cache is for forward passes on a GPU")
 

@@ -21,6 +21,8 @@ from lenet.data import augmentation, cifar10
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.models.pytorch_lenet import LeNet
+from lenet.ranks import Ranks
+from lenet.steps import exact_float32, step_for
 
 _TRAIN_IMAGES = 50_000
 _WORKERS = 2
@@ -56,7 +58,9 @@ def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, de
     images, labels = train_split.images.to(device), train_split.labels.to(device)
     benchmark.group = "one epoch of training"
     benchmark.extra_info["images"] = train_split.source
-    store([_seconds(lambda: training.train_epoch(run.model, run.optimizer, images, labels, _RECIPE, 1))])
+    with exact_float32():
+        step = step_for(run.model, run.optimizer, _RECIPE.batch_size, Ranks())
+        store([_seconds(lambda: training.train_epoch(step, images, labels, _RECIPE, 1))])
 
 
 def test_epoch_with_dataloader(

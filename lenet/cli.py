@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ class _Failure(click.ClickException):
     exit_code = LenetError.exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"lenet: {self.message}", file=file, err=file is None)
+        rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
+        click.echo(f"lenet{rank}: {self.message}", file=file, err=file is None)
 
 
 class _Group(click.Group):
@@ -112,30 +114,42 @@ def train(
 
     The run directory gets weights.safetensors, history.csv, curves.svg, curves.png, run.json and, each epoch, a
     checkpoint from which --resume goes on.
+
+    Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
     """
+    from rich.console import Console
+
     from lenet import devices, training
+    from lenet.data import cifar10
     from lenet.progress import TrainingDisplay
+    from lenet.ranks import join
     from lenet.report import curves
 
     target = devices.resolve(device)
     devices.set_threads(threads)
-    train_split = _load("train", data, download=download)
-    test_split = _load("test", data, download=False)
-    with TrainingDisplay() as display:
-        run = training.train(
-            training.Recipe(**recipe),
-            train_split,
-            test_split,
-            out=out,
-            device=target,
-            resume=resume,
-            on_start=display.start,
-            on_step=display.step,
-            on_epoch=display.epoch,
-        )
-    curves.save(out)
-    last = run.history[-1]
-    click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
+    with join(target) as ranks:
+        if download and ranks.rank == 0:
+            cifar10.download(cifar10.default_directory(data))
+        ranks.agree("read CIFAR-10, which is there now")
+        train_split = _load("train", data, download=False)
+        test_split = _load("test", data, download=False)
+        with TrainingDisplay(Console(stderr=True, quiet=ranks.rank > 0)) as display:
+            run = training.train(
+                training.Recipe(**recipe),
+                train_split,
+                test_split,
+                out=out,
+                device=target,
+                resume=resume,
+                ranks=ranks,
+                on_start=display.start,
+                on_step=display.step,
+                on_epoch=display.epoch,
+            )
+    if ranks.rank == 0:
+        curves.save(out)
+        last = run.history[-1]
+        click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
 
 
 @main.command()
@@ -490,3 +504,27 @@ def report(
         click.echo(f"lenet: {problem}", err=True)
     if found.problems:
         raise click.exceptions.Exit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--base", "reference", required=True, help="Compare with the last common ancestor of HEAD and this.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("gate"), show_default=True, help="For the report.")
+@click.option("--tolerance", type=float, default=0.01, show_default=True, help="A slow-down that is none, as a share.")
+@click.option("--harm", type=float, default=0.05, show_default=True, help="The largest slow-down of a row that passes.")
+@click.option("--worker-timeout", type=float, default=900.0, show_default=True, help="Seconds a pair of processes has.")
+@click.option("--seed", type=int, help="Of the order in each pair.  [default: drawn]")
+@click.argument("suite", nargs=-1, type=click.UNPROCESSED)
+def gate(
+    *, reference: str, out: Path, tolerance: float, harm: float, worker_timeout: float, seed: int | None, **more: Any
+) -> None:
+    """Measure HEAD and BASE side by side, and say whether a row became slower.
+
+    Other options choose the rows, as in `pytest benchmarks`: --backend=pytorch --batch-size=1. Writes gate.json and
+    gate.md. Exits with 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE, and with 2 where nothing could be judged.
+    """
+    from lenet.gate import command
+
+    code = command.run(
+        reference, tuple(more["suite"]), out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed
+    )
+    raise click.exceptions.Exit(code)

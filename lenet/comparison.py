@@ -16,7 +16,7 @@ from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import LenetError, UnavailableError
 
-__all__ = ["BASELINE", "Agreement", "Missing", "compare_backends", "logits_of"]
+__all__ = ["BASELINE", "Agreement", "Missing", "compare_backends", "logits_of", "reference_of"]
 
 BASELINE = "pytorch"
 _PROBED = 64
@@ -88,6 +88,7 @@ def compare_backends(
     precision: Precision,
     batch_size: int,
     input_type: InputType = InputType.FLOAT32,
+    reference: parity.Reference | None = None,
 ) -> tuple[list[Agreement], list[Missing]]:
     """Run each backend over a split and compare it with the reference and with PyTorch.
 
@@ -99,13 +100,13 @@ def compare_backends(
         precision: What to ask of each backend; one that runs another is compared with that one's tolerance.
         batch_size: Images a batch; backends are built for it and for the remainder.
         input_type: What the images are handed over as.
+        reference: Of `reference_of` for the same, where it is at hand: it takes seconds.
 
     Returns:
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
         reason.
     """
-    images = split.images if input_type is InputType.UINT8 else normalize(split.images)
-    reference = parity.Reference(arrays, images)
+    reference = reference or reference_of(arrays, split, input_type)
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
@@ -122,6 +123,11 @@ def compare_backends(
         if name in wanted:
             done.append(found)
     return done, missing
+
+
+def reference_of(arrays: Mapping[str, np.ndarray], split: Split, input_type: InputType) -> parity.Reference:
+    """The float64 reference of a split's images, handed over as an input type."""
+    return parity.Reference(arrays, split.images if input_type is InputType.UINT8 else normalize(split.images))
 
 
 def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Tensor:

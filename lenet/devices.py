@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from lenet.errors import DeviceError
@@ -12,8 +14,11 @@ __all__ = ["describe", "resolve", "set_threads"]
 def resolve(name: str) -> torch.device:
     """The torch device for ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one, else the CPU).
 
+    Each process that ``torchrun`` starts gets a GPU of its own.
+
     Raises:
-        DeviceError: ``cuda`` was asked for and this machine has none.
+        DeviceError: ``cuda`` was asked for and this machine has none, or has fewer GPUs than torchrun started
+            processes here.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -25,6 +30,17 @@ def resolve(name: str) -> torch.device:
             wanted="an NVIDIA GPU, its driver, and a torch built for CUDA",
             hint="use --device cpu, or check that `nvidia-smi` lists the GPU",
         )
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None:
+        count = torch.cuda.device_count()
+        if int(local_rank) >= count:
+            raise DeviceError(
+                f"there is no GPU for process {local_rank} of this machine",
+                found=f"{count} GPU{'s' if count > 1 else ''}",
+                wanted="a GPU for each process; they are counted from 0",
+                hint=f"start `torchrun --nproc-per-node={count}`, or use --device cpu",
+            )
+        torch.cuda.set_device(int(local_rank))
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -11,8 +11,10 @@ __all__ = [
     "DataError",
     "DeviceError",
     "ExportError",
+    "GateError",
     "LenetError",
     "OutputError",
+    "RankError",
     "RecipeError",
     "ResultsError",
     "UnavailableError",
@@ -66,6 +68,10 @@ class CheckpointError(LenetError):
     """A checkpoint is damaged, or belongs to another run."""
 
 
+class RankError(LenetError):
+    """One of the processes that train together cannot go on with the others."""
+
+
 class DeviceError(LenetError):
     """The asked-for device is not to be had on this machine."""
 
@@ -88,3 +94,7 @@ class UnavailableError(BackendError):
 
 class ResultsError(LenetError):
     """A file of measurements is damaged, of another schema, or unlike the others."""
+
+
+class GateError(LenetError):
+    """Base and head cannot be measured side by side."""

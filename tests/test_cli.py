@@ -135,8 +135,8 @@ def test_backends_are_compared_on_the_input_that_is_asked_for(
         return [], []
 
     monkeypatch.setattr("lenet.comparison.compare_backends", compare)
-    arguments = ("--data", noise_directory, "--backend", "pytorch", "--input", input_type, "--json", *CPU_ONLY)
-    assert json.loads(lenet("evaluate", *arguments).stdout)["input"] == input_type
+    options = ("--backend", "pytorch", "--input", input_type, "--json", *CPU_ONLY)
+    assert json.loads(lenet("evaluate", "--data", noise_directory, *options).stdout)["input"] == input_type
     assert asked == [("pytorch",), input_type]
 
 

@@ -21,6 +21,19 @@ def test_auto_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.resolve("cpu") == torch.device("cpu")
 
 
+def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.resolve("cuda") == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(DeviceError, match=r"(?s)no GPU for process 2.*found:  2 GPUs.*--nproc-per-node=2"):
+        devices.resolve("auto")
+
+
 def test_a_cpu_is_described_with_its_threads() -> None:
     before = torch.get_num_threads()
     try:

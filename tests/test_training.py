@@ -19,6 +19,8 @@ from lenet.data import augmentation
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.errors import CheckpointError, OutputError, RecipeError
+from lenet.ranks import Ranks
+from lenet.steps import step_for
 from lenet.training import CHECKPOINT, EpochRecord, Recipe
 
 CPU = torch.device("cpu")
@@ -74,9 +76,35 @@ def test_one_step_is_sgd_with_momentum_and_weight_decay() -> None:
             gradient = parameter.grad + recipe.weight_decay * wanted[name]
             velocity[name] = recipe.momentum * velocity[name] + gradient
             wanted[name] = wanted[name] - recipe.learning_rate * velocity[name]
-    training.train_epoch(run.model, run.optimizer, TRAIN.images, TRAIN.labels, recipe, 1)
+    step = step_for(run.model, run.optimizer, recipe.batch_size, Ranks())
+    training.train_epoch(step, TRAIN.images, TRAIN.labels, recipe, 1)
     for name, parameter in run.model.named_parameters():
         torch.testing.assert_close(parameter.detach(), wanted[name], rtol=1e-5, atol=1e-6)
+
+
+def test_an_epoch_is_the_plain_loop_to_the_bit() -> None:
+    """What made the shipped weights: whatever is faster must not change them."""
+    plain, run = (training.new_run(SMALL, TRAIN, CPU) for _ in range(2))
+    generator = training._generator(SMALL.seed, 1)
+    order = torch.randperm(len(TRAIN), generator=generator)
+    crops = augmentation.draw_crop(len(TRAIN), generator, SMALL.padding)
+    loss_sum, hits = 0.0, 0
+    for start in range(0, len(TRAIN), SMALL.batch_size):
+        rows = slice(start, start + SMALL.batch_size)
+        labels = TRAIN.labels[order[rows]]
+        images = augmentation.crop_and_flip(TRAIN.images[order[rows]], crops[rows], SMALL.padding)
+        plain.optimizer.zero_grad()
+        logits = plain.model(augmentation.normalize(images))
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        plain.optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        hits += int((logits.argmax(1) == labels).sum())
+    step = step_for(run.model, run.optimizer, SMALL.batch_size, Ranks())
+    measures = training.train_epoch(step, TRAIN.images, TRAIN.labels, SMALL, 1)
+    assert measures == (loss_sum / len(TRAIN), hits / len(TRAIN))
+    for one, other in zip(plain.model.parameters(), run.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_each_epoch_sees_every_image_once_in_its_own_order() -> None:

@@ -21,3 +21,4 @@ for run in campaign repeat; do
 done
 python3 docs/results/repeatability.py "$out"/*/0001_campaign.json "$out"/*/0002_repeat.json > "$out/repeatability-h100.md"
 python3 -m lenet results --markdown "$out"/*/0001_campaign.json > "$out/h100.md"
+python3 docs/results/train_h100.py > "$out/train-h100.md"

@@ -208,15 +208,16 @@ class Runner(ABC):
         Where it is already, entering costs next to nothing: whoever calls `forward` many times enters it once around
         them all, and so spares each call the switch there and back, tens of microseconds on a slow host.
         """
-        if self.stream is None or self._is_current():
-            return _NO_SWITCH
-        return torch.cuda.stream(self.stream)
+        return _NO_SWITCH if self.stream is None or self.is_current() else torch.cuda.stream(self.stream)
 
-    def _is_current(self) -> bool:
-        if self.stream is None or self.spec.device.type != "cuda":
+    def is_current(self) -> bool:
+        """Whether torch's work is queued on the runner's stream as it is; always on a CPU."""
+        if self.stream is None:
+            return True
+        if self._device.type != "cuda":
             return False
         # What TorchInductor's generated code asks before each launch, for the same reason: it allocates nothing.
-        raw: int = torch._C._cuda_getCurrentRawStream(self.spec.device.index or 0)  # noqa: SLF001
+        raw: int = torch._C._cuda_getCurrentRawStream(self._device.index or 0)  # noqa: SLF001
         return raw == self.stream.cuda_stream
 
     def synchronize(self) -> None:

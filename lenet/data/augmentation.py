@@ -8,6 +8,7 @@ and under every implementation. `crop_and_flip` equals, image by image, torchvis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
@@ -39,7 +40,7 @@ class Crop:
     left: torch.Tensor
     flip: torch.Tensor
 
-    def __getitem__(self, rows: slice) -> Crop:
+    def __getitem__(self, rows: slice | torch.Tensor) -> Crop:
         return Crop(self.top[rows], self.left[rows], self.flip[rows])
 
     def to(self, device: torch.device) -> Crop:
@@ -86,6 +87,14 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 (N, 3, H, W) on the same device.
     """
-    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device).view(1, 3, 1, 1)
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=images.device)
-    return images.to(torch.float32).mul_(scale).add_(shift.view(1, 3, 1, 1))
+    scale, shift = _scale_and_shift(images.device)
+    return images.to(torch.float32).mul_(scale).add_(shift)
+
+
+@cache
+def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept, since a GPU would have to be waited for each time that they are copied to it."""
+    with torch.inference_mode(mode=False):
+        scale = torch.tensor([1 / (255 * std) for std in STD], device=device)
+        shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=device)
+    return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)

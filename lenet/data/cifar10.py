@@ -63,8 +63,8 @@ class Split:
     """The training or the test images.
 
     Attributes:
-        images: uint8 (N, 3, 32, 32), RGB, on the CPU.
-        labels: int64 (N,), 0-9.
+        images: uint8 (N, 3, 32, 32), RGB; on the CPU, where it was not moved.
+        labels: int64 (N,), 0-9, likewise.
         source: Where they come from, for people to read: the directory that they were read from.
     """
 
@@ -79,10 +79,14 @@ class Split:
         """The first ``count`` images."""
         return Split(self.images[:count], self.labels[:count], self.source)
 
+    def to(self, device: torch.device) -> Split:
+        """The same images and labels on another device."""
+        return Split(self.images.to(device), self.labels.to(device), self.source)
+
     def sha256(self) -> str:
         """SHA-256 over all image bytes, then all labels as bytes, in the order of the split."""
-        digest = hashlib.sha256(self.images.contiguous().numpy().data)
-        digest.update(self.labels.to(torch.uint8).numpy().data)
+        digest = hashlib.sha256(self.images.contiguous().cpu().numpy().data)
+        digest.update(self.labels.to(torch.uint8).cpu().numpy().data)
         return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """The machine's limits, measured: what `lenet.measurement.floor` holds rows to.
 
 Each is the best of a few repetitions of work that does one thing only: the product of two large matrices, the copy of a
-buffer on the device, the copy of one from the host, a CUDA graph of one tiny kernel. All of it takes a second or two.
+buffer on the device, the copy of one from the host, a CUDA graph of one tiny kernel. On a CPU all of it takes a second.
 """
 
 from __future__ import annotations

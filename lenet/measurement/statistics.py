@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrik  # scipy.stats takes half a second to import
 
 __all__ = [
     "MedianInterval",
@@ -116,14 +116,16 @@ def median_ranks(size: int, confidence: float = 0.95) -> tuple[int, int, float] 
         The lower rank, the upper rank (both counted from 1) and the exact probability; None where the sample is too
         small for any interval of this confidence, as below 6 values for 95 %.
     """
-    # ppf is the least k with P(B <= k) >= tail, so k - 1, the number of values left out at each end, stays below it.
-    tail = (1 - confidence) / 2
-    lower = int(binom.ppf(tail, size, 0.5))
-    if math.isclose(binom.cdf(lower, size, 0.5), tail):
+    # The largest rank whose number of values left out at each end, one less, has P(B <= rank - 1) <= tail.
+    tail = (1 - confidence) / 2 * (1 + 1e-9)
+    lower = max(math.floor(bdtrik(tail, size, 0.5)), 0)
+    while lower < size and bdtr(lower, size, 0.5) <= tail:
         lower += 1
+    while lower and bdtr(lower - 1, size, 0.5) > tail:
+        lower -= 1
     if lower < 1:
         return None
-    return lower, size + 1 - lower, float(1 - 2 * binom.cdf(lower - 1, size, 0.5))
+    return lower, size + 1 - lower, float(1 - 2 * bdtr(lower - 1, size, 0.5))
 
 
 def median_interval(sample: Sample, confidence: float = 0.95) -> MedianInterval | None:

@@ -361,3 +361,14 @@ def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:
     assert "pytorch-cudagraph runs on cuda alone" in done.stdout
     assert "No inference row was measured: the run has failed." in done.stdout
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_forward_is_measured_once_whatever_end_to_end_copies_from(tmp_path: Path) -> None:
+    memories = ("--host-memory=pageable", "--host-memory=pinned")
+    done = benchmarks(*memories, "--collect-only", "-q", storage=tmp_path)
+    named = [line.partition("[")[2] for line in done.stdout.splitlines() if "test_inference[" in line]
+    assert sorted(named) == [
+        "pytorch-end_to_end-2-fp32-pageable-float32]",
+        "pytorch-end_to_end-2-fp32-pinned-float32]",
+        "pytorch-forward-2-fp32-pageable-float32]",
+    ]

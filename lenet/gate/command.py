@@ -1,0 +1,112 @@
+"""``lenet gate``: from the command's options to its exit code and files."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from lenet.errors import GateError, LenetError
+from lenet.files import make_directory
+from lenet.gate import report
+from lenet.gate.checkouts import find_commits
+from lenet.gate.decision import Rule, Verdict
+from lenet.gate.display import GateDisplay
+from lenet.gate.session import Outcome
+from lenet.gate.session import run as measure
+from lenet.report.tables import to_rich
+
+__all__ = ["EXIT_CODES", "run"]
+
+EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
+"""An error, where there is no verdict, is 2."""
+
+
+def run(
+    reference: str,
+    suite: tuple[str, ...],
+    *,
+    out: Path,
+    tolerance: float,
+    harm: float,
+    timeout: float,
+    seed: int | None,
+) -> int:
+    """Compare HEAD of the current directory's checkout with a reference; print the table and write it to ``out``.
+
+    Args:
+        reference: A branch, tag or commit.
+        suite: Options of the suite.
+        out: Directory for gate.json and gate.md.
+        tolerance: A slow-down that is none, as a share.
+        harm: The largest slow-down of a row that passes, as a share.
+        timeout: Seconds that a pair of processes may take.
+        seed: For the order in each pair; None draws one.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        GateError: There is no verdict.
+        OutputError: The report cannot be written.
+    """
+    if not 0 <= tolerance < harm:
+        raise GateError(
+            "tolerance and harm do not fit",
+            found=f"--tolerance {tolerance:g}, --harm {harm:g}",
+            wanted="shares, 0 <= tolerance < harm",
+            hint="a row that passes may be slower by more than what is tolerated, not by less",
+        )
+    if sys.platform != "linux":
+        raise GateError(
+            "the gate runs on Linux alone",
+            found=sys.platform,
+            wanted="Linux, whose process groups and processor times it uses",
+            hint="`pytest benchmarks --benchmark-compare` is the quick look that works anywhere",
+        )
+    make_directory(out)
+    try:
+        outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
+    except LenetError as error:
+        # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+        report.write(out, report.error_json(error), report.error_page(error))
+        raise
+    report.write(out, report.to_json(outcome), report.to_page(outcome))
+    console = Console()
+    if not console.is_terminal:  # as the other tables
+        console.width = max(console.width, 120)
+    console.print(to_rich(report.sheet(outcome)))
+    for line in report.reasons(outcome):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return EXIT_CODES[outcome.verdict]
+
+
+def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:
+    commits = find_commits(Path.cwd(), reference)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with GateDisplay() as display:
+            if commits.own_environments:
+                display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
+            drawn = secrets.randbelow(2**32) if seed is None else seed
+            return measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
+    except KeyboardInterrupt:
+        raise GateError(
+            "the gate was interrupted",
+            found="a signal",
+            wanted="a run to its end",
+            hint="run it again; nothing is left behind",
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let a job that is cancelled clean up as Ctrl-C does."""
+    del number, frame
+    raise KeyboardInterrupt

@@ -1,0 +1,162 @@
+"""What came of a run of the gate, as a table, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from lenet.errors import LenetError
+from lenet.files import write_atomically
+from lenet.gate.session import Outcome, RowOutcome
+from lenet.gate.workers import CANARY, Pair
+from lenet.report.tables import Sheet, significant, to_markdown
+
+__all__ = ["SCHEMA", "error_json", "error_page", "reasons", "sheet", "summary", "to_json", "to_page", "write"]
+
+SCHEMA: Final = 1
+_NOTHING: Final = "-"
+
+
+def sheet(outcome: Outcome) -> Sheet:
+    """A line a row: both medians, the ratio with its bounds, the pairs, and the verdict."""
+    lines = tuple(
+        (
+            row.name,
+            *(_NOTHING if value is None else significant(1e3 * value) for value in (row.base, row.head)),
+            *(_percent(value) for value in (row.ratio, row.low, row.high)),
+            f"{row.pairs}{'' if row.again is None else f' + {row.again.pairs}'}",
+            row.verdict,
+        )
+        for row in outcome.rows
+    )
+    columns = ("row", "base, ms", "head, ms", "change", "at least", "at most", "pairs", "verdict")
+    return Sheet(f"{outcome.verdict}: {outcome.reason}", columns, lines, " ".join(summary(outcome)))
+
+
+def reasons(outcome: Outcome) -> list[str]:
+    """Why each row came to its verdict."""
+    return [f"{row.name}: {row.verdict}: {row.reason}" for row in outcome.rows]
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """What was compared, and how it was measured, in a few sentences."""
+    commits, rule = outcome.commits, outcome.rule
+    stages = outcome.stages
+    pairs = sum(len(stage.pairs) for stage in stages)
+    counted = sum(len(stage.counted) for stage in stages)
+    discarded = sum(stage.discarded for stage in stages)
+    head, base = commits.head[:12], commits.base[:12]
+    looks = ", ".join(map(str, rule.looks))
+    found = [
+        f"Head {head} against base {base}, the last common ancestor with {commits.reference}.",
+        f"{pairs} pairs of processes in {outcome.seconds:.0f} s: {counted} counted, {discarded} throttled.",
+        f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}, looks at {looks} pairs.",
+    ]
+    others = median(pair.others for stage in stages for pair in stage.pairs)
+    found.append(f"Others used {others:.0%} of the processors.")
+    canaries = [(stage.name, median(stage.ratios(CANARY))) for stage in stages if stage.counted]
+    found += [f"Canary ({name} builds): {math.expm1(change):+.1%}." for name, change in canaries]
+    if new := sorted(stages[0].pairs[0].head.rows.keys() - stages[0].pairs[0].base.rows.keys()):
+        found.append(f"New in head, not judged: {', '.join(new)}.")
+    if commits.own_environments:
+        found.append("The dependencies differ, so each side ran in an environment of its own.")
+    return found
+
+
+def to_page(outcome: Outcome) -> str:
+    """As a Markdown page, for a job's summary."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in outcome.not_run.items():
+        by_reason.setdefault(reason, []).append(name)
+    missing = [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    machine = outcome.machine
+    where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
+    lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in reasons(outcome)), ""]
+    lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}.", ""]
+    return "\n".join([*lines, *(["Not run:", "", *missing, ""] if missing else [])])
+
+
+def to_json(outcome: Outcome) -> str:
+    """Everything, with the medians of every pair in seconds."""
+    commits = asdict(outcome.commits)
+    del commits["repository"]  # where one's clone lies is nobody's business
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "verdict": outcome.verdict,
+            "reason": outcome.reason,
+            "rows": [_row(row) for row in outcome.rows],
+            "not_run": outcome.not_run,
+            "commits": commits,
+            "rule": asdict(outcome.rule),
+            "suite": outcome.suite,
+            "seed": outcome.seed,
+            "seconds": round(outcome.seconds, 1),
+            "fingerprint": outcome.fingerprint,
+            "machine": outcome.machine,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "void": stage.void,
+                    "discarded": stage.discarded,
+                    "decisions": {name: _finite(asdict(one)) for name, one in stage.decisions.items()},
+                    "pairs": [_pair(pair, counted=pair in stage.counted) for pair in stage.pairs],
+                }
+                for stage in outcome.stages
+            ],
+        },
+        indent=1,
+        allow_nan=False,
+    )
+
+
+def error_page(error: LenetError) -> str:
+    """Why there is no verdict, as Markdown."""
+    return f"### ERROR: {error.summary}\n\n```\n{error}\n```\n"
+
+
+def error_json(error: LenetError) -> str:
+    """Why there is no verdict, as JSON."""
+    document = {"schema": SCHEMA, "verdict": "ERROR", "reason": error.summary, "found": error.found}
+    return json.dumps(document | {"wanted": error.wanted, "next": error.hint}, indent=1)
+
+
+def write(out: Path, document: str, page: str) -> None:
+    """Write gate.json and gate.md.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    write_atomically(out / "gate.json", document.encode())
+    write_atomically(out / "gate.md", page.encode())
+
+
+def _row(row: RowOutcome) -> dict[str, Any]:
+    return asdict(row) | {"again": _finite(asdict(row.again)) if row.again else None}
+
+
+def _pair(pair: Pair, *, counted: bool) -> dict[str, Any]:
+    both = [name for name in pair.base.rows if name in pair.head.rows]
+    return {
+        "counted": counted,
+        "seconds": round(pair.seconds, 3),
+        "others": round(pair.others, 3),
+        "first": pair.first,
+        "medians": {name: pair.medians(name) for name in (*both, CANARY)},
+    }
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A bound that there is not, for too few pairs, is null: JSON has no infinity."""
+    return {
+        name: None if value in {math.inf, -math.inf} else value for name, value in values.items() if name != "again"
+    }
+
+
+def _percent(ratio: float | None) -> str:
+    return _NOTHING if ratio is None else f"{ratio - 1:+.1%}"

@@ -1,0 +1,52 @@
+"""A pytest plugin for the gate's workers: each case waits until its turn.
+
+Both processes of a pair start together, and then run their cases in turns, so that the two times of a row lie a moment
+apart, and neither process does anything while the other measures. A copy of this file is loaded by the workers, also
+those of a base that has none: it imports nothing of lenet.
+
+A worker writes lines of JSON to one pipe, and goes on for each line that it reads from another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+_say = os.fdopen(int(os.environ["LENET_GATE_SAY"]), "w", encoding="utf-8")
+_hear = os.fdopen(int(os.environ["LENET_GATE_HEAR"]), encoding="utf-8")
+
+
+def _wait(**message: object) -> None:
+    _say.write(json.dumps(message) + "\n")
+    _say.flush()
+    if not _hear.readline():
+        pytest.exit("the gate is gone", returncode=3)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the cases of the suite that are wanted alone, and what is none of it, which is the canary."""
+    only = json.loads(os.environ.get("LENET_GATE_ONLY", "null"))
+    if only is not None:
+        kept = [item for item in items if "[" not in item.name or item.name.partition("[")[2].startswith(tuple(only))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Say what there is to run, and at the end wait for the other: writing the results takes a processor too."""
+    _wait(cases=[item.nodeid for item in session.items])
+    try:
+        return (yield)
+    finally:
+        _wait(at=None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Wait for the case's turn."""
+    _wait(at=item.nodeid)
+    return (yield)

@@ -1,0 +1,317 @@
+"""Pairs of freshly started processes that run the suite in turns, and what they measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, Final
+
+import psutil
+
+from lenet import results
+from lenet.errors import GateError, ResultsError
+from lenet.report.tables import row_name
+from lenet.results import Case, Measurement, Row
+
+__all__ = ["CANARY", "SIDES", "Pair", "Side", "Tree", "case_beginning", "measure_pair"]
+
+SIDES: Final = ("base", "head")
+CANARY: Final = "canary"
+_CASE_OF_CANARY: Final = "test_canary"
+CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
+_LOG_LINES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A checkout that processes run in.
+
+    Attributes:
+        side: ``base`` or ``head``.
+        path: Its root.
+        commit: That is checked out.
+        python: The interpreter of its environment.
+        caches: Directory of its compile caches.
+    """
+
+    side: str
+    path: Path
+    commit: str
+    python: str
+    caches: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one process measured.
+
+    Attributes:
+        measurement: Its file.
+        rows: Its rows by name.
+        canary: Median of the canary, in seconds.
+        not_run: Reasons by the name of the case.
+    """
+
+    measurement: Measurement
+    rows: Mapping[str, Row]
+    canary: float
+    not_run: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """What a pair of processes measured.
+
+    Attributes:
+        base: By the process of base.
+        head: By the process of head.
+        first: Which of them ran first, by the case's name; cases that only one has are left out.
+        seconds: From the start of the processes until both had ended.
+        others: The share of the processors' time that went to anything else, or to other machines on the same host.
+    """
+
+    base: Side
+    head: Side
+    first: Mapping[str, str]
+    seconds: float
+    others: float
+
+    def medians(self, name: str) -> tuple[float, float]:
+        """Base's and head's median of a row, or of `CANARY`, in seconds."""
+        if name == CANARY:
+            return self.base.canary, self.head.canary
+        return self.base.rows[name].median, self.head.rows[name].median
+
+
+def case_beginning(case: Case) -> str:
+    """How the suite's names of a case begin, as in ``pytorch-forward-1000-fp32-``."""
+    return "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
+
+
+def measure_pair(
+    trees: tuple[Tree, Tree],
+    suite: Sequence[str],
+    folder: Path,
+    draw: random.Random,
+    *,
+    only: Sequence[str] | None = None,
+    timeout: float,
+) -> Pair:
+    """Start a process in each tree, let them measure in turns, and read what they measured.
+
+    Args:
+        trees: Of base and of head.
+        suite: Options of the suite.
+        folder: For the results and logs; made here.
+        draw: Draws who is first.
+        only: How the names of the cases begin that are to be measured; None for all.
+        timeout: Seconds until both must have ended.
+
+    Raises:
+        GateError: A process was killed, hung, or could not measure at all. None is left running.
+    """
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    busy, own = _processor_seconds()
+    workers: list[_Worker] = []
+    try:
+        for tree in draw.sample(trees, len(trees)):
+            workers.append(_Worker(tree, suite, only, folder, began + timeout))  # noqa: PERF401 - each is to be killed
+        workers.sort(key=lambda worker: worker.tree.side)
+        first = _take_turns(workers[0], workers[1], draw)
+        for worker in workers:
+            worker.go()
+        base, head = (worker.read() for worker in workers)
+    finally:
+        for worker in workers:
+            worker.kill()
+    seconds = time.monotonic() - began
+    busy_after, own_after = _processor_seconds()
+    others = (busy_after - busy - (own_after - own)) / (seconds * len(os.sched_getaffinity(0)))
+    return Pair(base, head, first, seconds, min(max(others, 0.0), 1.0))
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Busy and stolen seconds of the processors that this process may use, and how many were its own and its workers'.
+
+    Workers are counted once they have ended.
+    """
+    usable = os.sched_getaffinity(0)
+    each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
+    return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), sum(os.times()[:4])
+
+
+def _take_turns(base: _Worker, head: _Worker, draw: random.Random) -> dict[str, str]:
+    """Run the cases that both have one right after the other, in an order that is drawn, and the others alone."""
+    first = {}
+    for worker in base, head:
+        worker.start()
+    while base.at or head.at:
+        if base.at == head.at:
+            order = (base, head) if draw.random() < 0.5 else (head, base)  # noqa: PLR2004 - a fair coin
+            first[_short(str(base.at))] = order[0].tree.side
+            for worker in order:
+                worker.take_turn()
+        elif base.at and (base.at not in head.left or head.at in base.left):
+            base.take_turn()
+        else:
+            head.take_turn()
+    return first
+
+
+def _short(case: str) -> str:
+    return case.rpartition("::")[2]
+
+
+class _Worker:
+    """A process of the suite in a group of its own, and the pipes that its turns are told by."""
+
+    def __init__(
+        self, tree: Tree, suite: Sequence[str], only: Sequence[str] | None, folder: Path, deadline: float
+    ) -> None:
+        self.tree = tree
+        self.at: str | None = None
+        self.left: list[str] = []
+        self._deadline = deadline
+        self._json = folder / f"{tree.side}.json"
+        self._log = folder / f"{tree.side}.log"
+        plugins = folder.parent / "plugins"
+        if not plugins.exists():
+            plugins.mkdir()
+            shutil.copy(Path(__file__).with_name("turns.py"), plugins / "lenet_gate_turns.py")
+            shutil.copy(CANARY_FILE, plugins)
+        hears, self._tell = os.pipe()
+        listen, says = os.pipe()
+        self._listen = os.fdopen(listen, encoding="utf-8")
+        environment = {**os.environ, **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
+        environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, as all of it
+        if only is not None:
+            environment["LENET_GATE_ONLY"] = json.dumps(only)
+        environment.pop("LENET_COMMIT", None)
+        environment.pop("PYTEST_ADDOPTS", None)
+        plain = ("-p", "lenet_gate_turns", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        cases = ("benchmarks/test_inference.py", str(plugins / "test_canary.py"))
+        command = [tree.python, "-m", "pytest", *plain, "-c", "pyproject.toml", *cases, *suite]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                [*command, f"--benchmark-json={self._json}"],
+                cwd=tree.path,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(hears, says),
+                start_new_session=True,
+            )
+        os.close(hears)
+        os.close(says)
+
+    def start(self) -> None:
+        """Wait until the cases are collected, and then until the first of them is to be run."""
+        self.left = self._next()["cases"]
+        self.take_turn()
+
+    def take_turn(self) -> None:
+        """Let the process run on, until the next case waits for its turn."""
+        if self.at in self.left:
+            self.left.remove(self.at)
+        self.go()
+        self.at = self._next()["at"]
+
+    def go(self) -> None:
+        """Let the process run on; after its last case it writes its results and ends."""
+        try:
+            os.write(self._tell, b"go\n")
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def read(self) -> Side:
+        """What the process measured, once it has ended."""
+        if self._wait() not in {0, 1} or not self._json.exists() or not self._json.stat().st_size:
+            raise self._ended()
+        try:
+            measurement = results.load(self._json)
+            document = json.loads(self._json.read_bytes())
+        except ResultsError as error:
+            raise GateError(
+                f"what the process of {self.tree.side} measured cannot be read",
+                found=error.found,
+                wanted=error.wanted,
+                hint="base and head must hold suites of one schema",
+            ) from error
+        medians = [one["stats"]["median"] for one in document["benchmarks"] if one["name"] == _CASE_OF_CANARY]
+        if len(medians) != 1 or measurement.partial:
+            raise self._ended()
+        rows = {row_name(row.case): row for row in measurement.rows}
+        return Side(measurement, rows, medians[0], {item.name: item.reason for item in measurement.not_run})
+
+    def kill(self) -> None:
+        """End the process, unless it has ended, and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._tell)
+        self._listen.close()
+
+    def _wait(self) -> int:
+        try:
+            return self._process.wait(max(self._deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise self._hung() from None
+
+    def _next(self) -> dict[str, Any]:
+        with DefaultSelector() as selector:
+            selector.register(self._listen, EVENT_READ)
+            if not selector.select(max(self._deadline - time.monotonic(), 0)):
+                raise self._hung()
+        line = self._listen.readline()
+        if not line:
+            raise self._ended()
+        return dict(json.loads(line))
+
+    def _hung(self) -> GateError:
+        return GateError(
+            f"the process of {self.tree.side} hung",
+            found=f"no answer in time{self._where()}",
+            wanted="an answer within --worker-timeout",
+            hint="allow more time, or measure fewer rows" + self._tail(),
+        )
+
+    def _ended(self) -> GateError:
+        code = self._wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return GateError(
+            f"the process of {self.tree.side} did not measure",
+            found=f"{how}{self._where()}",
+            wanted="a run of the suite to its end",
+            hint=f"run the suite in a checkout of {self.tree.commit[:12]} to see why" + self._tail(),
+        )
+
+    def _where(self) -> str:
+        return f", at {_short(self.at)}" if self.at else ""
+
+    def _tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "".join(f"\n  | {line}" for line in lines)
+
+
+def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
+    """Where a process finds its source, its caches and the images."""
+    return {
+        "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins)]),
+        "LENET_CACHE": str(tree.caches / "lenet"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
+        "TRITON_CACHE_DIR": str(tree.caches / "triton"),
+        # The trees have no data of their own.
+        "LENET_DATA": str(Path(os.environ.get("LENET_DATA") or "data").resolve()),
+    }

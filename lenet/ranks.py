@@ -1,0 +1,144 @@
+"""Processes that train together: what ``torchrun`` started, each with its share of every batch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, NoReturn
+
+import torch
+from torch import distributed
+
+from lenet.errors import RankError
+
+__all__ = ["PATIENCE", "Ranks", "join"]
+
+PATIENCE: Final = timedelta(minutes=2)
+"""How long a rank waits for the others before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those that train together; the default trains alone.
+
+    Every rank draws the same permutation and the same crops, takes its own part of each batch, and ends up with the
+    mean of all ranks' gradients. So all hold the same weights, and no rank needs to be sent any.
+
+    Attributes:
+        rank: This process's number, from 0; rank 0 alone writes files and shows progress.
+        size: How many there are.
+        joined: Whether they are connected, which one alone may be too.
+    """
+
+    rank: int = 0
+    size: int = 1
+    joined: bool = False
+
+    def rows(self, images: int, batch_size: int) -> torch.Tensor:
+        """The places in an epoch's order that this rank takes: its part of each batch, one batch after the other.
+
+        Args:
+            images: Images in an epoch.
+            batch_size: Images a step over all ranks; ``size`` divides it, and the rest that is the last batch.
+
+        Returns:
+            int64 (images / size,), rising.
+        """
+        place = torch.arange(images)
+        within = place % batch_size
+        length = (images - place + within).clamp(max=batch_size)
+        return place[within * self.size // length == self.rank]
+
+    def average(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Replace each gradient by its mean over the ranks, in one all-reduce of one flat buffer."""
+        if not self.joined:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.add(flat)
+        flat /= self.size
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor by its sum over the ranks.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
+        """
+        if self.joined:
+            try:
+                distributed.all_reduce(tensor)
+            except RuntimeError as error:
+                _give_up(str(error).strip().splitlines()[0])
+
+    def agree(self, what: str) -> None:
+        """Wait until every rank is here, and make sure that all are about to do the same thing.
+
+        Args:
+            what: That thing, in words that differ where it does.
+
+        Raises:
+            RankError: They are not, or another rank has ended.
+        """
+        if not self.joined:
+            return
+        told = [""] * self.size
+        try:
+            distributed.all_gather_object(told, what)
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+        for rank, other in enumerate(told):
+            if other != told[0]:
+                raise RankError(
+                    f"rank {rank} would do something else than rank 0",
+                    found=other,
+                    wanted=told[0],
+                    hint="give every rank the same options, data and run directory",
+                )
+
+    def wait(self, device: torch.device) -> None:
+        """Wait for a GPU in turns, so that a signal is heard although a dead rank keeps the GPU waiting for ever."""
+        if self.joined and device.type == "cuda":
+            done = torch.cuda.Event()
+            done.record()
+            while not done.query():
+                time.sleep(1e-4)
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[Ranks]:
+    """Connect to the other processes that ``torchrun`` started, by NCCL on CUDA and by gloo on a CPU.
+
+    Where torchrun started nothing, this process trains alone. When a rank has ended, torchrun asks the others to end
+    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends.
+
+    Raises:
+        RankError: The others cannot be reached.
+    """
+    if not (distributed.is_available() and distributed.is_torchelastic_launched()):
+        yield Ranks()
+        return
+    signal.signal(signal.SIGTERM, lambda *_: _give_up("torchrun asks this one to end"))
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except RuntimeError as error:
+        _give_up(str(error).strip().splitlines()[0])
+    yield Ranks(distributed.get_rank(), distributed.get_world_size(), joined=True)
+    # After an error nothing is taken down: NCCL would wait for the rank that is gone.
+    distributed.destroy_process_group()
+
+
+def _give_up(reason: str) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or torchrun's would cut the message short
+    raise RankError(
+        f"rank {os.environ['RANK']} cannot go on: another rank has ended or is silent",
+        found=reason,
+        wanted=f"all {os.environ['WORLD_SIZE']} ranks until the end",
+        hint="see what the other rank said; --resume goes on from the last checkpoint, which is whole",
+    )

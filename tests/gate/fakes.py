@@ -1,0 +1,180 @@
+"""Scripted pairs in the place of processes, and a suite that measures nothing and is quick to start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lenet.gate.workers import Pair, Side
+from lenet.measurement.modes import Mode
+from lenet.results import Case, Measurement, Row
+
+MACHINE: dict[str, Any] = {
+    "cpu": {"model": "a CPU", "usable": 2},
+    "gpu": None,
+    "packages": {"torch": "2.14.1", "numpy": "2.4.6"},
+}
+COMMITS = {"base": "b" * 40, "head": "a" * 40}
+
+
+def row(batch_size: int, median: float, *, throttled: int = 0, precision: str = "fp32") -> Row:
+    case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, "CPU", "images", None, False, "coursework")  # noqa: FBT003
+    no_matter: Any = dict.fromkeys(("mean", "stddev", "minimum", "p95", "p99", "iqr"), median)
+    return Row(
+        case=case,
+        rounds=100,
+        median=median,
+        median_low=None,
+        median_high=None,
+        wall_median=None,
+        peak_memory_bytes=None,
+        throttled=throttled,
+        unstable=(),
+        facts={},
+        **no_matter,
+    )
+
+
+def side(
+    which: str,
+    rows: Mapping[str, Row],
+    *,
+    canary: float = 1.0,
+    not_run: Mapping[str, str] | None = None,
+    machine: Mapping[str, Any] = MACHINE,
+    commit: str | None = None,
+) -> Side:
+    measurement = Measurement(
+        path=Path(f"{which}.json"),
+        kind="cpu",
+        fingerprint="0123456789ab",
+        machine=machine,
+        commit=commit or COMMITS[which],
+        date="2026-11-24",
+        partial=False,
+        rows=tuple(rows.values()),
+        not_run=(),
+    )
+    return Side(measurement, rows, canary, not_run or {})
+
+
+def pair(base: Side, head: Side) -> Pair:
+    return Pair(base, head, {}, seconds=1.0, others=0.0)
+
+
+def plain(batches: Mapping[int, float], *, canary: float = 1.0, throttled: int = 0, **more: Any) -> Pair:
+    """A pair whose base takes a second for each batch size, and whose head takes so many times as long."""
+    base = {f"row {size}": row(size, 1.0) for size in batches}
+    head = {f"row {size}": row(size, ratio, throttled=throttled) for size, ratio in batches.items()}
+    return pair(side("base", base), side("head", head, canary=canary, **more))
+
+
+SUITE = """
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SPEED = json.loads(Path(__file__).with_name("speed.json").read_text())
+COMMIT = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+MACHINE = {"cpu": {"model": "a CPU", "usable": 2}, "gpu": None, "packages": {"torch": "1"}, "commit": COMMIT}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", action="append")
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", list(SPEED), ids=[f"{name}-pinned" for name in SPEED])
+
+
+def behave(case):
+    how = SPEED[case]
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        child = subprocess.Popen(["sleep", "600"])
+        Path(os.environ["LENET_DATA"], "child").write_text(str(child.pid))
+        time.sleep(600)
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    canary = next(one for one in output_json["benchmarks"] if one["name"] == "test_canary")
+    canary["stats"]["median"] = 1.0
+    rows, not_run = [canary], []
+    for name, how in SPEED.items():
+        if not isinstance(how, float):
+            not_run.append({"name": f"{name}-pinned", "reason": how})
+            continue
+        backend, mode, size, asked = name.split("-")
+        case = {"backend": backend, "mode": mode, "asked": asked, "precision": asked, "batch_size": int(size),
+                "device": "CPU", "images": "images", "host_memory": None, "cold_cache": False, "protocol": "coursework"}
+        names = ("median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
+        info = {"case": case, "summary": dict.fromkeys(names, how) | {"rounds": 100}, "wall_median": None,
+                "peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
+        rows.append({"name": name, "stats": {"median": how}, "extra_info": info})
+    output_json["benchmarks"] = rows
+    output_json["machine_info"] = MACHINE
+    output_json["lenet"] = {"schema": 1, "kind": "cpu", "fingerprint": "0", "partial": False, "not_run": not_run}
+"""
+
+CASES = """
+from conftest import behave
+
+
+def test_inference(case):
+    behave(case)
+"""
+
+CANARY = """
+def test_canary(benchmark):
+    benchmark.pedantic(lambda: None)
+"""
+
+PROJECT = """
+[project]
+name = "fake"
+dependencies = []
+[dependency-groups]
+benchmark = []
+[tool.pytest.ini_options]
+pythonpath = ["."]
+"""
+
+
+def git(root: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", str(root), *who, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def repository(root: Path, base: Mapping[str, float | str], head: Mapping[str, float | str]) -> Path:
+    """A repository of the quick suite, with a branch ``base`` and, checked out, a commit more.
+
+    Args:
+        root: Where to make it.
+        base: Seconds of each case, such as ``pytorch-forward-1-fp32``; or why it was not run, or how it ends.
+        head: The same.
+    """
+    (root / "benchmarks").mkdir(parents=True)
+    (root / "benchmarks" / "test_inference.py").write_text(CASES)
+    (root / "conftest.py").write_text(SUITE)
+    (root / "pyproject.toml").write_text(PROJECT)
+    (root / ".gitignore").write_text("__pycache__/\n/gate/\n")
+    git(root, "init", "--quiet", "--initial-branch=base")
+    for branch, speeds in (("base", base), ("change", head)):
+        if branch != "base":
+            git(root, "checkout", "--quiet", "-b", branch)
+        (root / "speed.json").write_text(json.dumps(speeds))
+        git(root, "add", "--all")
+        git(root, "commit", "--quiet", "--allow-empty", f"--message={branch}")
+    return root

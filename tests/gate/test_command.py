@@ -1,0 +1,194 @@
+"""``lenet gate`` as a person runs it: exit codes and files, on the quick suite, and once on the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import noxfile
+from lenet.cli import main
+from lenet.gate import command, workers
+from lenet.gate.decision import Rule
+from tests.gate.fakes import CANARY, git, repository
+
+ROOT = Path(__file__).parents[2]
+ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
+GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
+AT_ONCE: Any = partial(Rule, alpha=1.0, looks=(1,), shares=(1.0,))
+"""Decides on one pair: what is tested here is what comes after."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the quick suite's repository goes; with a canary that needs no torch, and decided on one pair."""
+    canary = tmp_path / "test_canary.py"
+    canary.write_text(CANARY)
+    monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(command, "Rule", AT_ONCE)
+    monkeypatch.setenv("LENET_DATA", str(tmp_path))
+    return tmp_path / "clone"
+
+
+def gate(root: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        done = CliRunner().invoke(main, ["gate", "--base=base", *arguments])
+    finally:
+        os.chdir(before)
+    assert len(git(root, "worktree", "list").splitlines()) == 1
+    return done, json.loads((root / "gate" / "gate.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "verdict", "reason"),
+    [
+        (GOOD, 0, "PASS", "no row became slower"),
+        ({ONE: 1.5, TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
+        ({TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
+        ({"pytorch-forward-3-fp32": 1.0, TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
+        ({ONE: "failed: the logits are wrong", TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
+        ({ONE: "killed", TWO: 2.0}, 2, "ERROR", "the process of head did not measure"),
+        ({ONE: "hangs", TWO: 2.0}, 2, "ERROR", "the process of head hung"),
+    ],
+    ids=["no change", "slow-down", "removed row", "renamed row", "wrong logits", "killed worker", "hung worker"],
+)
+def test_the_exit_code_says_what_came_of_it(quick: Path, head: Any, code: int, verdict: str, reason: str) -> None:
+    timeout = 8 if "hangs" in head.values() else 60
+    done, document = gate(repository(quick, GOOD, head), f"--worker-timeout={timeout}")
+    assert done.exit_code == code, done.output
+    assert document["verdict"] == verdict
+    assert reason in document["reason"]
+    page = (quick / "gate" / "gate.md").read_text()
+    assert page.startswith(f"### {verdict}: ")
+    assert document["reason"] in done.output.replace("\n", " ")
+    if "hangs" in head.values():
+        assert document["found"] == f"no answer in time, at test_inference[{ONE}-pinned]"
+        assert not is_alive(int((quick.parent / "child").read_text()))
+
+
+def is_alive(process: int) -> bool:
+    """Whether it still runs; one that has ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_inconclusive_has_an_exit_code_of_its_own(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Rule", partial(AT_ONCE, alpha=0.4))  # of one pair there is no such bound
+    done, document = gate(repository(quick, GOOD, GOOD))
+    assert (done.exit_code, document["verdict"]) == (3, "INCONCLUSIVE")
+
+
+def test_an_error_replaces_an_earlier_verdict(quick: Path) -> None:
+    root = repository(quick, GOOD, GOOD)
+    (root / "gate").mkdir()
+    (root / "gate" / "gate.json").write_text('{"verdict": "PASS"}')
+    (root / "untracked").touch()
+    done, document = gate(root)
+    assert (done.exit_code, document["verdict"]) == (2, "ERROR")
+    assert "the worktree is dirty" in (root / "gate" / "gate.md").read_text()
+
+
+@pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=-1",)])
+def test_a_rule_that_makes_no_sense_is_refused(quick: Path, options: tuple[str, ...]) -> None:
+    quick.mkdir()
+    done = CliRunner().invoke(main, ["gate", "--base=base", f"--out={quick / 'gate'}", *options])
+    assert done.exit_code == 2
+    assert "wanted: shares, 0 <= tolerance < harm" in done.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_gate_leaves_nothing_behind(quick: Path, number: signal.Signals) -> None:
+    root = repository(quick, GOOD, {ONE: "hangs"})
+    program = (
+        "import signal, pathlib; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lenet.gate import workers; from lenet.cli import main\n"
+        f"workers.CANARY_FILE = pathlib.Path({str(workers.CANARY_FILE)!r}); main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(quick.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "gate", "--base=base"],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        child = quick.parent / "child"  # the worker that hangs has started
+        while process.poll() is None and not child.exists():
+            time.sleep(0.05)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, output
+    assert "the gate was interrupted" in output
+    assert len(git(root, "worktree", "list").splitlines()) == 1
+    assert not list(quick.parent.glob("lenet-gate-*"))
+
+
+def test_nox_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        posargs = ("--base", "main")
+
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(arguments)
+        return subprocess.CompletedProcess(arguments, 3)
+
+    monkeypatch.setattr(noxfile, "_update_environment", lambda _: None)
+    monkeypatch.setattr(noxfile, "_nvidia_gpu", lambda: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit) as caught:
+        noxfile.gate.func(Session())
+    assert caught.value.code == 3
+    assert ran[0][1:] == ["gate", "--base", "main"]
+
+
+SLOWED = """            began = time.perf_counter()
+            logits = self._network(images)
+            until = began + 3 * (time.perf_counter() - began)
+            while time.perf_counter() < until:
+                pass
+            return logits
+"""
+
+
+def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End to end, with the real canary; on one pair, so by a factor that no noise makes or hides."""
+    root = tmp_path / "clone"
+    root.mkdir()
+    for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, root / name)
+    git(root, "init", "--quiet", "--initial-branch=base")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=base")
+    git(root, "checkout", "--quiet", "-b", "change")
+    file = root / "lenet" / "backends" / "pytorch_eager.py"
+    source = file.read_text().replace("            return self._network(images)\n", SLOWED)
+    file.write_text(source.replace("from collections.abc", "import time\nfrom collections.abc", 1))
+    git(root, "commit", "--quiet", "--all", "--message=slower")
+    monkeypatch.setattr(command, "Rule", AT_ONCE)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LENET_DATA", str(tmp_path))
+    rows = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=300")
+    done, document = gate(root, "--tolerance=0.5", "--harm=1", *rows)
+    assert done.exit_code == 1, done.output
+    assert document["verdict"] == "FAIL"
+    assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
+    assert document["rows"][0]["ratio"] > 2
+    assert all(pair["medians"]["canary"][0] > 0 for stage in document["stages"] for pair in stage["pairs"])

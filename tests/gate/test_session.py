@@ -1,0 +1,272 @@
+"""A run of the gate on scripted pairs: what it measures again, discards and refuses, and what it comes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenet.errors import GateError
+from lenet.gate import report, session
+from lenet.gate.checkouts import Commits
+from lenet.gate.decision import Rule, Verdict
+from lenet.gate.session import Outcome
+from lenet.gate.workers import Pair, Tree
+from lenet.report.tables import to_markdown
+from tests.gate.fakes import COMMITS, MACHINE, pair, plain, row, side
+
+NAMES = ("first", "again")
+NOISE = [1 + 0.001 * number for number in range(10)]
+Script = Callable[[str, int], Pair]
+
+
+class Gate:
+    """Runs the gate on a script, a function of the stage and the number of the pair, and notes what it asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, own_environments: bool) -> None:
+        self.commits = Commits(tmp_path, COMMITS["base"], COMMITS["head"], "main", own_environments)
+        self.script: Script = lambda _stage, _number: plain({1: 1.0})
+        self.stages: list[str] = []
+        self.only: list[Sequence[str] | None] = []
+        monkeypatch.setattr(session, "checked_out", self._checked_out)
+        monkeypatch.setattr(session, "measure_pair", self._measure_pair)
+
+    @contextmanager
+    def _checked_out(self, commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
+        self.stages.append(stage.name)
+        pythons = ("python", "another python" if commits.own_environments else "python")
+        base, head = (
+            Tree(which, stage / which, COMMITS[which], python, stage)
+            for which, python in zip(("base", "head"), pythons, strict=True)
+        )
+        yield base, head
+
+    def _measure_pair(self, _trees: Any, _suite: Any, folder: Path, *_: Any, only: Any, **__: Any) -> Pair:
+        self.only.append(only)
+        return self.script(self.stages[-1], int(folder.name))
+
+    def run(self, script: Script, rule: Rule | None = None) -> Outcome:
+        self.script = script
+        return session.run(self.commits, rule or Rule(), ["--x"], seed=1, timeout=1, tell=lambda *_: None)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gate:
+    return Gate(monkeypatch, tmp_path, own_environments=False)
+
+
+def test_no_change_passes_after_ten_pairs_and_one_to_compile(gate: Gate) -> None:
+    found = gate.run(lambda _, number: plain({1: NOISE[number % 10], 2: NOISE[number % 10]}))
+    assert found.verdict is Verdict.PASS
+    assert gate.stages == ["first"]
+    (stage,) = found.stages
+    assert (len(stage.pairs), len(stage.counted)) == (11, 10)
+    assert stage.pairs[0] not in stage.counted
+    assert [(one.verdict, one.pairs) for one in found.rows] == [("PASS", 10)] * 2
+    assert found.rows[0].ratio == pytest.approx(1.0045)
+    assert found.rows[0].reason == "slower by less than 5%: at most +0.8%"
+
+
+def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate: Gate) -> None:
+    found = gate.run(lambda stage, _: plain({1: 1.1, 2: 1.0} if stage == "first" else {1: 1.1}))
+    assert found.verdict is Verdict.FAIL
+    assert found.reason == "a row became slower, or is no longer measured: row 1"
+    assert gate.stages == ["first", "again"]
+    assert gate.only == [None] * 11 + [["pytorch-forward-1-fp32-"]] * 11
+    slow, same = found.rows
+    assert (slow.verdict, same.verdict) == ("FAIL", "PASS")
+    assert slow.reason == "slower by more than 1%: at least +10.0%; fresh builds confirm it"
+    assert slow.again is not None
+    assert slow.again.verdict is Verdict.FAIL
+
+
+def test_what_fresh_builds_do_not_confirm_is_inconclusive(gate: Gate) -> None:
+    found = gate.run(lambda stage, _: plain({1: 1.1 if stage == "first" else 1.0}))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.rows[0].reason == "at least +10.0%, which fresh builds did not confirm"
+
+
+def test_noise_is_inconclusive_after_thirty_pairs(gate: Gate) -> None:
+    found = gate.run(lambda _, number: plain({1: 1.5 if number % 2 else 0.7, 2: 1.0}))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == "a row could not be decided: row 1"
+    assert len(found.stages[0].counted) == 30
+    assert [(one.verdict, one.pairs) for one in found.rows] == [("INCONCLUSIVE", 30), ("PASS", 10)]
+
+
+@pytest.mark.parametrize("change", [1.1, 1 / 1.1], ids=["slower", "faster"])
+def test_a_canary_that_changes_voids_the_run(gate: Gate, change: float) -> None:
+    found = gate.run(lambda *_: plain({1: 1.1}, canary=change))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason.startswith(f"the run is void: the canary, which is the same code on both sides, {'changed by'}")
+    assert gate.stages == ["first"]
+    assert len(found.stages[0].pairs) == 11
+    assert found.rows[0].verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_canary_that_changes_while_a_fail_is_confirmed_voids_that_fail(gate: Gate) -> None:
+    found = gate.run(lambda stage, _: plain({1: 1.1}, canary=1.0 if stage == "first" else 1.1))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.rows[0].verdict is Verdict.INCONCLUSIVE
+    assert "canary" in found.rows[0].reason
+
+
+def test_throttled_pairs_are_measured_again(gate: Gate) -> None:
+    found = gate.run(lambda _, number: plain({1: 9.0 if number in {3, 4} else 1.0}, throttled=6 * (number in {3, 4})))
+    assert found.verdict is Verdict.PASS
+    (stage,) = found.stages
+    assert (len(stage.pairs), len(stage.counted), stage.discarded) == (13, 10, 2)
+
+
+def test_over_a_fifth_of_throttled_pairs_is_inconclusive(gate: Gate) -> None:
+    found = gate.run(lambda _, number: plain({1: 1.0}, throttled=6 * (number % 2)))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason.startswith("the run is void: 3 of 5 pairs were throttled")
+
+
+def test_a_few_throttled_rounds_discard_no_pair(gate: Gate) -> None:
+    assert gate.run(lambda *_: plain({1: 1.0}, throttled=5)).stages[0].discarded == 0
+
+
+ONE, TWO = "pytorch-forward-1-fp32-pinned", "pytorch-forward-2-fp32-pinned"
+
+
+@pytest.mark.parametrize(
+    ("rows", "not_run", "failing", "reason"),
+    [
+        ({"row 1": row(1, 1.0)}, {}, "row 2", "removed or renamed: head has no such row"),
+        ({"row 1": row(1, 1.0), "row 3": row(3, 1.0)}, {}, "row 2", "removed or renamed: head has no such row"),
+        ({"row 1": row(1, 1.0)}, {TWO: "no GPU here"}, "row 2", "no GPU here"),
+        ({"row 1": row(1, 1.0)}, {TWO: "failed: the logits"}, "row 2", "failed: the logits"),
+        ({"row 1": row(1, 1.0), "row 2": row(2, 1.0)}, {"new": "failed: at once"}, "new", "failed: at once"),
+        ({}, {ONE: "skipped", TWO: "skipped"}, "row 2", "skipped"),
+    ],
+    ids=["removed", "renamed", "skipped", "wrong logits", "a new row that fails", "empty"],
+)
+@pytest.mark.parametrize("at", [0, 4], ids=["at once", "later"])
+def test_what_head_does_not_measure_fails_and_is_named(
+    gate: Gate, rows: dict[str, Any], not_run: dict[str, str], failing: str, reason: str, at: int
+) -> None:
+    def script(_stage: str, number: int) -> Pair:
+        good = plain({1: 1.0, 2: 1.0})
+        return good if number < at else pair(good.base, side("head", rows, not_run=not_run))
+
+    found = gate.run(script)
+    assert found.verdict is Verdict.FAIL
+    by_name = {one.name: one for one in found.rows}
+    assert (by_name[failing].verdict, by_name[failing].reason) == ("FAIL", reason)
+    assert failing in found.reason
+    assert len(found.stages[0].pairs) == at + 1
+    assert gate.stages == ["first"]
+
+
+def test_a_row_that_fails_while_it_is_confirmed_fails(gate: Gate) -> None:
+    def script(stage: str, _number: int) -> Pair:
+        slow = plain({1: 1.1})
+        return slow if stage == "first" else pair(slow.base, side("head", {}, not_run={ONE: "failed: the logits"}))
+
+    found = gate.run(script)
+    assert [(one.name, one.verdict, one.reason) for one in found.rows] == [("row 1", "FAIL", "failed: the logits")]
+
+
+def test_what_base_does_not_measure_is_not_judged(gate: Gate) -> None:
+    good = plain({1: 1.0, 2: 1.0})
+    broken = side("base", {"row 1": row(1, 1.0)}, not_run={TWO: "failed: the logits"})
+    found = gate.run(lambda *_: pair(broken, good.head))
+    assert found.verdict is Verdict.PASS
+    assert [one.name for one in found.rows] == ["row 1"]
+    assert "New in head, not judged: row 2." in report.summary(found)
+    assert found.not_run == {TWO: "failed: the logits"}
+
+
+@pytest.mark.parametrize("at", [0, 2], ids=["at once", "later"])
+def test_a_base_that_cannot_be_measured_is_an_error(gate: Gate, at: int) -> None:
+    def script(_stage: str, number: int) -> Pair:
+        good = plain({1: 1.0})
+        return good if number < at else pair(side("base", {}, not_run={ONE: "no GPU here"}), good.head)
+
+    with pytest.raises(GateError, match=r"base itself cannot be measured(.|\n)*no GPU here"):
+        gate.run(script)
+
+
+ANOTHER_CPU = MACHINE | {"cpu": {"model": "another CPU", "usable": 2}}
+ANOTHER_TORCH = MACHINE | {"packages": {"torch": "2.15", "numpy": "2.4.6"}}
+
+
+@pytest.mark.parametrize(
+    ("machine", "difference"),
+    [
+        (ANOTHER_CPU, "cpu.model: 'a CPU', not 'another CPU'"),
+        (ANOTHER_TORCH, "packages.torch: '2.14.1', not '2.15'"),
+    ],
+    ids=["machine", "library"],
+)
+@pytest.mark.parametrize("at", [("first", 0), ("first", 3), ("again", 0)], ids=["at once", "later", "at the end"])
+def test_another_machine_or_library_is_refused(gate: Gate, machine: Any, difference: str, at: tuple[str, int]) -> None:
+    def script(stage: str, number: int) -> Pair:
+        spoilt = (NAMES.index(stage), number) >= (NAMES.index(at[0]), at[1])
+        good = plain({1: 1.1})
+        base, head = (
+            side(which, rows, machine=machine if spoilt and (which == "head" or stage == "again") else MACHINE)
+            for which, rows in (("base", good.base.rows), ("head", good.head.rows))
+        )
+        return pair(base, head)
+
+    with pytest.raises(GateError) as caught:
+        gate.run(script)
+    assert difference in caught.value.found
+
+
+def test_own_environments_may_differ_in_libraries_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate = Gate(monkeypatch, tmp_path, own_environments=True)
+    found = gate.run(lambda *_: plain({1: 1.0}, machine=ANOTHER_TORCH))
+    assert found.verdict is Verdict.PASS
+    assert "The dependencies differ, so each side ran in an environment of its own." in report.summary(found)
+    with pytest.raises(GateError, match=r"cpu\.model"):
+        gate.run(lambda *_: plain({1: 1.0}, machine=ANOTHER_CPU))
+    with pytest.raises(GateError, match=r"packages\.torch"):
+        gate.run(lambda _, number: plain({1: 1.0}, machine=ANOTHER_TORCH if number else MACHINE))
+
+
+def test_another_source_than_the_checkout_is_refused(gate: Gate) -> None:
+    with pytest.raises(GateError, match="measured another source"):
+        gate.run(lambda *_: plain({1: 1.0}, commit="c" * 40))
+
+
+def test_the_report_says_why_for_every_row(gate: Gate) -> None:
+    found = gate.run(lambda stage, _: plain({1: 1.1, 2: 1.0} if stage == "first" else {1: 1.1}))
+    page = report.to_page(found)
+    assert "### FAIL: a row became slower, or is no longer measured: row 1" in page
+    assert "| row 1 | 1000 | 1100 | +10.0% | +10.0% | +10.0% | 10 + 10 | FAIL |" in page
+    assert "| row 2 | 1000 | 1000 | +0.0% | +0.0% | +0.0% | 10 | PASS |" in to_markdown(report.sheet(found))
+    for one in found.rows:
+        assert f"- {one.name}: {one.verdict}: {one.reason}" in page
+    assert f"Head {'a' * 12} against base {'b' * 12}" in page
+
+
+def test_the_json_holds_every_pair_and_no_path(gate: Gate, tmp_path: Path) -> None:
+    found = gate.run(lambda stage, _: plain({1: 1.1, 2: 1.0} if stage == "first" else {1: 1.1}))
+    text = report.to_json(found)
+    document = json.loads(text)
+    assert document["verdict"] == "FAIL"
+    assert [stage["name"] for stage in document["stages"]] == list(NAMES)
+    pairs = document["stages"][0]["pairs"]
+    assert [one["counted"] for one in pairs] == [False] + [True] * 10
+    assert pairs[1]["medians"] == {"row 1": [1.0, 1.1], "row 2": [1.0, 1.0], "canary": [1.0, 1.0]}
+    assert document["rows"][0]["again"]["verdict"] == "FAIL"
+    assert str(tmp_path) not in text
+
+
+def test_a_bound_that_there_is_not_is_null(gate: Gate) -> None:
+    rule = Rule(looks=(2,), shares=(1.0,))
+    document = json.loads(report.to_json(gate.run(lambda *_: plain({1: 1.0}), rule)))
+    assert (document["rows"][0]["low"], document["rows"][0]["high"]) == (None, None)
+    decision = document["stages"][0]["decisions"]["row 1"]
+    assert (decision["low"], decision["high"]) == (None, None)
+    assert document["verdict"] == "INCONCLUSIVE"

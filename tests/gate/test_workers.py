@@ -1,0 +1,76 @@
+"""Pairs of real processes of a suite that measures nothing: their turns, and how they may end."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lenet.errors import GateError
+from lenet.gate import workers
+from lenet.gate.workers import Pair, Tree, measure_pair
+from tests.gate.fakes import CANARY, git, repository
+
+ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
+GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
+
+
+@pytest.fixture(autouse=True)
+def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that needs no torch, which takes seconds to import."""
+    canary = tmp_path / "test_canary.py"
+    canary.write_text(CANARY)
+    monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setenv("LENET_DATA", str(tmp_path))
+
+
+def measure(
+    tmp_path: Path,
+    head: Mapping[str, float | str],
+    *,
+    only: list[str] | None = None,
+) -> Pair:
+    trees = []
+    for side, speeds in (("base", GOOD), ("head", head)):
+        root = repository(tmp_path / side, speeds, speeds)
+        trees.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
+    draw = random.Random(0)  # noqa: S311
+    return measure_pair((trees[0], trees[1]), (), tmp_path / "pairs" / "0", draw, only=only, timeout=60)
+
+
+def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path) -> None:
+    found = measure(tmp_path, {ONE: 1.5, TWO: "skipped here", "pytorch-forward-3-fp32": 3.0})
+    assert found.medians("pytorch forward fp32 1") == (1.0, 1.5)
+    assert found.medians("canary") == (1.0, 1.0)
+    assert set(found.head.rows) == {"pytorch forward fp32 1", "pytorch forward fp32 3"}
+    assert found.head.not_run == {f"{TWO}-pinned": "skipped here"}
+    # What only one side has is run, but in no order.
+    assert set(found.first) == {"test_canary", f"test_inference[{ONE}-pinned]", f"test_inference[{TWO}-pinned]"}
+    assert set(found.first.values()) <= {"base", "head"}
+    assert 0 <= found.others <= 1
+    assert found.base.measurement.commit == git(tmp_path / "base", "rev-parse", "HEAD")
+
+
+def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
+    assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == {"test_canary", f"test_inference[{TWO}-pinned]"}
+
+
+def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(GateError, match="the process of head did not measure") as caught:
+        measure(tmp_path, {ONE: "killed", TWO: 2.0})
+    assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned]"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_suite_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Path) -> None:
+    root = repository(tmp_path / "tree", GOOD, GOOD)
+    tree = Tree("base", root, "", sys.executable, tmp_path / "caches")
+    draw = random.Random(0)  # noqa: S311
+    with pytest.raises(GateError, match="did not measure") as caught:
+        measure_pair((tree, tree), ("--bakcend=pytorch",), tmp_path / "pairs" / "0", draw, timeout=60)
+    assert caught.value.found == "exit code 4"
+    assert "unrecognized arguments: --bakcend=pytorch" in caught.value.hint

@@ -1,0 +1,66 @@
+"""What continuous integration runs besides the sessions themselves, with a nox that only does as it is told."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Gate = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Run ``.ci/gate`` where nox ends with a code, after writing the table that it is given."""
+
+    def run(code: int, table: str, base: str = "origin/main") -> "CompletedProcess[str]":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "gate.md").write_text(table)
+        nox = tmp_path / "bin" / "nox"
+        nox.parent.mkdir()
+        nox.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/arguments"\nexit {code}\n')
+        nox.chmod(0o755)
+        environment = {"PATH": f"{nox.parent}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+        command = ["bash", str(ROOT / ".ci" / "gate"), base, str(tmp_path / "out")]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("code", "title"), [(0, None), (1, "FAIL"), (2, "no verdict"), (3, "INCONCLUSIVE"), (137, "no verdict")]
+)
+def test_the_gates_verdict_is_shown_and_passed_on(gate: Gate, tmp_path: Path, code: int, title: str | None) -> None:
+    done = gate(code, "| row | verdict |\n")
+    assert done.returncode == code
+    assert (tmp_path / "summary").read_text() == "| row | verdict |\n"
+    assert re.findall(r"^::error title=(.*?)::.", done.stdout, flags=re.MULTILINE) == ([title] if title else [])
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_a_verdict_without_a_table_is_an_error(gate: Gate, tmp_path: Path, code: int) -> None:
+    done = gate(code, "")
+    assert done.returncode == 2
+    assert "::error title=no verdict::" in done.stdout
+    assert not (tmp_path / "summary").exists()
+
+
+def test_a_branchs_name_is_no_command(gate: Gate, tmp_path: Path) -> None:
+    base = 'origin/$(touch made)`touch made`";touch made;" *'
+    gate(1, "table", base)
+    given = (tmp_path / "arguments").read_text().splitlines()
+    assert given == ["-s", "gate", "--", "--base", base, "--out", str(tmp_path / "out")]
+    assert not (tmp_path / "made").exists()
+    assert not (ROOT / "made").exists()
+
+
+def test_every_session_that_is_called_exists() -> None:
+    module = ast.parse((ROOT / "noxfile.py").read_text())
+    sessions = {one.name for one in module.body if isinstance(one, ast.FunctionDef) and one.decorator_list}
+    for file in [*ROOT.glob(".ci/*"), *ROOT.glob(".github/workflows/*.yml")]:
+        called = re.findall(r"nox -s ([a-z]+(?: [a-z]+)*)", file.read_text())
+        assert {name for names in called for name in names.split()} <= sessions, file

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import distributed
+
+from lenet import training, weights
+from lenet.data import cifar10
+from lenet.data.synthetic import synthetic
+from lenet.errors import RankError, RecipeError
+from lenet.ranks import Ranks
+from lenet.training import Recipe
+
+RECIPE = Recipe(epochs=4, batch_size=100, train_images=1000, test_images=50)
+OPTIONS = "--epochs 4 --batch-size 100 --train-images 1000 --test-images 50 --device cpu --threads 1"
+# The mean of 100 images' gradients, summed in another order, is off by at most 99 u times the mean of their sizes
+# (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2), which is below 0.25 here; u = 2^-24. Each of 40
+# steps adds that times the learning rate over (1 - momentum), 0.5.
+TOLERANCE = 40 * 0.5 * 99 * 2.0**-24 * 0.25
+
+
+def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "lenet", "train", "--data", str(noise_directory), "--out", str(out), *OPTIONS.split(), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
+    noise_directory: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    with torchrun(noise_directory, out) as process:
+        ranks: dict[str, psutil.Process] = {}
+        while not (out / "history.csv").exists():
+            if "1" not in ranks:
+                children = psutil.Process(process.pid).children()
+                ranks = {child.environ().get("RANK", ""): child for child in children}
+            assert process.poll() is None
+            time.sleep(0.002)
+        ranks["1"].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, said = process.communicate(timeout=120)
+    assert time.monotonic() - killed < 30
+    assert process.returncode != 0
+    assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n  found: " in said
+    assert "--resume goes on from the last checkpoint, which is whole" in said
+    assert not (out / "weights.safetensors").exists()
+
+    with torchrun(noise_directory, out, "--resume") as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert said.count("\n    4   0.05 ") == 1, "one rank alone shows progress"
+
+    splits = cifar10.load("train", noise_directory), cifar10.load("test", noise_directory)
+    training.train(RECIPE, *splits, out=tmp_path / "one", device=torch.device("cpu"))
+    one, two = (weights.load(tmp_path / name / "weights.safetensors").arrays for name in ("one", "two"))
+    for name, array in one.items():
+        np.testing.assert_allclose(two[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(300, 100), (299, 99), (200, 150)])
+def test_ranks_that_share_no_batch_equally_are_refused(tmp_path: Path, images: int, batch_size: int) -> None:
+    ranks = Ranks(0, 2 if batch_size == 99 else 3)
+    split = synthetic(images)
+    recipe = Recipe(batch_size=batch_size)
+    with pytest.raises(RecipeError, match=rf"--batch-size .*\n.*{batch_size}\n.*a multiple of {ranks.size}, the ranks"):
+        training.train(recipe, split, split, out=tmp_path / "run", device=torch.device("cpu"), ranks=ranks)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_would_do_different_things_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(told: list[str], _: str) -> None:
+        told[:] = ["seed 0", "seed 1"]
+
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    with pytest.raises(RankError, match=r"(?s)rank 1 would do something else.*found:  seed 1\n  wanted: seed 0"):
+        Ranks(0, 2, joined=True).agree("seed 0")
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
+def test_the_ranks_parts_make_up_each_batch(size: int, part: int, full: int, rest: int) -> None:
+    batch = size * part
+    images = full * batch + size * min(rest, part - 1)
+    parts = [Ranks(rank, size).rows(images, batch).split(part) for rank in range(size)]
+    for number, whole in enumerate(torch.arange(images).split(batch) if images else ()):
+        assert torch.equal(torch.cat([rows[number] for rows in parts]), whole)
+
+
+def test_ranks_that_see_the_same_images_make_the_same_batches_of_them() -> None:
+    split, recipe = synthetic(90), Recipe(batch_size=40)
+    alone = training._batches(split.images, split.labels, recipe, 1)
+    shared = [training._batches(split.images, split.labels, recipe, 1, Ranks(rank, 2)) for rank in range(2)]
+    for whole, *parts in zip(alone, *shared, strict=True):
+        for of_one, of_two in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.equal(of_one, torch.cat(of_two))
