@@ -273,7 +273,7 @@ def print_before() -> None:
         f"a row once. The records of that (`{BEFORE.name}`, {len(records)} gates, others used {median(used):.0%} of the"
     )
     print(
-        "processors in the median over the pairs) had no false alarm, but too little power under load, and were given up"
+        "processors in the median over the pairs) had no false alarm, but too little power under load: they were given up"
     )
     print("for those above, in which a process measures each row in five turns:\n")
     print("| slowed by | gates | slowed row | unchanged row |\n|---|---|---|---|")
