@@ -268,7 +268,7 @@ def print_before() -> None:
     records = [json.loads(line) for line in BEFORE.read_text().splitlines()]
     used = [pair["others"] for record in records for stage in record["stages"] for pair in stage["pairs"]]
     print("\n## Before\n")
-    print("The rule is as it was before any data. How a pair is measured is not: at first each process measured a row")
+    print("The rule has not been changed for any data. How a pair is measured has: at first each process measured a row")
     print(f"once. The records of that (`{BEFORE.name}`, {len(records)} gates, others used {median(used):.0%} of the")
     print(
         "processors in the median over the pairs) had no false alarm, but too little power under load. They were given"
