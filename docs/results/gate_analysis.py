@@ -268,12 +268,12 @@ def print_before() -> None:
     records = [json.loads(line) for line in BEFORE.read_text().splitlines()]
     used = [pair["others"] for record in records for stage in record["stages"] for pair in stage["pairs"]]
     print("\n## Before\n")
-    print("The rule has not been changed for any data. How a pair is measured has: at first each process measured a row")
-    print(f"once. The records of that (`{BEFORE.name}`, {len(records)} gates, others used {median(used):.0%} of the")
+    print("The rule has not been changed for any data. How a pair is measured has: at first each process measured a")
     print(
-        "processors in the median over the pairs) had no false alarm, but too little power under load. They were given"
+        f"row once. The records of that (`{BEFORE.name}`, {len(records)} gates; others used {median(used):.0%} of the"
     )
-    print("up for those above, in which a process measures each row in five turns:\n")
+    print("processors) had no false alarm, but too little power under load. They were given up for those above, in")
+    print("which a process measures each row in five turns:\n")
     print("| slowed by | gates | slowed row | unchanged row |\n|---|---|---|---|")
     for percent in sorted({record["percent"] for record in records}):
         those = [record for record in records if record["percent"] == percent]
