@@ -224,6 +224,8 @@ def print_pytest_benchmark(jobs: Iterable[Sequence[Record]]) -> None:
                 ratios = [head / base for base, head in zip(before, after, strict=False)]
                 single.setdefault(kind, Counter()).update(ratio - 1 > THRESHOLD for ratio in ratios)
                 pooled.setdefault(kind, Counter())[median(after) / median(before) - 1 > THRESHOLD] += 1
+    if not distances:
+        return
     print("## pytest-benchmark's own rule beside it\n")
     print("`--benchmark-compare-fail=median:5%` compares one old run with one new run. Here: the same processes,")
     print(f"base's of one gate against head's of the next, {median(distances):.0f} s later (median). Alarms process by")
@@ -266,16 +268,12 @@ def print_before() -> None:
     records = [json.loads(line) for line in BEFORE.read_text().splitlines()]
     used = [pair["others"] for record in records for stage in record["stages"] for pair in stage["pairs"]]
     print("\n## Before\n")
+    print("The rule has not been changed for any data. How a pair is measured has: at first each process measured a")
     print(
-        "The rule has stayed as it was before any data. How a pair is measured has not: at first each process measured"
+        f"row once. The records of that (`{BEFORE.name}`, {len(records)} gates; others used {median(used):.0%} of the"
     )
-    print(
-        f"a row once. The records of that (`{BEFORE.name}`, {len(records)} gates, others used {median(used):.0%} of the"
-    )
-    print(
-        "processors in the median over the pairs) had no false alarm, but too little power under load: they were given up"
-    )
-    print("for those above, in which a process measures each row in five turns:\n")
+    print("processors) had no false alarm, but too little power under load. They were given up for those above, in")
+    print("which a process measures each row in five turns:\n")
     print("| slowed by | gates | slowed row | unchanged row |\n|---|---|---|---|")
     for percent in sorted({record["percent"] for record in records}):
         those = [record for record in records if record["percent"] == percent]
