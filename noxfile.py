@@ -73,6 +73,44 @@ def baseline(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def report(session: nox.Session) -> None:
+    """Write report.html from the saved measurements; arguments go to ``lenet report``."""
+    _in_torch_environment(session, "lenet", "report", *session.posargs)
+
+
+@nox.session(python=False)
+def browser(session: nox.Session) -> None:
+    """Test the report in the system's Chromium or Chrome, where there is one."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("no Chromium or Chrome here: on Debian, `apt-get install chromium`")
+    _update_environment(session)
+    session.run(*_pip(), *nox.project.dependency_groups(_PROJECT, "browser"), external=True)
+    modules = Path(session.create_tmp()) / "node_modules"
+    if npm := shutil.which("npm"):
+        session.run(npm, "install", "--silent", f"--prefix={modules.parent}", "axe-core@4", external=True)
+    session.run(
+        str(_BIN / "pytest"),
+        *(session.posargs or ["tests/report/test_browser.py"]),
+        env={"AXE_CORE": str(modules.resolve() / "axe-core" / "axe.min.js")},
+        external=True,
+    )
+
+
+@nox.session
+def messages(session: nox.Session) -> None:
+    """Bring the report's catalogues up to date with its texts; what is new is left empty for a translator."""
+    session.install(*(one for one in _PROJECT["project"]["dependencies"] if one.startswith(("babel", "jinja2"))))
+    template = Path(session.create_tmp()) / "messages.pot"
+    babel = ("python", "-m", "babel.messages.frontend", "-q")
+    keywords = ("-k", "text", "-k", "plural:1,2")
+    plain = ("--no-location", "--sort-output", "--width=118")
+    session.run(*babel, "extract", "-F", "pyproject.toml", *keywords, *plain, "-o", str(template), "lenet/report")
+    for catalogue in (_ROOT / "lenet" / "report" / "locales").glob("*.po"):
+        update = ("update", "-i", str(template), "-o", str(catalogue), "-l", catalogue.stem, "--width=118")
+        session.run(*babel, *update, "--no-fuzzy-matching", "--ignore-obsolete", "--ignore-pot-creation-date")
+
+
+@nox.session(python=False)
 def gate(session: nox.Session) -> None:
     """Measure HEAD beside a base and say whether a row became slower: ``-- --base origin/main``; as ``lenet gate``."""
     _update_environment(session)

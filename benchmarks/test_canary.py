@@ -10,7 +10,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn.functional import conv2d, linear, max_pool2d
 
-ROUNDS = 500
+ROUNDS = 200
 WARMUPS = 20
 
 

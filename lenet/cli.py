@@ -466,6 +466,46 @@ def promote(*, file: Path, storage: Path) -> None:
     click.echo(f"baseline {saved.promote(file, storage)}")
 
 
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page."
+)
+@click.option("--run", type=click.Path(path_type=Path), help="Run directory of `lenet train`.")
+@click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
+@click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
+@click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Of the page.")
+@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+def report(
+    *,
+    files: tuple[Path, ...],
+    out: Path,
+    run: Path | None,
+    parity: Path | None,
+    gate: Path | None,
+    lang: str,
+    storage: Path,
+) -> None:
+    """The coursework's five sheets from one's own measurements, and more, as one HTML page.
+
+    FILES are saved measurements, of any machines and commits; without any, all that are saved are taken. A file that
+    cannot be read is named on the page and here, and the rest is reported; the exit code is then 1.
+    """
+    from lenet import results as saved
+    from lenet.files import write_atomically
+    from lenet.report import page, sources
+    from lenet.report.language import find_language
+
+    found = sources.read(files or saved.stored_files(storage), run=run, parity=parity, gate=gate)
+    content = page.render(found, find_language(lang)).encode()
+    write_atomically(out, content)
+    click.echo(f"{out}: {len(content):,} bytes")
+    for problem in found.problems:
+        click.echo(f"lenet: {problem}", err=True)
+    if found.problems:
+        raise click.exceptions.Exit(1)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--base", "reference", required=True, help="Compare with the last common ancestor of HEAD and this.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gate"), show_default=True, help="For the report.")

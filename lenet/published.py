@@ -1,21 +1,37 @@
-"""The coursework's published figures (sheet 5), as data. They stand beside measured rows and are never mixed with them.
+"""The coursework's published figures, as data. They stand beside measured ones and are never mixed with them.
 
-Source: «Оптимизация производительности нейронных сетей», drawing sheet 5, «Сравнение быстродействия». Conditions: all
+Source: «Оптимизация производительности нейронных сетей». The recipe is drawing sheet 3's, loss and accuracy sheet 4's,
+the times sheet 5's, «Сравнение быстродействия», with its conditions: all
 10,000 test images, 5 warm-up batches, then 100 runs, averaged; Ubuntu 24.04, AMD Ryzen 5 7500F, 32 GB DDR5, NVIDIA
 GeForce RTX 4060 Ti 8 GB. The batch is not stated: milliseconds a batch over milliseconds an image give about 1,000.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from lenet.measurement.modes import Mode
 
-__all__ = ["BATCH_SIZE", "FIGURES", "MACHINE", "Figure", "ratio_to_pytorch"]
+__all__ = ["BATCH_SIZE", "FIGURES", "MACHINE", "QUALITIES", "RECIPE", "Figure", "Quality", "ratio_to_pytorch"]
 
 MACHINE: Final = "NVIDIA GeForce RTX 4060 Ti"
 BATCH_SIZE: Final = 1000
+RECIPE: Final[Mapping[str, int | float | tuple[int, ...]]] = MappingProxyType(
+    {
+        "epochs": 60,
+        "batch_size": 200,
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "milestones": (30, 45),
+        "decay": 0.1,
+        "padding": 4,
+    }
+)
+"""Of the training, by the names of `lenet.training.Recipe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,24 @@ FIGURES: Final = (
     Figure("TriPy -> TensorRT", "tripy", Mode.FORWARD, 0.548, 0.0005),
     Figure("TriPy -> TensorRT", "tripy", Mode.END_TO_END, 1.476, 0.0015),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """One published line of loss and accuracy on the 10,000 test images.
+
+    Attributes:
+        runtime: As the sheet calls it.
+        loss: Mean cross-entropy, in nats.
+        accuracy: 0-1.
+    """
+
+    runtime: str
+    loss: float
+    accuracy: float
+
+
+QUALITIES: Final = (Quality("PyTorch", 0.7994318, 0.7270), Quality("TriPy", 0.7994541, 0.7269))
 
 
 def ratio_to_pytorch(figure: Figure) -> float:

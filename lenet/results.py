@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -268,12 +269,36 @@ def load(path: Path) -> Measurement:
             commit=document["machine_info"].get("commit"),
             date=document["datetime"],
             partial=about["partial"],
-            rows=tuple(found for found in rows if found is not None),
+            rows=tuple(_check_times(found) for found in rows if found is not None),
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
-            limits=Limits.from_json(about["limits"]) if about.get("limits") else None,
+            limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+
+
+def _check_times(found: Row) -> Row:
+    """Refuse what no clock gives, so that whoever divides by a time need not look."""
+    times = (found.median, found.mean, found.minimum, found.p95, found.p99, *(found.samples or ()))
+    spreads = (found.stddev, found.iqr)
+    either = [one for one in (found.median_low, found.median_high, found.wall_median) if one is not None]
+    if not all(0 < time < math.inf for time in (*times, *either)) or not all(0 <= one < math.inf for one in spreads):
+        raise ValueError(f"a time of {found.case.backend} is no positive number of seconds")
+    if found.case.batch_size < 1:
+        raise ValueError(f"batch {found.case.batch_size}")
+    if found.floor is not None and not 0 < found.floor.seconds < math.inf:
+        raise ValueError(f"a floor of {found.case.backend} is no positive number of seconds")
+    return found
+
+
+def _check_limits(found: Limits) -> Limits:
+    """Refuse rates and times that nothing measures."""
+    rates = [rate for pairs in (found.memory, *found.copy.values()) for _, rate in pairs]
+    if not found.memory or not all(
+        0 < one < math.inf for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
+    ):
+        raise ValueError("a limit of the machine is no positive number")
+    return found
 
 
 def row(benchmark: Mapping[str, Any]) -> Row | None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from lenet.architecture import INPUT_SHAPE
+from lenet.models import windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
 
-__all__ = ["GraphStep", "Step", "exact_float32", "step_for"]
+__all__ = ["Forward", "GraphStep", "Step", "exact_float32", "step_for"]
+
+Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Normalised float32 images (n, 3, 32, 32) -> logits (n, 10)."""
 
 _EAGER_STEPS: Final = 3
-"""Steps before a capture, in which cuDNN, cuBLAS and NCCL set themselves up (PyTorch's CUDA graph notes)."""
+"""Steps before a capture, in which cuBLAS, cuDNN and NCCL set themselves up (PyTorch's CUDA graph notes)."""
 
 
 def exact_float32() -> AbstractContextManager[None]:
@@ -31,22 +37,23 @@ def exact_float32() -> AbstractContextManager[None]:
 
 
 class Step:
-    """One step on this rank's part of a batch. Loss and hits are summed on the device, so that no step is waited for.
+    """One step on this rank's part of a batch. The logits stay on the device, so that no step is waited for.
 
     Args:
         model: Its weights are changed in place.
         optimizer: Of the model's parameters.
         ranks: The processes whose gradients are averaged.
+        forward: How the model's logits are computed; by default by the model itself.
     """
 
-    def __init__(self, model: LeNet, optimizer: torch.optim.SGD, ranks: Ranks) -> None:
+    def __init__(self, model: LeNet, optimizer: torch.optim.SGD, ranks: Ranks, forward: Forward | None = None) -> None:
         self.model = model
+        self.forward = forward or model
         self.optimizer = optimizer
         self.ranks = ranks
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Go one step.
@@ -55,29 +62,31 @@ class Step:
             images: float32 (n, 3, 32, 32), normalised, on the model's device.
             labels: int64 (n,), likewise.
         """
+        self._seen.append((self._descend(images, labels), labels))
+
+    def _descend(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(images)
-        loss = cross_entropy(logits, labels)
-        loss.backward()
+        logits = self.forward(images)
+        cross_entropy(logits, labels).backward()
         self.ranks.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         self.optimizer.step()
-        self._loss_sum.add_(loss.detach(), alpha=len(labels))
-        self._hits += (logits.detach().argmax(1) == labels).sum()
+        return logits.detach()
 
     def begin_epoch(self, learning_rate: float) -> None:
-        """Set the learning rate, and begin the sums anew."""
+        """Set the learning rate, and forget the logits of the epoch before."""
         self.model.train()
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(learning_rate)
             else:
                 group["lr"] = learning_rate
-        self._loss_sum.zero_()
-        self._hits.zero_()
+        self._seen.clear()
 
     def end_epoch(self) -> tuple[float, int]:
         """Wait for the device; the sum of the losses in nats and the number of hits, over all ranks' images."""
-        sums = torch.stack([self._loss_sum, self._hits.double()])
+        logits, labels = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        loss = cross_entropy(logits.double(), labels, reduction="sum")
+        sums = torch.stack([loss, (logits.argmax(1) == labels).sum().double()])
         self.ranks.add(sums)
         self.ranks.wait(self.device)
         loss_sum, hits = sums.tolist()
@@ -92,7 +101,7 @@ class Step:
                 # give the same.
                 state = self.optimizer.state[parameter]
                 buffers.append(state.setdefault("momentum_buffer", torch.zeros_like(parameter)))
-        return [*self.parameters, *buffers, self._loss_sum, self._hits]
+        return [*self.parameters, *buffers]
 
 
 class GraphStep(Step):
@@ -106,10 +115,18 @@ class GraphStep(Step):
         optimizer: Likewise, with its learning rate in a tensor on the GPU, which the graph reads at each replay.
         ranks: As for `Step`.
         batch_size: This rank's part of a full batch.
+        forward: As for `Step`.
     """
 
-    def __init__(self, model: LeNet, optimizer: torch.optim.SGD, ranks: Ranks, batch_size: int) -> None:
-        super().__init__(model, optimizer, ranks)
+    def __init__(
+        self,
+        model: LeNet,
+        optimizer: torch.optim.SGD,
+        ranks: Ranks,
+        batch_size: int,
+        forward: Forward | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, ranks, forward)
         self._images = torch.zeros((batch_size, *INPUT_SHAPE), device=self.device)
         self._labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
         self._graph = torch.cuda.CUDAGraph()
@@ -123,6 +140,7 @@ class GraphStep(Step):
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._graph.replay()
+        self._seen.append((self._logits.clone(), labels))
 
     def _capture(self) -> None:
         state = self.state()
@@ -131,10 +149,10 @@ class GraphStep(Step):
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(_EAGER_STEPS):
-                super().__call__(self._images, self._labels)
+                self._descend(self._images, self._labels)
         # NCCL's own threads ask about events meanwhile, which only a capture of this thread alone allows.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            super().__call__(self._images, self._labels)
+            self._logits = self._descend(self._images, self._labels)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         with torch.no_grad():
             for tensor, value in zip(state, before, strict=True):
@@ -142,7 +160,7 @@ class GraphStep(Step):
 
 
 def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
-    """The step for a model where it is: a graph on CUDA, else launched.
+    """The step for a model where it is: on CUDA a graph with convolutions as matrix products, else launched.
 
     Args:
         model: Its weights are changed in place.
@@ -151,5 +169,5 @@ def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: R
         ranks: The processes that share it.
     """
     if next(model.parameters()).device.type == "cuda":
-        return GraphStep(model, optimizer, ranks, batch_size // ranks.size)
+        return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(windowed_lenet.forward, model))
     return Step(model, optimizer, ranks)

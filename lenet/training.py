@@ -42,6 +42,8 @@ __all__ = ["CHECKPOINT", "EpochRecord", "Recipe", "Run", "train"]
 CHECKPOINT: Final = "checkpoint.safetensors"
 _CHECKPOINT_SCHEMA: Final = 1
 _EVALUATION_BATCH: Final = 1000
+_GPU_EVALUATION_BATCH: Final = 5000
+"""Few launches, in about 0.7 GB of a GPU's memory."""
 _GPU_IMAGES_AT_ONCE: Final = 10_000
 """Images that a GPU augments together, in whole batches: few launches, in about 0.5 GB of its memory."""
 _MOMENTUM: Final = "momentum."
@@ -216,12 +218,15 @@ def train(
     run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
     ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
     on_start(run)
-    with exact_float32(), ThreadPoolExecutor(1) as writer:
+    with exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
         step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
         train_split, test_split = train_split.to(device), test_split.to(device)
         written: Future[None] | None = None
+        drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 1, ranks)
         while not run.complete:
-            record = _epoch(run, step, train_split, test_split, on_step)
+            draw = drawn.result()
+            drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 2, ranks)
+            record = _epoch(run, step, train_split, test_split, draw, on_step)
             run.history.append(record)
             if written:
                 written.result()
@@ -253,15 +258,18 @@ def _limit(split: Split, count: int, option: str) -> Split:
     return split.head(count) if count else split
 
 
-def _epoch(run: Run, step: Step, train_split: Split, test_split: Split, on_step: Callable[[int], None]) -> EpochRecord:
+def _epoch(
+    run: Run, step: Step, train_split: Split, test_split: Split, draw: Draw, on_step: Callable[[int], None]
+) -> EpochRecord:
     number = len(run.history) + 1
     learning_rate = run.recipe.learning_rate_of(number)
     images, labels = train_split.images, train_split.labels
     started = time.perf_counter()
-    train_loss, train_accuracy = train_epoch(step, images, labels, run.recipe, number, on_step=on_step)
+    train_loss, train_accuracy = train_epoch(step, images, labels, run.recipe, number, draw, on_step=on_step)
     seconds = time.perf_counter() - started
     run.model.eval()
-    test = evaluate(run.model, test_split, step.device, min(_EVALUATION_BATCH, len(test_split)))
+    batch = _EVALUATION_BATCH if step.device.type == "cpu" else _GPU_EVALUATION_BATCH
+    test = evaluate(step.forward, test_split, step.device, min(batch, len(test_split)))
     return EpochRecord(
         number, learning_rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds, len(labels) / seconds
     )
@@ -273,6 +281,7 @@ def train_epoch(
     labels: torch.Tensor,
     recipe: Recipe,
     number: int,
+    draw: Draw | None = None,
     *,
     on_step: Callable[[int], None] = lambda _images: None,
 ) -> tuple[float, float]:
@@ -284,32 +293,64 @@ def train_epoch(
         labels: int64 (N,), likewise.
         recipe: Batch size, seed, padding and schedule.
         number: The epoch, from 1.
+        draw: What `draw_epoch` gave for it, where that was done before.
         on_step: Called after each step with the number of images in it, of all ranks.
 
     Returns:
         The mean loss in nats and the accuracy over the epoch's augmented images, each taken before its step.
     """
     step.begin_epoch(recipe.learning_rate_of(number))
-    for batch, batch_labels in _batches(images, labels, recipe, number, step.ranks):
+    draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)
+    for batch, batch_labels in _batches(images, labels, recipe, draw, step.ranks):
         step(batch, batch_labels)
         on_step(len(batch_labels) * step.ranks.size)
     loss_sum, hits = step.end_epoch()
     return loss_sum / len(labels), hits / len(labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What chance decides in an epoch, of this rank's images, on the CPU.
+
+    Attributes:
+        order: int64 (n,), which training images, one batch after the other.
+        crops: Of each.
+    """
+
+    order: torch.Tensor
+    crops: augmentation.Crop
+
+
+def draw_epoch(
+    images: int,
+    recipe: Recipe,
+    number: int,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
+) -> Draw:
+    """Draw an epoch's order, crops and flips: a function of the seed and the epoch's number alone.
+
+    Args:
+        images: Training images.
+        recipe: Batch size, seed and padding.
+        number: The epoch, from 1.
+        ranks: Each gets its part of every batch.
+    """
+    generator = _generator(recipe.seed, number)
+    order = torch.randperm(images, generator=generator)
+    crops = augmentation.draw_crop(images, generator, recipe.padding)
+    mine = ranks.rows(images, recipe.batch_size)
+    return Draw(order[mine], crops[mine])
+
+
 def _batches(
     images: torch.Tensor,
     labels: torch.Tensor,
     recipe: Recipe,
-    number: int,
+    draw: Draw,
     ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The epoch's shuffled, augmented and normalised batches: of each, the part that is this rank's."""
-    generator = _generator(recipe.seed, number)
-    order = torch.randperm(len(labels), generator=generator)
-    crops = augmentation.draw_crop(len(labels), generator, recipe.padding)
-    mine = ranks.rows(len(labels), recipe.batch_size)
-    order, crops = order[mine].to(images.device), crops[mine].to(images.device)
+    order, crops = draw.order.to(images.device), draw.crops.to(images.device)
     size = recipe.batch_size // ranks.size
     at_once = size if images.device.type == "cpu" else size * max(1, _GPU_IMAGES_AT_ONCE // size)
     for start in range(0, len(order), at_once):
@@ -333,6 +374,8 @@ def _layout(device: torch.device) -> torch.memory_format:
 
 def new_run(recipe: Recipe, train_split: Split, device: torch.device) -> Run:
     """A run before its first epoch: PyTorch's default initialisation, seeded by the recipe."""
+    hasher = ThreadPoolExecutor(1)  # a tenth of a second, while a GPU is set up
+    data_sha256 = hasher.submit(train_split.sha256)
     torch.manual_seed(recipe.seed)
     model = LeNet(pool_first=True).to(memory_format=_layout(device)).to(device)
     optimizer = torch.optim.SGD(
@@ -344,7 +387,8 @@ def new_run(recipe: Recipe, train_split: Split, device: torch.device) -> Run:
         fused=True,
     )
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    return Run(recipe, len(train_split), train_split.sha256(), model, optimizer, started)
+    hasher.shutdown()
+    return Run(recipe, len(train_split), data_sha256.result(), model, optimizer, started)
 
 
 def _begin_or_resume(run: Run, checkpoint: Path, *, resume: bool) -> Run:

@@ -124,7 +124,7 @@ def one_gate(repository: Path, percent: int, out: Path) -> dict[str, Any]:
 
 
 def compact(record: dict[str, Any]) -> dict[str, Any]:
-    """What the analysis needs of a record, with the medians to a ten-thousandth; what is compact stays as it is."""
+    """What the analysis needs of a record, with the medians to four digits; what is compact stays as it is."""
     kept = ("percent", "started", "exit", "wall", "error", "verdict", "reason", "rows", "rule", "seed", "fingerprint")
     short = {name: record[name] for name in kept if name in record} | {"wall": round(record["wall"], 1)}
     for name in ("cpu", "packages"):
@@ -143,7 +143,10 @@ def compact(record: dict[str, Any]) -> dict[str, Any]:
                     "counted": pair["counted"],
                     "seconds": round(pair["seconds"], 1),
                     "others": round(pair["others"], 2),
-                    "medians": {name: [float(f"{one:.5g}") for one in both] for name, both in pair["medians"].items()},
+                    "medians": {
+                        name: [[float(f"{one:.4g}") for one in side] for side in both]
+                        for name, both in pair["medians"].items()
+                    },
                 }
                 for pair in stage["pairs"]
             ],

@@ -1,6 +1,7 @@
 """Training on a GPU: five seeds by the whole recipe, and where the time goes; prints Markdown.
 
 LENET_DATA=... python docs/results/train_h100.py [--epochs 60] [--seeds 5] > docs/results/train-h100.md
+python docs/results/train_h100.py --quick                               # no data: variants of a step, where time goes
 
 What fails is told, and the rest goes on; the exit status is then 1.
 """
@@ -16,19 +17,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.profiler
+from torch.nn.functional import max_pool2d, relu
 
 from lenet import devices, training, weights
-from lenet.data import augmentation, cifar10
+from lenet.data import cifar10
 from lenet.data.cifar10 import Split
+from lenet.data.synthetic import synthetic
 from lenet.evaluation import evaluate
+from lenet.files import write_atomically
+from lenet.models import windowed_lenet
+from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import source_commit, versions
 from lenet.ranks import Ranks
-from lenet.steps import Step, exact_float32, step_for
+from lenet.steps import GraphStep, Step, exact_float32, step_for
 from lenet.training import Recipe
 
 CPU = ((0.7997, 0.7223), (0.7843, 0.7297), (0.7766, 0.7309), (0.7758, 0.7299), (0.7818, 0.7304))
@@ -131,10 +138,11 @@ def profile(train: Split, device: torch.device) -> None:
     with exact_float32():
         run = training.new_run(RECIPE, train, device)
         step = step_for(run.model, run.optimizer, RECIPE.batch_size, Ranks())
-        training.train_epoch(step, data.images, data.labels, RECIPE, 1)
+        draws = [training.draw_epoch(len(train), RECIPE, number) for number in (1, 2)]
+        training.train_epoch(step, data.images, data.labels, RECIPE, 1, draws[0])
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
             began = time.perf_counter()
-            training.train_epoch(step, data.images, data.labels, RECIPE, 2)
+            training.train_epoch(step, data.images, data.labels, RECIPE, 2, draws[1])
             wall = time.perf_counter() - began
     kernels = [kernel for kernel in trace.key_averages() if kernel.self_device_time_total > 0]
     kernels.sort(key=lambda kernel: -kernel.self_device_time_total)
@@ -154,25 +162,25 @@ def besides(train: Split, test: Split, device: torch.device) -> None:
     """What a run does besides its steps."""
     run = training.new_run(RECIPE, train, device)
     data, test_data = train.to(device), test.to(device)
+    forward = partial(windowed_lenet.forward, run.model)
 
     def augment() -> None:
-        for _ in training._batches(data.images, data.labels, RECIPE, 1):  # noqa: SLF001
+        drawn = training.draw_epoch(len(train), RECIPE, 1)
+        for _ in training._batches(data.images, data.labels, RECIPE, drawn):  # noqa: SLF001
             pass
         data.labels.sum().item()
 
     def draw() -> None:
-        generator = torch.Generator().manual_seed(0)
-        torch.randperm(len(train), generator=generator)
-        augmentation.draw_crop(len(train), generator)
+        training.draw_epoch(len(train), RECIPE, 1)
 
     def write() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            training.write_atomically(Path(folder) / "checkpoint", training._to_checkpoint(run))  # noqa: SLF001
+            write_atomically(Path(folder) / "checkpoint", training._to_checkpoint(run))  # noqa: SLF001
 
     jobs: dict[str, Callable[[], object]] = {
         "draw an epoch's order, crops and flips on the CPU": draw,
         "that, and augment and normalise the epoch": augment,
-        "test on 10,000 images": lambda: evaluate(run.model, test_data, device, 1000),
+        "test on 10,000 images": lambda: evaluate(forward, test_data, device, training._GPU_EVALUATION_BATCH),  # noqa: SLF001
         "write a checkpoint": write,
         "capture the graph": lambda: step_for(run.model, run.optimizer, RECIPE.batch_size, Ranks()),
         "SHA-256 of the training images": train.sha256,
@@ -188,72 +196,183 @@ def besides(train: Split, test: Split, device: torch.device) -> None:
             row(name, f"{statistics.median(times[1:]):.1f}", f"{times[0]:.1f}")
 
 
-def alternatives(train: Split, device: torch.device) -> None:
-    """Other choices of kernels than `exact_float32`'s, the other layout, and no graph."""
-    columns = ("ms an epoch", "us a step", "first epoch with capture, s", "loss in epoch 6")
-    heading("Other choices, median of epochs 2 to 5", "step", "layout", "benchmark", "deterministic", "TF32", *columns)
-    cases = [
-        # graph, channels_last, benchmark, deterministic, TF32
-        (True, False, False, True, False),
-        (True, False, False, False, False),
-        (True, False, True, True, False),
-        (True, False, True, False, False),
-        (True, False, True, False, True),
-        (True, True, False, True, False),
-        (True, True, True, False, False),
-        (False, False, False, True, False),
-    ]
+def conv1_by_cudnn(model: LeNet, images: torch.Tensor) -> torch.Tensor:
+    return then_windows(model, relu(max_pool2d(model.conv1(images), 2)))
+
+
+def then_windows(model: LeNet, x: torch.Tensor) -> torch.Tensor:
+    x = windowed_lenet._convolve_pool_activate(x, model.conv2)  # noqa: SLF001
+    x = relu(windowed_lenet._multiply(x.flatten(1), model.fc1))  # noqa: SLF001
+    x = relu(windowed_lenet._multiply(x, model.fc2))  # noqa: SLF001
+    return windowed_lenet._multiply(x, model.fc3)  # noqa: SLF001
+
+
+def plain_products(model: LeNet, images: torch.Tensor) -> torch.Tensor:
+    x = windowed_lenet._convolve_pool_activate(images, model.conv1)  # noqa: SLF001
+    x = windowed_lenet._convolve_pool_activate(x, model.conv2)  # noqa: SLF001
+    x = relu(model.fc2(relu(model.fc1(x.flatten(1)))))
+    logits: torch.Tensor = model.fc3(x)
+    return logits
+
+
+def by_the_module(model: LeNet, images: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(images)
+    return logits
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A step that could be `lenet.steps.step_for`'s."""
+
+    name: str
+    forward: Callable[[LeNet, torch.Tensor], torch.Tensor]
+    deterministic: bool = True
+    cublaslt: bool = False
+    graph: bool = True
+    dtype: torch.dtype = torch.float32
+
+    @contextmanager
+    def begun(self, train: Split, device: torch.device) -> Iterator[tuple[training.Run, Step]]:
+        """A new run and its step, inside the flags that the variant wants."""
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=self.deterministic, allow_tf32=False
+        ):
+            before = torch.backends.cuda.preferred_blas_library()
+            torch.backends.cuda.preferred_blas_library("cublaslt" if self.cublaslt else before)
+            try:
+                run = training.new_run(RECIPE, train, device)
+                run.model.to(self.dtype)
+                forward = partial(lambda model, images: self.forward(model, images.to(self.dtype)), run.model)
+                if self.graph:
+                    step: Step = GraphStep(run.model, run.optimizer, Ranks(), RECIPE.batch_size, forward)
+                else:
+                    step = Step(run.model, run.optimizer, Ranks(), forward)
+                yield run, step
+            finally:
+                torch.backends.cuda.preferred_blas_library(before)
+
+
+CHOSEN = Variant("windows (`step_for`'s)", windowed_lenet.forward)
+REFERENCE = Variant("reference: float64, the module, launched", by_the_module, graph=False, dtype=torch.float64)
+VARIANTS = (
+    CHOSEN,
+    Variant("windows, cuBLASLt preferred", windowed_lenet.forward, cublaslt=True),
+    Variant("windows, weight gradients of fc in one product", plain_products),
+    Variant("the same, cuBLASLt preferred", plain_products, cublaslt=True),
+    Variant("conv1 by cuDNN, conv2 by windows", conv1_by_cudnn),
+    Variant("the same, not deterministic", conv1_by_cudnn, deterministic=False),
+    Variant("the module, graph", by_the_module),
+    Variant("the module, graph, not deterministic", by_the_module, deterministic=False),
+    CHOSEN,
+)
+
+
+def variants(train: Split, device: torch.device) -> None:
+    """Each first goes the same steps as a float64 run, then whole epochs, whose draw was done before."""
+    few = train.head(min(len(train), 10_000)).to(device)
     data = train.to(device)
-    for graph, channels_last, benchmark, deterministic, tf32 in cases:
-        name = ("graph" if graph else "launched", "NHWC" if channels_last else "NCHW", benchmark, deterministic, tf32)
-        flags = torch.backends.cudnn.flags(
-            enabled=True, benchmark=benchmark, deterministic=deterministic, allow_tf32=tf32
-        )
-        with told(str(name)), flags:
-            times = [time.perf_counter()]
-            run = training.new_run(RECIPE, train, device)
-            if channels_last:
-                run.model.to(memory_format=torch.channels_last)
-            make = step_for if graph else _launched
-            step = make(run.model, run.optimizer, RECIPE.batch_size, Ranks())
-            for number in range(1, 7):
-                loss, _ = training.train_epoch(step, data.images, data.labels, RECIPE, number)
-                times.append(time.perf_counter())
-            first, *seconds = (after - before for before, after in pairwise(times))
-            epoch = statistics.median(seconds[:4])
-            steps = -(-len(train) // RECIPE.batch_size)
-            row(*name, f"{epoch * 1e3:.1f}", f"{epoch / steps * 1e6:.0f}", f"{first:.2f}", f"{loss:.4f}")
+    steps = -(-len(train) // RECIPE.batch_size)
+
+    def differs(variant: Variant) -> tuple[float, list[torch.Tensor], float]:
+        began = time.perf_counter()
+        with variant.begun(few, device) as (run, step):
+            loss, _ = training.train_epoch(step, few.images, few.labels, RECIPE, 1)
+            return loss, [p.detach().double() for p in run.model.parameters()], time.perf_counter() - began
+
+    wanted_loss, wanted, reference = differs(REFERENCE)
+    count = len(few) // RECIPE.batch_size
+    columns = ("ms an epoch", "us a step", f"capture and {count} steps, s", "their loss less float64's")
+    heading("Variants, median of 4 epochs", "step", *columns, "a weight, at most", "the same bits again")
+    row(REFERENCE.name, "", "", f"{reference:.2f}", "", "", "")
+    for variant in VARIANTS:
+        with told(variant.name):
+            loss, found, first = differs(variant)
+            _, again, _ = differs(variant)
+            same = all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+            largest = max(float((a - b).abs().max()) for a, b in zip(found, wanted, strict=True))
+            times = []
+            with variant.begun(few, device) as (_, step):
+                for number in range(1, 6):
+                    draw = training.draw_epoch(len(train), RECIPE, number)
+                    began = time.perf_counter()
+                    training.train_epoch(step, data.images, data.labels, RECIPE, number, draw)
+                    times.append(time.perf_counter() - began)
+            epoch = statistics.median(times[1:])
+            numbers = f"{epoch * 1e3:.1f}", f"{epoch / steps * 1e6:.0f}", f"{first:.2f}"
+            row(variant.name, *numbers, f"{loss - wanted_loss:.1e}", f"{largest:.1e}", same)
 
 
-def _launched(model: training.LeNet, optimizer: torch.optim.SGD, _batch_size: int, ranks: Ranks) -> Step:
-    return Step(model, optimizer, ranks)
+BEGINNING = """
+import time; began = time.perf_counter()
+def lap(what):
+    global began
+    torch.cuda.synchronize(); now = time.perf_counter(); print(f"{what} {now - began:.2f}", end="; "); began = now
+import torch, tempfile
+from pathlib import Path
+from lenet import training
+from lenet.data.synthetic import synthetic
+from lenet.steps import exact_float32
+print(f"import {time.perf_counter() - began:.2f}", end="; ")
+train, test = synthetic(50_000), synthetic(10_000)
+began = time.perf_counter()
+a = torch.zeros(8, 8, device="cuda"); lap("CUDA's context")
+a @ a; lap("cuBLAS")
+from lenet.steps import step_for
+from lenet.ranks import Ranks
+run = training.new_run(training.Recipe(), train, a.device); lap("a new run")
+with exact_float32():
+    step = step_for(run.model, run.optimizer, 200, Ranks()); lap("capture")
+for _ in range(2):
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(training.Recipe(epochs=2), train, test, out=Path(folder) / "run", device=a.device)
+    lap("2 epochs")
+with exact_float32():
+    run.model(torch.zeros(200, 3, 32, 32, device="cuda")).sum().backward(); lap("cuDNN, which is not used")
+"""
+
+
+def beginning() -> None:
+    """What a process pays once, stage by stage, when the libraries' files were read by another before."""
+    heading("From a process's start, seconds")
+    command = [sys.executable, "-c", BEGINNING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    print(done.stdout, done.stderr[-500:], flush=True)
+    done.check_returncode()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--seeds", type=int, default=len(CPU), choices=range(1, len(CPU) + 1))
+    parser.add_argument("--quick", action="store_true", help="synthetic images; no whole runs; well under a minute")
     arguments = parser.parse_args()
     device = devices.resolve("cuda")
-    directory = cifar10.default_directory(None)
-    train, test = cifar10.load("train", directory), cifar10.load("test", directory)
+    if arguments.quick:
+        train, test = synthetic(50_000), synthetic(10_000)
+    else:
+        directory = cifar10.default_directory(None)
+        train, test = cifar10.load("train", directory), cifar10.load("test", directory)
     packages = ", ".join(f"{name} {version}" for name, version in versions(("torch", "numpy")).items())
     packages += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     print(f"# Training on {devices.describe(device)}\n")
-    print(f"{len(train):,} training images, batch {RECIPE.batch_size}, fp32, TF32 off; {packages}; commit")
+    kind = "synthetic" if arguments.quick else "training"
+    print(f"{len(train):,} {kind} images, batch {RECIPE.batch_size}, fp32, TF32 off; {packages}; commit")
     print(f"{source_commit()}. Made by `docs/results/train_h100.py`, which says what each column is.", flush=True)
-    with told("the whole recipe"):
-        whole_runs(train, test, device, arguments.epochs, arguments.seeds)
-    with told("repeating"):
-        repeatable(train, test, device)
-    with told("the commands"):
-        commands(device, arguments.epochs)
+    if not arguments.quick:
+        with told("the whole recipe"):
+            whole_runs(train, test, device, arguments.epochs, arguments.seeds)
+        with told("repeating"):
+            repeatable(train, test, device)
+        with told("the commands"):
+            commands(device, arguments.epochs)
+    with told("the variants"):
+        variants(train, device)
     with told("the profile"):
         profile(train, device)
     with told("what is besides the steps"):
         besides(train, test, device)
-    with told("other choices"):
-        alternatives(train, device)
+    with told("the beginning"):
+        beginning()
     return 1 if failures else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -87,9 +88,9 @@ def run(
 
 
 def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:
-    commits = find_commits(Path.cwd(), reference)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        commits = find_commits(Path.cwd(), reference)
         with GateDisplay() as display:
             if commits.own_environments:
                 display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
@@ -102,6 +103,16 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
             wanted="a run to its end",
             hint="run it again; nothing is left behind",
         ) from None
+    except LenetError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise GateError(  # Python's own exit code for it is that of a FAIL
+            "the gate itself failed, or the system did",
+            found=f"{type(error).__name__}: {error}",
+            wanted="a run to its end",
+            hint="if the error is the gate's, report it with the traceback",
+        ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

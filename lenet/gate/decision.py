@@ -1,8 +1,9 @@
 """The rule: from the log ratios of process pairs to a verdict for each row. Pure functions.
 
-The unit is a pair of freshly started processes, one of base, one of head; a row's ``d`` of a pair is
-``log(median_head / median_base)``. The order within a pair is drawn, so that where nothing changed d is as likely
-positive as negative whatever the machine does between the pairs, and a test that counts signs is exact.
+The unit is a pair of freshly started processes, one of base, one of head, that measure each row several times in
+turns; a row's ``d`` of a pair is the median over the turns of ``log(median_head / median_base)``. The order in each
+turn is drawn, so that where nothing changed d is as likely positive as negative whatever the machine does between the
+pairs, and a test that counts signs is exact.
 
 At each look (after 10, 20 and 30 pairs) a row
 

@@ -51,8 +51,8 @@ class Stage:
     closed: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, name: str) -> list[float]:
-        """``log(head / base)`` of a row's medians, or of the canary's, one a counted pair."""
-        return [math.log(head / base) for base, head in (pair.medians(name) for pair in self.counted)]
+        """``log(head / base)`` of a row, or of the canary, one a counted pair."""
+        return [pair.ratio(name) for pair in self.counted]
 
     @property
     def failing(self) -> list[str]:
@@ -279,7 +279,7 @@ def _closed(pairs: list[Pair]) -> dict[str, str]:
     closed = {}
     for name, row in base.rows.items():
         if name not in head.rows:
-            cases = [case for case in not_run if case.startswith(case_beginning(row.case))]
+            cases = [case for case in not_run if case.startswith(case_beginning(row[0].case))]
             reasons = [not_run.pop(case) for case in cases]
             closed[name] = max(reasons, key=_is_failure, default="removed or renamed: head has no such row")
     closed |= {name: reason for name, reason in not_run.items() if _is_failure(reason)}
@@ -293,13 +293,13 @@ def _is_failure(reason: str) -> bool:
 
 
 def _throttled(pair: Pair) -> bool:
-    rows = [*pair.base.rows.values(), *pair.head.rows.values()]
+    rows = [row for side in (pair.base, pair.head) for turns in side.rows.values() for row in turns]
     return any(row.throttled > THROTTLED_SHARE * (row.rounds + row.throttled) for row in rows)
 
 
 def _cases(stage: Stage) -> list[str]:
     """How the names of the failing rows' cases begin."""
-    return [case_beginning(stage.pairs[0].base.rows[name].case) for name in stage.failing]
+    return [case_beginning(stage.pairs[0].base.rows[name][0].case) for name in stage.failing]
 
 
 def _rows(stages: Sequence[Stage], rule: Rule) -> tuple[RowOutcome, ...]:
@@ -319,7 +319,7 @@ def _row(name: str, stages: Sequence[Stage], rule: Rule) -> RowOutcome:
     void = first.void or (again.void if again and decision.verdict is Verdict.FAIL else None)
     verdict, reason = _verdict(decision, confirmed, rule)
     used = first.counted[: decision.pairs]
-    base, head = (median(values) for values in zip(*(pair.medians(name) for pair in used), strict=True))
+    base, head = (median(map(median, values)) for values in zip(*(pair.medians(name) for pair in used), strict=True))
     return RowOutcome(
         name=name,
         verdict=Verdict.INCONCLUSIVE if void else verdict,

@@ -1,8 +1,8 @@
 """A pytest plugin for the gate's workers: each case waits until its turn.
 
-Both processes of a pair start together, and then run their cases in turns, so that the two times of a row lie a moment
-apart, and neither process does anything while the other measures. A copy of this file is loaded by the workers, also
-those of a base that has none: it imports nothing of lenet.
+Both processes of a pair start together, and then run their cases in turns, each case several times, so that the two
+times of a row lie a moment apart, and neither process does anything while the other measures. A copy of this file is
+loaded by the workers, also those of a base that has none: it imports nothing of lenet.
 
 A worker writes lines of JSON to one pipe, and goes on for each line that it reads from another.
 """
@@ -26,11 +26,26 @@ def _wait(**message: object) -> None:
         pytest.exit("the gate is gone", returncode=3)
 
 
+@pytest.fixture
+def _lenet_gate_turn(request: pytest.FixtureRequest) -> int:
+    """Which of a case's turns it is."""
+    return int(request.param)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make as many cases of each as it has turns, one right after the other; their names end in the turn's number."""
+    metafunc.fixturenames.append("_lenet_gate_turn")
+    turns = range(int(os.environ["LENET_GATE_TURNS"]))
+    metafunc.parametrize("_lenet_gate_turn", turns, indirect=True, ids=[f"turn{number}" for number in turns])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the cases of the suite that are wanted alone, and what is none of it, which is the canary."""
     only = json.loads(os.environ.get("LENET_GATE_ONLY", "null"))
     if only is not None:
-        kept = [item for item in items if "[" not in item.name or item.name.partition("[")[2].startswith(tuple(only))]
+        beginnings = ("turn", *only)  # the canary's names have nothing but the turn
+        kept = [item for item in items if item.name.partition("[")[2].startswith(beginnings)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
 

@@ -12,8 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
+from statistics import median
 from typing import Any, Final
 
 import psutil
@@ -23,11 +25,15 @@ from lenet.errors import GateError, ResultsError
 from lenet.report.tables import row_name
 from lenet.results import Case, Measurement, Row
 
-__all__ = ["CANARY", "SIDES", "Pair", "Side", "Tree", "case_beginning", "measure_pair"]
+__all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Tree", "case_beginning", "measure_pair"]
 
 SIDES: Final = ("base", "head")
 CANARY: Final = "canary"
-_CASE_OF_CANARY: Final = "test_canary"
+TURNS: Final = 5
+"""Times that each process measures a row, in turns with the other: a disturbance often hits but one of two times that
+lie a moment apart, and the median over the turns drops it."""
+
+_CASE_OF_CANARY: Final = "test_canary["
 CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
 _LOG_LINES: Final = 20
 
@@ -57,14 +63,14 @@ class Side:
 
     Attributes:
         measurement: Its file.
-        rows: Its rows by name.
-        canary: Median of the canary, in seconds.
+        rows: Its rows by name, one for each turn; those alone that were measured at each.
+        canary: Medians of the canary, one for each turn, in seconds.
         not_run: Reasons by the name of the case.
     """
 
     measurement: Measurement
-    rows: Mapping[str, Row]
-    canary: float
+    rows: Mapping[str, tuple[Row, ...]]
+    canary: tuple[float, ...]
     not_run: Mapping[str, str]
 
 
@@ -86,11 +92,16 @@ class Pair:
     seconds: float
     others: float
 
-    def medians(self, name: str) -> tuple[float, float]:
-        """Base's and head's median of a row, or of `CANARY`, in seconds."""
+    def medians(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Base's and head's medians of a row, or of `CANARY`, one for each turn, in seconds."""
         if name == CANARY:
             return self.base.canary, self.head.canary
-        return self.base.rows[name].median, self.head.rows[name].median
+        base, head = (tuple(row.median for row in side.rows[name]) for side in (self.base, self.head))
+        return base, head
+
+    def ratio(self, name: str) -> float:
+        """``log(head / base)`` of a row or of `CANARY`: the median over the turns."""
+        return median(log(head / base) for base, head in zip(*self.medians(name), strict=True))
 
 
 def case_beginning(case: Case) -> str:
@@ -194,6 +205,7 @@ class _Worker:
         listen, says = os.pipe()
         self._listen = os.fdopen(listen, encoding="utf-8")
         environment = {**os.environ, **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
+        environment["LENET_GATE_TURNS"] = str(TURNS)
         environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, as all of it
         if only is not None:
             environment["LENET_GATE_ONLY"] = json.dumps(only)
@@ -249,11 +261,16 @@ class _Worker:
                 wanted=error.wanted,
                 hint="base and head must hold suites of one schema",
             ) from error
-        medians = [one["stats"]["median"] for one in document["benchmarks"] if one["name"] == _CASE_OF_CANARY]
-        if len(medians) != 1 or measurement.partial:
+        benchmarks = document["benchmarks"]
+        canary = tuple(one["stats"]["median"] for one in benchmarks if one["name"].startswith(_CASE_OF_CANARY))
+        if len(canary) != TURNS or measurement.partial:
             raise self._ended()
-        rows = {row_name(row.case): row for row in measurement.rows}
-        return Side(measurement, rows, medians[0], {item.name: item.reason for item in measurement.not_run})
+        rows: dict[str, tuple[Row, ...]] = {}
+        for row in measurement.rows:
+            name = row_name(row.case)
+            rows[name] = (*rows.get(name, ()), row)
+        whole = {name: turns for name, turns in rows.items() if len(turns) == TURNS}
+        return Side(measurement, whole, canary, {item.name: item.reason for item in measurement.not_run})
 
     def kill(self) -> None:
         """End the process, unless it has ended, and all that it started."""

@@ -28,7 +28,7 @@ from typing import Any, Final
 from lenet.architecture import CLASSES, FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT
 from lenet.measurement.modes import Mode
 
-__all__ = ["Floor", "Limits", "Rates", "Workload", "best_rate", "floor"]
+__all__ = ["Floor", "Limits", "Rates", "Workload", "best_rate", "floor", "image_bytes", "moved_bytes"]
 
 Rates = Sequence[tuple[int, float]]
 """Bytes a second at which buffers of so many bytes were moved: (bytes, rate) pairs."""
@@ -125,11 +125,10 @@ class Floor:
 
 def floor(work: Workload, limits: Limits) -> Floor | None:
     """The floor of a row, by the module's rule; None where the machine's rate for its precision was not measured."""
-    rate_of, products, weight_bytes = _ARITHMETIC.get(work.precision, (None, 0, 0))
+    rate_of, products, _ = _ARITHMETIC.get(work.precision, (None, 0, 0))
     if rate_of is None or rate_of not in limits.arithmetic:
         return None
-    image_bytes = math.prod(INPUT_SHAPE) * _INPUT_BYTES[work.input] * work.batch_size
-    moved = image_bytes + 4 * CLASSES * work.batch_size + weight_bytes * PARAMETER_COUNT
+    moved = moved_bytes(work)
     terms = {
         "arithmetic": products * FLOPS_PER_IMAGE * work.batch_size / limits.arithmetic[rate_of],
         "memory": moved / best_rate(limits.memory, math.inf if work.cold_cache else moved),
@@ -137,10 +136,24 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
     }
     if work.mode is Mode.END_TO_END:
         kind = "pageable" if work.host_memory == "pageable" else "pinned"
-        terms["copy"] = image_bytes / best_rate(limits.copy[kind], image_bytes)
+        terms["copy"] = image_bytes(work) / best_rate(limits.copy[kind], image_bytes(work))
         terms["launch"] = max(limits.launch, limits.launch_wall)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
+
+
+def image_bytes(work: Workload) -> int:
+    """Bytes of a batch of images."""
+    return math.prod(INPUT_SHAPE) * _INPUT_BYTES[work.input] * work.batch_size
+
+
+def moved_bytes(work: Workload) -> int:
+    """Bytes that a batch needs from the device's memory: images, logits, and weights in the executed precision.
+
+    Raises:
+        KeyError: The precision is none of the project's.
+    """
+    return image_bytes(work) + 4 * CLASSES * work.batch_size + _ARITHMETIC[work.precision][2] * PARAMETER_COUNT
 
 
 def best_rate(rates: Rates, size: float) -> float:

@@ -1,4 +1,4 @@
-"""Tables in the coursework's form, for the terminal and as Markdown. Numbers are rounded here and nowhere else."""
+"""Tables in the coursework's form, for the terminal, for Markdown and for the report, in a language."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from rich.text import Text
 from lenet.measurement.floor import Limits
 from lenet.measurement.modes import Mode
 from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
+from lenet.report.language import ENGLISH, Language
+from lenet.report.rounding import accuracy, count, delta, loss, ratio, significant, thousands
 from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, speedup
 
 __all__ = [
     "Sheet",
     "backends_table",
+    "conditions_title",
     "doctor_table",
+    "group_reasons",
+    "limit_name",
     "limits_line",
+    "memory_name",
+    "parity_sheet",
     "parity_table",
     "published_sheet",
     "results_markdown",
@@ -29,12 +36,12 @@ __all__ = [
     "rows_sheets",
     "sheet_5",
     "significant",
+    "speed_groups",
     "speed_sheets",
     "to_markdown",
     "to_rich",
 ]
 
-_MODES = ((Mode.FORWARD, "forward"), (Mode.END_TO_END, "e2e"))
 _NOTHING = "-"
 
 
@@ -66,79 +73,105 @@ def sheet_5(rows: Sequence[Row], not_run: Iterable[NotRun] = ()) -> RenderableTy
     return Group(*map(to_rich, sheets), *_not_run({item.name: item.reason for item in not_run}))
 
 
-def speed_sheets(rows: Sequence[Row]) -> list[Sheet]:
+def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
     """The coursework's speed table for each batch size, precision and condition: a line a backend, both modes.
 
     Ratios are of medians, to PyTorch's row under the same conditions.
     """
+    return [_speed_sheet(group, rows, language) for group in speed_groups(rows)]
+
+
+def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that may stand in one table or chart, a list for each of the sheets of `speed_sheets`."""
     ordered = sorted(rows, key=lambda row: _conditions(row.case))
-    sheets = []
+    groups = []
     for _, group in groupby(ordered, key=lambda row: _conditions(row.case)):
         alike = list(group)
         memories = dict.fromkeys(row.case.host_memory for row in alike if row.case.mode is Mode.END_TO_END)
-        sheets += [
-            _speed_sheet([row for row in alike if row.case.host_memory in {None, memory}], rows)
-            for memory in memories or (None,)
-        ]
-    return sheets
+        groups += [[row for row in alike if row.case.host_memory in {None, memory}] for memory in memories or (None,)]
+    return groups
 
 
-def published_sheet() -> Sheet:
+def published_sheet(language: Language = ENGLISH) -> Sheet:
     """The coursework's own figures, in the same form; they were measured elsewhere."""
+    number = language.number
     lines = []
     for runtime, group in groupby(FIGURES, key=lambda figure: figure.runtime):
         figures: dict[Mode, Figure] = {figure.mode: figure for figure in group}
         cells = []
-        for mode, _ in _MODES:
+        for mode in Mode:
             figure = figures[mode]
             batch, image = f"{figure.milliseconds_per_batch:.3f}", f"{figure.milliseconds_per_image:.4f}"
-            cells += [batch, image, f"{ratio_to_pytorch(figure):.2f}"]
+            cells += [number(batch), number(image), number(ratio(ratio_to_pytorch(figure)))]
         lines.append((runtime, *cells))
-    title = f"Published by the coursework: batch about {BATCH_SIZE:,}, {MACHINE}"
-    return Sheet(title, _SPEED_COLUMNS, tuple(lines), "mean of 100 runs after 5 warm-ups; not measured here")
+    title = language.text(
+        "Published by the coursework: batch about %(batch)s, %(machine)s",
+        batch=number(count(BATCH_SIZE)),
+        machine=MACHINE,
+    )
+    caption = language.text("mean of 100 runs after 5 warm-ups; not measured here")
+    return Sheet(title, _speed_columns(language), tuple(lines), caption)
 
 
-def rows_sheets(rows: Sequence[Row]) -> list[Sheet]:
+def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
     """Every row with the columns that people tune by: one sheet of times, one of rates and memory."""
+    number, text = language.number, language.text
     times, rates = [], []
     for row in rows:
         name = row_name(row.case)
         faster = speedup(row, rows)
-        wall = _NOTHING if row.wall_median is None else significant(1e3 * row.wall_median)
-        memory = _NOTHING if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:,.0f} MiB"
-        spread = [significant(1e3 * value) for value in (row.p95, row.p99, row.iqr)]
-        times.append((name, significant(row.milliseconds_per_batch), *spread, wall))
-        rate = f"{float(significant(row.images_per_second)):,.0f}"
-        ratio = _NOTHING if faster is None else f"{faster:.2f}x"
+        wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
+        memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
+        spread = [number(significant(1e3 * value)) for value in (row.p95, row.p99, row.iqr)]
+        times.append((name, number(significant(row.milliseconds_per_batch)), *spread, wall))
+        rate = number(thousands(row.images_per_second))
+        gain = _NOTHING if faster is None else number(ratio(faster)) + "x"
         limit = _NOTHING
         if row.floor is not None and row.times_floor is not None:
-            limit = f"{significant(row.times_floor)}x {row.floor.term}"
-        rates.append((name, significant(row.microseconds_per_image), rate, ratio, limit, memory))
+            limit = f"{number(significant(row.times_floor))}x {limit_name(row.floor.term, language)}"
+        rates.append((name, number(significant(row.microseconds_per_image)), rate, gain, limit, memory))
     return [
         Sheet(
-            "Times, ms/batch",
-            ("row", "median", "p95", "p99", "IQR", "wall"),
+            text("Times, ms/batch"),
+            (text("row"), text("median"), "p95", "p99", text("IQR"), text("wall")),
             tuple(times),
-            "wall: median wall time of the same forward calls, launch included, where device time is what counts; "
-            "images are normalised float32 where a row does not say uint8",
+            text(
+                "wall: median wall time of the same forward calls, launch included, where device time is what counts; "
+                "images are normalised float32 where a row does not say uint8"
+            ),
         ),
         Sheet(
-            "Rates",
-            ("row", "us/image", "images/s", "speed-up", "floor", "memory"),
+            text("Rates"),
+            (text("row"), text("us/image"), text("images/s"), text("speed-up"), text("floor"), text("memory")),
             tuple(rates),
-            "of the median; speed-up over PyTorch under the same conditions; floor: how many times longer than the "
-            "machine's limits allow, and the limit that is nearest; memory: peak on the device",
+            text(
+                "of the median; speed-up over PyTorch under the same conditions; floor: how many times longer than the "
+                "machine's limits allow, and the limit that is nearest; memory: peak on the device"
+            ),
         ),
     ]
 
 
-def limits_line(limits: Limits) -> str:
+def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
     """The machine's limits, in one line: rates of the largest buffers, times of the shortest work."""
-    arithmetic = ", ".join(f"{name} {significant(rate / 1e12)}" for name, rate in limits.arithmetic.items())
-    copies = "".join(f", from {kind} memory {significant(max(rates)[1] / 1e9)}" for kind, rates in limits.copy.items())
-    return (
-        f"Limits, measured: {arithmetic} TFLOP/s; memory {significant(max(limits.memory)[1] / 1e9)}{copies} GB/s; "
-        f"launch {significant(1e6 * limits.launch)} us, {significant(1e6 * limits.launch_wall)} us by the wall clock."
+    number, text = language.number, language.text
+    arithmetic = ", ".join(f"{name} {number(significant(rate / 1e12))}" for name, rate in limits.arithmetic.items())
+    copies = "".join(
+        text(
+            ", from %(memory)s %(rate)s",
+            memory=memory_name(kind, language),
+            rate=number(significant(max(rates)[1] / 1e9)),
+        )
+        for kind, rates in limits.copy.items()
+    )
+    return text(
+        "Limits, measured: %(arithmetic)s TFLOP/s; memory %(memory)s%(copies)s GB/s; "
+        "launch %(launch)s us, %(wall)s us by the wall clock.",
+        arithmetic=arithmetic,
+        memory=number(significant(max(limits.memory)[1] / 1e9)),
+        copies=copies,
+        launch=number(significant(1e6 * limits.launch)),
+        wall=number(significant(1e6 * limits.launch_wall)),
     )
 
 
@@ -197,10 +230,10 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
     return "\n".join([*parts, "", *map(to_markdown, sheets), *(["### Not run", "", *missing] if missing else [])])
 
 
-_SPEED_COLUMNS = (
-    "runtime",
-    *(f"{label}\n{unit}" for _, label in _MODES for unit in ("ms/batch", "ms/image", "ratio")),
-)
+def _speed_columns(language: Language) -> tuple[str, ...]:
+    text = language.text
+    units = (text("ms/batch"), text("ms/image"), text("ratio"))
+    return (text("runtime"), *(f"{mode}\n{unit}" for mode in (text("forward"), text("e2e")) for unit in units))
 
 
 def _conditions(case: Case) -> tuple[str, str, int, str, bool, str]:
@@ -208,33 +241,62 @@ def _conditions(case: Case) -> tuple[str, str, int, str, bool, str]:
     return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.input)
 
 
-def _speed_sheet(group: list[Row], rows: Sequence[Row]) -> Sheet:
-    case = group[0].case
+def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> Sheet:
     lines = []
     for backend, label in dict.fromkeys((row.case.backend, _runtime(row.case)) for row in group):
-        cells = [cell for mode, _ in _MODES for cell in _cells(group, backend, mode, rows)]
+        cells = [cell for mode in Mode for cell in _cells(group, backend, mode, rows, language)]
         lines.append((label, *cells))
     rounds = sorted({row.rounds for row in group})
-    notes = [case.images, f"median of {' or '.join(map(str, rounds))} rounds"]
+    either = language.text(" or ").join(map(str, rounds))
+    notes = [language.known(group[0].case.images), language.text("median of %(rounds)s rounds", rounds=either)]
     if any(row.unstable for row in group):
-        notes.append("! is unstable: see its row")
-    title = f"LeNet, batch {case.batch_size:,}, {case.asked}, {case.device}, {case.input} images"
+        notes.append(language.text("! is unstable: see its row"))
+    return Sheet(conditions_title(group, language), _speed_columns(language), tuple(lines), "; ".join(notes))
+
+
+def conditions_title(group: Sequence[Row], language: Language) -> str:
+    """What the rows of one of the `speed_groups` share, in a line."""
+    case, text = group[0].case, language.text
+    batch = language.number(count(case.batch_size))
+    title = text(
+        "LeNet, batch %(batch)s, %(asked)s, %(device)s, %(input)s images",
+        batch=batch,
+        asked=case.asked,
+        device=language.known(case.device),
+        input=case.input,
+    )
     for memory in sorted({row.case.host_memory for row in group if row.case.host_memory}):
-        title += f", end-to-end from {'pinned memory, zero-copy' if memory == 'zero-copy' else f'{memory} memory'}"
-    return Sheet(title + (", cold cache" if case.cold_cache else ""), _SPEED_COLUMNS, tuple(lines), "; ".join(notes))
+        title += text(", end-to-end from %(memory)s", memory=memory_name(memory, language))
+    return title + (text(", cold cache") if case.cold_cache else "")
 
 
-def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row]) -> list[str]:
+def memory_name(memory: str, language: Language) -> str:
+    """A kind of host memory in words."""
+    text = language.text
+    zero_copy = text("pinned memory, zero-copy")
+    names = {"pinned": text("pinned memory"), "pageable": text("pageable memory"), "zero-copy": zero_copy}
+    return names.get(memory, memory)
+
+
+def limit_name(term: str, language: Language) -> str:
+    """A limit of the machine in a word."""
+    text = language.text
+    names = {"arithmetic": text("arithmetic"), "memory": text("memory"), "copy": text("copy"), "launch": text("launch")}
+    return names.get(term, term)
+
+
+def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], language: Language) -> list[str]:
     found = next((row for row in group if row.case.backend == backend and row.case.mode == mode), None)
     if found is None:
         return [_NOTHING] * 3
+    number = language.number
     faster = speedup(found, rows)
     mark = " !" if found.unstable else ""
-    ratio = _NOTHING if faster is None else f"{1 / faster:.2f}"
+    relative = _NOTHING if faster is None else number(ratio(1 / faster))
     return [
-        significant(found.milliseconds_per_batch) + mark,
-        significant(found.milliseconds_per_image),
-        ratio if backend != BASELINE_BACKEND else "1.00",
+        number(significant(found.milliseconds_per_batch)) + mark,
+        number(significant(found.milliseconds_per_image)),
+        relative if backend != BASELINE_BACKEND else number(ratio(1.0)),
     ]
 
 
@@ -247,16 +309,6 @@ def row_name(case: Case) -> str:
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
     return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A positive number to so many significant digits, without an exponent: 12.3, 0.0123, 1230."""
-    if value <= 0:
-        return f"{value:g}"
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        text = f"{float(text):.12f}".rstrip("0").rstrip(".")
-    return text
 
 
 def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -> Table:
@@ -277,36 +329,45 @@ def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -
     return table
 
 
-def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str]) -> RenderableType:
+def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLISH) -> Sheet:
     """The coursework's quality table (sheet 4): loss and accuracy of each backend, and how far its logits are off.
 
     Args:
-        lines: `lenet.comparison.Agreement` as JSON.
-        not_run: Backends that did not run, with the reason.
+        lines: `lenet.comparison.Agreement` as JSON, at least one.
+        language: Of headings and numbers.
     """
-    images = lines[0]["images"] if lines else 0
-    table = Table(
-        title=f"LeNet on {images:,} images",
-        title_justify="left",
-        caption="delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance",
-        caption_justify="left",
-    )
-    table.add_column("runtime", style="bold", no_wrap=True)
-    for heading in ("runs", "loss", "accuracy", "delta\nloss", "delta\naccuracy", "logits", "of tol.", "right"):
-        table.add_column(heading, justify="right")
+    number, text = language.number, language.text
+    cells = []
     for line in lines:
-        table.add_row(
-            line["backend"],
-            line["precision"],
-            f"{line['loss']:.7f}",
-            f"{line['accuracy']:.4f}",
-            *("-" if line[key] is None else f"{line[key]:.1e}" for key in ("delta_loss", "delta_accuracy")),
-            f"{line['max_abs_delta']:.1e}",
-            f"{line['share_of_tolerance']:.2g}",
-            "yes" if line["right"] else f"NO: {line['diverging_layer'] or 'unknown layer'}",
+        layer = line["diverging_layer"] or text("unknown layer")
+        deltas = (line["delta_loss"], line["delta_accuracy"])
+        cells.append(
+            (
+                line["backend"],
+                line["precision"],
+                number(loss(line["loss"])),
+                number(accuracy(line["accuracy"])),
+                *(_NOTHING if value is None else number(delta(value)) for value in deltas),
+                number(delta(line["max_abs_delta"])),
+                number(significant(line["share_of_tolerance"], 2)),
+                text("yes") if line["right"] else text("NO: %(layer)s", layer=layer),
+            )
         )
-    parts: list[RenderableType] = [table] if lines else []
-    return Group(*parts, *_not_run(not_run))
+    headings = (
+        *(text("runtime"), text("runs"), text("loss"), text("accuracy"), text("delta\nloss"), text("delta\naccuracy")),
+        *(text("logits"), text("of tol."), text("right")),
+    )
+    return Sheet(
+        language.plural("LeNet on %(count)s image", "LeNet on %(count)s images", lines[0]["images"]),
+        headings,
+        tuple(cells),
+        text("delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance"),
+    )
+
+
+def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str]) -> RenderableType:
+    """`parity_sheet` for the terminal, and the backends that did not run, with the reason."""
+    return Group(*([to_rich(parity_sheet(lines))] if lines else []), *_not_run(not_run))
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -341,14 +402,18 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
     return Group(Text(present), table, *details)
 
 
-def _not_run(reasons: Mapping[str, str]) -> list[Text]:
+def group_reasons(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     """Each reason once, with all that it kept from running."""
-    if not reasons:
-        return []
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
-    lines = [Text(f"  {', '.join(names)}: {reason}") for reason, names in by_reason.items()]
+    return by_reason
+
+
+def _not_run(reasons: Mapping[str, str]) -> list[Text]:
+    if not reasons:
+        return []
+    lines = [Text(f"  {', '.join(names)}: {reason}") for reason, names in group_reasons(reasons).items()]
     return [Text("Not run:", style="bold"), *lines]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lenet.gate.workers import Pair, Side
+from lenet.gate.workers import TURNS, Pair, Side
 from lenet.measurement.modes import Mode
 from lenet.results import Case, Measurement, Row
 
@@ -58,7 +58,7 @@ def side(
         rows=tuple(rows.values()),
         not_run=(),
     )
-    return Side(measurement, rows, canary, not_run or {})
+    return Side(measurement, {name: (one,) * TURNS for name, one in rows.items()}, (canary,) * TURNS, not_run or {})
 
 
 def pair(base: Side, head: Side) -> Pair:
@@ -86,6 +86,7 @@ import pytest
 SPEED = json.loads(Path(__file__).with_name("speed.json").read_text())
 COMMIT = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 MACHINE = {"cpu": {"model": "a CPU", "usable": 2}, "gpu": None, "packages": {"torch": "1"}, "commit": COMMIT}
+TURNS = int(os.environ.get("LENET_GATE_TURNS", 1))
 
 
 def pytest_addoption(parser):
@@ -108,9 +109,10 @@ def behave(case):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    canary = next(one for one in output_json["benchmarks"] if one["name"] == "test_canary")
-    canary["stats"]["median"] = 1.0
-    rows, not_run = [canary], []
+    rows = [one for one in output_json["benchmarks"] if one["name"].startswith("test_canary[turn")]
+    for canary in rows:
+        canary["stats"]["median"] = 1.0
+    not_run = []
     for name, how in SPEED.items():
         if not isinstance(how, float):
             not_run.append({"name": f"{name}-pinned", "reason": how})
@@ -121,7 +123,8 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
         names = ("median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
         info = {"case": case, "summary": dict.fromkeys(names, how) | {"rounds": 100}, "wall_median": None,
                 "peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
-        rows.append({"name": name, "stats": {"median": how}, "extra_info": info})
+        # Of a case that takes so long only some turns are kept, as where the others fail.
+        rows += [{"name": name, "stats": {"median": how}, "extra_info": info}] * (2 if how == 99.0 else TURNS)
     output_json["benchmarks"] = rows
     output_json["machine_info"] = MACHINE
     output_json["lenet"] = {"schema": 1, "kind": "cpu", "fingerprint": "0", "partial": False, "not_run": not_run}

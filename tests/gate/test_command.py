@@ -21,6 +21,7 @@ import noxfile
 from lenet.cli import main
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
+from lenet.gate.workers import TURNS
 from tests.gate.fakes import CANARY, git, repository
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def test_the_exit_code_says_what_came_of_it(quick: Path, head: Any, code: int, v
     assert page.startswith(f"### {verdict}: ")
     assert document["reason"] in done.output.replace("\n", " ")
     if "hangs" in head.values():
-        assert document["found"] == f"no answer in time, at test_inference[{ONE}-pinned]"
+        assert document["found"] == f"no answer in time, at test_inference[{ONE}-pinned-turn0]"
         assert not is_alive(int((quick.parent / "child").read_text()))
 
 
@@ -101,6 +102,16 @@ def test_an_error_replaces_an_earlier_verdict(quick: Path) -> None:
     done, document = gate(root)
     assert (done.exit_code, document["verdict"]) == (2, "ERROR")
     assert "the worktree is dirty" in (root / "gate" / "gate.md").read_text()
+
+
+def test_a_fault_of_the_gate_itself_is_no_verdict(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "measure", full)
+    done, document = gate(repository(quick, GOOD, GOOD))
+    assert (done.exit_code, document["verdict"]) == (2, "ERROR")
+    assert document["found"] == "OSError: [Errno 28] No space left on device"
 
 
 @pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=-1",)])
@@ -191,4 +202,4 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     assert document["verdict"] == "FAIL"
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
     assert document["rows"][0]["ratio"] > 2
-    assert all(pair["medians"]["canary"][0] > 0 for stage in document["stages"] for pair in stage["pairs"])
+    assert all(len(pair["medians"]["canary"][0]) == TURNS for stage in document["stages"] for pair in stage["pairs"])

@@ -15,7 +15,7 @@ from lenet.gate import report, session
 from lenet.gate.checkouts import Commits
 from lenet.gate.decision import Rule, Verdict
 from lenet.gate.session import Outcome
-from lenet.gate.workers import Pair, Tree
+from lenet.gate.workers import TURNS, Pair, Tree
 from lenet.report.tables import to_markdown
 from tests.gate.fakes import COMMITS, MACHINE, pair, plain, row, side
 
@@ -209,10 +209,13 @@ ANOTHER_TORCH = MACHINE | {"packages": {"torch": "2.15", "numpy": "2.4.6"}}
 def test_another_machine_or_library_is_refused(gate: Gate, machine: Any, difference: str, at: tuple[str, int]) -> None:
     def script(stage: str, number: int) -> Pair:
         spoilt = (NAMES.index(stage), number) >= (NAMES.index(at[0]), at[1])
-        good = plain({1: 1.1})
         base, head = (
-            side(which, rows, machine=machine if spoilt and (which == "head" or stage == "again") else MACHINE)
-            for which, rows in (("base", good.base.rows), ("head", good.head.rows))
+            side(
+                which,
+                {"row 1": row(1, time)},
+                machine=machine if spoilt and (which == "head" or stage == "again") else MACHINE,
+            )
+            for which, time in (("base", 1.0), ("head", 1.1))
         )
         return pair(base, head)
 
@@ -258,7 +261,9 @@ def test_the_json_holds_every_pair_and_no_path(gate: Gate, tmp_path: Path) -> No
     assert [stage["name"] for stage in document["stages"]] == list(NAMES)
     pairs = document["stages"][0]["pairs"]
     assert [one["counted"] for one in pairs] == [False] + [True] * 10
-    assert pairs[1]["medians"] == {"row 1": [1.0, 1.1], "row 2": [1.0, 1.0], "canary": [1.0, 1.0]}
+    assert pairs[1]["medians"] == {
+        name: [[1.0] * TURNS, [head] * TURNS] for name, head in (("row 1", 1.1), ("row 2", 1.0), ("canary", 1.0))
+    }
     assert document["rows"][0]["again"]["verdict"] == "FAIL"
     assert str(tmp_path) not in text
 

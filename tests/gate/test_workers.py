@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lenet.errors import GateError
 from lenet.gate import workers
-from lenet.gate.workers import Pair, Tree, measure_pair
-from tests.gate.fakes import CANARY, git, repository
+from lenet.gate.workers import TURNS, Pair, Tree, measure_pair
+from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
@@ -41,28 +43,46 @@ def measure(
     return measure_pair((trees[0], trees[1]), (), tmp_path / "pairs" / "0", draw, only=only, timeout=60)
 
 
+def turns(*cases: str) -> set[str]:
+    """The names of the cases' turns, and of the canary's."""
+    names = [f"test_inference[{case}-pinned-turn{number}]" for case in cases for number in range(TURNS)]
+    return {*names, *(f"test_canary[turn{number}]" for number in range(TURNS))}
+
+
 def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path) -> None:
     found = measure(tmp_path, {ONE: 1.5, TWO: "skipped here", "pytorch-forward-3-fp32": 3.0})
-    assert found.medians("pytorch forward fp32 1") == (1.0, 1.5)
-    assert found.medians("canary") == (1.0, 1.0)
+    assert found.medians("pytorch forward fp32 1") == ((1.0,) * TURNS, (1.5,) * TURNS)
+    assert found.medians("canary") == ((1.0,) * TURNS, (1.0,) * TURNS)
+    assert found.ratio("pytorch forward fp32 1") == pytest.approx(math.log(1.5))
     assert set(found.head.rows) == {"pytorch forward fp32 1", "pytorch forward fp32 3"}
     assert found.head.not_run == {f"{TWO}-pinned": "skipped here"}
     # What only one side has is run, but in no order.
-    assert set(found.first) == {"test_canary", f"test_inference[{ONE}-pinned]", f"test_inference[{TWO}-pinned]"}
-    assert set(found.first.values()) <= {"base", "head"}
+    assert set(found.first) == turns(ONE, TWO)
+    assert set(found.first.values()) == {"base", "head"}
     assert 0 <= found.others <= 1
     assert found.base.measurement.commit == git(tmp_path / "base", "rev-parse", "HEAD")
 
 
+def test_a_row_that_lacks_a_turn_is_not_measured(tmp_path: Path) -> None:
+    assert set(measure(tmp_path, {ONE: 99.0, TWO: 2.0}).head.rows) == {"pytorch forward fp32 2"}
+
+
+def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
+    disturbed = [row(1, time) for time in (1.1, 9.0, 1.1, 0.2, 1.1)]
+    good = plain({1: 1.1})
+    found = pair(good.base, replace(good.head, rows={"row 1": tuple(disturbed)}))
+    assert found.ratio("row 1") == pytest.approx(math.log(1.1))
+
+
 def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
-    assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == {"test_canary", f"test_inference[{TWO}-pinned]"}
+    assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == turns(TWO)
 
 
 def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(GateError, match="the process of head did not measure") as caught:
         measure(tmp_path, {ONE: "killed", TWO: 2.0})
-    assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned]"
+    assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned-turn0]"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -1,0 +1,53 @@
+"""How numbers are rounded, for the terminal, for Markdown and for the report: here and nowhere else.
+
+Each function gives the number as Python writes it; `lenet.report.language.Language.number` puts it into a language.
+"""
+
+from __future__ import annotations
+
+__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "significant", "thousands"]
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A positive number to so many significant digits, without an exponent: 12.3, 0.0123, 1230."""
+    if value <= 0:
+        return f"{value:g}"
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        text = f"{float(text):.12f}".rstrip("0").rstrip(".")
+    return text
+
+
+def ratio(value: float) -> str:
+    """A ratio of two times, to two decimals or, where it is far from 1, to three digits: 1.49, 0.00358, 879."""
+    return f"{value:.2f}" if 0.1 <= value < 10 else significant(value)  # noqa: PLR2004 - as said
+
+
+def percent(share: float) -> str:
+    """A share as a number of per cent, with one decimal as the coursework has it: 32.7."""
+    return f"{100 * share:.1f}"
+
+
+def count(value: int) -> str:
+    """A whole number, its thousands set apart: 62,006."""
+    return f"{value:,}"
+
+
+def thousands(value: float) -> str:
+    """A large number to three significant digits, its thousands set apart: 1,230,000."""
+    return f"{float(significant(value)):,.0f}"
+
+
+def loss(value: float) -> str:
+    """A mean cross-entropy in nats, to the coursework's seven decimals."""
+    return f"{value:.7f}"
+
+
+def accuracy(value: float) -> str:
+    """An accuracy, 0-1, to one image in ten thousand."""
+    return f"{value:.4f}"
+
+
+def delta(value: float) -> str:
+    """A small difference, to two digits: 9.5e-06."""
+    return f"{value:.1e}" if value else "0"

@@ -1,0 +1,204 @@
+"""Tables that the report alone has, in the same form as those of `lenet.report.tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PARAMETER_SHAPES, STAGES
+from lenet.measurement.modes import Mode
+from lenet.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
+from lenet.report.language import Language
+from lenet.report.rounding import accuracy, count, loss, percent, ratio, significant
+from lenet.report.sources import TrainingRun
+from lenet.report.tables import Sheet, limit_name, row_name
+from lenet.results import Measurement, Row, speedup
+
+__all__ = [
+    "beside_published_sheet",
+    "floor_sheet",
+    "gate_sheet",
+    "history_sheet",
+    "layers_sheet",
+    "parameters_sheet",
+    "qualities_sheet",
+    "recipe_sheet",
+]
+
+_NOTHING = "-"
+
+
+def layers_sheet(language: Language) -> Sheet:
+    """Each layer with its output's shape, its parameters and its operations, and their sums."""
+    text, number = language.text, language.number
+    lines: list[tuple[str, ...]] = [(text("input"), _NOTHING, _shape(INPUT_SHAPE), _NOTHING, _NOTHING)]
+    for stage in STAGES:
+        kind = type(stage.layer).__name__
+        counts = (stage.parameters, stage.flops)
+        cells = [number(count(one)) if one else _NOTHING for one in counts]
+        lines.append((stage.layer.name, kind, _shape(stage.output_shape), *cells))
+    lines.append((text("sum"), "", "", number(count(PARAMETER_COUNT)), number(count(FLOPS_PER_IMAGE))))
+    return Sheet(
+        text("Layers"),
+        (text("layer"), text("kind"), text("output"), text("parameters"), text("FLOP/image")),
+        tuple(lines),
+        text("a multiply-add counts as two operations; biases, activations and pooling are not counted"),
+    )
+
+
+def parameters_sheet(language: Language) -> Sheet:
+    """The names and shapes under which the weights go from PyTorch to TriPy."""
+    text = language.text
+    lines = tuple((name, _shape(shape)) for name, shape in PARAMETER_SHAPES.items())
+    return Sheet(text("Parameters, alike in both frameworks"), (text("name"), text("shape")), lines)
+
+
+def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
+    """The recipe of a run beside the coursework's."""
+    text, own = language.text, run.facts["recipe"]
+    names = {
+        "epochs": text("epochs"),
+        "batch_size": text("batch"),
+        "learning_rate": text("learning rate"),
+        "momentum": text("momentum"),
+        "weight_decay": text("weight decay"),
+        "milestones": text("learning rate decays after epochs"),
+        "decay": text("factor of the decay"),
+        "padding": text("padding before the random crop, pixels"),
+    }
+
+    def shown(value: Any) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else language.number(f"{value}")
+
+    lines = [(name, shown(own[key]), shown(RECIPE[key])) for key, name in names.items()]
+    lines.append(
+        (
+            text("training images"),
+            language.number(count(run.facts["times"]["images_an_epoch"])),
+            language.number(count(50_000)),
+        )
+    )
+    lines.append((text("seed"), shown(own["seed"]), _NOTHING))
+    return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
+
+
+def qualities_sheet(language: Language) -> Sheet:
+    """The coursework's loss and accuracy."""
+    lines = tuple(
+        (one.runtime, language.number(loss(one.loss)), language.number(accuracy(one.accuracy))) for one in QUALITIES
+    )
+    columns = (language.text("runtime"), language.text("loss"), language.text("accuracy"))
+    title = language.text("Published by the coursework: 10,000 test images, weights of its own")
+    return Sheet(title, columns, lines, language.text("not measured here"))
+
+
+def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
+    """One's own times over the published ones, at the same batch and precision; None where there are none."""
+    number, text = language.number, language.text
+    modes = {Mode.FORWARD: text("forward"), Mode.END_TO_END: text("e2e")}
+    lines = []
+    for figure in FIGURES:
+        for row in rows:
+            case = row.case
+            if (case.backend, case.mode, case.batch_size) != (figure.backend, figure.mode, BATCH_SIZE):
+                continue
+            if case.asked != "fp32" or case.cold_cache or case.input != "float32":
+                continue
+            faster = speedup(row, rows)
+            lines.append(
+                (
+                    figure.runtime,
+                    " ".join(filter(None, [modes[case.mode], case.host_memory])),
+                    number(f"{figure.milliseconds_per_batch:.3f}"),
+                    number(significant(row.milliseconds_per_batch)),
+                    number(ratio(row.milliseconds_per_batch / figure.milliseconds_per_batch)),
+                    number(ratio(ratio_to_pytorch(figure))),
+                    _NOTHING if faster is None else number(ratio(1 / faster)),
+                )
+            )
+    if not lines:
+        return None
+    columns = (
+        *(text("runtime"), text("mode")),
+        *(text("published\nms/batch"), text("here\nms/batch"), text("here over\npublished")),
+        *(text("published\nto PyTorch"), text("here\nto PyTorch")),
+    )
+    title = text("Beside the published figures, batch %(batch)s, fp32", batch=number(count(BATCH_SIZE)))
+    caption = text("another machine, another library version: only the ratios to PyTorch can be set side by side")
+    return Sheet(title, columns, tuple(lines), caption)
+
+
+def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
+    """How far each row is from what the machine's limits allow; None where no limit was measured."""
+    number, text = language.number, language.text
+    lines = tuple(
+        (
+            row_name(row.case),
+            number(significant(row.milliseconds_per_batch)),
+            number(significant(1e3 * row.floor.seconds)),
+            number(significant(row.times_floor)),
+            limit_name(row.floor.term, language),
+        )
+        for row in rows
+        if row.floor is not None and row.times_floor is not None
+    )
+    if not lines:
+        return None
+    columns = (text("row"), text("median"), text("floor"), text("times the floor"), text("nearest limit"))
+    return Sheet(text("Distance to the floor, ms/batch"), columns, lines)
+
+
+def history_sheet(measurements: Sequence[Measurement], language: Language) -> Sheet:
+    """The measurements of a machine in the order of time, with their commits."""
+    text = language.text
+    lines = tuple(
+        (
+            one.date[:19].replace("T", " "),
+            (one.commit or text("unknown"))[:12],
+            language.number(count(len(one.rows))),
+            one.flaw or text("whole"),
+            one.path.name,
+        )
+        for one in measurements
+    )
+    columns = (text("date"), text("commit"), text("rows"), text("state"), text("file"))
+    return Sheet(text("Measurements"), columns, lines)
+
+
+def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
+    """The regression gate's verdicts: a line a row.
+
+    Args:
+        gate: ``gate.json``.
+        language: Of headings and numbers; the gate's reasons are in its own words.
+    """
+    number, text = language.number, language.text
+
+    def milliseconds(value: float | None) -> str:
+        return _NOTHING if value is None else number(significant(1e3 * value))
+
+    def change(value: float | None) -> str:
+        if value is None:
+            return _NOTHING
+        return ("+" if value >= 1 else "-") + number(percent(abs(value - 1))) + " %"
+
+    lines = tuple(
+        (
+            row["name"],
+            *(milliseconds(row.get(side)) for side in ("base", "head")),
+            *(change(row.get(bound)) for bound in ("ratio", "low", "high")),
+            number(count(row["pairs"])),
+            row["verdict"],
+            row["reason"],
+        )
+        for row in gate["rows"]
+    )
+    columns = (
+        *(text("row"), text("base, ms"), text("head, ms"), text("change"), text("at least"), text("at most")),
+        *(text("pairs"), text("verdict"), text("why")),
+    )
+    return Sheet(text("Rows of the gate"), columns, lines)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))

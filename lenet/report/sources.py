@@ -1,0 +1,199 @@
+"""What a report is made from: files read, each that cannot be read named with the reason, the rest kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from lenet import results
+from lenet.errors import ResultsError
+from lenet.published import RECIPE
+from lenet.results import Measurement, Row
+
+__all__ = ["Machine", "Sources", "TrainingRun", "read"]
+
+_GATE_SCHEMA: Final = 1
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run directory of ``lenet train``.
+
+    Attributes:
+        facts: ``run.json``.
+        history: The rows of ``history.csv``.
+    """
+
+    facts: Mapping[str, Any]
+    history: Sequence[dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The measurements of one machine, the oldest first; those of another are never mixed with them.
+
+    Attributes:
+        measurements: All of one fingerprint.
+    """
+
+    measurements: Sequence[Measurement]
+
+    @property
+    def newest(self) -> Sequence[Measurement]:
+        """Those of the newest commit, which may be put together."""
+        return [one for one in self.measurements if one.commit == self.measurements[-1].commit]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Of the newest commit; of rows that measure the same, the latest."""
+        return results.merge(self.newest)
+
+    @property
+    def not_run(self) -> dict[str, str]:
+        """What was not measured of the newest commit, with the reason."""
+        return {item.name: item.reason for one in self.newest for item in one.not_run}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything that could be read.
+
+    Attributes:
+        machines: By fingerprint, that of the newest measurement first.
+        run: The training run.
+        parity: What ``lenet evaluate --backend all --json`` printed.
+        gate: What the gate wrote as ``gate.json``.
+        problems: The files that could not be read.
+    """
+
+    machines: Sequence[Machine]
+    run: TrainingRun | None
+    parity: Mapping[str, Any] | None
+    gate: Mapping[str, Any] | None
+    problems: Sequence[ResultsError] = field(default=())
+
+
+def read(
+    files: Sequence[Path], *, run: Path | None = None, parity: Path | None = None, gate: Path | None = None
+) -> Sources:
+    """Read what there is.
+
+    Args:
+        files: Measurements, of any machines and commits.
+        run: A run directory.
+        parity: Output of ``lenet evaluate --backend all --json``.
+        gate: A ``gate.json``.
+
+    Raises:
+        ResultsError: Nothing was given.
+    """
+    if not files and run is None and parity is None and gate is None:
+        raise ResultsError(
+            "there is nothing to report",
+            found="no measurement, no run directory, no parity file and no gate file",
+            wanted="at least one of them",
+            hint="measure with `pytest benchmarks --benchmark-autosave`, or name files: see `lenet report --help`",
+        )
+    problems: list[ResultsError] = []
+
+    def attempt(reader: Callable[[Path], _T], path: Path | None) -> _T | None:
+        try:
+            return None if path is None else reader(path)
+        except ResultsError as error:
+            problems.append(error)
+            return None
+
+    measurements = [one for one in (attempt(results.load, path) for path in dict.fromkeys(files)) if one is not None]
+    return Sources(
+        _by_machine(measurements),
+        attempt(_read_run, run),
+        attempt(_read_parity, parity),
+        attempt(_read_gate, gate),
+        problems,
+    )
+
+
+def _by_machine(measurements: Sequence[Measurement]) -> list[Machine]:
+    machines: dict[str, list[Measurement]] = {}
+    for one in sorted(measurements, key=lambda one: one.date, reverse=True):
+        machines.setdefault(one.fingerprint, []).insert(0, one)
+    return [Machine(found) for found in machines.values()]
+
+
+def _read_run(directory: Path) -> TrainingRun:
+    def interpret(text: str) -> TrainingRun:
+        facts = json.loads(text)
+        with (directory / "history.csv").open(newline="", encoding="utf-8") as file:
+            history = [{name: _finite(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        if not history:
+            raise ValueError("history.csv holds no epoch")
+        columns = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+        _require(history[0], *columns)
+        _require(facts["recipe"], *RECIPE, "seed")
+        _require(facts, "device", "versions", "commit", "times")
+        _require(facts["times"], "training_seconds", "images_an_epoch")
+        return TrainingRun(facts, history)
+
+    return _read(directory / "run.json", interpret, "a run directory that `lenet train` finished", "--run")
+
+
+def _read_parity(path: Path) -> Mapping[str, Any]:
+    def interpret(text: str) -> Mapping[str, Any]:
+        found = json.loads(text)
+        _require(found, "backends", "not_run")
+        numbers = ("loss", "accuracy", "max_abs_delta", "share_of_tolerance", "images")
+        texts = ("backend", "precision", "device", "right", "diverging_layer")
+        for line in found["backends"]:
+            _require(line, *numbers, *texts)
+            _finite(*(line[name] for name in numbers))
+            _finite(*(line[name] for name in ("delta_loss", "delta_accuracy") if line[name] is not None))
+        return {**found, "not_run": dict(found["not_run"])}
+
+    return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
+
+
+def _read_gate(path: Path) -> Mapping[str, Any]:
+    def interpret(text: str) -> Mapping[str, Any]:
+        found = json.loads(text)
+        if found["schema"] != _GATE_SCHEMA:
+            raise ValueError(f"schema {found['schema']}, not {_GATE_SCHEMA}")
+        _require(found, "verdict", "reason", "rows", "commits", "not_run")
+        _require(found["commits"], "base", "head")
+        for row in found["rows"]:
+            _require(row, "name", "verdict", "reason", "pairs")
+            _finite(*(row[name] for name in ("base", "head", "ratio", "low", "high") if row[name] is not None))
+        return {**found, "not_run": dict(found["not_run"])}
+
+    return _read(path, interpret, "the gate.json that `nox -s gate` wrote", "--gate")
+
+
+def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) -> _T:
+    try:
+        return interpret(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        found = f"{error.filename}: {error.strerror}"
+    except KeyError as error:
+        found = f"no {error.args[0]!r} in it"
+    except (ValueError, TypeError, AttributeError) as error:
+        found = f"{error}"
+    raise ResultsError(f"{path} cannot be read", found=found, wanted=wanted, hint=f"name another with {option}")
+
+
+def _require(found: Mapping[str, Any], *names: str) -> None:
+    """Raise the KeyError that names what is missing."""
+    for name in names:
+        found[name]
+
+
+def _finite(*values: Any) -> float:
+    """The first value as a number, after a look that all are finite numbers."""
+    numbers = [float(value) for value in values]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a value is not finite")
+    return numbers[0] if numbers else math.nan

@@ -1,0 +1,107 @@
+"""Files of the kinds that a report is made from, with times that a formula gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lenet.measurement.floor import Limits, floor
+from lenet.measurement.modes import Mode
+from lenet.measurement.statistics import summarize
+from lenet.results import SCHEMA, Case
+
+LIMITS = Limits(
+    arithmetic={"fp32": 2e12, "fp16": 4e12},
+    memory=((2**20, 4e11), (2**28, 2e11)),
+    copy={"pinned": ((2**20, 2e10), (2**26, 2.4e10)), "pageable": ((2**20, 5e9),)},
+    launch=2e-6,
+    launch_wall=8e-6,
+)
+BACKENDS = ("pytorch", "pytorch-compile", "onnxruntime", "tensorrt", "tripy")
+
+
+def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
+    """A row as the suite stores it, its rounds spread by a few per cent around the median."""
+    seconds = [median * (1 + 0.04 * ((7 * one) % rounds / rounds - 0.5)) for one in range(rounds)]
+    facts: dict[str, Any] = {"case": asdict(case), "summary": summarize(seconds).as_dict(), "wall_median": None}
+    least = floor(case.workload, LIMITS)
+    facts["floor"] = asdict(least) if least else None
+    more: dict[str, Any] = {"peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
+    return {"name": "test_inference", "stats": {"data": seconds}, "extra_info": facts | more}
+
+
+def measurement(
+    path: Path,
+    *,
+    backends: Sequence[str] = BACKENDS[:2],
+    batches: Sequence[int] = (1000,),
+    precisions: Sequence[str] = ("fp32",),
+    number: int = 0,
+    name: str = "A GPU",
+    fingerprint: str = "f1",
+    rounds: int = 100,
+    **changed: Any,
+) -> Path:
+    """A file of measurements: each backend at each batch and precision, in both modes."""
+    rows = []
+    for place, backend in enumerate(backends):
+        for precision in precisions:
+            for batch in batches:
+                for mode in Mode:
+                    memory = "pinned" if mode is Mode.END_TO_END else None
+                    case = Case(backend, mode, precision, precision, batch, name, "images", memory, False, "coursework")  # noqa: FBT003
+                    median = (2e-5 + 1e-6 * batch) * (2 - 0.3 * place) * (2 if memory else 1) * (1 + 0.01 * number)
+                    rows.append(benchmark(case, median, rounds))
+    facts = {"cpu": {"model": "a CPU", "usable": 8}, "gpu": {"name": name}, "packages": {"torch": "2"}}
+    about = {"schema": SCHEMA, "kind": "a-gpu", "fingerprint": fingerprint, "partial": False, "not_run": []}
+    document = {
+        "lenet": about | {"limits": LIMITS.to_json()},
+        "machine_info": facts | {"commit": f"{number + 1:07x}" + "0" * 33},
+        "datetime": f"2026-11-{number + 1:02}T00:00:00+00:00",
+        "benchmarks": rows,
+    }
+    path.write_text(json.dumps(document | changed))
+    return path
+
+
+def run_directory(path: Path, epochs: int = 3) -> Path:
+    """A finished training run."""
+    path.mkdir()
+    recipe: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": 200,
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    }
+    recipe |= {"milestones": [30, 45], "decay": 0.1, "padding": 4, "seed": 0}
+    facts = {"recipe": recipe, "versions": {"torch": "2"}, "device": "CPU, 2 threads", "commit": None}
+    times = {"training_seconds": 1.5, "images_an_epoch": 50_000}
+    (path / "run.json").write_text(json.dumps(facts | {"times": times}))
+    lines = [f"{one},{2 / one},{1.9 / one},{0.1 * one},{0.11 * one}" for one in range(1, epochs + 1)]
+    head = "epoch,train_loss,test_loss,train_accuracy,test_accuracy"
+    (path / "history.csv").write_text("\n".join([head, *lines, ""]))
+    return path
+
+
+def parity(path: Path) -> Path:
+    """What ``lenet evaluate --backend all --json`` prints."""
+    line = {"backend": "pytorch", "precision": "fp32", "device": "cpu", "loss": 0.7997119, "accuracy": 0.7223}
+    line |= {"delta_loss": None, "delta_accuracy": None, "max_abs_delta": 9.5e-6, "share_of_tolerance": 0.11}
+    line |= {"right": True, "images": 10_000, "diverging_layer": None}
+    document = {"images": 10_000, "backends": [line], "not_run": {"tensorrt": "tensorrt is not installed"}}
+    path.write_text(json.dumps(document))
+    return path
+
+
+def gate(path: Path) -> Path:
+    """A ``gate.json``."""
+    row = {"name": "pytorch forward fp32 1", "verdict": "FAIL", "reason": "slower by more than 1 %", "pairs": 20}
+    row |= {"base": 1e-3, "head": 1.1e-3, "ratio": 1.1, "low": 1.08, "high": None, "again": None}
+    document = {"schema": 1, "verdict": "FAIL", "reason": "1 row is slower", "rows": [row], "not_run": {}}
+    document |= {"commits": {"base": "b" * 40, "head": "a" * 40, "reference": "main"}}
+    path.write_text(json.dumps(document))
+    return path

@@ -1,0 +1,211 @@
+"""The report in headless Chromium: nothing loaded, nothing run, all drawn, readable on screen, phone and paper.
+
+Skipped where there is no Chromium or no playwright; the accessibility check where there is no axe-core. ``nox -s
+browser`` installs what it can of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from lenet.cli import main
+from tests.report import documents
+from tests.report.test_page import HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
+A4, A3_LANDSCAPE = (595, 842), (1191, 842)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no Chromium here: install Debian's `chromium`, or Chrome")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `nox -s browser` does it")
+    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has no other way
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found[0], args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A whole report in each language, one of hostile files, and the largest that is promised."""
+    folder = tmp_path_factory.mktemp("reports")
+    files = [documents.measurement(folder / f"{number}.json", batches=(1, 1000), number=number) for number in range(2)]
+    others = ("--run", documents.run_directory(folder / "run"), "--parity", documents.parity(folder / "parity.json"))
+    hostile = documents.measurement(folder / "hostile.json", backends=("pytorch", HOSTILE), name=HOSTILE)
+    many = [
+        documents.measurement(
+            folder / f"many{number}.json",
+            backends=documents.BACKENDS,
+            batches=(1, 10, 100, 1000, 10_000),
+            precisions=("fp32", "fp16"),
+            number=number,
+        )
+        for number in range(10)
+    ]
+    made = {}
+    pages: dict[str, Sequence[str | Path]] = {
+        "en": [*files, *others, "--gate", documents.gate(folder / "gate.json")],
+        "ru": [*files, *others, "--lang", "ru"],
+        "hostile": [hostile],
+        "many": many,
+    }
+    for name, arguments in pages.items():
+        made[name] = folder / f"{name}.html"
+        result = CliRunner().invoke(main, ["report", "--out", str(made[name]), *map(str, arguments)])
+        assert result.exit_code == 0, result.output
+    return made
+
+
+class _Looked:
+    """A page with what it said and asked for."""
+
+    def __init__(self, context: BrowserContext, path: Path) -> None:
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+
+@pytest.mark.parametrize("name", ["en", "ru", "hostile", "many"])
+def test_nothing_is_said_loaded_or_run(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with browser.new_context() as context:
+        looked = _Looked(context, reports[name])
+        assert looked.said == []
+        assert looked.asked == [reports[name].as_uri()]
+        assert looked.page.locator("script").count() == 0
+        assert "taken" not in looked.page.title()[:5]
+
+
+@pytest.mark.parametrize("name", ["en", "ru", "many"])
+def test_every_chart_is_drawn(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = _Looked(context, reports[name]).page
+        sizes = page.eval_on_selector_all(
+            "figure svg",
+            """charts => charts.map(chart => {
+                const box = chart.getBoundingClientRect();
+                const all = [...chart.querySelectorAll('path, use')];
+                const marks = all.filter(mark => mark.getBoundingClientRect().width);
+                const named = chart.getAttribute('aria-labelledby').split(' ').every(
+                    id => document.getElementById(id).textContent.trim());
+                return [box.width, box.height, marks.length, named];
+            })""",
+        )
+        assert len(sizes) >= 15
+        for width, height, marks, named in sizes:
+            assert width > 300
+            assert height > 60
+            assert marks >= 5
+            assert named
+        ids = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
+        assert [one for one, times in Counter(ids).items() if times > 1] == []
+
+
+def test_the_languages_differ_and_say_so(browser: Browser, reports: dict[str, Path]) -> None:
+    with browser.new_context() as context:
+        english, russian = (_Looked(context, reports[name]).page for name in ("en", "ru"))
+        assert [page.locator("html").get_attribute("lang") for page in (english, russian)] == ["en", "ru"]
+        assert english.locator("#sheet-5 h2").inner_text() == "Speed"
+        assert russian.locator("#sheet-5 h2").inner_text() == "Быстродействие"
+        cells = [page.locator("#sheet-3 td").all_inner_texts() for page in (english, russian)]
+        assert "0.7997119" in cells[0]
+        assert "0,7997119" in cells[1]
+        ticks = russian.locator("#sheet-2 svg text").all_text_contents()
+        assert any("," in tick for tick in ticks)
+        assert not any("." in tick for tick in ticks)
+
+
+@pytest.mark.parametrize("name", ["en", "ru", "hostile"])
+def test_a_phone_needs_no_sideways_scrolling(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        page = _Looked(context, reports[name]).page
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        # What is wider scrolls in a box of its own, which the keyboard reaches.
+        boxes = page.locator(".scroll")
+        assert boxes.count() > 5
+        assert all(box.get_attribute("tabindex") == "0" for box in boxes.all())
+        smallest = page.eval_on_selector_all(
+            "figure:not(.wide) svg text", "all => Math.min(...all.map(one => one.getBoundingClientRect().height))"
+        )
+        assert smallest > 8
+
+
+@pytest.mark.parametrize("name", ["en", "ru"])
+def test_it_prints_on_a4_and_the_five_sheets_on_a3(
+    browser: Browser, reports: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    with browser.new_context() as context:
+        page = _Looked(context, reports[name]).page
+        page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True, print_background=True)
+        found = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", (tmp_path / "report.pdf").read_bytes())
+        sizes = [(round(float(width)), round(float(height))) for width, height in found]
+        assert sizes[:6] == [A4, *[A3_LANDSCAPE] * 5]
+        assert len(sizes) > 7
+        assert set(sizes[6:]) == {A4}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_are_both_readable(browser: Browser, reports: dict[str, Path], scheme: Any) -> None:
+    with browser.new_context(color_scheme=scheme) as context:
+        page = _Looked(context, reports["en"]).page
+        color = "one => getComputedStyle(document.querySelector(one[0]))[one[1]]"
+        paper = _luminance(page.evaluate(color, ["body", "backgroundColor"]))
+        assert (paper > 0.8) == (scheme == "light")
+        for what, least in (
+            (["h1", "color"], 7),
+            (["svg text", "fill"], 4.5),
+            (["svg path[style*=series]", "fill"], 3),
+        ):
+            lighter, darker = sorted([paper, _luminance(page.evaluate(color, what))], reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) > least  # WCAG's contrast ratio, and what it asks of each
+
+
+def _luminance(color: str) -> float:
+    """WCAG's relative luminance of a colour as the browser writes it: ``rgb(1, 2, 3)``."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_largest_report_is_painted_within_a_second(
+    browser: Browser, reports: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    with browser.new_context() as context:
+        page = _Looked(context, reports["many"]).page
+        paint = "performance.getEntriesByName('first-contentful-paint').map(one => one.startTime)"
+        page.wait_for_function(f"{paint}.length > 0")
+        (milliseconds,) = page.evaluate(paint)
+        record_property("first_contentful_paint_ms", milliseconds)
+        assert milliseconds < 1000
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("en", "light"), ("ru", "dark"), ("hostile", "light")])
+def test_axe_finds_no_serious_violation(browser: Browser, reports: dict[str, Path], name: str, scheme: Any) -> None:
+    if not AXE.exists():
+        pytest.skip(f"no axe-core at {AXE}: `npm install axe-core`, or name its axe.min.js in AXE_CORE")
+    with browser.new_context(color_scheme=scheme) as context:
+        page = _Looked(context, reports[name]).page
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found: dict[str, Any] = page.evaluate("axe.run()")
+        bad = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
+        assert [(one["id"], one["nodes"][0]["html"][:120], len(one["nodes"])) for one in bad] == []
+        assert len(found["passes"]) > 20

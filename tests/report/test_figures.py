@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from markupsafe import Markup
+
+from lenet.measurement.modes import Mode
+from lenet.report.figures import SERIES, Painter, Split, Trend
+from lenet.report.language import ENGLISH, find_language
+from lenet.results import Case, Row
+
+CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, False, "coursework")  # noqa: FBT003
+ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 0.9e-3, 1.1e-3, None, None, 0, (), {})
+ODD = ["$x^2$", r"\frac{a}{b}", "_hidden", "<b>&amp;", "#1b6ca8; fill: red", "%s {0}"]
+
+
+def parsed(svg: Markup) -> ET.Element:
+    return ET.fromstring(svg)  # noqa: S314 - made here
+
+
+def texts(svg: Markup) -> list[str]:
+    return ["".join(one.itertext()) for one in parsed(svg).iter("text")]
+
+
+def row(backend: str, median: float = 1e-3, mode: Mode = Mode.FORWARD) -> Row:
+    samples = tuple(median * np.linspace(0.8, 1.2, 101))
+    return replace(ROW, case=replace(CASE, backend=backend, mode=mode), median=median, samples=samples)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_name_is_drawn_as_it_is(name: str) -> None:
+    painter = Painter(ENGLISH, [])
+    charts = [
+        painter.bars([row(name)], name),
+        painter.boxes([row(name)], name),
+        painter.splits([Split(name, {"a": 1.0})], name),
+    ]
+    for chart in charts:
+        assert name in texts(chart.svg)
+        assert next(parsed(chart.svg).iter("title")).text == name
+    line = painter.lines([Trend(name, [1, 10], [1, 2])], "t", ("x", "y"), limits=[Trend(name, [1, 10], [3, 3])])
+    assert name in texts(line.svg)
+    assert [key.label for key in line.legend] == [name]
+
+
+def test_every_colour_is_the_page_s() -> None:
+    painter = Painter(ENGLISH, [])
+    rows = [row("pytorch"), row("x", mode=Mode.END_TO_END)]
+    for chart in (painter.architecture("a"), painter.bars(rows, "b"), painter.boxes(rows, "c")):
+        styles = " ".join(element.get("style", "") for element in parsed(chart.svg).iter())
+        assert "var(--ink)" in styles
+        assert "var(--series-1)" in styles
+        assert re.findall(r"#[0-9a-f]{6}", styles) == []
+        assert "font-family" not in styles
+
+
+def test_a_bar_is_as_long_as_its_median() -> None:
+    chart = Painter(ENGLISH, []).bars([row("a", 1e-3), row("b", 3e-3)], "t")
+    bars = [
+        one.get("d", "") for one in parsed(chart.svg).iter("path") if "fill: var(--series-1)" in one.get("style", "")
+    ]
+    widths = [max(xs) - min(xs) for xs in ([float(x) for x in re.findall(r"[ML] ([\d.]+)", bar)] for bar in bars)]
+    assert widths[1] / widths[0] == pytest.approx(3, rel=1e-3)
+
+
+def test_a_box_has_its_quartiles() -> None:
+    chart = Painter(ENGLISH, []).boxes([row("a"), row("b")], "t")
+    boxes = [one for one in parsed(chart.svg).iter("path") if "fill: var(--paper)" in one.get("style", "")]
+    assert len(boxes) == 2
+    xs = [float(x) for x in re.findall(r"[ML] ([\d.]+)", boxes[0].get("d", ""))]
+    ticks = {text: one for one in parsed(chart.svg).iter("text") if (text := "".join(one.itertext())) in {"0.9", "1.1"}}
+    assert min(xs) == pytest.approx(float(ticks["0.9"].get("x", "nan")), abs=0.1)
+    assert max(xs) == pytest.approx(float(ticks["1.1"].get("x", "nan")), abs=0.1)
+
+
+def test_a_series_has_one_colour_throughout() -> None:
+    painter = Painter(ENGLISH, ["a", "b"])
+    first = painter.lines([Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
+    second = painter.lines([Trend("new", [1, 2], [1, 2]), Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
+    assert first.legend[0] == second.legend[1]
+    assert first.legend[0].number == 2
+    many = painter.lines([Trend(f"{one}", [1, 2], [1, 2]) for one in range(40)], "t", ("x", "y"))
+    assert {key.number for key in many.legend} == set(range(1, len(SERIES) + 1))
+
+
+def test_ticks_are_in_the_language() -> None:
+    trend = [Trend("a", [1, 1000], [0.01, 20_000])]
+    english = texts(Painter(ENGLISH, []).lines(trend, "t", ("x", "y")).svg)
+    russian = texts(Painter(find_language("ru"), []).lines(trend, "t", ("x", "y")).svg)
+    assert "0.1" in english
+    assert "10,000" in english
+    assert "0,1" in russian
+    assert "10\N{NO-BREAK SPACE}000" in russian
+
+
+def test_the_program_s_own_settings_stay() -> None:
+    before = dict(mpl.rcParams)
+    Painter(ENGLISH, []).bars([row("a")], "t")
+    assert dict(mpl.rcParams) == before
+
+
+def test_two_charts_share_no_name() -> None:
+    painter = Painter(ENGLISH, [])
+    charts = [parsed(painter.lines([Trend("a", [1, 2], [1, 2])], "t", ("x", "y")).svg) for _ in range(2)]
+    names = [{one.get("id") for one in chart.iter() if one.get("id")} for chart in charts]
+    assert names[0]
+    assert not names[0] & names[1]
+    links = {one.get("href") for one in charts[0].iter("use")}
+    assert links
+    assert links <= {f"#{name}" for name in names[0]}

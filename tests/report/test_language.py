@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.pofile import read_po
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lenet.report import language
+from lenet.report.language import ENGLISH, LANGUAGES, find_language
+
+RUSSIAN = find_language("ru")
+PACKAGE = Path(language.__file__).parent
+METHODS = [("*.py", "python"), ("templates/*.html", "jinja2")]
+OPTIONS = {"templates/*.html": {"newstyle_gettext": "true", "silent": "false"}}
+KEYWORDS = {"text": None, "plural": (1, 2), "_": None, "gettext": None, "ngettext": (1, 2)}
+
+
+def extracted() -> Catalog:
+    catalog = Catalog()
+    for _, _, message, _, _ in extract_from_dir(PACKAGE, METHODS, OPTIONS, KEYWORDS):
+        catalog.add(message)
+    return catalog
+
+
+@pytest.mark.parametrize("code", [code for code in LANGUAGES if code != "en"])
+def test_a_catalogue_has_every_message_of_the_code_and_no_other(code: str) -> None:
+    with (PACKAGE / "locales" / f"{code}.po").open("rb") as file:
+        translated = read_po(file, locale=code)
+    wanted = {message.id for message in extracted() if message.id}
+    assert {message.id for message in translated if message.id} == wanted
+    for message in translated:
+        strings = message.string if isinstance(message.string, tuple) else (message.string,)
+        assert all(strings), message.id
+        assert not message.fuzzy
+        ids = message.id if isinstance(message.id, tuple) else (message.id,)
+        if message.id:
+            names = {tuple(sorted(re.findall(r"%\(\w+\)s|%%", text))) for text in (*ids, *strings)}
+            assert len(names) == 1, message.id
+
+
+@pytest.mark.parametrize(
+    ("rounded", "english", "russian"),
+    [
+        ("1,234.50", "1,234.50", "1\N{NO-BREAK SPACE}234,50"),
+        ("1.00", "1.00", "1,00"),
+        ("1230", "1230", "1230"),
+        ("-0.5", "-0.5", "-0,5"),
+        ("9.5e-06", "9.5e-06", "9,5·10⁻⁶"),
+        ("nan", "nan", "nan"),
+    ],
+)
+def test_numbers_have_the_language_s_signs(rounded: str, english: str, russian: str) -> None:
+    assert ENGLISH.number(rounded) == english
+    assert RUSSIAN.number(rounded) == russian
+
+
+@given(st.floats(-1e300, 1e300))
+def test_no_digit_is_lost(value: float) -> None:
+    assert [one for one in RUSSIAN.number(f"{value:,.3f}") if one.isdigit()] == [
+        one for one in f"{value:,.3f}" if one.isdigit()
+    ]
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "эпохи"), (2, "эпох"), (11, "эпох"), (21, "эпохи")])
+def test_russian_has_three_plural_forms(count: int, word: str) -> None:
+    assert RUSSIAN.plural("after %(count)s epoch", "after %(count)s epochs", count) == f"после {count} {word}"
+
+
+def test_words_of_a_file_are_translated_where_they_are_the_project_s() -> None:
+    assert RUSSIAN.known("CPU, 2 threads") == "процессор, 2 потока"
+    assert RUSSIAN.known("CIFAR-10 test images") == "тестовые изображения CIFAR-10"
+    assert RUSSIAN.known("%(x)s 100 %") == "%(x)s 100 %"
+
+
+def test_a_per_cent_sign_stays_with_its_number() -> None:
+    assert ENGLISH.text("%(a)s %%", a="5") == "5\N{NO-BREAK SPACE}%"
