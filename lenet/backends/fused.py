@@ -3,8 +3,8 @@
 It shows how far the other backends are from what the hardware can do. Images may stay in pinned host memory, which the
 kernel then reads over the bus, each byte once.
 
-A launch is one call of the driver through ctypes, with all of its arguments made beforehand: to Python the cheapest of
-what was tried (NVIDIA's bindings convert them at each call, and a CUDA graph wants its stream to be the current one).
+A launch is one call of the driver through ctypes, with all of its arguments made beforehand: NVIDIA's bindings convert
+them at each call, and the replay of a CUDA graph wants its stream to be the current one.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp16x2")
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 
 _DIRECTORY: Final = Path(__file__).parent
-# Each was the fastest of several on an H100. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
+# Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
 _WARPS: Final = {"fp32": 20, "fp16": 16, "bf16": 16, "fp16x2": 12}
 
 
