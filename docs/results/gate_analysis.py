@@ -149,7 +149,12 @@ def print_decisions(good: Sequence[Record]) -> None:
     unchanged = [record for record in good if not record["percent"]]
     void = sum(any(stage["void"] for stage in record["stages"]) for record in good)
     failed = sum(record["exit"] == 1 for record in unchanged)
-    print(f"\nWhole gates without a change that FAIL: {interval(failed, len(unchanged))}.")
+    alarms = sum(verdict_of(record, LEFT_ALONE) == "FAIL" for record in good) + void
+    alarms += sum(verdict_of(record, SLOWED) == "FAIL" for record in unchanged)
+    print("\nFalse alarms of all decisions on code that is the same, no two of which share a time (the unchanged row,")
+    total = interval(alarms, 2 * len(good) + len(unchanged))
+    print(f"the row slowed by 0 %, and the canary, in both directions): {total}.")
+    print(f"Whole gates without a change that FAIL: {interval(failed, len(unchanged))}.")
     print(
         f"Gates that the canary made void: {interval(void, len(good))}. In brackets: 95 % Clopper-Pearson intervals.\n"
     )
