@@ -413,8 +413,14 @@ def group_reasons(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 def _not_run(reasons: Mapping[str, str]) -> list[Text]:
     if not reasons:
         return []
-    lines = [Text(f"  {', '.join(names)}: {reason}") for reason, names in group_reasons(reasons).items()]
+    lines = []
+    for reason, names in group_reasons(reasons).items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(Text(f"  {', '.join(names[:_NAMED])}{more}: {reason}"))
     return [Text("Not run:", style="bold"), *lines]
 
+
+_NAMED = 8
+"""Cases that are named for a reason why they were not run; the saved file has all."""
 
 _STEPS = ("import", "build", "run", "compare")

@@ -176,3 +176,9 @@ def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
 def test_rounding_is_within_half_a_unit_of_the_third_digit(value: float) -> None:
     assert "e" not in significant(value)
     assert float(significant(value)) == pytest.approx(value, rel=5.001e-3)
+
+
+def test_many_cases_that_were_not_run_are_counted() -> None:
+    text = render(sheet_5([], [NotRun(f"case-{number}", "no time") for number in range(10)]), 200)
+    assert "case-7 and 2 more: no time" in text
+    assert "case-8" not in text
