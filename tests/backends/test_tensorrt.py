@@ -151,7 +151,7 @@ class TestProbe:
 
 class TestPrecision:
     @both
-    @pytest.mark.parametrize("precision", Precision)
+    @pytest.mark.parametrize("precision", DTYPES)
     def test_an_ampere_gpu_runs_what_is_asked(
         self, backend: TensorRTBackend, precision: Precision, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -168,7 +168,7 @@ class TestPrecision:
         self, backend: TensorRTBackend, runs: set[Precision], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake_gpu(monkeypatch, (7, 5))
-        for precision in Precision:
+        for precision in DTYPES:
             with nullcontext() if precision in runs else pytest.raises(BackendError, match=r"8\.0 or newer"):
                 assert backend.executed_precision(precision, CUDA) == precision
 
@@ -230,7 +230,7 @@ def images(batch: int) -> torch.Tensor:
 
 class TestBuildWithTheFake:
     @fake_of(TensorRT(), TensorRTRTX())
-    @pytest.mark.parametrize("precision", Precision)
+    @pytest.mark.parametrize("precision", DTYPES)
     def test_every_setting_is_explicit(self, fake: Fake, precision: Precision) -> None:
         fake.build(BuildSpec(CPU, precision, BATCHES))
         ((_, settings),) = [call for call in fake.calls() if call[0] == "build_serialized_network"]
@@ -557,7 +557,7 @@ def trt() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def models(onnx_models: dict[torch.dtype, bytes]) -> dict[Precision, bytes]:
-    return {precision: onnx_models[DTYPES[precision]] for precision in Precision}
+    return {precision: onnx_models[DTYPES[precision]] for precision in DTYPES}
 
 
 @needs_rtx
@@ -593,7 +593,7 @@ class TestRealRtx:
         assert availability.version == trt.__version__
         assert availability.reason == "PyTorch sees no CUDA device: check `nvidia-smi`"
 
-    @pytest.mark.parametrize("precision", Precision)
+    @pytest.mark.parametrize("precision", DTYPES)
     def test_the_parser_accepts_the_model(
         self, trt: ModuleType, models: dict[Precision, bytes], precision: Precision
     ) -> None:
