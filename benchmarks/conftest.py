@@ -17,10 +17,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 from rich.console import Console
 
-from lenet import backends, devices, results, weights
+from lenet import backends, comparison, devices, results, weights
 from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
-from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError, LenetError, did_you_mean
@@ -382,7 +381,7 @@ def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int, 
     @cache
     def find(batch_size: int, input_type: InputType) -> Reference:
         images = test_split.images[torch.arange(batch_size) % len(test_split)]
-        return Reference(shipped.arrays, images if input_type is InputType.UINT8 else normalize(images))
+        return comparison.reference_of(shipped.arrays, images, input_type)
 
     return find
 

@@ -106,7 +106,7 @@ def compare_backends(
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
         reason.
     """
-    reference = reference or reference_of(arrays, split, input_type)
+    reference = reference or reference_of(arrays, split.images, input_type)
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
@@ -125,9 +125,9 @@ def compare_backends(
     return done, missing
 
 
-def reference_of(arrays: Mapping[str, np.ndarray], split: Split, input_type: InputType) -> parity.Reference:
-    """The float64 reference of a split's images, handed over as an input type."""
-    return parity.Reference(arrays, split.images if input_type is InputType.UINT8 else normalize(split.images))
+def reference_of(arrays: Mapping[str, np.ndarray], images: torch.Tensor, input_type: InputType) -> parity.Reference:
+    """The float64 reference of uint8 images (N, 3, 32, 32), handed over as an input type."""
+    return parity.Reference(arrays, images if input_type is InputType.UINT8 else normalize(images))
 
 
 def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Tensor:

@@ -63,7 +63,7 @@ def main() -> int:
     print("batch; logits against float64, and as a share of the tolerance that `lenet/parity.py` derives.\n")
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
     right = True
-    references = {input_type: reference_of(arrays, split, input_type) for input_type in input_types}
+    references = {input_type: reference_of(arrays, split.images, input_type) for input_type in input_types}
     for input_type, precision, batch_size in product(input_types, precisions, BATCH_SIZES):
         started = time.perf_counter()
         done, missing = compare_backends(

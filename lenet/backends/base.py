@@ -24,7 +24,18 @@ from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import BackendError, UnavailableError
 
-__all__ = ["Availability", "Backend", "BatchRange", "BuildSpec", "InputType", "Precision", "Runner", "new_stream"]
+__all__ = [
+    "AMPERE",
+    "NO_GPU",
+    "Availability",
+    "Backend",
+    "BatchRange",
+    "BuildSpec",
+    "InputType",
+    "Precision",
+    "Runner",
+    "new_stream",
+]
 
 
 class Precision(StrEnum):
@@ -128,6 +139,11 @@ class Availability:
     def __bool__(self) -> bool:
         return self.reason is None
 
+
+AMPERE: Final = (8, 0)
+"""The first compute capability with TF32 and bfloat16."""
+
+NO_GPU: Final = "PyTorch sees no CUDA device: check `nvidia-smi`"
 
 _NO_SWITCH: Final = nullcontext()
 """One for all, for `Runner.on_stream` is entered at each call."""
@@ -327,6 +343,12 @@ class Backend(ABC):
     @abstractmethod
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         """`build` for a spec that was checked."""
+
+    def _missing_device(self, device: torch.device) -> str | None:
+        """Why there is no device of this type for it here; None where there is."""
+        if device.type not in self.devices:
+            return f"{self.name} runs on {' and '.join(self.devices)} alone"
+        return NO_GPU if device.type == "cuda" and not torch.cuda.is_available() else None
 
     def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
         return BackendError(

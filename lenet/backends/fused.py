@@ -23,7 +23,7 @@ import torch
 
 from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
-from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
@@ -37,7 +37,6 @@ HOST_IMAGES: Final = 2
 """The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
 Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 us of it."""
 _OLDEST: Final = (7, 5)
-_AMPERE: Final = (8, 0)
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""
 
@@ -51,10 +50,8 @@ class Fused(Backend):
     def probe(self, device: torch.device) -> Availability:
         """Available on a CUDA device that is new enough, where `cuda.core` and NVRTC can be loaded."""
         version = installed_version(entry(self.name))
-        if device.type not in self.devices:
-            return Availability(version, f"{self.name} runs on cuda alone")
-        if not torch.cuda.is_available():
-            return Availability(version, "PyTorch sees no CUDA device: check `nvidia-smi`")
+        if absent := self._missing_device(device):
+            return Availability(version, absent)
         capability = torch.cuda.get_device_capability(device)
         if capability < _OLDEST:
             return Availability(version, f"compute capability {_dotted(capability)}, 7.5 or newer is wanted")
@@ -73,7 +70,7 @@ class Fused(Backend):
         """
         if precision not in PRECISIONS or device.type not in self.devices:
             raise self._unsupported(precision, device, f"{' or '.join(PRECISIONS)} on an NVIDIA GPU")
-        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _AMPERE
+        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < AMPERE
         if precision in {Precision.BF16, Precision.FP16X2} and old:
             raise self._unsupported(precision, device, "fp32, fp16, or a GPU of compute capability 8.0 or newer")
         return precision

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lenet.architecture import CLASSES
-from lenet.backends.base import Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
@@ -50,7 +50,7 @@ class OnnxRuntime(Backend):
         if provider not in library.get_available_providers():
             return Availability(version, f"this build has no {provider}: pip install onnxruntime-gpu")
         if device.type == "cuda" and not torch.cuda.is_available():
-            return Availability(version, "PyTorch sees no CUDA device: check `nvidia-smi`")
+            return Availability(version, NO_GPU)
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:

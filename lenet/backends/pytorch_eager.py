@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 
 __all__ = ["Network", "PyTorchBackend", "PyTorchEager", "PyTorchRunner"]
-
-_TF32_CAPABILITY = (8, 0)
 
 
 class Network(nn.Module):
@@ -48,17 +46,13 @@ class PyTorchBackend(Backend):
 
     def probe(self, device: torch.device) -> Availability:
         """Available on its devices; on CUDA where PyTorch sees a GPU."""
-        if device.type not in self.devices:
-            return Availability(torch.__version__, f"{self.name} runs on {' and '.join(self.devices)} alone")
-        if device.type == "cuda" and not torch.cuda.is_available():
-            return Availability(torch.__version__, "PyTorch sees no CUDA device: check `nvidia-smi`")
-        return Availability(torch.__version__)
+        return Availability(torch.__version__, self._missing_device(device))
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer."""
         if precision not in DTYPES:
             raise self._unsupported(precision, device, " or ".join(DTYPES))
-        can_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
+        can_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
         if precision is Precision.TF32 and not can_tf32:
             raise self._unsupported(precision, device, "tf32 on an NVIDIA GPU of compute capability 8.0 or newer")
         return precision

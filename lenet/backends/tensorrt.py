@@ -27,7 +27,7 @@ import torch
 
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
-from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES
@@ -121,10 +121,8 @@ class TensorRTBackend(Backend):
         missing = missing_packages()
         if missing:
             return Availability(version, f"{' and '.join(missing)} not installed: {line.install}")
-        if device.type not in self.devices:
-            return Availability(version, f"{self.name} runs on {' and '.join(self.devices)} alone")
-        if not torch.cuda.is_available():
-            return Availability(version, "PyTorch sees no CUDA device: check `nvidia-smi`")
+        if absent := self._missing_device(device):
+            return Availability(version, absent)
         return Availability(version, self._unsupported_gpu(trt, torch.cuda.get_device_capability(device)))
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
@@ -136,7 +134,7 @@ class TensorRTBackend(Backend):
         if (
             precision not in self.before_ampere
             and torch.cuda.is_available()
-            and torch.cuda.get_device_capability(device) < (8, 0)
+            and torch.cuda.get_device_capability(device) < AMPERE
         ):
             older = " or ".join(self.before_ampere)
             raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")

@@ -23,7 +23,17 @@ import torch
 from lenet import architecture
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry
-from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import (
+    AMPERE,
+    NO_GPU,
+    Availability,
+    Backend,
+    BatchRange,
+    BuildSpec,
+    InputType,
+    Precision,
+    Runner,
+)
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory
 from lenet.backends.precision import DTYPES
@@ -333,13 +343,13 @@ def _not_importable() -> str | None:
 
 
 def _no_gpu() -> str | None:
-    return None if torch.cuda.is_available() else "PyTorch sees no CUDA device: check `nvidia-smi`"
+    return None if torch.cuda.is_available() else NO_GPU
 
 
 def _float32_uses_tf32(device: torch.device) -> bool:
     if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         return False
-    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:

@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from lenet.backends.base import Precision
+from lenet.backends.base import AMPERE, Precision
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.measurement.floor import Limits, Rates
 
@@ -61,7 +61,7 @@ def measure_limits(device: torch.device) -> Limits:
 
 def _has(device: torch.device, precision: Precision) -> bool:
     if device.type == "cuda":
-        return precision in {Precision.FP32, Precision.FP16} or torch.cuda.get_device_capability(device) >= (8, 0)
+        return precision in {Precision.FP32, Precision.FP16} or torch.cuda.get_device_capability(device) >= AMPERE
     return precision is not Precision.TF32
 
 

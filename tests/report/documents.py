@@ -23,6 +23,20 @@ LIMITS = Limits(
 BACKENDS = ("pytorch", "pytorch-compile", "onnxruntime", "tensorrt", "tripy")
 
 
+def ten_baselines(folder: Path) -> list[Path]:
+    """The largest report that is promised to be quick and small: ten files of a hundred rows."""
+    return [
+        measurement(
+            folder / f"many{number}.json",
+            backends=BACKENDS,
+            batches=(1, 10, 100, 1000, 10_000),
+            precisions=("fp32", "fp16"),
+            number=number,
+        )
+        for number in range(10)
+    ]
+
+
 def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     """A row as the suite stores it, its rounds spread by a few per cent around the median."""
     seconds = [median * (1 + 0.04 * ((7 * one) % rounds / rounds - 0.5)) for one in range(rounds)]

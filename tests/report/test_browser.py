@@ -48,16 +48,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     files = [documents.measurement(folder / f"{number}.json", batches=(1, 1000), number=number) for number in range(2)]
     others = ("--run", documents.run_directory(folder / "run"), "--parity", documents.parity(folder / "parity.json"))
     hostile = documents.measurement(folder / "hostile.json", backends=("pytorch", HOSTILE), name=HOSTILE)
-    many = [
-        documents.measurement(
-            folder / f"many{number}.json",
-            backends=documents.BACKENDS,
-            batches=(1, 10, 100, 1000, 10_000),
-            precisions=("fp32", "fp16"),
-            number=number,
-        )
-        for number in range(10)
-    ]
+    many = documents.ten_baselines(folder)
     made = {}
     pages: dict[str, Sequence[str | Path]] = {
         "en": [*files, *others, "--gate", documents.gate(folder / "gate.json")],

@@ -277,16 +277,7 @@ def test_the_coursework_s_recipe_is_the_default_one() -> None:
 
 
 def test_ten_baselines_of_a_hundred_rows_build_fast_and_stay_small(tmp_path: Path) -> None:
-    files = [
-        documents.measurement(
-            tmp_path / f"{number}.json",
-            backends=documents.BACKENDS,
-            batches=(1, 10, 100, 1000, 10_000),
-            precisions=("fp32", "fp16"),
-            number=number,
-        )
-        for number in range(10)
-    ]
+    files = documents.ten_baselines(tmp_path)
     started = time.process_time()
     result, page = report(*files, out=tmp_path / "report.html")
     seconds = time.process_time() - started
