@@ -28,6 +28,7 @@ from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
+from lenet.measurement.host_state import HostWatch
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
@@ -338,6 +339,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def sampler(device: torch.device) -> Any:
     with GpuSampler(device) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def host(device: torch.device) -> HostWatch | None:
+    """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
+    return HostWatch() if device.type == "cuda" else None
 
 
 @pytest.fixture(scope="session")

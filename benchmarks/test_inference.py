@@ -21,6 +21,7 @@ from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
+from lenet.measurement.host_state import HostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
@@ -44,6 +45,7 @@ def test_inference(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
+    host: HostWatch | None,
     limits: Callable[[], Limits],
     build: Callable[[Backend, BuildSpec], Any],
     test_split: Split,
@@ -86,6 +88,7 @@ def test_inference(
             protocol=protocol,
             cold_cache=cold_cache,
             throttling=sampler.throttling,
+            host=host,
         )
         after = sampler.sample()
         peak = peak_memory(call, device)
@@ -154,24 +157,28 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
     """What is stored beside the row's times."""
     seconds = samples.seconds
     summary = summarize(seconds)
-    throttled = int(samples.throttled.sum())
-    problem = throttling_problem(throttled, len(samples.throttled), samples.throttling)
+    by_device = samples.device is not None
+    throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
     lowest = floor(case.workload, limits)
-    undercut = lowest is not None and summary.median < lowest.seconds
-    unstable = [*instabilities(summary), *filter(None, [problem, UNDERCUT if undercut else None])]
-    beside = samples.device is not None and samples.wall is not None
+    problems = [
+        throttling_problem(throttled, len(samples.throttled), samples.throttling),
+        None if by_device else slowed_problem(slowed, len(samples.slowed)),
+        UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
+    ]
+    unstable = [*instabilities(summary), *filter(None, problems)]
     return {
         "case": asdict(case),
         "summary": summary.as_dict(),
         "images_per_second": case.batch_size / summary.median,
         "us_per_image": 1e6 * summary.median / case.batch_size,
-        "wall_median": median(samples.wall.tolist()) if beside and samples.wall is not None else None,
+        "wall_median": median(samples.wall_seconds.tolist()) if by_device else None,
         "floor": asdict(lowest) if lowest else None,
         "times_floor": summary.median / lowest.seconds if lowest else None,
         "launch_median": median(samples.launch.tolist()),
         "launch_bound_share": float(samples.launch_bound.mean()),
         "throttled": throttled,
         "throttling": list(samples.throttling),
+        "slowed": slowed,
         "stopped": samples.stopped,
         "unstable": unstable,
         "facts": runner.facts(),

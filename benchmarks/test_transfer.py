@@ -10,6 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.backends.base import InputType
 from lenet.measurement.clocks import Protocol, measure
+from lenet.measurement.host_state import HostWatch
 from lenet.measurement.modes import Mode
 
 
@@ -21,6 +22,7 @@ def test_transfer(
     input_type: InputType,
     device: torch.device,
     protocol: Protocol,
+    host: HostWatch | None,
     host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
     if device.type == "cpu" or host_memory == "zero-copy":
@@ -33,7 +35,7 @@ def test_transfer(
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
 
-    samples = measure(copy, mode=Mode.END_TO_END, stream=stream, protocol=protocol)
+    samples = measure(copy, mode=Mode.END_TO_END, stream=stream, protocol=protocol, host=host)
     seconds = samples.seconds
     size = source.numel() * source.element_size()
     benchmark.group = "transfer"

@@ -3,17 +3,22 @@
 ===================  ===============================================  =================================================
 mode                 on a GPU                                         on a CPU
 ===================  ===============================================  =================================================
-forward              CUDA events on the runner's stream, around the   ``perf_counter`` around the call
-                     call: device time
+forward              CUDA events on the runner's stream, around a     ``perf_counter`` around the call
+                     call that is queued before the stream may
+                     begin it: device time, free of the host's
 end to end           ``perf_counter`` from the host's batch until     the same as forward, for nothing is copied: not
                      the runner's stream is synchronised              worth a row
 ===================  ===============================================  =================================================
 
+Each round of forward on a GPU makes the call twice: from an idle stream by the wall clock, launch included, then held
+back, between events. What the host adds is the difference; it is kept beside, and is the whole of an end-to-end row.
+
 `measure` runs the rounds and keeps every sample. pytest-benchmark can show and save them through a `Replay` as its
-timer; or it can run the rounds itself, with an `EventClock` or ``perf_counter`` as its timer and `ColdStart` as its
+timer; or it can run the rounds itself, with an `EventClock` or ``perf_counter`` as its timer and `HeldStart` as its
 setup.
 
-Events resolve about half a microsecond (``cudaEventElapsedTime`` in the CUDA runtime's reference).
+Events resolve about half a microsecond (``cudaEventElapsedTime`` in the CUDA runtime's reference), and around a single
+kernel they read a few microseconds more than it runs: docs/results/timer-h100.md.
 """
 
 from __future__ import annotations
@@ -30,14 +35,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import relative_half_width
 
 __all__ = [
     "Adaptive",
-    "ColdStart",
     "Coursework",
     "EventClock",
+    "HeldStart",
     "Instant",
     "Protocol",
     "Replay",
@@ -50,11 +56,8 @@ __all__ = [
 CHUNK_SECONDS: Final = 0.01
 """Rounds run for this long between two looks at the protocol and at throttling, so that looking costs them little."""
 
-LAUNCH_SHARE: Final = 0.9
-"""A round whose launch took this share of its device time was bound by the host."""
-
 HOLD_MARGIN: Final = 4.0
-"""A stream is held back for this many times as long as the last call took to queue."""
+"""A stream is held back for this many times as long as the call took to queue just before."""
 
 SHORTEST_HOLD: Final = 1e-3
 """Seconds; it costs little, and covers the noise of a short launch."""
@@ -65,6 +68,9 @@ LONGEST_HOLD: Final = 0.1
 CALIBRATION_CYCLES: Final = 2_000_000
 """About a millisecond: long enough that the ends of the interval do not matter."""
 
+WAKING_CYCLES: Final = 40_000_000
+"""About 20 ms: an idle GPU has slowed its clocks, and takes milliseconds to raise them again."""
+
 
 class Stop(StrEnum):
     """Why no more rounds were run."""
@@ -72,7 +78,7 @@ class Stop(StrEnum):
     ROUNDS = "all rounds were run"
     PRECISE = "the median is known well enough"
     TIME = "the time was up"
-    THROTTLED = "too many rounds were throttled"
+    DISCARDED = "too many rounds were discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Coursework:
 
     Attributes:
         warmups: Rounds that are run first and not kept.
-        rounds: Rounds that are kept. Throttled ones are run again, until twice as many were run in all.
+        rounds: Rounds that are kept. Discarded ones are run again, until twice as many were run in all.
     """
 
     warmups: int = 5
@@ -91,14 +97,14 @@ class Coursework:
         """Why to stop now, if at all.
 
         Args:
-            valid: Seconds of each round that was not throttled.
+            valid: Seconds of each round that was not discarded.
             attempts: The number of all rounds.
             elapsed: Seconds since the first.
         """
         del elapsed  # however long it takes
         if len(valid) >= self.rounds:
             return Stop.ROUNDS
-        return Stop.THROTTLED if attempts >= 2 * self.rounds else None
+        return Stop.DISCARDED if attempts >= 2 * self.rounds else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Adaptive:
         """Why to stop now, if at all.
 
         Args:
-            valid: Seconds of each round that was not throttled.
+            valid: Seconds of each round that was not discarded.
             attempts: The number of all rounds.
             elapsed: Seconds since the first.
         """
@@ -150,47 +156,48 @@ class Samples:
 
     Attributes:
         device: Between the CUDA events, float64 (rounds,); None where the rule asks for no events.
-        wall: From before the call until its result was synchronised, launch included, float64 (rounds,); None where the
-            stream was held back, for the wait would be in it. Beside device time it holds the recording of two events.
-        launch: Until the call had returned and the device's work was queued, float64 (rounds,).
-        launch_bound: Where the device waited for the host, so that device time is launch time, bool (rounds,): after a
-            cold start, where the device had begun before all was queued; else, where the launch took most of the device
-            time. All False without events.
+        wall: From before the call until its result was synchronised, launch included, float64 (rounds,).
+        launch: Until that call had returned and the device's work was queued, float64 (rounds,).
+        launch_bound: Where the device began before all was queued, so that device time holds the host's, bool
+            (rounds,): the call waits for the device itself, or the host was interrupted. All False without events.
         throttled: Where the GPU was throttled, bool (rounds,).
         throttling: What throttled it.
+        slowed: Where the host's CPU was slowed down by others, bool (rounds,): see `lenet.measurement.host_state`.
         stopped: Why no more rounds were run.
     """
 
     device: NDArray[np.float64] | None
-    wall: NDArray[np.float64] | None
+    wall: NDArray[np.float64]
     launch: NDArray[np.float64]
     launch_bound: NDArray[np.bool_]
     throttled: NDArray[np.bool_]
     throttling: tuple[str, ...]
+    slowed: NDArray[np.bool_]
     stopped: Stop
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """What the row is about: by the clock that the rule names, without throttled rounds.
+        """What the row is about: by the clock that the rule names, without discarded rounds.
 
-        Where every round was throttled, all are given: the row is unstable, but it shows something.
+        Where every round was discarded, all are given: the row is unstable, but it shows something.
         """
-        clock = self.wall if self.device is None else self.device
-        assert clock is not None
-        return clock if self.throttled.all() else clock[~self.throttled]
+        return self.wall_seconds if self.device is None else _kept(self.device, self.throttled)
+
+    @property
+    def wall_seconds(self) -> NDArray[np.float64]:
+        """Wall times without discarded rounds; all where every round was."""
+        return _kept(self.wall, self.throttled | self.slowed)
+
+
+def _kept(times: NDArray[np.float64], discarded: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return times if discarded.all() else times[~discarded]
 
 
 class _Round(NamedTuple):
     device: float | None
-    wall: float | None
+    wall: float
     launch: float
     launch_bound: bool
-
-    @property
-    def seconds(self) -> float:
-        seconds = self.wall if self.device is None else self.device
-        assert seconds is not None
-        return seconds
 
 
 def measure(
@@ -201,47 +208,54 @@ def measure(
     protocol: Protocol,
     cold_cache: bool = False,
     throttling: Callable[[], tuple[str, ...]] | None = None,
+    host: NoHostWatch | None = None,
 ) -> Samples:
     """Run a call again and again, and time each round by the rule of this module.
 
-    Garbage collection is off while rounds run.
+    Garbage collection is off while rounds run. What throttles the GPU and what slows the host are looked at before the
+    first round and after every hundredth of a second of rounds. Rounds beside a look that found the GPU throttled are
+    discarded; rounds beside one that found the host slowed are too where the wall clock counts.
 
     Args:
         call: What to time. It queues its work on the stream; for `Mode.END_TO_END` it begins by copying the batch.
         mode: What a round covers, and thereby which clock it is timed by.
         stream: The runner's CUDA stream, otherwise idle; None on a CPU.
         protocol: How many rounds.
-        cold_cache: Empty the L2 cache before each round, and hold the stream back until the call is queued, so that
-            device time is free of the host's launch time. `Mode.FORWARD` on a GPU alone.
-        throttling: What throttles the GPU now, such as `lenet.measurement.gpu_state.GpuSampler.throttling`; it is asked
-            before the first round and after every hundredth of a second of rounds.
+        cold_cache: Empty the L2 cache before each call. `Mode.FORWARD` on a GPU alone.
+        throttling: What throttles the GPU now, such as `lenet.measurement.gpu_state.GpuSampler.throttling`.
+        host: Watches the CPU that the calls are made on, and moves to another where it is slowed.
 
     Raises:
         ValueError: A cold cache was asked for where it cannot be had.
     """
-    one_round = _rounds_of(call, mode, stream, cold_cache=cold_cache)
+    _refuse_a_cold_cache(mode, stream, asked=cold_cache)
+    by_device = mode is Mode.FORWARD and stream is not None
     look = throttling or tuple
+    watched = host or NoHostWatch()
     rounds: list[_Round] = []
     valid: list[float] = []
     throttled: list[bool] = []
+    slowed: list[bool] = []
     causes: set[str] = set()
-    with _no_garbage_collection():
+    with _no_garbage_collection(), watched.on_a_quiet_cpu():
+        one_round = _rounds_of(call, mode, stream, cold_cache=cold_cache)
         for _ in range(protocol.warmups):
             one_round()
-        before = look()
+        before, slow_before = look(), watched.is_slowed()
         began = perf_counter()
         while (stopped := protocol.stop(valid, len(rounds), perf_counter() - began)) is None:
             chunk = _chunk(one_round, protocol.rounds - len(valid))
-            # Throttling seen at either end may have begun or ended anywhere in between.
-            after = look()
-            harm = {*before, *after}
-            before = after
+            # What is seen at either end may have begun or ended anywhere in between.
+            after, slow_after = look(), watched.is_slowed()
+            harm, slow = {*before, *after}, slow_before or slow_after
+            before, slow_before = after, slow_after and not watched.move()
             rounds += chunk
             throttled += [bool(harm)] * len(chunk)
+            slowed += [slow] * len(chunk)
             causes |= harm
-            if not harm:
-                valid += [one.seconds for one in chunk]
-    return _samples(rounds, throttled, tuple(sorted(causes)), stopped)
+            if not harm and (by_device or not slow):
+                valid += [one.wall if one.device is None else one.device for one in chunk]
+    return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped)
 
 
 def _chunk(one_round: Callable[[], _Round], most: int) -> list[_Round]:
@@ -252,15 +266,18 @@ def _chunk(one_round: Callable[[], _Round], most: int) -> list[_Round]:
     return chunk
 
 
-def _samples(rounds: list[_Round], throttled: list[bool], causes: tuple[str, ...], stopped: Stop) -> Samples:
+def _samples(
+    rounds: list[_Round], throttled: list[bool], causes: tuple[str, ...], slowed: list[bool], stopped: Stop
+) -> Samples:
     device, wall, launch, launch_bound = zip(*rounds, strict=True) if rounds else ((), (), (), ())
     return Samples(
         device=None if None in device else np.array(device, dtype=np.float64),
-        wall=None if None in wall else np.array(wall, dtype=np.float64),
+        wall=np.array(wall, dtype=np.float64),
         launch=np.array(launch, dtype=np.float64),
         launch_bound=np.array(launch_bound, dtype=np.bool_),
         throttled=np.array(throttled, dtype=np.bool_),
         throttling=causes,
+        slowed=np.array(slowed, dtype=np.bool_),
         stopped=stopped,
     )
 
@@ -276,93 +293,92 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _refuse_a_cold_cache(mode: Mode, stream: torch.cuda.Stream | None, *, asked: bool) -> None:
+    if asked and (mode is not Mode.FORWARD or stream is None):
+        where = "on a CPU" if stream is None else "on a GPU"
+        raise ValueError(f"a cold cache can be had for forward passes on a GPU, not for {mode} {where}")
+
+
 def _rounds_of(
     call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool
 ) -> Callable[[], _Round]:
+    """What to run again and again; the GPU is awake when this returns."""
     if mode is Mode.FORWARD and stream is not None:
-        return _cold_rounds(call, stream) if cold_cache else _warm_rounds(call, stream)
-    if cold_cache:
-        where = "on a CPU" if stream is None else "on a GPU"
-        raise ValueError(f"a cold cache can be had for forward passes on a GPU, not for {mode} {where}")
-    return _wall_rounds(call, stream)
+        return _held_rounds(call, stream, cold_cache=cold_cache)
+    if stream is not None:
+        sm_clock_hz(stream)
 
-
-def _wall_rounds(call: Callable[[], object], stream: torch.cuda.Stream | None) -> Callable[[], _Round]:
     def one_round() -> _Round:
-        began = perf_counter()
-        call()
-        queued = perf_counter()
-        if stream is not None:
-            stream.synchronize()
-        done = perf_counter()
-        return _Round(None, done - began, queued - began, launch_bound=False)
+        wall, launch = _by_the_wall_clock(call, stream)
+        return _Round(None, wall, launch, launch_bound=False)
 
     return one_round
 
 
-def _warm_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Callable[[], _Round]:
+def _by_the_wall_clock(call: Callable[[], object], stream: torch.cuda.Stream | None) -> tuple[float, float]:
+    """Seconds of a call until its stream is synchronised, and until it has returned."""
+    began = perf_counter()
+    call()
+    queued = perf_counter()
+    if stream is not None:
+        stream.synchronize()
+    return perf_counter() - began, queued - began
+
+
+def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_cache: bool) -> Callable[[], _Round]:
     start, end = _timing_event(), _timing_event()
+    held_start = HeldStart(stream, cold_cache=cold_cache)
 
     def one_round() -> _Round:
-        began = perf_counter()
+        held_start.idle()
+        wall, launch = _by_the_wall_clock(call, stream)
+        held_start.fit(launch)
+        held_start()
         start.record(stream)
         call()
         end.record(stream)
-        queued = perf_counter()
-        end.synchronize()
-        done = perf_counter()
-        device = start.elapsed_time(end) / 1e3
-        launch = queued - began
-        return _Round(device, done - began, launch, launch_bound=launch >= LAUNCH_SHARE * device)
-
-    return one_round
-
-
-def _cold_rounds(call: Callable[[], object], stream: torch.cuda.Stream) -> Callable[[], _Round]:
-    start, end = _timing_event(), _timing_event()
-    cold_start = ColdStart(stream)
-
-    def one_round() -> _Round:
-        cold_start()
-        began = perf_counter()
-        start.record(stream)
-        call()
-        end.record(stream)
-        launch = perf_counter() - began
         # If the device has passed the start already, the hold was over before everything was queued.
         launch_bound = start.query()
         end.synchronize()
-        cold_start.fit(launch)
-        return _Round(start.elapsed_time(end) / 1e3, None, launch, launch_bound)
+        return _Round(start.elapsed_time(end) / 1e3, wall, launch, launch_bound)
 
     return one_round
 
 
-class ColdStart:
-    """Empties a GPU's L2 cache and holds its stream back, so that what is launched next is queued, not started.
+class HeldStart:
+    """Holds a GPU's stream back, so that what is launched next is queued, not started; and can empty its L2 cache.
 
-    It is what nvbench does before a cold sample (NVIDIA/nvbench, ``nvbench/detail/measure_cold.cuh``): zero a buffer of
-    the cache's size, synchronise, then block the stream; here by a kernel that spins for a while. Call it right before
-    each round: it is fit to be pytest-benchmark's ``setup``.
+    It is what nvbench does before a sample (NVIDIA/nvbench, ``nvbench/detail/measure_cold.cuh``): zero a buffer of the
+    cache's size, synchronise, then block the stream; here by a kernel that spins for a while. Call it right before each
+    round: it is fit to be pytest-benchmark's ``setup``.
 
     Args:
         stream: The stream to hold back.
+        cold_cache: Whether to empty the cache.
     """
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
+    def __init__(self, stream: torch.cuda.Stream, *, cold_cache: bool = False) -> None:
         self._stream = stream
         self._clock = sm_clock_hz(stream)
         self._hold = SHORTEST_HOLD
-        with torch.cuda.stream(stream):
+        self._buffer: torch.Tensor | None = None
+        if cold_cache:
             size = torch.cuda.get_device_properties(stream.device).L2_cache_size
-            self._buffer = torch.empty(size, dtype=torch.uint8, device=stream.device)
+            with torch.cuda.stream(stream):
+                self._buffer = torch.empty(size, dtype=torch.uint8, device=stream.device)
 
     def __call__(self) -> None:
-        """Empty the cache, wait until that is done, and hold the stream back."""
+        """Make the stream idle, and hold it back."""
+        self.idle()
         with torch.cuda.stream(self._stream):
-            self._buffer.zero_()
-            self._stream.synchronize()
             _spin(int(self._hold * self._clock))
+
+    def idle(self) -> None:
+        """Empty the cache if that was asked for, and wait until the stream has nothing to do."""
+        if self._buffer is not None:
+            with torch.cuda.stream(self._stream):
+                self._buffer.zero_()
+        self._stream.synchronize()
 
     def fit(self, launch: float) -> None:
         """Hold for longer or shorter from now on, for calls that take so many seconds to queue."""
@@ -372,11 +388,11 @@ class ColdStart:
 def sm_clock_hz(stream: torch.cuda.Stream) -> float:
     """The clock of the GPU's multiprocessors under load, in Hz: cycles of a spinning kernel over its time.
 
-    It needs no NVML, and takes a few milliseconds.
+    It needs no NVML. It takes some 20 ms, and leaves the GPU awake.
     """
     start, end = _timing_event(), _timing_event()
     with torch.cuda.stream(stream):
-        _spin(CALIBRATION_CYCLES)  # wakes an idle GPU
+        _spin(WAKING_CYCLES)
         start.record(stream)
         _spin(CALIBRATION_CYCLES)
         end.record(stream)

@@ -17,7 +17,9 @@ import torch
 
 from lenet.backends.base import AMPERE, Precision
 from lenet.backends.precision import DTYPES, allow_tf32
+from lenet.measurement.clocks import Coursework, measure
 from lenet.measurement.floor import Limits, Rates
+from lenet.measurement.modes import Mode
 
 __all__ = ["measure_limits"]
 
@@ -49,13 +51,14 @@ def measure_limits(device: torch.device) -> Limits:
     """
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         rates = {str(asked): _arithmetic(device, asked) for asked in DTYPES if _has(device, asked)}
+        launch, launch_wall = _launch(device)
         # Operands can be widened, so a precision whose own products are slow, or slowly written, has float32's rate.
         return Limits(
             arithmetic={name: max(rate, rates[Precision.FP32]) for name, rate in rates.items()},
             memory=tuple((size, _memory(device, size)) for size in _SIZES[device.type]),
             copy=_copies(device),
-            launch=_launch(device),
-            launch_wall=_launch_wall(device),
+            launch=launch,
+            launch_wall=launch_wall,
         )
 
 
@@ -94,45 +97,21 @@ def _copies(device: torch.device) -> dict[str, Rates]:
     return {kind: tuple(measured) for kind, measured in rates.items()}
 
 
-def _launch(device: torch.device) -> float:
-    """The shortest round of forward: a graph of one tiny kernel between two events; on a CPU one tiny operator."""
+def _launch(device: torch.device) -> tuple[float, float]:
+    """The shortest forward round, and the shortest end-to-end one: of a graph of one tiny kernel, or of an operator."""
     if device.type == "cpu":
-        return _launch_wall(device)
-    replay, start, end = _tiny(device), *(torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def round_() -> float:
-        start.record()
-        replay()
-        end.record()
-        end.synchronize()
-        milliseconds: float = start.elapsed_time(end)
-        return milliseconds / 1e3
-
-    return min(round_() for _ in range(_LAUNCHES))
-
-
-def _launch_wall(device: torch.device) -> float:
-    """The shortest end-to-end round: the same by the wall clock, until it is synchronised."""
-    tiny = _tiny(device)
-    return min(_seconds(tiny, device, 1) for _ in range(_LAUNCHES))
-
-
-def _tiny(device: torch.device) -> Callable[[], object]:
-    """A graph of one kernel on one element, or on a CPU the operator."""
-    one = torch.zeros(1, device=device)
-    if device.type == "cpu":
-        return one.zero_
-    one.add_(1)  # loads the kernel
-    torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        one.add_(1)
-
-    def replay() -> object:
-        graph.replay()
-        return one  # held, for the graph writes to its memory
-
-    return replay
+        shortest = min(_seconds(torch.zeros(1).zero_, device, 1) for _ in range(_LAUNCHES))
+        return shortest, shortest
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        one = torch.zeros(1, device=device)
+        one.add_(1)  # loads the kernel
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            one.add_(1)
+        rounds = measure(graph.replay, mode=Mode.FORWARD, stream=stream, protocol=Coursework(rounds=_LAUNCHES))
+    return float(rounds.seconds.min()), float(rounds.wall.min())
 
 
 def _shortest(call: Callable[[], object], device: torch.device, seconds: float = _SECONDS) -> float:

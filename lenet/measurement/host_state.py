@@ -1,0 +1,144 @@
+"""The host's CPU: is it slowed down by others now, and is there one that is not?
+
+A GPU says when it is throttled. A CPU's neighbours are told by nothing that a program could read on every machine: a
+sibling hyper-thread at work, a hypervisor's other guests, a governor. So a short loop of known work is timed, and
+compared with the best time that it ever took in this process. Seen on a shared host: the loop takes its best time or
+1.65 times that, for seconds at a time and on each CPU by itself, and PyTorch's launches are slower by the same factor;
+so the median of a hundred short rounds could change by half from one run to the next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final
+
+__all__ = ["PATIENCE", "SLOWED", "TOO_MANY_SLOWED", "HostWatch", "NoHostWatch", "slowed_problem"]
+
+SLOWED: Final = 1.15
+"""A CPU is slowed where the loop takes this many times its best."""
+
+TOO_MANY_SLOWED: Final = 0.20
+"""A row by the wall clock is unstable where more than this share of its rounds were slowed."""
+
+_LOOP: Final = 1000
+"""Additions; 30 us, a third of a per cent of the time between two looks."""
+
+_LOOKS: Final = 3
+"""The shortest of so many loops counts, so that an interrupt is not taken for a neighbour."""
+
+PATIENCE: Final = 3.0
+"""Seconds from a row's beginning on in which it waits for a quiet CPU."""
+
+
+def slowed_problem(slowed: int, rounds: int) -> str | None:
+    """Why a row by the wall clock is unstable because of a slow host, and what to do; None where it is not.
+
+    Args:
+        slowed: The number of rounds that were slowed.
+        rounds: The number of all rounds.
+    """
+    if slowed <= TOO_MANY_SLOWED * rounds:
+        return None
+    return (
+        f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (a loop of known work took over "
+        f"{SLOWED} times its best): end other work on this machine, or leave a core to the suite"
+    )
+
+
+class NoHostWatch:
+    """Watches nothing: no CPU is ever slowed."""
+
+    def is_slowed(self) -> bool:
+        """No."""
+        return False
+
+    def move(self) -> bool:
+        """There is nothing to move away from."""
+        return True
+
+    @contextmanager
+    def on_a_quiet_cpu(self) -> Iterator[None]:
+        """Wherever the thread is."""
+        yield
+
+
+class HostWatch(NoHostWatch):
+    """Watches the calling thread's CPU, and moves the thread to one that is not slowed.
+
+    For calls that one thread makes: the threads that it starts while it is moved stay on its CPU.
+
+    Args:
+        loop: The work of known length; returns its seconds.
+    """
+
+    def __init__(self, loop: Callable[[], float] | None = None) -> None:
+        self._loop = loop or _reference_loop
+        self._best = math.inf
+        self._patient_until = -math.inf
+        self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
+
+    def is_slowed(self) -> bool:
+        """Whether the thread's CPU is slowed down now."""
+        return self._look() > SLOWED * self._best
+
+    def move(self) -> bool:
+        """Stay if the thread's CPU is quiet, else try the others in turn; whether a quiet one was found.
+
+        All are tried once, and again while there is time left to wait.
+        """
+        if not self.is_slowed():
+            return True
+        while True:
+            for _ in range(len(self._cpus)):
+                self._cpus.rotate(-1)
+                os.sched_setaffinity(0, {self._cpus[0]})
+                if not self.is_slowed():
+                    return True
+            if perf_counter() >= self._patient_until:
+                return False
+
+    @contextmanager
+    def on_a_quiet_cpu(self) -> Iterator[None]:
+        """Keep the thread on one CPU while the context lasts, a quiet one where one is found in time.
+
+        The time to wait for one is `PATIENCE`, for the start and all moves together. Where a thread cannot be told its
+        CPU, as outside of Linux, it stays where it is.
+        """
+        if not hasattr(os, "sched_setaffinity"):
+            yield
+            return
+        allowed = os.sched_getaffinity(0)
+        if not self._cpus:
+            self._survey(allowed)
+        self._patient_until = perf_counter() + PATIENCE
+        try:
+            os.sched_setaffinity(0, {self._cpus[0]})
+            self.move()
+            yield
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+    def _survey(self, allowed: Iterable[int]) -> None:
+        """Look at every CPU once, for the best time that the loop can take."""
+        self._cpus.extend(sorted(allowed))
+        for cpu in self._cpus:
+            os.sched_setaffinity(0, {cpu})
+            self._look()
+
+    def _look(self) -> float:
+        seconds = min(self._loop() for _ in range(_LOOKS))
+        self._best = min(self._best, seconds)
+        return seconds
+
+
+def _reference_loop() -> float:
+    began = perf_counter()
+    total = 0
+    for number in range(_LOOP):
+        total += number
+    return perf_counter() - began

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from lenet.measurement import host_state
+from lenet.measurement.host_state import PATIENCE, HostWatch, slowed_problem
+
+QUIET = 30e-6
+
+
+class FakeCpus:
+    """Four CPUs, of which some are slowed: what a loop takes depends on where the thread is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.slow: set[int] = set()
+        self.allowed = {0, 1, 2, 3}
+        self.here = 0
+        self.now = 0.0
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(self.allowed), raising=False)
+        monkeypatch.setattr(os, "sched_setaffinity", self._move, raising=False)
+        monkeypatch.setattr(host_state, "perf_counter", lambda: self.now)
+
+    def _move(self, thread: int, cpus: Any) -> None:
+        assert thread == 0
+        self.allowed = set(cpus)
+        self.here = self.here if self.here in cpus else min(cpus)
+
+    def loop(self) -> float:
+        seconds = QUIET * (1.65 if self.here in self.slow else 1.0)
+        self.now += seconds
+        return seconds
+
+
+@pytest.fixture
+def cpus(monkeypatch: pytest.MonkeyPatch) -> FakeCpus:
+    return FakeCpus(monkeypatch)
+
+
+def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
+    cpus.slow = {0, 1, 3}
+    watch = HostWatch(cpus.loop)
+
+    with watch.on_a_quiet_cpu():
+        assert cpus.allowed == {2}
+        assert not watch.is_slowed()
+        cpus.slow = {2}
+        assert watch.is_slowed()
+        assert watch.move()
+        assert cpus.allowed == {3}
+        assert not watch.is_slowed()
+
+
+def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:
+    def fail() -> None:
+        with HostWatch(cpus.loop).on_a_quiet_cpu():
+            assert len(cpus.allowed) == 1
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert cpus.allowed == {0, 1, 2, 3}
+
+
+def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
+    watch = HostWatch(cpus.loop)
+    with watch.on_a_quiet_cpu():
+        pass
+    cpus.slow = {0, 1, 2, 3}
+    began = cpus.now
+
+    with watch.on_a_quiet_cpu():
+        assert PATIENCE <= cpus.now - began < PATIENCE + 0.01
+        assert watch.is_slowed()
+        assert not watch.move()
+        assert cpus.now - began < PATIENCE + 0.02
+
+
+def test_an_interrupt_is_no_neighbour() -> None:
+    """The shortest of a few loops counts."""
+    seconds = iter([QUIET, QUIET, QUIET, 9.0, QUIET, 9.0, 9.0, 2 * QUIET, 9.0])
+    watch = HostWatch(lambda: next(seconds))
+
+    assert [watch.is_slowed() for _ in range(3)] == [False, False, True]
+
+
+def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    seconds = iter([QUIET] * 3 + [2 * QUIET] * 6)
+    watch = HostWatch(lambda: next(seconds))
+
+    with watch.on_a_quiet_cpu():
+        assert not watch.is_slowed()
+        assert watch.is_slowed()
+        assert not watch.move()
+
+
+def test_the_real_loop_and_the_real_cpus() -> None:
+    watch = HostWatch()
+    before = os.sched_getaffinity(0)
+
+    with watch.on_a_quiet_cpu():
+        assert len(os.sched_getaffinity(0)) == 1
+        assert os.sched_getaffinity(0) <= before
+    assert os.sched_getaffinity(0) == before
+    assert 1e-6 < host_state._reference_loop() < 1e-1
+
+
+@pytest.mark.parametrize(("slowed", "unstable"), [(0, False), (20, False), (21, True), (100, True)])
+def test_a_row_is_unstable_when_more_than_a_fifth_of_it_was_slowed(slowed: int, *, unstable: bool) -> None:
+    problem = slowed_problem(slowed, 100)
+
+    assert (problem is not None) is unstable
+    if problem:
+        assert f"in {slowed} of 100 rounds" in problem
+        assert "end other work" in problem
