@@ -9,6 +9,8 @@ History of the schema:
 1. 2026-11: the first.
 2. 2026-11: a case has its input type, which was float32 before; ``zero-copy`` is a host memory; the machine's limits
    beside the fingerprint, and each row's floor. Files of schema 1 are read as what they are: float32, without limits.
+3. 2026-11: a forward row of a GPU is timed with its stream held back until the call is queued; before, its times held
+   the host's launches. Older files of a GPU are refused, for no row says which it is; those of a CPU are read.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ __all__ = [
     "to_csv",
 ]
 
-SCHEMA: Final = 2
-_READABLE: Final = (1, 2)
+SCHEMA: Final = 3
+_READABLE: Final = (1, 2, 3)
+_READABLE_OF_A_GPU: Final = (3,)
 FAILED: Final = "failed: "
 """What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
@@ -126,7 +129,7 @@ class Row:
         iqr: Distance between the quartiles.
         median_low: Lower end of the median's 95 % interval; None where there are too few rounds.
         median_high: Its upper end.
-        wall_median: Median wall time of the same rounds, launch included, where device time is what counts; else None.
+        wall_median: Median wall time of the same calls, launch included, where device time is what counts; else None.
         peak_memory_bytes: Device memory; None on a CPU.
         throttled: Rounds that were discarded because the GPU was throttled.
         unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
@@ -252,11 +255,13 @@ def load(path: Path) -> Measurement:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
         raise _unreadable(path, "no part 'lenet': it is not of this suite")
-    if about.get("schema") not in _READABLE:
+    facts = document.get("machine_info")
+    readable = _READABLE_OF_A_GPU if isinstance(facts, dict) and facts.get("gpu") else _READABLE
+    if about.get("schema") not in readable:
         raise ResultsError(
             f"{path} cannot be read",
             found=f"schema {about.get('schema')}",
-            wanted=f"schema {' or '.join(map(str, _READABLE))}",
+            wanted=f"schema {' or '.join(map(str, readable))}",
             hint="measure again with this version, or read the file with the version that wrote it",
         )
     try:
