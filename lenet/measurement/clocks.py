@@ -10,8 +10,9 @@ end to end           ``perf_counter`` from the host's batch until     the same a
                      the runner's stream is synchronised              worth a row
 ===================  ===============================================  =================================================
 
-Each round of forward on a GPU makes the call twice: from an idle stream by the wall clock, launch included, then held
-back, between events. What the host adds is the difference; it is kept beside, and is the whole of an end-to-end row.
+Each round of forward on a GPU makes the call twice: from an idle stream by the wall clock, launch included, and held
+back, between events. What the host adds is the difference. A few rounds make the first call one after the other, as
+end-to-end rounds do, and then the second: behind a hold the host's caches are cold.
 
 `measure` runs the rounds and keeps every sample. pytest-benchmark can show and save them through a `Replay` as its
 timer; or it can run the rounds itself, with an `EventClock` or ``perf_counter`` as its timer and `HeldStart` as its
@@ -29,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
-from lenet.measurement.statistics import relative_half_width
+from lenet.measurement.statistics import median, relative_half_width
 
 __all__ = [
     "Adaptive",
@@ -55,6 +56,9 @@ __all__ = [
 
 CHUNK_SECONDS: Final = 0.01
 """Rounds run for this long between two looks at the protocol and at throttling, so that looking costs them little."""
+
+BURST: Final = 10
+"""Rounds of forward on a GPU that are timed by the wall clock before they are held back."""
 
 HOLD_MARGIN: Final = 4.0
 """A stream is held back for this many times as long as the call took to queue just before."""
@@ -238,13 +242,14 @@ def measure(
     slowed: list[bool] = []
     causes: set[str] = set()
     with _no_garbage_collection(), watched.on_a_quiet_cpu():
-        one_round = _rounds_of(call, mode, stream, cold_cache=cold_cache)
-        for _ in range(protocol.warmups):
-            one_round()
+        run = _rounds_of(call, mode, stream, cold_cache=cold_cache)
+        warm = 0
+        while warm < protocol.warmups:
+            warm += len(run(protocol.warmups - warm))
         before, slow_before = look(), watched.is_slowed()
         began = perf_counter()
         while (stopped := protocol.stop(valid, len(rounds), perf_counter() - began)) is None:
-            chunk = _chunk(one_round, protocol.rounds - len(valid))
+            chunk = run(protocol.rounds - len(valid))
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), watched.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
@@ -256,14 +261,6 @@ def measure(
             if not harm and (by_device or not slow):
                 valid += [one.wall if one.device is None else one.device for one in chunk]
     return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped)
-
-
-def _chunk(one_round: Callable[[], _Round], most: int) -> list[_Round]:
-    deadline = perf_counter() + CHUNK_SECONDS
-    chunk = [one_round()]
-    while len(chunk) < most and perf_counter() < deadline:
-        chunk.append(one_round())
-    return chunk
 
 
 def _samples(
@@ -299,20 +296,30 @@ def _refuse_a_cold_cache(mode: Mode, stream: torch.cuda.Stream | None, *, asked:
         raise ValueError(f"a cold cache can be had for forward passes on a GPU, not for {mode} {where}")
 
 
-def _rounds_of(
-    call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool
-) -> Callable[[], _Round]:
-    """What to run again and again; the GPU is awake when this returns."""
+_Chunk: TypeAlias = Callable[[int], list[_Round]]
+"""Runs rounds for about `CHUNK_SECONDS`: at least one, and at most so many."""
+
+
+def _rounds_of(call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool) -> _Chunk:
+    """What runs rounds; the GPU is awake when this returns."""
     if mode is Mode.FORWARD and stream is not None:
         return _held_rounds(call, stream, cold_cache=cold_cache)
     if stream is not None:
         sm_clock_hz(stream)
 
-    def one_round() -> _Round:
-        wall, launch = _by_the_wall_clock(call, stream)
-        return _Round(None, wall, launch, launch_bound=False)
+    def chunk(most: int) -> list[_Round]:
+        times = _repeated(lambda: _by_the_wall_clock(call, stream), most)
+        return [_Round(None, wall, launch, launch_bound=False) for wall, launch in times]
 
-    return one_round
+    return chunk
+
+
+def _repeated(one: Callable[[], tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    deadline = perf_counter() + CHUNK_SECONDS
+    times = [one()]
+    while len(times) < most and perf_counter() < deadline:
+        times.append(one())
+    return times
 
 
 def _by_the_wall_clock(call: Callable[[], object], stream: torch.cuda.Stream | None) -> tuple[float, float]:
@@ -325,14 +332,15 @@ def _by_the_wall_clock(call: Callable[[], object], stream: torch.cuda.Stream | N
     return perf_counter() - began, queued - began
 
 
-def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_cache: bool) -> Callable[[], _Round]:
+def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_cache: bool) -> _Chunk:
     start, end = _timing_event(), _timing_event()
     held_start = HeldStart(stream, cold_cache=cold_cache)
 
-    def one_round() -> _Round:
+    def from_idle() -> tuple[float, float]:
         held_start.idle()
-        wall, launch = _by_the_wall_clock(call, stream)
-        held_start.fit(launch)
+        return _by_the_wall_clock(call, stream)
+
+    def held(wall: float, launch: float) -> _Round:
         held_start()
         start.record(stream)
         call()
@@ -342,7 +350,12 @@ def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_
         end.synchronize()
         return _Round(start.elapsed_time(end) / 1e3, wall, launch, launch_bound)
 
-    return one_round
+    def chunk(most: int) -> list[_Round]:
+        times = _repeated(from_idle, min(most, BURST))
+        held_start.fit(median([launch for _, launch in times]))
+        return [held(wall, launch) for wall, launch in times]
+
+    return chunk
 
 
 class HeldStart:

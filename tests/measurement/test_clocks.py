@@ -52,9 +52,23 @@ class TestTheRule:
     def test_each_round_is_a_call_from_an_idle_stream_and_one_that_is_held_back(self, gpu: FakeGpu) -> None:
         forward(gpu, lambda: gpu.run(1e-3))
 
-        round_ = ["synchronize", "kernel", "synchronize", "synchronize", "hold", "record", "kernel", "record"]
-        calibration = ["hold", "record", "hold", "record"]
-        assert gpu.log == calibration + round_ * (FEW.warmups + FEW.rounds)
+        from_idle = ["synchronize", "kernel", "synchronize"]
+        held = ["synchronize", "hold", "record", "kernel", "record"]
+        rounds = [line for count in (FEW.warmups, FEW.rounds) for line in from_idle * count + held * count]
+        assert gpu.log == ["hold", "record", "hold", "record", *rounds]
+
+    def test_a_look_is_taken_after_a_few_held_calls(self, gpu: FakeGpu) -> None:
+        looks = []
+
+        def look() -> tuple[str, ...]:
+            looks.append(gpu.now)
+            return ()
+
+        protocol = Coursework(warmups=0, rounds=95)
+        measure(lambda: gpu.run(1e-6), mode=Mode.FORWARD, stream=gpu.stream, protocol=protocol, throttling=look)
+
+        assert len(looks) == 1 + 10
+        assert max(later - earlier for earlier, later in pairwise(looks)) < 12e-3
 
     def test_device_time_is_free_of_launch_time(self, gpu: FakeGpu) -> None:
         samples = forward(gpu, lambda: gpu.run(1e-6, times=40))
@@ -116,9 +130,10 @@ class TestAColdCache:
         forward(gpu, lambda: gpu.run(1e-3), cold_cache=True)
 
         cleared = ["zero 52428800 bytes", "synchronize"]
-        round_ = [*cleared, "kernel", "synchronize", *cleared, "hold", "record", "kernel", "record"]
-        calibration = ["hold", "record", "hold", "record"]
-        assert gpu.log == calibration + round_ * (FEW.warmups + FEW.rounds)
+        from_idle = [*cleared, "kernel", "synchronize"]
+        held = [*cleared, "hold", "record", "kernel", "record"]
+        rounds = [line for count in (FEW.warmups, FEW.rounds) for line in from_idle * count + held * count]
+        assert gpu.log == ["hold", "record", "hold", "record", *rounds]
 
     def test_neither_clock_holds_the_emptying(self, gpu: FakeGpu) -> None:
         samples = forward(gpu, lambda: gpu.run(1e-3), cold_cache=True)
