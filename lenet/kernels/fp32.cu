@@ -131,13 +131,14 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
 }
 
 // Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map. Of a lone image there are so few that two
-// lanes share one: each sums over half of the maps that it reads.
+// lanes share one: each sums over half of the maps that it reads. They are 16 lanes apart, so that the lanes that load
+// together (8, of 16 bytes each) are neighbouring maps of one half, whose weights lie in different banks.
 constexpr int HALVES = IMAGES == 1 ? 2 : 1;
 
 __device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
     constexpr int STRIPS = POOLED2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
-    int map = tile % 32 / 2, half = HALVES == 2 ? tile % 2 : 0;
+    int map = HALVES == 2 ? tile % 16 : tile % 32 / 2, half = HALVES == 2 ? tile / 16 % 2 : 0;
     int place = HALVES == 2 ? tile / 32 : tile / 32 * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
     if (place >= IMAGES * STRIPS) return;
     int image = place % IMAGES, row = place / IMAGES / ACROSS, window = place / IMAGES % ACROSS * WINDOWS_A_THREAD;
@@ -166,7 +167,7 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
     }
     if (HALVES == 2) {
 #pragma unroll
-        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], 1);
+        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], 16);
         if (half) return;
     }
     float* to = features + image * FEATURES + map * POOLED2 + row * SIDE2 + window;
