@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise, product
 from statistics import median
@@ -20,9 +20,9 @@ import torch
 
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
-from lenet.backends.fused import Kernel, images_a_block, load_kernel, shared_memory
+from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, Variant
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 
@@ -32,19 +32,25 @@ IMAGES = 2000
 EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
+MARKS = 20
 
 
 class Marked(Variant):
-    """A variant whose first block writes, behind the logits, the clock cycles at which it passes each barrier."""
+    """A variant whose first blocks, as many as share an image, write when they pass the kernel's barriers.
+
+    Behind the logits, `MARKS` clock cycles a block.
+    """
 
     @property
     def source(self) -> str:
         """With the marks."""
         head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
         numbers = iter(range(100))
-        mark = "__syncthreads(); if (threadIdx.x + blockIdx.x == 0) (first_logits)[{}] = float(clock64() - began);"
-        kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(next(numbers)), kernel)
-        begin = "long long began = clock64(); float* first_logits = logits + batch * CLASSES; SHARED_MEMORY("
+        marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
+        mark = "__syncthreads(); {}[{}] = float(clock64() - began);"
+        kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(marks, next(numbers)), kernel)
+        begin = "long long began = clock64(); float* marks = logits + batch * CLASSES + blockIdx.x * {}; SHARED_MEMORY("
+        begin = begin.format(MARKS)
         return str(head) + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
 
 
@@ -55,6 +61,8 @@ class Check:
         self.device = devices.resolve("cuda")
         self.arrays = weights.load().arrays
         self.shared_bytes = shared_memory(self.device)
+        self.multiprocessors = torch.cuda.get_device_properties(self.device).multi_processor_count
+        self.most_split = largest_split(self.split(bytes_in=False), self.multiprocessors)
         self.stream = torch.cuda.Stream(self.device)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -68,24 +76,42 @@ class Check:
         # Behind the images of a batch lie others of no number: a kernel that reads too far shows it.
         self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
 
+    def split(self, *, bytes_in: bool) -> Variant:
+        """The variant whose blocks share images."""
+        return Variant("fp32", 1, bytes_in, self.shared_bytes, SPLIT)
+
     def kernel(self, variant: Variant) -> Kernel:
         """Compiled and loaded."""
-        return load_kernel(self.arrays, variant, self.device)
+        return load_kernel(self.arrays, variant, self.device, EVERY[-1])
 
     def run(self, kernel: Kernel, batch: int) -> tuple[float, float]:
-        """Largest error of a batch's logits, and in shares of the tolerance; poisoned before, and guarded behind."""
+        """Largest error of a batch's logits, and in shares of the tolerance.
+
+        It runs twice; logits and workspace (but its counters) are poisoned before, and guarded behind.
+        """
         source = self.images[kernel.variant.bytes_in]
         if batch > IMAGES:
             images = source.repeat(batch // IMAGES, 1, 1, 1)
         else:
             images = torch.full_like(source[: batch + 8], 255 if kernel.variant.bytes_in else torch.nan)
             images[:batch] = source[:batch]
-        logits = torch.full((batch + 16, 10), torch.nan, device=self.device)
-        torch.cuda.synchronize()
-        kernel.bind(self.stream, images[:batch], logits[:batch])()
-        self.stream.synchronize()
-        if not logits[batch:].isnan().all():
-            raise AssertionError(f"batch {batch}: it wrote behind the logits")
+        logits = torch.empty(batch + 16, 10, device=self.device)
+        workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
+        workspace[:batch, -4:] = 0
+        launch = replace(kernel, workspace=workspace[:batch]).bind(self.stream, images[:batch], logits[:batch])
+        runs = []
+        for _ in range(2):
+            logits.fill_(torch.nan)
+            torch.cuda.synchronize()
+            launch()
+            self.stream.synchronize()
+            runs.append(logits.view(torch.int32).clone())
+        if not logits[batch:].isnan().all() or not workspace[batch:].isnan().all():
+            raise AssertionError(f"batch {batch}: it wrote behind the logits or the workspace")
+        if workspace.view(torch.int32)[:batch, -4:].any():
+            raise AssertionError(f"batch {batch}: a counter is not 0 again")
+        if not torch.equal(*runs):
+            raise AssertionError(f"batch {batch}: the logits' bits differ from one launch to the next")
         index = torch.arange(batch, device=self.device) % IMAGES
         delta = (logits[:batch].double() - self.wanted[index]).abs().nan_to_num(nan=torch.inf)
         return delta.max().item(), (delta / self.allowed[kernel.variant.precision][index]).max().item()
@@ -130,17 +156,19 @@ class Check:
                 times.append(1e3 * begin.elapsed_time(end) / calls)
         return float(median(times))
 
-    def spans(self, variant: Variant) -> str:
-        """Cycles from barrier to barrier in the first block, at batch 1000."""
+    def spans(self, variant: Variant, batch: int) -> str:
+        """Cycles from barrier to barrier in the first block, or of those that share the first image in the last."""
         kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
-        images = self.images[variant.bytes_in][:1000]
-        logits = torch.zeros(1100, 10, device=self.device)
-        torch.cuda.synchronize()
-        launch = kernel.bind(self.stream, images, logits[:1000])
-        for _ in range(20):
+        marks = MARKS * variant.blocks_an_image
+        logits = torch.zeros(batch * 10 + marks, device=self.device)
+        launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))
+        for _ in range(20):  # of the last launch are all the marks
+            logits.zero_()
+            torch.cuda.synchronize()
             launch()
         self.stream.synchronize()
-        at = [0, *(int(c) for c in logits[1000:].flatten().tolist() if c > 0)]
+        blocks = [[int(c) for c in block if c > 0] for block in logits[batch * 10 :].view(-1, MARKS).tolist()]
+        at = [0, *max(blocks, key=len)]
         return " ".join(str(b - a) for a, b in pairwise(at)) + f" = {at[-1]}"
 
 
@@ -157,11 +185,15 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     """All that the backend uses, and the batches at which to check them."""
     for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
         yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
+    if check.most_split:
+        for bytes_in in (False, True):
+            yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
 
 
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
-    return f"{variant.precision} {kind}, {variant.images} images x {variant.threads // 32} warps"
+    images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
+    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
 
 
 def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
@@ -229,8 +261,10 @@ def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
 
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     """Graph replay and back to back, then where a block's time goes."""
-    sizes = (1000, 10_000, 100, 1)
-    print("\n| variant | " + " | ".join(f"{s} replay, back to back" for s in sizes) + " |\n|" + "---|" * 5)
+    sizes = sorted({10_000, 1000, 100, check.most_split or 1, 1}, reverse=True)
+    print(
+        "\n| variant | " + " | ".join(f"{s} replay, back to back" for s in sizes) + " |\n|" + "---|" * (len(sizes) + 1)
+    )
 
     def times(kernel: Kernel) -> str:
         cells = []
@@ -241,10 +275,10 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
-    print("\n| variant | cycles between barriers, first block, batch 1000 |\n|---|---|")
-    for variant in kernels:
-        if variant.images in (1, MOST):
-            guarded(title(variant), partial(check.spans, variant))
+    print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
+    for variant, batch in product(kernels, (1000, 1)):
+        if variant.images == 1 if batch == 1 else variant.images in (1, MOST) and variant.blocks_an_image == 1:
+            guarded(f"{title(variant)} | {batch}", partial(check.spans, variant, batch))
 
 
 def main() -> None:
@@ -273,9 +307,10 @@ def main() -> None:
     for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
-    multiprocessors = torch.cuda.get_device_properties(check.device).multi_processor_count
-    chosen = {n: images_a_block(n, multiprocessors=multiprocessors, most=8) for n in (1, 10, 100, 500, 1000, 10_000)}
+    batches = (1, 10, 100, 500, 1000, 10_000)
+    chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")
+    print(f"\nIn fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
 
 
 if __name__ == "__main__":

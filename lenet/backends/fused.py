@@ -27,10 +27,19 @@ from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputT
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, Variant, largest_that_fits, pack
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, cuda_core, nvrtc_version
 
-__all__ = ["HOST_IMAGES", "LARGEST_BATCH", "Fused", "Kernel", "images_a_block", "load_kernel", "shared_memory"]
+__all__ = [
+    "HOST_IMAGES",
+    "LARGEST_BATCH",
+    "Fused",
+    "Kernel",
+    "images_a_block",
+    "largest_split",
+    "load_kernel",
+    "shared_memory",
+]
 
 LARGEST_BATCH: Final = 2**20
 HOST_IMAGES: Final = 2
@@ -96,11 +105,16 @@ class Fused(Backend):
         choose = functools.partial(images_a_block, multiprocessors=multiprocessors, most=most)
         fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
+        bytes_in = spec.input is InputType.UINT8
         kernels = {}
         for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
-            variant = Variant(spec.precision, images, spec.input is InputType.UINT8, shared_bytes)
-            kernels[images] = load_kernel(arrays, variant, spec.device)
-        return _FusedRunner(spec, kernels, choose)
+            variant = Variant(spec.precision, images, bytes_in, shared_bytes)
+            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum)
+        variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
+        most_split, split = largest_split(variant, multiprocessors), None
+        if spec.batches.minimum <= most_split:
+            split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
+        return _FusedRunner(spec, kernels, choose, split)
 
 
 def shared_memory(device: torch.device) -> int:
@@ -113,6 +127,15 @@ def images_a_block(batch: int, *, multiprocessors: int, most: int) -> int:
     """The fewest images a block with which every block has a multiprocessor of its own, else the most."""
     enough = (n for n in IMAGES_A_BLOCK if n <= most and -(-batch // n) <= multiprocessors)
     return next(enough, most)
+
+
+def largest_split(variant: Variant, multiprocessors: int) -> int:
+    """The largest batch with which every block of a variant whose blocks share images has a multiprocessor of its own.
+
+    0 where there is no such variant: in other precisions, or where a block's shared memory is too small.
+    """
+    runs = variant.precision == Precision.FP32 and variant.needed_bytes <= variant.shared_bytes
+    return multiprocessors // variant.blocks_an_image if runs else 0
 
 
 class _LaunchConfig(ctypes.Structure):
@@ -154,11 +177,14 @@ class Kernel:
         variant: What was compiled.
         code: The loaded kernel, and the SHA-256 of its machine code.
         parameters: The packed weights, uint8, on the device.
+        workspace: float32 (largest batch, the variant's `workspace`) on the device: where blocks that share an image
+            leave their sums. Launches that run at the same time would spoil one another's: one stream has the kernel.
     """
 
     variant: Variant
     code: Cached[Any]
     parameters: torch.Tensor
+    workspace: torch.Tensor
 
     def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], None]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
@@ -173,13 +199,15 @@ class Kernel:
             The call, which keeps the tensors alive. It raises `BackendError` where the driver refuses the launch.
         """
         batch = len(images)
-        tensors = (images, self.parameters, logits)
-        values = [*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), ctypes.c_int(batch)]
+        assert batch <= len(self.workspace)
+        tensors = (images, self.parameters, logits, self.workspace)
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+        values = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
         # cuLaunchKernelEx).
         config = _LaunchConfig(
-            blocks=(-(-batch // self.variant.images), 1, 1),
+            blocks=(self.variant.blocks(batch), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
@@ -205,8 +233,8 @@ def _handle(kernel: Any) -> int:
     return int(kernel.handle if hasattr(kernel, "handle") else kernel._handle)  # noqa: SLF001 - before cuda.core 1.0
 
 
-def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torch.device) -> Kernel:
-    """Compile a variant for a device, or take it from the cache, and load it.
+def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torch.device, largest_batch: int) -> Kernel:
+    """Compile a variant for a device, or take it from the cache, and load it, for batches of so many images at most.
 
     Raises:
         BackendError: There is no compiler, it failed, or the driver refuses what it made.
@@ -243,8 +271,10 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
                 wanted=f"a kernel for {architecture}",
                 hint="check that the driver is as new as NVRTC",
             ) from error
+        # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
         parameters = torch.from_numpy(pack(arrays, variant)).to(device)
-    return Kernel(variant, code, parameters)
+        workspace = torch.zeros(largest_batch, variant.workspace).to(device)
+    return Kernel(variant, code, parameters, workspace)
 
 
 def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: bytes) -> Any | None:
@@ -271,18 +301,32 @@ class _FusedRunner(Runner):
 
     maps_host_memory: ClassVar[bool] = True
 
-    def __init__(self, spec: BuildSpec, kernels: Mapping[int, Kernel], choose: Callable[[int], int]) -> None:
+    def __init__(
+        self, spec: BuildSpec, kernels: Mapping[int, Kernel], choose: Callable[[int], int], split: Kernel | None
+    ) -> None:
         super().__init__(spec, new_stream(spec.device))
         self._kernels = kernels
         self._choose = choose
+        self._split = split
         self._launches = BufferCache(self._bind, self.synchronize)
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
     def facts(self) -> dict[str, str]:
-        """Images a block, and the SHA-256 of the machine code, at the batch that it is tuned for."""
-        kernel = self._kernels[self._choose(self.spec.batches.optimum)]
-        return {"images_a_block": str(kernel.variant.images), "kernel_sha256": kernel.code.sha256}
+        """What runs the batch that it is tuned for, from images on the device, and the SHA-256 of its machine code."""
+        kernel = self._kernel(self.spec.batches.optimum, on_device=True)
+        return {
+            "images_a_block": str(kernel.variant.images),
+            "blocks_an_image": str(kernel.variant.blocks_an_image),
+            "kernel_sha256": kernel.code.sha256,
+        }
+
+    def _kernel(self, batch: int, *, on_device: bool) -> Kernel:
+        """What runs a batch. Images in the host's memory are read once, by one block each."""
+        if on_device and self._split is not None and batch <= len(self._split.workspace):
+            return self._split
+        size = self._choose(batch)
+        return self._kernels[size if on_device else min(size, HOST_IMAGES)]
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         launch, logits = self._launches(images)
@@ -301,8 +345,7 @@ class _FusedRunner(Runner):
                 hint="allocate the images as a tensor of their own",
             )
         assert self.stream is not None
-        size = self._choose(images.shape[0])
-        kernel = self._kernels[size if images.device == self._device else min(size, HOST_IMAGES)]
+        kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
         return kernel.bind(self.stream, images, logits), logits
 

@@ -16,13 +16,15 @@ import torch
 
 from lenet.data.augmentation import MEAN, STD
 
-__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "Variant", "largest_that_fits", "pack"]
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
 
 ENTRY: Final = "lenet"
-"""The kernel's name: ``lenet(images, parameters, logits, batch)``."""
+"""The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp16x2")
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
+SPLIT: Final = 5
+"""Blocks that an image may be spread over, in fp32: one for each row of conv2's pool."""
 
 _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
@@ -38,12 +40,23 @@ class Variant:
         images: Images a block, one of `IMAGES_A_BLOCK`.
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
+        blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
     """
 
     precision: str
     images: int
     bytes_in: bool
     shared_bytes: int
+    blocks_an_image: int = 1
+
+    def blocks(self, batch: int) -> int:
+        """Blocks of a launch."""
+        return -(-batch // self.images) * self.blocks_an_image
+
+    @property
+    def workspace(self) -> int:
+        """Floats of global memory that an image needs, all 0 before the first launch: its blocks' sums, a counter."""
+        return SPLIT * 120 + 4 if self.blocks_an_image > 1 else 0
 
     @property
     def threads(self) -> int:
@@ -71,7 +84,8 @@ class Variant:
         }
         if self.precision == "fp32":
             windows = 1 if self.images == 1 else 5
-            return shared | {"MAPS_A_THREAD": str(self.maps_a_thread), "WINDOWS_A_THREAD": str(windows)}
+            fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
+            return shared | {name: str(value) for name, value in fp32.items()}
         bfloat = str(self.precision == "bf16").lower()
         return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
 
@@ -84,6 +98,8 @@ class Variant:
     @property
     def needed_bytes(self) -> int:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
+        if self.blocks_an_image > 1:
+            return 4 * (4484 + 80 + 6 * 6 * 16 + 4 + 20 * 120 + 120 * 84)
         if self.precision == "fp32":
             constants = 4484 if self.maps_a_thread == 1 else 4244
             return 4 * (constants + self.images * (400 + 6 * 14 * 16 + 4 + 3 * 32 * 32))
@@ -110,7 +126,7 @@ def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     exact = {name: array.astype(np.float64) for name, array in arrays.items()}
     if variant.bytes_in:
         exact |= _fold_normalization(exact["conv1.weight"], exact["conv1.bias"])
-    packed = _pack_fp32(exact, variant.maps_a_thread) if variant.precision == "fp32" else _pack_parts(exact, variant)
+    packed = _pack_fp32(exact, variant) if variant.precision == "fp32" else _pack_parts(exact, variant)
     return np.ascontiguousarray(packed).view(np.uint8)
 
 
@@ -134,13 +150,17 @@ def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
     return np.pad(array, [(0, wanted - have) for have, wanted in zip(array.shape, shape, strict=True)])
 
 
-def _pack_fp32(exact: Mapping[str, np.ndarray], maps: int) -> np.ndarray:
+def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     """float32, in the order of ``fp32.cu``'s offsets."""
+    maps = variant.maps_a_thread
     # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]
     conv1 = exact["conv1.weight"].reshape(6 // maps, maps, 3, 5, 5).transpose(0, 2, 3, 1, 4)
     conv1 = _pad(conv1.reshape(-1, maps * 5), conv1.size // (maps * 5), -(-maps * 5 // 4) * 4)
     conv2 = _pad(exact["conv2.weight"].transpose(1, 0, 2, 3).reshape(-1, 25), 96, 28)
-    parts = [conv1, conv2, _biases(exact), exact["fc3.weight"], exact["fc1.weight"].T, exact["fc2.weight"].T]
+    fc1 = exact["fc1.weight"].T
+    if variant.blocks_an_image > 1:  # each row of windows is a block's
+        fc1 = fc1.reshape(16, 5, 5, 120).transpose(1, 0, 2, 3)
+    parts = [conv1, conv2, _biases(exact), exact["fc3.weight"], fc1, exact["fc2.weight"].T]
     return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 
 

@@ -44,6 +44,18 @@ __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
+// Counts one more, and says whether that makes `count`; the counter is then 0 again. What this thread wrote before, or
+// others of its block before a barrier, the last one sees, and behind a barrier its block (acquire and release: PTX ISA,
+// "Memory Consistency Model").
+__device__ __forceinline__ bool is_last_of(unsigned count, unsigned* counter) {
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(counter), "r"(count - 1)
+                 : "memory");
+    return before == count - 1;
+}
+
 // 16 bytes that are read once, and so are not worth a place in L1. Volatile: the load stays where it stands, early.
 __device__ __forceinline__ uint4 load_once(const uint4* from) {
     uint4 v;
@@ -144,11 +156,13 @@ struct InFlight {
     static constexpr int COUNT = ceil_div((TO - FROM) * PIECES_PER_IMAGE, THREADS);
     uint4 held[COUNT > 0 ? COUNT : 1];
 
-    __device__ __forceinline__ void fetch(const uint4* images, int count) {
+    // `images[i]` is piece i.
+    template <typename Pieces>
+    __device__ __forceinline__ void fetch(Pieces images, int count) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             int piece = FROM * PIECES_PER_IMAGE + i * THREADS + threadIdx.x;
-            held[i] = piece < min(TO, count) * PIECES_PER_IMAGE ? load_once(images + piece) : make_uint4(0, 0, 0, 0);
+            held[i] = piece < min(TO, count) * PIECES_PER_IMAGE ? load_once(&images[piece]) : make_uint4(0, 0, 0, 0);
         }
     }
     // Hands each piece and its number to `store`.

@@ -24,13 +24,33 @@
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
 //
-// Macros: IMAGES, BYTES (input is uint8, not float32), SHARED_BYTES (of a block), MAPS_A_THREAD (of conv1: 3 or 1),
-// WINDOWS_A_THREAD (of conv2: 5 or 1).
+// Where there are multiprocessors to spare, an image is spread over BLOCKS = 5 blocks, a row of conv2's windows each. Rows
+// of maps that two of them see both compute (30 for 14); of conv2 and fc1 each has a fifth. No block waits for another:
+//
+//     block  rows of pixels, maps   features         fc1
+//       0        0-15     0-5       row 0, 16 maps   80 inputs x 120 outputs  --+
+//       1        4-19     2-7       row 1, 16 maps   80 inputs x 120 outputs  --+
+//       2        8-23     4-9       row 2, 16 maps   80 inputs x 120 outputs  --+-->  the block that is there last adds up
+//       3       12-27     6-11      row 3, 16 maps   80 inputs x 120 outputs  --+     5 x 120 sums, and does fc2 and fc3
+//       4       16-31     8-13      row 4, 16 maps   80 inputs x 120 outputs  --+
+//
+// A warp then has just 4 of fc1's inputs: their weights wait in registers from the start, and fc2's in shared memory.
+//
+// Macros: IMAGES, BLOCKS (of an image: 1, or 5 where IMAGES is 1), BYTES (input is uint8, not float32), SHARED_BYTES (of a
+// block), MAPS_A_THREAD (of conv1: 3 or 1), WINDOWS_A_THREAD (of conv2: 5 or 1).
 
 constexpr int THREADS = 32 * WARPS;
+static_assert(BLOCKS == 1 || IMAGES == 1, "blocks share one image");
+
+// What a block has of an image: rows of conv2's windows, of the maps that these see, and of the pixels that those see.
+constexpr int ROWS2 = SIDE2 / BLOCKS, ROWS1 = 2 * ROWS2 + KERNEL - 1, ROWS = 2 * ROWS1 + KERNEL - 1;
+constexpr int PIXELS_HERE = CHANNELS * ROWS * SIZE;
+constexpr int WINDOWS2 = ROWS2 * SIDE2, FEATURES_HERE = MAPS2 * WINDOWS2;
+
 constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 
-// Parameters in global memory, in floats; `_pack_fp32` of `lenet.kernels` writes them.
+// Parameters in global memory, in floats; `_pack_fp32` of `lenet.kernels` writes them. Where blocks share an image fc1's
+// inputs are in the order [row of windows][map][window].
 constexpr int GROUPS = MAPS1 / MAPS_A_THREAD;                  // of conv1's maps
 constexpr int ROW1 = round_up(MAPS_A_THREAD * KERNEL, 4);      // a kernel row of a group: [map][5], padded
 constexpr int WEIGHTS1 = GROUPS * CHANNELS * KERNEL * ROW1;    // [group][channel][kernel row][ROW1]
@@ -43,24 +63,30 @@ constexpr int FC1 = CONSTANTS, FC2 = FC1 + FEATURES * HIDDEN1;  // [input][outpu
 // Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies.
 constexpr int EARLY = 16, LATE = FEATURES / SHARES - EARLY, DEPTH2 = HIDDEN1 / SHARES;
 constexpr int SLICE = EARLY * HIDDEN1, LATE_SLICE = LATE * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
+constexpr int DEPTH_HERE = FEATURES_HERE / SHARES;  // of fc1, all at once, where blocks share an image
 
 // Shared memory, in floats.
-constexpr int MAP_ROW = 16, MAP = SIDE1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // of an image: the next lies in other banks
-constexpr int FEATURES_AT = CONSTANTS, MAPS_AT = FEATURES_AT + IMAGES * FEATURES;
-constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS;
+constexpr int MAP_ROW = 16, MAP = ROWS1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // of an image: the next lies in other banks
+constexpr int FEATURES_AT = CONSTANTS, MAPS_AT = FEATURES_AT + IMAGES * FEATURES_HERE;
+constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS_HERE;
 constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
 constexpr int END = SHARED_BYTES / 16 * 4;
-static_assert(FREE_AT <= END, "shared memory is too small for so many images");
+constexpr int FC2_AT = PIXELS_AT + SHARES * HIDDEN1;  // where blocks share an image: all of fc2, behind fc1's sums
+constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 : FREE_AT;
+static_assert(NEEDED <= END, "shared memory is too small for so many images");
 
 // Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
 // sums alone.
 constexpr int SLICES_AT = END - SHARES * SLICE;
 constexpr bool ROOMY = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
 constexpr int LATE_AT = ROOMY ? FREE_AT : MAPS_AT;
-constexpr bool RESIDENT = SLICES_AT >= PIXELS_AT && SLICES_AT >= LATE_AT + SHARES * LATE_SLICE;
+constexpr bool RESIDENT = BLOCKS == 1 && SLICES_AT >= PIXELS_AT && SLICES_AT >= LATE_AT + SHARES * LATE_SLICE;
 constexpr int HOME = RESIDENT ? END - SLICE : PIXELS_AT, NEXT_HOME = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
 constexpr int HOME2 = HOME + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
 static_assert(!RESIDENT || IMAGES * HIDDEN1 + SLICE2 <= SLICE, "a slice's place is too small");
+
+// The workspace of an image that blocks share, in floats: each block's sums of fc1, and how many blocks have left theirs.
+constexpr int COUNTER_AT = BLOCKS * HIDDEN1, WORKSPACE = COUNTER_AT + 4;
 
 __device__ __forceinline__ float4 quad(const float* from) { return *reinterpret_cast<const float4*>(from); }
 __device__ __forceinline__ void unpack(float* to, float4 v) { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
@@ -82,7 +108,7 @@ __device__ __forceinline__ void load(float (&to)[COUNT], const float* from) {
     }
 }
 
-constexpr int PLACES = SIDE1 * (SIDE1 / 2);  // tiles of an image and a group of maps
+constexpr int PLACES = ROWS1 * (SIDE1 / 2);  // tiles of an image and a group of maps
 constexpr int FIRST_TILES = ceil_div(THREADS, PLACES * GROUPS);
 // The block's first round of tiles needs these; bytes come all at once, for there are no registers to hold more of them.
 constexpr int FIRST_IMAGES = BYTES || IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;
@@ -95,7 +121,7 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
     if (image >= IMAGES) return;
     int row = place % PLACES / (SIDE1 / 2), column = place % (SIDE1 / 2);
 
-    const float* from = pixels + image * PIXELS + 2 * row * SIZE + COLUMNS * column;
+    const float* from = pixels + image * PIXELS_HERE + 2 * row * SIZE + COLUMNS * column;
     weights += group * CHANNELS * KERNEL * ROW1;
     float sums[MAPS_A_THREAD][2][COLUMNS] = {};
 #pragma unroll 1
@@ -116,7 +142,7 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
                         sums[map][1][x] += w[map * KERNEL + k] * lower[x + k];
                     }
         }
-        from += SIZE * SIZE;
+        from += ROWS * SIZE;
         weights += KERNEL * ROW1;
     }
 #pragma unroll
@@ -137,7 +163,7 @@ constexpr int HALVES = IMAGES == 1 ? 2 : 1;
 
 __device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
-    constexpr int STRIPS = POOLED2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
+    constexpr int STRIPS = WINDOWS2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
     int map = HALVES == 2 ? tile % 16 : tile % 32 / 2, half = HALVES == 2 ? tile / 16 % 2 : 0;
     int place = HALVES == 2 ? tile / 32 : tile / 32 * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
     if (place >= IMAGES * STRIPS) return;
@@ -170,7 +196,7 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
         for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], 16);
         if (half) return;
     }
-    float* to = features + image * FEATURES + map * POOLED2 + row * SIDE2 + window;
+    float* to = features + image * FEATURES_HERE + map * WINDOWS2 + row * SIDE2 + window;
 #pragma unroll
     for (int i = 0; i < WINDOWS_A_THREAD; ++i) {
         float pooled = max4(sums[0][2 * i], sums[0][2 * i + 1], sums[1][2 * i], sums[1][2 * i + 1]);
@@ -181,6 +207,19 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
 // A warp's share of a fully connected layer: DEPTH of the inputs, all outputs (4 a lane), all images.
 using Sums = float[IMAGES][4];
 
+template <int DEPTH, int INPUTS>
+__device__ __forceinline__ void multiply(Sums& sums, const float (&w)[DEPTH][4], const float* inputs) {
+#pragma unroll
+    for (int image = 0; image < IMAGES; ++image) {
+        float in[DEPTH];
+        load<DEPTH, DEPTH>(in, inputs + image * INPUTS);
+#pragma unroll
+        for (int j = 0; j < DEPTH; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[image][i] += w[j][i] * in[j];
+    }
+}
+
 template <int DEPTH, int STEP, int INPUTS, int OUTPUTS>
 __device__ __forceinline__ void multiply_slice(Sums& sums, const float* weights, const float* inputs) {
     int output = threadIdx.x % 32 * 4;
@@ -190,15 +229,20 @@ __device__ __forceinline__ void multiply_slice(Sums& sums, const float* weights,
         float w[STEP][4];
 #pragma unroll
         for (int j = 0; j < STEP; ++j) unpack(w[j], quad(weights + (k + j) * OUTPUTS + output));
+        multiply<STEP, INPUTS>(sums, w, inputs + k);
+    }
+}
+
+// The weights of a slice of few inputs, from global memory to registers.
+template <int DEPTH, int OUTPUTS>
+__device__ __forceinline__ void fetch_slice(float (&w)[DEPTH][4], const float* weights) {
+    int output = threadIdx.x % 32 * 4;
+    if (output >= OUTPUTS) return;
 #pragma unroll
-        for (int image = 0; image < IMAGES; ++image) {
-            float in[STEP];
-            load<STEP, STEP>(in, inputs + image * INPUTS + k);
-#pragma unroll
-            for (int j = 0; j < STEP; ++j)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sums[image][i] += w[j][i] * in[j];
-        }
+    for (int j = 0; j < DEPTH; ++j) {
+        uint4 v = load_once(reinterpret_cast<const uint4*>(weights + j * OUTPUTS + output));
+        w[j][0] = __uint_as_float(v.x), w[j][1] = __uint_as_float(v.y);
+        w[j][2] = __uint_as_float(v.z), w[j][3] = __uint_as_float(v.w);
     }
 }
 
@@ -212,16 +256,36 @@ __device__ __forceinline__ void store_sums(const Sums& sums, float* to) {
             make_float4(sums[image][0], sums[image][1], sums[image][2], sums[image][3]);
 }
 
+// Adds to a number, in order, COUNT shares that lie STRIDE floats apart.
+template <int COUNT, int STRIDE, typename Float>
+__device__ __forceinline__ float add_shares(float total, Float* shares) {
+#pragma unroll
+    for (int share = 0; share < COUNT; ++share) total += shares[share * STRIDE];
+    return total;
+}
+
 // Adds up the warps' shares, with bias and ReLU.
 template <int OUTPUTS>
 __device__ __forceinline__ void sum_slices(const float* sums, const float* bias, float* outputs) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS) {
-        float total = bias[i % OUTPUTS];
-#pragma unroll
-        for (int warp = 0; warp < SHARES; ++warp) total += sums[warp * NEXT_HOME + i];
-        outputs[i] = fmaxf(total, 0.0f);
-    }
+    for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS)
+        outputs[i] = fmaxf(add_shares<SHARES, NEXT_HOME>(bias[i % OUTPUTS], sums + i), 0.0f);
+}
+
+// Leaves the block's sums of fc1 to the block that comes last, and says whether this is the one: threadFenceReduction of
+// NVIDIA's CUDA samples (https://github.com/NVIDIA/cuda-samples), with the fences in the atomic operation.
+__device__ __forceinline__ bool leave_sums(const float* sums, float* workspace, int block) {
+    int i = threadIdx.x;
+    if (i < HIDDEN1) workspace[block * HIDDEN1 + i] = add_shares<SHARES, NEXT_HOME>(0.0f, sums + i);
+    __syncthreads();
+    return __syncthreads_or(i == 0 && is_last_of(BLOCKS, reinterpret_cast<unsigned*>(workspace + COUNTER_AT)));
+}
+
+// Adds up the blocks' sums, always in the same order: which block is the last changes no bit. Volatile: other
+// multiprocessors wrote them.
+__device__ __forceinline__ void sum_blocks(const volatile float* workspace, const float* bias, float* outputs) {
+    int i = threadIdx.x;
+    if (i < HIDDEN1) outputs[i] = fmaxf(add_shares<BLOCKS, HIDDEN1>(bias[i], workspace + i), 0.0f);
 }
 
 // fc3: 8 lanes for each logit.
@@ -248,7 +312,16 @@ __device__ __forceinline__ void copy_slice(float* shared, const float* parameter
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
 // host's memory, which small blocks may read. A block of 8 has no registers to spare for it.
 constexpr bool HELD = BYTES || IMAGES < 8;
-constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
+constexpr int ROW_PIECES = SIZE * (BYTES ? 1 : 4) / 16, CHANNEL_PIECES = ROWS * ROW_PIECES;
+constexpr int PIECES = CHANNELS * CHANNEL_PIECES, IMAGE_PIECES = CHANNELS * SIZE * ROW_PIECES;
+
+// The pieces of what the block has of its images, from its first row of pixels on.
+struct PixelRows {
+    const uint4* images;
+    __device__ __forceinline__ const uint4& operator[](int piece) const {
+        return images[piece / CHANNEL_PIECES * (SIZE * ROW_PIECES) + piece % CHANNEL_PIECES];
+    }
+};
 
 __device__ __forceinline__ void copy_pixels(uint4* pixels, const uint4* images, int from, int to) {
 #pragma unroll 1
@@ -271,9 +344,11 @@ struct StorePixels {
     }
 };
 
-// images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
+// images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10); workspace:
+// WORKSPACE floats an image where blocks share one, with counters of 0.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    lenet(const void* __restrict__ images, const float* __restrict__ parameters, float* __restrict__ logits, int batch) {
+    lenet(const void* __restrict__ images, const float* __restrict__ parameters, float* __restrict__ logits, int batch,
+          float* workspace) {
     SHARED_MEMORY(memory);
     float* shared = reinterpret_cast<float*>(memory);
     const float *weights1 = shared, *weights2 = weights1 + WEIGHTS1, *bias = weights2 + WEIGHTS2;
@@ -282,24 +357,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
     int warp = threadIdx.x / 32;
 
-    int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
-    const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
+    int block = blockIdx.x % BLOCKS, first = blockIdx.x / BLOCKS * IMAGES, count = min(IMAGES, batch - first);
+    const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * IMAGE_PIECES;
+    from += block * 4 * ROWS2 * ROW_PIECES;  // two pools
     logits += static_cast<long long>(first) * CLASSES;
+    workspace += first * WORKSPACE;
 
     // Groups of copies: the constants and the first images; the other images; the slices, in their time. Images come
     // first: nothing that is wanted later may stand in their way.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
     if (HELD) {
-        early.fetch(from, count);
+        early.fetch(PixelRows{from}, count);
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
     }
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
+    float weights3[DEPTH_HERE][4] = {};
+    if constexpr (BLOCKS > 1) {
+        fetch_slice<DEPTH_HERE, HIDDEN1>(weights3, parameters + FC1 + (block * SHARES + warp) * DEPTH_HERE * HIDDEN1);
+        copy_block(memory + FC2_AT / 4, reinterpret_cast<const uint4*>(parameters + FC2), HIDDEN1 * HIDDEN2 / 4, THREADS);
+    }
     if (HELD) {
         early.settle(StorePixels{pixels});
-        late.fetch(from, count);
+        late.fetch(PixelRows{from}, count);
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
     }
@@ -308,6 +390,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
 
     float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
+    float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
     auto copy_when_free = [&](int from_here, int to_here) {
         int at = HOME + warp * NEXT_HOME;
         if (RESIDENT && from_here <= at && at < to_here)
@@ -334,34 +417,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     copy_when_free(PIXELS_AT, FREE_AT);
     commit_copies();
 #pragma unroll 1
-    for (int tile = threadIdx.x; tile < round_up(IMAGES * POOLED2 / WINDOWS_A_THREAD * MAPS2 * HALVES, 32); tile += THREADS)
+    for (int tile = threadIdx.x; tile < round_up(IMAGES * WINDOWS2 / WINDOWS_A_THREAD * MAPS2 * HALVES, 32); tile += THREADS)
         conv2(tile, weights2, bias + BIAS2, maps, features);
     __syncthreads();
 
-    if (!ROOMY) copy_late();
-    commit_copies();
     Sums sums = {};
-    wait_for_copies<1>();
-    __syncwarp();
-    float* home2 = shared + HOME2 + warp * NEXT_HOME;
-    multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
-        sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
-    __syncwarp();  // fc2's weights and the sums lie where the weights did
-    if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
-    commit_copies();
-    wait_for_copies<1>();
-    __syncwarp();
-    multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
-        sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
-        features + SHARES * EARLY + warp * LATE);
-    store_sums<HIDDEN1>(sums, home);
-    __syncthreads();
-    sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+    if constexpr (BLOCKS > 1) {
+        multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
+        store_sums<HIDDEN1>(sums, home);
+        wait_for_copies<0>();  // before any block ends
+        __syncthreads();
+        if (!leave_sums(shared + HOME, workspace, block)) return;
+        sum_blocks(workspace, bias + BIAS3, hidden1);
+    } else {
+        if (!ROOMY) copy_late();
+        commit_copies();
+        wait_for_copies<1>();
+        __syncwarp();
+        multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
+            sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+        __syncwarp();  // fc2's weights and the sums lie where the weights did
+        if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+        commit_copies();
+        wait_for_copies<1>();
+        __syncwarp();
+        multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
+            sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+            features + SHARES * EARLY + warp * LATE);
+        store_sums<HIDDEN1>(sums, home);
+        __syncthreads();
+        sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+    }
     wait_for_copies<0>();
     __syncthreads();
     Sums sums2 = {};
     multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-        sums2, RESIDENT ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+        sums2, RESIDENT || BLOCKS > 1 ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
     store_sums<HIDDEN2>(sums2, home);
     __syncthreads();
     sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);

@@ -324,7 +324,8 @@ __device__ __forceinline__ void classify(const uint4* weights, const uint4* inpu
 
 // images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch) {
+    lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
+          float* /* workspace, of fp32.cu alone */) {
     SHARED_MEMORY(shared);
     const uint4* weights2 = shared + WEIGHTS1;
     const float* bias = reinterpret_cast<const float*>(weights2 + WEIGHTS2);

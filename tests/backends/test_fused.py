@@ -16,9 +16,9 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import fused
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
-from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block
+from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.errors import BackendError
-from lenet.kernels import Variant, pack
+from lenet.kernels import SPLIT, Variant, pack
 from lenet.kernels.compiler import Compiled
 from tests.kernels.emulation import COMPILER, library
 
@@ -61,13 +61,16 @@ class Gpu:
         variant, grid = self.compiled[function.value or 0], config._obj
         assert (grid.stream, grid.shared_bytes, grid.attribute_count) == (7, variant.shared_bytes, 0)
         assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
-        images, parameters, logits = (ctypes.c_void_p.from_address(addresses[i]) for i in range(3))
+        images, parameters, logits, workspace = (ctypes.c_void_p.from_address(addresses[i]) for i in (0, 1, 2, 4))
         batch = ctypes.c_int.from_address(addresses[3]).value
         self.launched.append((variant.images, grid.blocks[0], grid.threads[0]))
         size = batch * 3072 * (1 if variant.bytes_in else 4)
-        length = len(pack(weights.load().arrays, variant))
-        arguments = (images, ctypes.c_size_t(size), parameters, ctypes.c_size_t(length), logits, ctypes.c_int(batch))
-        library(variant).emulate(*arguments)
+        library(variant).emulate(
+            *(images, ctypes.c_size_t(size)),
+            *(parameters, ctypes.c_size_t(len(pack(weights.load().arrays, variant)))),
+            *(logits, ctypes.c_int(batch), ctypes.c_int(grid.blocks[0])),
+            *(workspace, ctypes.c_size_t(4 * batch * variant.workspace)),
+        )
         return 0
 
 
@@ -115,9 +118,36 @@ def test_batches_of_a_range_are_launched_as_they_need(gpu: Gpu) -> None:
         logits = runner.forward(part)
         allowed = parity.tolerance(weights.load().arrays, part, "fp32")
         assert parity.compare(logits, parity.reference(weights.load().arrays, part), allowed).right
-    assert gpu.launched == [(1, 3, 640), (1, 1, 640), (1, 3, 640)]
-    assert [variant.images for variant in gpu.compiled] == [1, 2, 4]
-    assert runner.facts()["images_a_block"] == "1"
+    assert gpu.launched == [(1, 15, 640), (1, 5, 640), (1, 15, 640)]
+    assert [(variant.images, variant.blocks_an_image) for variant in gpu.compiled] == [
+        (1, 1),
+        (2, 1),
+        (4, 1),
+        (1, SPLIT),
+    ]
+    assert (runner.facts()["images_a_block"], runner.facts()["blocks_an_image"]) == ("1", "5")
+
+
+@emulated
+def test_an_image_is_spread_over_blocks_where_each_has_a_multiprocessor(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = build(BatchRange(26, 27, 28))
+    for variant in gpu.compiled:
+        monkeypatch.setattr(library(variant), "emulate", lambda *_: None, raising=False)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    for batch in (26, 27):
+        runner.forward(torch.zeros(batch, *INPUT_SHAPE))
+    monkeypatch.setattr(runner, "_device", torch.device("meta"))  # so that the CPU is the host
+    runner.forward(torch.zeros(26, *INPUT_SHAPE))
+    assert gpu.launched == [(1, 130, 640), (1, 27, 640), (1, 26, 640)]
+    assert runner.facts()["blocks_an_image"] == "1"
+
+
+def test_blocks_that_share_an_image_are_compiled_only_where_they_can_be_chosen(gpu: Gpu) -> None:
+    build(BatchRange(27, 27, 28))
+    build(BatchRange.exactly(1), Precision.FP16)
+    assert [variant.blocks_an_image for variant in gpu.compiled] == [1, 1]
 
 
 @emulated
@@ -142,18 +172,30 @@ def test_blocks_are_as_small_as_lets_them_all_run_at_once(batch: int, most: int,
     assert images_a_block(batch, multiprocessors=132, most=most) == images
 
 
+@pytest.mark.parametrize(
+    ("precision", "kibibytes", "multiprocessors", "batch"),
+    [("fp32", 227, 132, 26), ("fp32", 99, 34, 6), ("fp32", 64, 40, 0), ("fp32", 227, 4, 0), ("fp16", 227, 132, 0)],
+    ids=["H100", "RTX 4060 Ti", "T4", "a part of a GPU", "tensor cores"],
+)
+def test_images_are_spread_where_there_is_room(
+    precision: str, kibibytes: int, multiprocessors: int, batch: int
+) -> None:
+    variant = Variant(precision, 1, bytes_in=False, shared_bytes=1024 * kibibytes, blocks_an_image=SPLIT)
+    assert largest_split(variant, multiprocessors) == batch
+
+
 def test_a_kernel_is_compiled_once_until_its_source_changes(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     for spec in (Precision.FP32, Precision.FP32, Precision.FP16):
         build(BatchRange.exactly(1), spec)
     build(BatchRange.exactly(1), kind=InputType.UINT8)
-    assert [(variant.precision, variant.bytes_in) for variant in gpu.compiled] == [
-        ("fp32", False),
-        ("fp16", False),
-        ("fp32", True),
+    assert [(variant.precision, variant.bytes_in, variant.blocks_an_image) for variant in gpu.compiled] == [
+        *(("fp32", False, 1), ("fp32", False, SPLIT)),
+        ("fp16", False, 1),
+        *(("fp32", True, 1), ("fp32", True, SPLIT)),
     ]
     monkeypatch.setattr(Variant, "source", "another")
     build(BatchRange.exactly(1))
-    assert len(gpu.compiled) == 4
+    assert len(gpu.compiled) == 7
 
 
 def test_a_cubin_that_the_driver_refuses_is_an_error_with_its_reason(gpu: Gpu) -> None:

@@ -33,9 +33,13 @@ def library(variant: Variant) -> ctypes.CDLL:
     return loaded
 
 
-def emulate(variant: Variant, images: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Logits (N, 10), float32; NaN where the kernel wrote none."""
+def emulate(
+    variant: Variant, images: np.ndarray, parameters: np.ndarray, workspace: np.ndarray | None = None
+) -> np.ndarray:
+    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given."""
     logits = np.zeros((len(images), 10), np.float32)
+    if workspace is None:
+        workspace = np.zeros((len(images), variant.workspace), np.float32)
     images = np.ascontiguousarray(images)
 
     def pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -48,5 +52,8 @@ def emulate(variant: Variant, images: np.ndarray, parameters: np.ndarray) -> np.
         ctypes.c_size_t(parameters.nbytes),
         pointer(logits),
         ctypes.c_int(len(images)),
+        ctypes.c_int(variant.blocks(len(images))),
+        pointer(workspace),
+        ctypes.c_size_t(workspace.nbytes),
     )
     return logits

@@ -148,6 +148,16 @@ inline unsigned short to_bfloat(float value) {
 
 inline void __syncthreads() { emulator::wait(emulator::block_barrier, int(emulator::fibres.size())); }
 inline void __syncwarp() { emulator::wait(emulator::warps[threadIdx.x / 32].barrier, 32); }
+inline int __syncthreads_or(int mine) {
+    static int any = 0;
+    any |= mine;
+    __syncthreads();
+    int all = any;
+    __syncthreads();
+    any = 0;
+    __syncthreads();
+    return all;
+}
 inline float __uint_as_float(unsigned bits) { return emulator::bits_to_float(bits); }
 
 inline void copy_async(void* to, const void* from) { emulator::self().open.push_back({to, from}); }
@@ -163,6 +173,10 @@ inline void wait_for_copies() {
         for (const emulator::Copy& copy : groups.front()) memcpy(copy.to, copy.from, 16);
         groups.erase(groups.begin());
     }
+}
+inline bool is_last_of(unsigned count, unsigned* counter) {
+    *counter = (*counter + 1) % count;
+    return *counter == 0;
 }
 inline uint4 load_once(const uint4* from) { return *from; }
 template <int INDEX>

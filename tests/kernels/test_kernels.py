@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, Variant, largest_that_fits, pack
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, nvrtc_version
 from tests.kernels.emulation import COMPILER, emulate
 
@@ -47,12 +48,16 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         (Variant("fp32", 8, bytes_in=True, shared_bytes=SHARED["sm_90"]), 8),
         (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
         (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_75"]), 1),
+        (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=SPLIT), 3),
+        (Variant("fp32", 1, bytes_in=True, shared_bytes=SHARED["sm_89"], blocks_an_image=SPLIT), 1),
         (Variant("fp16", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
         (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
         (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
         (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
     ],
-    ids=lambda value: f"{value.precision}-{value.images}" if isinstance(value, Variant) else None,
+    ids=lambda value: (
+        f"{value.precision}-{value.images}-{value.blocks_an_image}" if isinstance(value, Variant) else None
+    ),
 )
 def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
     """Blocks that are full and not, with fc1's weights in shared memory and not, of both input types."""
@@ -67,10 +72,26 @@ def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
 
 
 @emulated
+def test_blocks_that_share_an_image_give_the_same_bits_in_any_order_and_launch() -> None:
+    """A launch leaves the workspace fit for the next, which reads no old sums; of each image another block is last."""
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=SPLIT)
+    parameters = pack(weights.load().arrays, variant)
+    images = normalize(pixels(1)).repeat(3, 1, 1, 1).numpy()
+    workspace = np.zeros((3, variant.workspace), np.float32)
+    first = emulate(variant, images, parameters, workspace)
+    sums = workspace[:, : SPLIT * 120]
+    assert sums.all()
+    sums[:] = np.nan
+    second = emulate(variant, images, parameters, workspace)
+    assert (np.concatenate([first, second]) == first[0]).all()
+
+
+@emulated
+@pytest.mark.parametrize("blocks", [1, SPLIT])
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "fc1", "fc2", "fc3"])
-def test_a_weight_that_changes_changes_the_logits(layer: str) -> None:
+def test_a_weight_that_changes_changes_the_logits(layer: str, blocks: int) -> None:
     """Else the test above could pass on weights that the kernel does not read."""
-    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=blocks)
     arrays = weights.load().arrays
     images = normalize(pixels(1))
     changed = dict(arrays)
@@ -92,8 +113,10 @@ def test_it_compiles_into_the_registers_that_there_are(precision: str, architect
     most = largest_that_fits(precision, shared_bytes)
     if not most:
         pytest.skip(f"not one image fits into {shared_bytes:,} bytes")
-    for images, bytes_in in ((1, False), (most, False), (most, True)):
-        variant = Variant(precision, images, bytes_in, shared_bytes)
+    variants = [Variant(precision, n, b, shared_bytes) for n, b in ((1, False), (most, False), (most, True))]
+    if precision == "fp32" and architecture != "sm_75":
+        variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
+    for variant in variants:
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
@@ -103,11 +126,12 @@ def test_it_compiles_into_the_registers_that_there_are(precision: str, architect
 @compiled
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str) -> None:
-    for images in IMAGES_A_BLOCK:
-        variant = Variant(precision, images, bytes_in=False, shared_bytes=0)
-        enough = Variant(precision, images, bytes_in=False, shared_bytes=variant.needed_bytes)
-        assert compile_variant(enough, "sm_90").cubin
-        short = Variant(precision, images, bytes_in=False, shared_bytes=variant.needed_bytes - 16)
+    variants = [Variant(precision, images, bytes_in=False, shared_bytes=0) for images in IMAGES_A_BLOCK]
+    if precision == "fp32":
+        variants.append(Variant(precision, 1, bytes_in=False, shared_bytes=0, blocks_an_image=SPLIT))
+    for variant in variants:
+        assert compile_variant(replace(variant, shared_bytes=variant.needed_bytes), "sm_90").cubin
+        short = replace(variant, shared_bytes=variant.needed_bytes - 16)
         with pytest.raises(BackendError, match="shared memory is too small for so many images"):
             compile_variant(short, "sm_90")
 
