@@ -44,12 +44,15 @@ __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-// Counts one more, and says whether that makes `count`; the counter is then 0 again. What was written before, by this thread
-// or others of its block before a barrier, is seen by the last one, and by its block behind a barrier (acquire and release,
-// PTX ISA, "Memory Consistency Model").
+// Counts one more, and says whether that makes `count`; the counter is then 0 again. What this thread wrote before, or
+// others of its block before a barrier, the last one sees, and behind a barrier its block (acquire and release: PTX ISA,
+// "Memory Consistency Model").
 __device__ __forceinline__ bool is_last_of(unsigned count, unsigned* counter) {
     unsigned before;
-    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(count - 1) : "memory");
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(counter), "r"(count - 1)
+                 : "memory");
     return before == count - 1;
 }
 

@@ -24,17 +24,17 @@
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
 //
-// Where there are multiprocessors to spare, an image is spread over BLOCKS = 5 blocks, a row of conv2's windows each. They
-// compute some rows of maps more than once (30 for 14), and have a fifth of conv2 and of fc1 each:
+// Where there are multiprocessors to spare, an image is spread over BLOCKS = 5 blocks, a row of conv2's windows each. Rows
+// of maps that two of them see both compute (30 for 14); of conv2 and fc1 each has a fifth. No block waits for another:
 //
-//     block   rows of pixels, of maps   features         fc1
-//       0         0-15         0-5      row 0, 16 maps   80 inputs x 120 outputs  ->  120 sums \
-//       1         4-19         2-7      row 1, 16 maps   80 inputs x 120 outputs  ->  120 sums  |   the block that
-//       2         8-23         4-9      row 2, 16 maps   80 inputs x 120 outputs  ->  120 sums  +-> leaves its sums last
-//       3        12-27         6-11     row 3, 16 maps   80 inputs x 120 outputs  ->  120 sums  |   does the rest
-//       4        16-31         8-13     row 4, 16 maps   80 inputs x 120 outputs  ->  120 sums /
+//     block  rows of pixels, maps   features         fc1
+//       0        0-15     0-5       row 0, 16 maps   80 inputs x 120 outputs  --+
+//       1        4-19     2-7       row 1, 16 maps   80 inputs x 120 outputs  --+
+//       2        8-23     4-9       row 2, 16 maps   80 inputs x 120 outputs  --+-->  the block that is there last adds up
+//       3       12-27     6-11      row 3, 16 maps   80 inputs x 120 outputs  --+     5 x 120 sums, and does fc2 and fc3
+//       4       16-31     8-13      row 4, 16 maps   80 inputs x 120 outputs  --+
 //
-// A warp has 4 of fc1's inputs, so their weights wait in registers from the start. No block waits for another.
+// A warp then has just 4 of fc1's inputs: their weights wait in registers from the start, and fc2's in shared memory.
 //
 // Macros: IMAGES, BLOCKS (of an image: 1, or 5 where IMAGES is 1), BYTES (input is uint8, not float32), SHARED_BYTES (of a
 // block), MAPS_A_THREAD (of conv1: 3 or 1), WINDOWS_A_THREAD (of conv2: 5 or 1).
@@ -72,7 +72,8 @@ constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES 
 constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
 constexpr int END = SHARED_BYTES / 16 * 4;
 constexpr int FC2_AT = PIXELS_AT + SHARES * HIDDEN1;  // where blocks share an image: all of fc2, behind fc1's sums
-static_assert((BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 : FREE_AT) <= END, "shared memory is too small for so many images");
+constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 : FREE_AT;
+static_assert(NEEDED <= END, "shared memory is too small for so many images");
 
 // Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
 // sums alone.
