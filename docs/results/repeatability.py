@@ -10,23 +10,40 @@ from pathlib import Path
 
 from lenet import results
 from lenet.report.tables import row_name, significant
+from lenet.results import Row
 
-WITHIN = 0.02
+WITHIN, WIDER = 0.02, 0.05
 
 
 def main() -> None:
     first, second = (results.load(Path(name)) for name in sys.argv[1:3])
     results.merge([first, second])  # refuses unlike machines and commits
     later = {row.case: row for row in second.rows}
-    changes = [(row, later[row.case], later[row.case].median / row.median - 1) for row in first.rows]
-    inside = sum(abs(change) <= WITHIN for *_, change in changes)
+    changes = [(row, again, again.median / row.median - 1) for row in first.rows if (again := later.get(row.case))]
     print("# Two runs of the suite, back to back\n")
     print(f"- {first.describe()}\n- {second.describe()}\n")
-    print(f"{inside} of {len(changes)} rows have medians within {WITHIN:.0%} of one another.\n")
-    print("| row | first, ms | second, ms | change |\n|---|---:|---:|---:|")
+    print("| rows | of them within 2 % | within 5 % | the most |\n|---|---:|---:|---:|")
+    kinds = dict.fromkeys((row.case.backend, _kind(row)) for row, *_ in changes)
+    groups = {
+        " ".join(kind): [change for row, _, change in changes if (row.case.backend, _kind(row)) == kind]
+        for kind in kinds
+    }
+    for name, group in {"all": [change for *_, change in changes], **groups}.items():
+        within = (f"{sum(abs(change) <= share for change in group)} of {len(group)}" for share in (WITHIN, WIDER))
+        print(f"| {name} | {' | '.join(within)} | {max(group, key=abs):+.1%} |")
+    failed = [row_name(row.case) for row in first.rows if row.case not in later]
+    if failed:
+        print(f"\nNot in the second, where they failed: {', '.join(failed)}.")
+    print("\nSpread: half of the first run's rounds lie within so much of one another.")
+    print("\n| row | first, ms | spread | second, ms | change |\n|---|---:|---:|---:|---:|")
     for row, again, change in changes:
-        cells = (row_name(row.case), significant(1e3 * row.median), significant(1e3 * again.median), f"{change:+.1%}")
+        medians = (significant(1e3 * one.median) for one in (row, again))
+        cells = (row_name(row.case), next(medians), f"{row.iqr / row.median:.1%}", next(medians), f"{change:+.1%}")
         print(f"| {' | '.join(cells)} |")
+
+
+def _kind(row: Row) -> str:
+    return row.case.mode if row.case.host_memory is None else f"{row.case.mode} {row.case.host_memory}"
 
 
 if __name__ == "__main__":
