@@ -1,14 +1,17 @@
-"""The device that a command asked for, if this machine has it."""
+"""The device that a command asked for, if this machine has it; what holds for work on a GPU."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from lenet.errors import DeviceError
 
-__all__ = ["describe", "resolve", "set_threads"]
+__all__ = ["capturing", "describe", "no_garbage_collection", "resolve", "set_threads"]
 
 
 def resolve(name: str) -> torch.device:
@@ -56,3 +59,30 @@ def set_threads(count: int | None) -> None:
     """Let PyTorch use so many CPU threads; None leaves its own choice."""
     if count is not None:
         torch.set_num_threads(count)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector of cycles from running by itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Capture into a CUDA graph what is queued on a stream.
+
+    What other threads ask of CUDA meanwhile does no harm, as in NVIDIA's trtexec. Nor can garbage: a compiled kernel
+    that was collected in the middle would unload its module, and a capture survives no such call of its own thread.
+
+    Args:
+        graph: What to capture into.
+        stream: On which; torch's own for captures if None.
+    """
+    with no_garbage_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        yield

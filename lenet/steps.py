@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import torch
 from torch.nn.functional import cross_entropy
 
+from lenet import devices
 from lenet.architecture import INPUT_SHAPE
 from lenet.models import windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
@@ -150,8 +151,7 @@ class GraphStep(Step):
         with torch.cuda.stream(stream):
             for _ in range(_EAGER_STEPS):
                 self._descend(self._images, self._labels)
-        # NCCL's own threads ask about events meanwhile, which only a capture of this thread alone allows.
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        with devices.capturing(self._graph, stream):  # NCCL's own threads ask about events meanwhile
             self._logits = self._descend(self._images, self._labels)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         with torch.no_grad():

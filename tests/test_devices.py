@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -45,3 +49,20 @@ def test_a_cpu_is_described_with_its_threads() -> None:
         assert devices.describe(torch.device("cpu")) == "CPU, 1 thread"
     finally:
         torch.set_num_threads(before)
+
+
+def test_nothing_disturbs_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a GPU would notice, a CPU can tell that the collector is off, and how the capture was begun."""
+    seen: list[object] = []
+
+    @contextmanager
+    def capture(graph: object, *, stream: object, capture_error_mode: str) -> Iterator[None]:
+        seen.extend((graph, stream, capture_error_mode, gc.isenabled()))
+        yield
+        seen.append(gc.isenabled())
+
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    with devices.capturing("graph", "stream"):  # type: ignore[arg-type]
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert seen == ["graph", "stream", "thread_local", False, False]

@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 import numpy as np
 import torch
 
+from lenet import devices
 from lenet.backends.base import BuildSpec, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.precision import allow_tf32
@@ -62,6 +63,6 @@ class _GraphRunner(Runner):
                 for _ in range(_EAGER_CALLS):
                     self._network(images)
             self.synchronize()
-            with torch.cuda.graph(graph, stream=self.stream):
+            with devices.capturing(graph, self.stream):
                 logits = self._network(images)
         return _Captured(graph.replay, logits)

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 import torch
 
+from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
@@ -431,8 +432,7 @@ class CudaGraphRunner(EngineRunner):
         self._enqueue()  # the first pass at a new shape does work that a graph cannot hold
         self.synchronize()
         graph = torch.cuda.CUDAGraph()
-        # Relaxed to this thread, as in NVIDIA's trtexec: what other threads ask of CUDA is not captured.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+        with devices.capturing(graph, self.stream):
             queued = self._context.execute_async_v3(self._stream_handle)
         # A pass that was refused leaves a graph that does nothing, whose replay would show the last logits again.
         _accepted(self._trt, queued, "the forward pass that was to be captured")

@@ -24,9 +24,7 @@ kernel they read a few microseconds more than it runs: docs/results/timer-h100.m
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from time import perf_counter
@@ -36,6 +34,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lenet.devices import no_garbage_collection
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import median, relative_half_width
@@ -241,7 +240,7 @@ def measure(
     throttled: list[bool] = []
     slowed: list[bool] = []
     causes: set[str] = set()
-    with _no_garbage_collection(), watched.on_a_quiet_cpu():
+    with no_garbage_collection(), watched.on_a_quiet_cpu():
         run = _rounds_of(call, mode, stream, cold_cache=cold_cache)
         warm = 0
         while warm < protocol.warmups:
@@ -277,17 +276,6 @@ def _samples(
         slowed=np.array(slowed, dtype=np.bool_),
         stopped=stopped,
     )
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _refuse_a_cold_cache(mode: Mode, stream: torch.cuda.Stream | None, *, asked: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import torch
 
+from lenet import devices
 from lenet.backends.base import AMPERE, Precision
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.measurement.clocks import Coursework, measure
@@ -108,7 +109,7 @@ def _launch(device: torch.device) -> tuple[float, float]:
         one.add_(1)  # loads the kernel
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        with devices.capturing(graph, stream):
             one.add_(1)
         rounds = measure(graph.replay, mode=Mode.FORWARD, stream=stream, protocol=Coursework(rounds=_LAUNCHES))
     return float(rounds.seconds.min()), float(rounds.wall.min())
