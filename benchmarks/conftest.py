@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -436,20 +438,33 @@ class Built:
     held_before: int
 
 
+class Builds:
+    """The last runner that was built, and no other.
+
+    Args:
+        arrays: The weights by parameter name.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._arrays = arrays
+        self._last: dict[tuple[str, BuildSpec], Built] = {}
+
+    def __call__(self, backend: Backend, spec: BuildSpec) -> Built:
+        """The runner, built anew unless it is the last one."""
+        key = (backend.name, spec)
+        if key not in self._last:
+            self._last.clear()
+            # The runner before is in cycles: its memory would count as in use before this one, and be free later.
+            gc.collect()
+            held = allocated(spec.device)
+            self._last[key] = Built(backend.build(self._arrays, spec), held)
+        return self._last[key]
+
+
 @pytest.fixture(scope="session")
 def build(shipped: weights.Weights) -> Callable[[Backend, BuildSpec], Built]:
     """Builds a runner, or hands out the last one again: the rows of one runner stand side by side."""
-    last: dict[tuple[str, BuildSpec], Built] = {}
-
-    def find(backend: Backend, spec: BuildSpec) -> Built:
-        key = (backend.name, spec)
-        if key not in last:
-            last.clear()
-            held = allocated(spec.device)
-            last[key] = Built(backend.build(shipped.arrays, spec), held)
-        return last[key]
-
-    return find
+    return Builds(shipped.arrays)
 
 
 @pytest.fixture
