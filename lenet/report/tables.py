@@ -247,7 +247,8 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
         cells = [cell for mode in Mode for cell in _cells(group, backend, mode, rows, language)]
         lines.append((label, *cells))
     rounds = sorted({row.rounds for row in group})
-    either = language.text(" or ").join(map(str, rounds))
+    between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
+    either = between.join(str(count) for count in dict.fromkeys((rounds[0], rounds[-1])))
     notes = [language.known(group[0].case.images), language.text("median of %(rounds)s rounds", rounds=either)]
     if any(row.unstable for row in group):
         notes.append(language.text("! is unstable: see its row"))

@@ -61,6 +61,14 @@ def test_the_speed_table_has_the_coursework_s_form() -> None:
     assert sheet.caption == "CIFAR-10 test images; median of 100 rounds"
 
 
+@pytest.mark.parametrize(
+    ("rounds", "said"), [((100, 100, 100), "100"), ((100, 64, 100), "64 or 100"), ((100, 64, 15), "15 to 100")]
+)
+def test_rows_of_unlike_numbers_of_rounds_are_said_to_be(rounds: tuple[int, ...], said: str) -> None:
+    rows = [replace(row, rounds=count) for row, count in zip(PUBLISHED, rounds, strict=True)]
+    assert f"; median of {said} rounds" in speed_sheets(rows)[0].caption
+
+
 def test_the_published_table_stands_beside_and_is_marked() -> None:
     text = render(sheet_5(PUBLISHED), 120)
     assert "Published by the coursework: batch about 1,000, NVIDIA GeForce RTX 4060 Ti" in text
