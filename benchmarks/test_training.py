@@ -69,6 +69,26 @@ def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, de
         store([_seconds(lambda: training.train_epoch(step, images, labels, _RECIPE, 2))])
 
 
+def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
+    """The steps alone, on one batch again and again: what an epoch would take if batches came for nothing."""
+    run = training.new_run(_RECIPE, train_split, device)
+    images = augmentation.normalize(train_split.images[: _RECIPE.batch_size].to(device))
+    labels = train_split.labels[: _RECIPE.batch_size].to(device)
+    benchmark.group = "one epoch of training"
+    benchmark.extra_info["images"] = train_split.source
+    with exact_float32():
+        step = step_for(run.model, run.optimizer, _RECIPE.batch_size, Ranks())
+
+        def steps(count: int) -> None:
+            step.begin_epoch(0.0)
+            for _ in range(count):
+                step(images, labels)
+            step.end_epoch()
+
+        steps(_WARMUP_IMAGES // _RECIPE.batch_size)
+        store([_seconds(lambda: steps(len(train_split) // _RECIPE.batch_size))])
+
+
 def test_epoch_with_dataloader(
     benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device
 ) -> None:
