@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-__all__ = ["PATIENCE", "SLOWED", "TOO_MANY_SLOWED", "HostWatch", "NoHostWatch", "slowed_problem"]
+__all__ = ["PATIENCE", "SLOWED", "TOO_MANY_SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
 
 SLOWED: Final = 1.25
 """A CPU is slowed where the loop takes this many times its best.
@@ -33,6 +33,9 @@ _LOOP: Final = 1000
 
 _LOOKS: Final = 3
 """The shortest of so many loops counts, so that an interrupt is not taken for a neighbour."""
+
+WAKING: Final = 0.02
+"""Seconds that a CPU is given to become quiet: where it was idle its governor raises its clock within some 10 ms."""
 
 PATIENCE: Final = 3.0
 """Seconds from a row's beginning on in which it waits for a quiet CPU."""
@@ -92,18 +95,12 @@ class HostWatch(NoHostWatch):
     def move(self) -> bool:
         """Stay if the thread's CPU is quiet, else try the others in turn; whether a quiet one was found.
 
-        All are tried once, and again while there is time left to wait.
+        They are tried for as long as there is time left to wait; then the thread stays where it is.
         """
-        if not self.is_slowed():
-            return True
-        while True:
-            for _ in range(len(self._cpus)):
-                self._cpus.rotate(-1)
-                os.sched_setaffinity(0, {self._cpus[0]})
-                if not self.is_slowed():
-                    return True
-            if perf_counter() >= self._patient_until:
-                return False
+        while not (quiet := self._becomes_quiet()) and perf_counter() < self._patient_until:
+            self._cpus.rotate(-1)
+            os.sched_setaffinity(0, {self._cpus[0]})
+        return quiet
 
     @contextmanager
     def on_a_quiet_cpu(self) -> Iterator[None]:
@@ -131,7 +128,16 @@ class HostWatch(NoHostWatch):
         self._cpus.extend(sorted(allowed))
         for cpu in self._cpus:
             os.sched_setaffinity(0, {cpu})
-            self._look()
+            awake = perf_counter() + WAKING
+            while perf_counter() < awake:
+                self._look()
+
+    def _becomes_quiet(self) -> bool:
+        awake = perf_counter() + WAKING
+        while slowed := self.is_slowed():
+            if perf_counter() >= awake:
+                break
+        return not slowed
 
     def _look(self) -> float:
         seconds = min(self._loop() for _ in range(_LOOKS))

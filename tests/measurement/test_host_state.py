@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lenet.measurement import host_state
-from lenet.measurement.host_state import PATIENCE, HostWatch, slowed_problem
+from lenet.measurement.host_state import PATIENCE, WAKING, HostWatch, slowed_problem
 
 QUIET = 30e-6
 
@@ -16,6 +16,7 @@ class FakeCpus:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.slow: set[int] = set()
+        self.slow_until = float("inf")
         self.allowed = {0, 1, 2, 3}
         self.here = 0
         self.now = 0.0
@@ -29,7 +30,7 @@ class FakeCpus:
         self.here = self.here if self.here in cpus else min(cpus)
 
     def loop(self) -> float:
-        seconds = QUIET * (1.65 if self.here in self.slow else 1.0)
+        seconds = QUIET * (1.65 if self.here in self.slow and self.now < self.slow_until else 1.0)
         self.now += seconds
         return seconds
 
@@ -72,10 +73,21 @@ def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
     began = cpus.now
 
     with watch.on_a_quiet_cpu():
-        assert PATIENCE <= cpus.now - began < PATIENCE + 0.01
+        assert PATIENCE <= cpus.now - began < PATIENCE + 2 * WAKING
         assert watch.is_slowed()
         assert not watch.move()
-        assert cpus.now - began < PATIENCE + 0.02
+        assert cpus.now - began < PATIENCE + 4 * WAKING
+
+
+def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
+    watch = HostWatch(cpus.loop)
+    with watch.on_a_quiet_cpu():
+        pass
+    cpus.slow, cpus.slow_until = {0, 1, 2, 3}, cpus.now + WAKING / 2
+
+    with watch.on_a_quiet_cpu():
+        assert cpus.allowed == {0}
+        assert not watch.is_slowed()
 
 
 def test_an_interrupt_is_no_neighbour() -> None:
@@ -88,8 +100,8 @@ def test_an_interrupt_is_no_neighbour() -> None:
 
 def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    seconds = iter([QUIET] * 3 + [2 * QUIET] * 6)
-    watch = HostWatch(lambda: next(seconds))
+    seconds = iter([QUIET] * 3)
+    watch = HostWatch(lambda: next(seconds, 2 * QUIET))
 
     with watch.on_a_quiet_cpu():
         assert not watch.is_slowed()
