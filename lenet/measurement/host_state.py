@@ -1,10 +1,11 @@
 """The host's CPU: is it slowed down by others now, and is there one that is not?
 
-A GPU says when it is throttled. A CPU's neighbours are told by nothing that a program could read on every machine: a
-sibling hyper-thread at work, a hypervisor's other guests, a governor. So a short loop of known work is timed, and
-compared with the best time that it ever took in this process. Seen on a shared host: the loop takes its best time or
-1.65 times that, for seconds at a time and on each CPU by itself, and PyTorch's launches are slower by the same factor;
-so the median of a hundred short rounds could change by half from one run to the next.
+A GPU says when it is throttled. What shares a CPU shows in two ways. Another thread that the system runs on it in turns
+preempts this one, which the system counts. A sibling hyper-thread at work, a hypervisor's other guests or a governor
+are told by nothing that a program could read on every machine: so a short loop of known work is timed, and compared
+with the best time that it ever took in this process. Seen on a shared host: the loop takes its best time or 1.65 times
+that, for seconds at a time and on each CPU by itself, and PyTorch's launches are slower by the same factor; so the
+median of a hundred short rounds could change by half from one run to the next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-__all__ = ["PATIENCE", "SLOWED", "TOO_MANY_SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
+__all__ = ["PATIENCE", "QUIET", "SLOWED", "TOO_MANY_SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
 
 SLOWED: Final = 1.25
 """A CPU is slowed where the loop takes this many times its best.
@@ -34,7 +35,10 @@ _LOOP: Final = 1000
 _LOOKS: Final = 3
 """The shortest of so many loops counts, so that an interrupt is not taken for a neighbour."""
 
-WAKING: Final = 0.02
+QUIET: Final = 0.012
+"""Seconds that a CPU must be quiet for: some slices of time, of 3 ms, that a scheduler gives threads in turns."""
+
+WAKING: Final = 0.04
 """Seconds that a CPU is given to become quiet: where it was idle its governor raises its clock within some 10 ms."""
 
 PATIENCE: Final = 3.0
@@ -51,8 +55,8 @@ def slowed_problem(slowed: int, rounds: int) -> str | None:
     if slowed <= TOO_MANY_SLOWED * rounds:
         return None
     return (
-        f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (a loop of known work took over "
-        f"{SLOWED} times its best): end other work on this machine, or leave a core to the suite"
+        f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (another thread took it, or a loop of "
+        f"known work took over {SLOWED} times its best): end other work on this machine, or leave a core to the suite"
     )
 
 
@@ -80,27 +84,34 @@ class HostWatch(NoHostWatch):
 
     Args:
         loop: The work of known length; returns its seconds.
+        preemptions: How often another thread took the CPU from this one, since it began.
     """
 
-    def __init__(self, loop: Callable[[], float] | None = None) -> None:
+    def __init__(self, loop: Callable[[], float] | None = None, preemptions: Callable[[], int] | None = None) -> None:
         self._loop = loop or _reference_loop
+        self._preemptions = preemptions or _involuntary_switches
+        self._seen_preemptions = self._preemptions()
         self._best = math.inf
         self._patient_until = -math.inf
         self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
 
     def is_slowed(self) -> bool:
-        """Whether the thread's CPU is slowed down now."""
-        return self._look() > SLOWED * self._best
+        """Whether the thread's CPU is slowed down now, or was taken from it since the last look."""
+        slow = self._look() > SLOWED * self._best
+        earlier, self._seen_preemptions = self._seen_preemptions, self._preemptions()
+        return slow or self._seen_preemptions > earlier
 
     def move(self) -> bool:
-        """Stay if the thread's CPU is quiet, else try the others in turn; whether a quiet one was found.
+        """Try the other CPUs in turn; whether a quiet one was found.
 
         They are tried for as long as there is time left to wait; then the thread stays where it is.
         """
-        while not (quiet := self._becomes_quiet()) and perf_counter() < self._patient_until:
+        while perf_counter() < self._patient_until:
             self._cpus.rotate(-1)
             os.sched_setaffinity(0, {self._cpus[0]})
-        return quiet
+            if self._becomes_quiet():
+                return True
+        return False
 
     @contextmanager
     def on_a_quiet_cpu(self) -> Iterator[None]:
@@ -118,7 +129,8 @@ class HostWatch(NoHostWatch):
         self._patient_until = perf_counter() + PATIENCE
         try:
             os.sched_setaffinity(0, {self._cpus[0]})
-            self.move()
+            if not self._becomes_quiet():
+                self.move()
             yield
         finally:
             os.sched_setaffinity(0, allowed)
@@ -133,11 +145,14 @@ class HostWatch(NoHostWatch):
                 self._look()
 
     def _becomes_quiet(self) -> bool:
-        awake = perf_counter() + WAKING
-        while slowed := self.is_slowed():
-            if perf_counter() >= awake:
-                break
-        return not slowed
+        self.is_slowed()  # what was before does not count
+        quiet_since = began = perf_counter()
+        while (now := perf_counter()) - quiet_since < QUIET:
+            if now - began >= WAKING:
+                return False
+            if self.is_slowed():
+                quiet_since = perf_counter()
+        return True
 
     def _look(self) -> float:
         seconds = min(self._loop() for _ in range(_LOOKS))
@@ -151,3 +166,13 @@ def _reference_loop() -> float:
     for number in range(_LOOP):
         total += number
     return perf_counter() - began
+
+
+def _involuntary_switches() -> int:
+    """Of this thread, where the system tells (Linux); else none."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    except (ImportError, AttributeError):
+        return 0

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -42,7 +45,7 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> FakeCpus:
 
 def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
     cpus.slow = {0, 1, 3}
-    watch = HostWatch(cpus.loop)
+    watch = HostWatch(cpus.loop, lambda: 0)
 
     with watch.on_a_quiet_cpu():
         assert cpus.allowed == {2}
@@ -56,7 +59,7 @@ def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
 
 def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:
     def fail() -> None:
-        with HostWatch(cpus.loop).on_a_quiet_cpu():
+        with HostWatch(cpus.loop, lambda: 0).on_a_quiet_cpu():
             assert len(cpus.allowed) == 1
             raise RuntimeError("out of memory")
 
@@ -66,7 +69,7 @@ def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:
 
 
 def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop)
+    watch = HostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     cpus.slow = {0, 1, 2, 3}
@@ -80,7 +83,7 @@ def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
 
 
 def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop)
+    watch = HostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     cpus.slow, cpus.slow_until = {0, 1, 2, 3}, cpus.now + WAKING / 2
@@ -90,10 +93,43 @@ def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
         assert not watch.is_slowed()
 
 
+def test_a_thread_that_takes_the_cpu_in_turns_is_noticed(cpus: FakeCpus) -> None:
+    """The loop, which is short, need not."""
+    preemptions = {0: 3, 1: 0, 2: 0, 3: 0}
+    watch = HostWatch(cpus.loop, lambda: preemptions[cpus.here])
+
+    with watch.on_a_quiet_cpu():
+        preemptions[0] += 1
+        assert watch.is_slowed()
+        assert not watch.is_slowed()
+        assert watch.move()
+        assert cpus.allowed == {1}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="wants Linux, where a thread can be told its CPU")
+def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
+    allowed = os.sched_getaffinity(0)
+    here = min(allowed)
+    watch = HostWatch()
+    spin = f"import os; os.sched_setaffinity(0, {{{here}}})\nprint(flush=True)\nwhile True: pass"
+    try:
+        os.sched_setaffinity(0, {here})
+        with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            other.stdout.readline()
+            deadline = perf_counter() + 10
+            while not watch.is_slowed() and perf_counter() < deadline:
+                pass
+            other.kill()
+        assert perf_counter() < deadline
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_an_interrupt_is_no_neighbour() -> None:
     """The shortest of a few loops counts."""
     seconds = iter([QUIET, QUIET, QUIET, 9.0, QUIET, 9.0, 9.0, 2 * QUIET, 9.0])
-    watch = HostWatch(lambda: next(seconds))
+    watch = HostWatch(lambda: next(seconds), lambda: 0)
 
     assert [watch.is_slowed() for _ in range(3)] == [False, False, True]
 
@@ -101,7 +137,7 @@ def test_an_interrupt_is_no_neighbour() -> None:
 def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     seconds = iter([QUIET] * 3)
-    watch = HostWatch(lambda: next(seconds, 2 * QUIET))
+    watch = HostWatch(lambda: next(seconds, 2 * QUIET), lambda: 0)
 
     with watch.on_a_quiet_cpu():
         assert not watch.is_slowed()
