@@ -252,7 +252,11 @@ def measure(
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), watched.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
-            before, slow_before = after, slow_after and not watched.move()
+            before, slow_before = after, slow_after
+            if slow_after:
+                slow_before = not watched.move()
+                if stream is not None:
+                    sm_clock_hz(stream)  # wakes the GPU: a quiet CPU may have been waited for
             rounds += chunk
             throttled += [bool(harm)] * len(chunk)
             slowed += [slow] * len(chunk)

@@ -55,8 +55,8 @@ def slowed_problem(slowed: int, rounds: int) -> str | None:
     if slowed <= TOO_MANY_SLOWED * rounds:
         return None
     return (
-        f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (another thread took it, or a loop of "
-        f"known work took over {SLOWED} times its best): end other work on this machine, or leave a core to the suite"
+        f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (another thread took it, or a loop "
+        f"of known work took over {SLOWED} times its best): end other work on this machine, or leave it a core"
     )
 
 

@@ -293,6 +293,8 @@ class TestASlowedHost:
 
         assert samples.slowed.tolist() == [True, False, True]
         assert samples.seconds == pytest.approx([0.2] * 3)
+        # After a move the GPU is woken, and before the first round; a held call holds it as well.
+        assert gpu.log.count("hold") == 2 * (1 + 2) + 3
         assert samples.wall_seconds == pytest.approx([0.1], abs=1e-4)
 
     def test_a_host_that_is_always_slowed_comes_to_an_end_and_shows_something(self, gpu: FakeGpu) -> None:
