@@ -18,7 +18,7 @@ from lenet import devices
 from lenet.architecture import STAGES
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.cifar10 import Split
-from lenet.measurement.clocks import Protocol, Samples, measure
+from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import HostWatch, slowed_problem
@@ -162,7 +162,7 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
     lowest = floor(case.workload, limits)
     problems = [
         throttling_problem(throttled, len(samples.throttled), samples.throttling),
-        None if by_device else slowed_problem(slowed, len(samples.slowed)),
+        launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
         UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
     ]
     unstable = [*instabilities(summary), *filter(None, problems)]

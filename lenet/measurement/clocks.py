@@ -49,6 +49,7 @@ __all__ = [
     "Replay",
     "Samples",
     "Stop",
+    "launch_problem",
     "measure",
     "sm_clock_hz",
 ]
@@ -61,6 +62,9 @@ BURST: Final = 10
 
 HOLD_MARGIN: Final = 4.0
 """A stream is held back for this many times as long as the call took to queue just before."""
+
+TOO_MANY_LAUNCH_BOUND: Final = 0.20
+"""A forward row is unstable where in more than this share of its rounds device time holds the host's."""
 
 SHORTEST_HOLD: Final = 1e-3
 """Seconds; it costs little, and covers the noise of a short launch."""
@@ -190,6 +194,17 @@ class Samples:
     def wall_seconds(self) -> NDArray[np.float64]:
         """Wall times without discarded rounds; all where every round was."""
         return _kept(self.wall, self.throttled | self.slowed)
+
+
+def launch_problem(samples: Samples) -> str | None:
+    """Why a forward row is unstable because of its launches, and what to do; None where it is not."""
+    bound = int(samples.launch_bound.sum())
+    if bound <= TOO_MANY_LAUNCH_BOUND * len(samples.launch_bound):
+        return None
+    return (
+        f"in {bound} of {len(samples.launch_bound)} rounds the device began before all was queued, so its time holds "
+        "the host's: the call waits for the device by itself (look at the wall time), or the host is interrupted"
+    )
 
 
 def _kept(times: NDArray[np.float64], discarded: NDArray[np.bool_]) -> NDArray[np.float64]:

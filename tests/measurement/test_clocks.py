@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.measurement import clocks
-from lenet.measurement.clocks import Adaptive, Coursework, EventClock, Replay, Samples, Stop, measure
+from lenet.measurement.clocks import Adaptive, Coursework, EventClock, Replay, Samples, Stop, launch_problem, measure
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
 from tests.measurement.fakes import FakeGpu, fake_h100
@@ -75,6 +75,7 @@ class TestTheRule:
 
         assert samples.device == pytest.approx([40e-6] * 4)
         assert not samples.launch_bound.any()
+        assert launch_problem(samples) is None
 
     def test_the_hold_grows_with_what_there_is_to_launch(self, gpu: FakeGpu) -> None:
         samples = forward(gpu, lambda: gpu.run(1e-6, times=800))
@@ -93,6 +94,7 @@ class TestTheRule:
         samples = forward(gpu, call)
 
         assert samples.launch_bound.all()
+        assert "in 4 of 4 rounds the device began before all was queued" in str(launch_problem(samples))
         # It is held back for as long as it takes by itself, not for longer and longer.
         assert gpu.log.count("hold") == 2 + 6
         assert gpu.now - began < 22e-3 + 6 * 1.2e-3
