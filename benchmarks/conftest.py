@@ -30,7 +30,7 @@ from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch
+from lenet.measurement.host_state import HostWatch, NoHostWatch
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
@@ -344,9 +344,9 @@ def sampler(device: torch.device) -> Any:
 
 
 @pytest.fixture(scope="session")
-def host(device: torch.device) -> HostWatch | None:
+def host(device: torch.device) -> NoHostWatch:
     """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
-    return HostWatch() if device.type == "cuda" else None
+    return HostWatch() if device.type == "cuda" else NoHostWatch()
 
 
 @pytest.fixture(scope="session")

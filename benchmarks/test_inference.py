@@ -21,7 +21,7 @@ from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
-from lenet.measurement.host_state import HostWatch, slowed_problem
+from lenet.measurement.host_state import NoHostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
@@ -45,7 +45,7 @@ def test_inference(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    host: HostWatch | None,
+    host: NoHostWatch,
     limits: Callable[[], Limits],
     build: Callable[[Backend, BuildSpec], Any],
     test_split: Split,

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.backends.base import InputType
 from lenet.measurement.clocks import Protocol, measure
-from lenet.measurement.host_state import HostWatch
+from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
 
 
@@ -22,7 +22,7 @@ def test_transfer(
     input_type: InputType,
     device: torch.device,
     protocol: Protocol,
-    host: HostWatch | None,
+    host: NoHostWatch,
     host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
     if device.type == "cpu" or host_memory == "zero-copy":

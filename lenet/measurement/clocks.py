@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from lenet.devices import no_garbage_collection
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
-from lenet.measurement.statistics import median, relative_half_width
+from lenet.measurement.statistics import median, relative_half_width, too_many
 
 __all__ = [
     "Adaptive",
@@ -57,14 +57,13 @@ __all__ = [
 CHUNK_SECONDS: Final = 0.01
 """Rounds run for this long between two looks at the protocol and at throttling, so that looking costs them little."""
 
+_UNWATCHED: Final = NoHostWatch()
+
 BURST: Final = 10
 """Rounds of forward on a GPU that are timed by the wall clock before they are held back."""
 
 HOLD_MARGIN: Final = 4.0
 """A stream is held back for this many times as long as the call took to queue just before."""
-
-TOO_MANY_LAUNCH_BOUND: Final = 0.20
-"""A forward row is unstable where in more than this share of its rounds device time holds the host's."""
 
 SHORTEST_HOLD: Final = 1e-3
 """Seconds; it costs little, and covers the noise of a short launch."""
@@ -198,11 +197,11 @@ class Samples:
 
 def launch_problem(samples: Samples) -> str | None:
     """Why a forward row is unstable because of its launches, and what to do; None where it is not."""
-    bound = int(samples.launch_bound.sum())
-    if bound <= TOO_MANY_LAUNCH_BOUND * len(samples.launch_bound):
+    bound, rounds = int(samples.launch_bound.sum()), len(samples.launch_bound)
+    if not too_many(bound, rounds):
         return None
     return (
-        f"in {bound} of {len(samples.launch_bound)} rounds the device began before all was queued, so its time holds "
+        f"in {bound} of {rounds} rounds the device began before all was queued, so its time holds "
         "the host's: the call waits for the device by itself (look at the wall time), or the host is interrupted"
     )
 
@@ -226,7 +225,7 @@ def measure(
     protocol: Protocol,
     cold_cache: bool = False,
     throttling: Callable[[], tuple[str, ...]] | None = None,
-    host: NoHostWatch | None = None,
+    host: NoHostWatch = _UNWATCHED,
 ) -> Samples:
     """Run a call again and again, and time each round by the rule of this module.
 
@@ -249,27 +248,26 @@ def measure(
     _refuse_a_cold_cache(mode, stream, asked=cold_cache)
     by_device = mode is Mode.FORWARD and stream is not None
     look = throttling or tuple
-    watched = host or NoHostWatch()
     rounds: list[_Round] = []
     valid: list[float] = []
     throttled: list[bool] = []
     slowed: list[bool] = []
     causes: set[str] = set()
-    with no_garbage_collection(), watched.on_a_quiet_cpu():
+    with no_garbage_collection(), host.on_a_quiet_cpu():
         run = _rounds_of(call, mode, stream, cold_cache=cold_cache)
         warm = 0
         while warm < protocol.warmups:
             warm += len(run(protocol.warmups - warm))
-        before, slow_before = look(), watched.is_slowed()
+        before, slow_before = look(), host.is_slowed()
         began = perf_counter()
         while (stopped := protocol.stop(valid, len(rounds), perf_counter() - began)) is None:
             chunk = run(protocol.rounds - len(valid))
             # What is seen at either end may have begun or ended anywhere in between.
-            after, slow_after = look(), watched.is_slowed()
+            after, slow_after = look(), host.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
             before, slow_before = after, slow_after
             if slow_after:
-                slow_before = not watched.move()
+                slow_before = not host.move()
                 if stream is not None:
                     sm_clock_hz(stream)  # wakes the GPU: a quiet CPU may have been waited for
             rounds += chunk

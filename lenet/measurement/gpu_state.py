@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 import pynvml
 import torch
 
+from lenet.measurement.statistics import too_many
+
 __all__ = [
     "HARMFUL",
     "HARMLESS",
-    "TOO_MANY_THROTTLED",
     "GpuSampler",
     "GpuState",
     "PcieLink",
@@ -54,9 +55,6 @@ HARMFUL: Final = {
 HARMLESS: Final = frozenset(_REASONS.values()) - HARMFUL.keys()
 """What only says that the clocks are where they were set, or that there was nothing to do."""
 
-TOO_MANY_THROTTLED: Final = 0.20
-"""A row of which more than this share of rounds was throttled is unstable."""
-
 
 def clock_limits(mask: int) -> tuple[str, ...]:
     """The names of what limits the clocks.
@@ -84,7 +82,7 @@ def throttling_problem(throttled: int, rounds: int, limits: Iterable[str]) -> st
         rounds: The number of all rounds.
         limits: What was seen to limit the clocks.
     """
-    if throttled <= TOO_MANY_THROTTLED * rounds:
+    if not too_many(throttled, rounds):
         return None
     causes = [f"{name}: {HARMFUL[name]}" for name in harmful(limits)]
     return f"{throttled} of {rounds} rounds were throttled ({'; '.join(causes)})"

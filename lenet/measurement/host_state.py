@@ -18,16 +18,15 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-__all__ = ["PATIENCE", "QUIET", "SLOWED", "TOO_MANY_SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
+from lenet.measurement.statistics import too_many
+
+__all__ = ["PATIENCE", "SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
 
 SLOWED: Final = 1.25
 """A CPU is slowed where the loop takes this many times its best.
 
 Of 6,632 looks on two shared hosts 28 % were below 1.25 times the best, 7 % between that and 1.55, and the rest above.
 """
-
-TOO_MANY_SLOWED: Final = 0.20
-"""A row by the wall clock is unstable where more than this share of its rounds were slowed."""
 
 _LOOP: Final = 1000
 """Additions; 30 us, a third of a per cent of the time between two looks."""
@@ -52,7 +51,7 @@ def slowed_problem(slowed: int, rounds: int) -> str | None:
         slowed: The number of rounds that were slowed.
         rounds: The number of all rounds.
     """
-    if slowed <= TOO_MANY_SLOWED * rounds:
+    if not too_many(slowed, rounds):
         return None
     return (
         f"the host's CPU was slowed down by others in {slowed} of {rounds} rounds (another thread took it, or a loop "

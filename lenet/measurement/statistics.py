@@ -33,6 +33,7 @@ __all__ = [
     "quantile",
     "relative_half_width",
     "summarize",
+    "too_many",
 ]
 
 Sample = Sequence[float] | NDArray[np.float64]
@@ -45,6 +46,9 @@ LARGE_DEVIATION: Final = 0.10
 
 LONG_TAIL: Final = 1.5
 """A tail is long when the 99th percentile is more than this many medians: pyperf's bound for the maximum."""
+
+TOO_MANY: Final = 0.20
+"""A row of which more than this share of rounds was disturbed is unstable."""
 
 DRIFT: Final = 0.5
 """Rounds depend on the rounds before them when their lag-1 autocorrelation is above this."""
@@ -284,6 +288,11 @@ def instabilities(summary: Summary) -> list[str]:
             "so the interval is narrower than the truth: warm up for longer, lock the clocks, and compare processes"
         )
     return found
+
+
+def too_many(rounds: int, of: int) -> bool:
+    """Whether so many rounds are too many of all for the row to be stable, whatever befell them: over a fifth."""
+    return rounds > TOO_MANY * of
 
 
 def _checked(sample: Sample) -> NDArray[np.float64]:
