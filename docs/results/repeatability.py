@@ -22,13 +22,14 @@ def main() -> None:
     changes = [(row, again, again.median / row.median - 1) for row in first.rows if (again := later.get(row.case))]
     print("# Two runs of the suite, back to back\n")
     print(f"- {first.describe()}\n- {second.describe()}\n")
-    print("| rows | of them within 2 % | within 5 % | the most |\n|---|---:|---:|---:|")
-    kinds = dict.fromkeys((row.case.backend, _kind(row)) for row, *_ in changes)
-    groups = {
-        " ".join(kind): [change for row, _, change in changes if (row.case.backend, _kind(row)) == kind]
-        for kind in kinds
-    }
-    for name, group in {"all": [change for *_, change in changes], **groups}.items():
+    groups: dict[str, list[float]] = {"all": []}
+    for row, _, change in changes:
+        for name in ("all", _kind(row)):
+            groups.setdefault(name, []).append(change)
+    print(
+        f"| rows | of them within {100 * WITHIN:.0f} % | within {100 * WIDER:.0f} % | the most |\n|---|---:|---:|---:|"
+    )
+    for name, group in groups.items():
         within = (f"{sum(abs(change) <= share for change in group)} of {len(group)}" for share in (WITHIN, WIDER))
         print(f"| {name} | {' | '.join(within)} | {max(group, key=abs):+.1%} |")
     failed = [row_name(row.case) for row in first.rows if row.case not in later]
@@ -37,13 +38,13 @@ def main() -> None:
     print("\nSpread: half of the first run's rounds lie within so much of one another.")
     print("\n| row | first, ms | spread | second, ms | change |\n|---|---:|---:|---:|---:|")
     for row, again, change in changes:
-        medians = (significant(1e3 * one.median) for one in (row, again))
-        cells = (row_name(row.case), next(medians), f"{row.iqr / row.median:.1%}", next(medians), f"{change:+.1%}")
-        print(f"| {' | '.join(cells)} |")
+        first_ms, second_ms = (significant(1e3 * one.median) for one in (row, again))
+        spread = f"{row.iqr / row.median:.1%}"
+        print(f"| {row_name(row.case)} | {first_ms} | {spread} | {second_ms} | {change:+.1%} |")
 
 
 def _kind(row: Row) -> str:
-    return row.case.mode if row.case.host_memory is None else f"{row.case.mode} {row.case.host_memory}"
+    return " ".join(filter(None, (row.case.backend, row.case.mode, row.case.host_memory)))
 
 
 if __name__ == "__main__":

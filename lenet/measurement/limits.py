@@ -101,7 +101,8 @@ def _copies(device: torch.device) -> dict[str, Rates]:
 def _launch(device: torch.device) -> tuple[float, float]:
     """The shortest forward round, and the shortest end-to-end one: of a graph of one tiny kernel, or of an operator."""
     if device.type == "cpu":
-        shortest = min(_seconds(torch.zeros(1).zero_, device, 1) for _ in range(_LAUNCHES))
+        tiny = torch.zeros(1).zero_
+        shortest = min(_seconds(tiny, device, 1) for _ in range(_LAUNCHES))
         return shortest, shortest
     stream = torch.cuda.Stream(device)
     with torch.cuda.stream(stream):

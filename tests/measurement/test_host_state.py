@@ -13,6 +13,10 @@ from lenet.measurement.host_state import PATIENCE, WAKING, HostWatch, slowed_pro
 
 QUIET = 30e-6
 
+linux = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="wants Linux, where a thread can be told its CPU"
+)
+
 
 class FakeCpus:
     """Four CPUs, of which some are slowed: what a loop takes depends on where the thread is."""
@@ -106,7 +110,7 @@ def test_a_thread_that_takes_the_cpu_in_turns_is_noticed(cpus: FakeCpus) -> None
         assert cpus.allowed == {1}
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="wants Linux, where a thread can be told its CPU")
+@linux
 def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
     allowed = os.sched_getaffinity(0)
     here = min(allowed)
@@ -145,6 +149,7 @@ def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPa
         assert not watch.move()
 
 
+@linux
 def test_the_real_loop_and_the_real_cpus() -> None:
     watch = HostWatch()
     before = os.sched_getaffinity(0)
