@@ -122,12 +122,12 @@ def test_a_file_of_the_first_schema_is_of_float32_images_without_limits(tmp_path
     assert (loaded.limits, loaded.rows[0].floor) == (None, None)
 
 
-@pytest.mark.parametrize("schema", [1, 2])
-def test_an_older_file_of_a_gpu_is_refused_for_its_forward_rows_hold_launches(tmp_path: Path, schema: int) -> None:
+@pytest.mark.parametrize("schema", [1, 2, 3])
+def test_an_older_file_of_a_gpu_is_refused_for_its_forward_rows_are_longer(tmp_path: Path, schema: int) -> None:
     of_a_gpu = document(entry(), schema=schema)
     of_a_gpu["machine_info"]["gpu"] = {"name": "NVIDIA H100 80GB HBM3"}
     path = save(tmp_path / "old.json", of_a_gpu)
-    with pytest.raises(ResultsError, match=rf"found:  schema {schema}\n  wanted: schema 3\n"):
+    with pytest.raises(ResultsError, match=rf"found:  schema {schema}\n  wanted: schema 4\n"):
         results.load(path)
 
 

@@ -22,14 +22,16 @@ python3 docs/results/parity.py "${backends[@]}" > "$out/parity-h100.md"
 for run in campaign repeat; do
   python3 -m pytest benchmarks/test_inference.py benchmarks/test_transfer.py "${backends[@]/#/--backend=}" \
     "${sizes[@]/#/--batch-size=}" "${precisions[@]}" --host-memory=pinned --host-memory=pageable \
+    --protocol=adaptive --time-limit=3 \
     --benchmark-save="$run" --benchmark-save-data "--benchmark-storage=file://$out" -q > "$out/$run.log"
 done
 # How far from the floor: bytes, and the host's memory read by the kernel.
 python3 -m pytest benchmarks/test_inference.py benchmarks/test_transfer.py "${backends[@]/#/--backend=}" \
   --batch-size=1 --batch-size=1000 --batch-size=10000 --precision=fp32 --precision=fp16 --precision=fp16x2 \
-  --input=float32 --input=uint8 --host-memory=pinned --host-memory=zero-copy \
+  --input=float32 --input=uint8 --host-memory=pinned --host-memory=zero-copy --protocol=adaptive --time-limit=3 \
   --benchmark-save=floor --benchmark-save-data "--benchmark-storage=file://$out" -q > "$out/floor.log"
 python3 -m lenet results --markdown "$out"/*/0003_floor.json > "$out/floor-h100.md"
 python3 docs/results/repeatability.py "$out"/*/0001_campaign.json "$out"/*/0002_repeat.json > "$out/repeatability-h100.md"
 python3 -m lenet results --markdown "$out"/*/0001_campaign.json > "$out/h100.md"
+python3 docs/results/placement.py > "$out/placement-h100.md"
 python3 docs/results/train_h100.py > "$out/train-h100.md"

@@ -1,4 +1,4 @@
-"""The suite's clock against torch.profiler for the same calls on a GPU, and the cost of the clock itself.
+"""The suite's clock against torch.profiler for the same calls on a GPU, its tare, and what an empty round costs.
 
 ``python docs/results/timer_check.py > docs/results/timer-h100.md``
 
@@ -15,13 +15,14 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
-from lenet.measurement.clocks import LONGEST_HOLD, Coursework, EventClock, HeldStart, measure
+from lenet.measurement.clocks import LONGEST_HOLD, Coursework, EventClock, HeldStart, Samples, measure
 from lenet.measurement.modes import Mode
 from lenet.provenance import source_commit
 
@@ -40,9 +41,7 @@ def main() -> None:
     print(
         "Their stream is held back until all is queued. Profiler: from the start of a call's first kernel to the end of"
     )
-    print("its last. The last column is the difference less what the row's clock reads for an empty call.\n")
-    stream = torch.cuda.Stream(device)
-    empty = {mode: empty_call(mode, stream) for mode in Mode}
+    print("its last. The row's clock is without its tare, the events with the profiler are with it.\n")
     titles = (
         "backend",
         "batch",
@@ -51,7 +50,6 @@ def main() -> None:
         "difference",
         "the kernels' sum",
         "events with the profiler",
-        "difference less an empty call",
     )
     print(f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}")
     for name in BACKENDS:
@@ -60,21 +58,25 @@ def main() -> None:
             runner = backends.load(name).build(weights.load().arrays, spec)
             images = torch.randn(batch_size, *INPUT_SHAPE, device=device)
             torch.cuda.synchronize()
-            cells = compare(runner, images, empty[Mode.FORWARD])
+            cells = compare(runner, images)
             print(f"| {name} | {batch_size:,} | {' | '.join(cells)} |", flush=True)
-    for mode, seconds in empty.items():
-        print(f"\nAn empty call, {mode}: {1e6 * seconds:.2f} us by the row's clock.", end="")
-    print()
+    stream = torch.cuda.Stream(device)
+    forward, end_to_end = (empty_rounds(mode, stream) for mode in Mode)
+    print(
+        f"\nThe clock's tare, which an empty forward call reads: {1e6 * forward.tare:.2f} us. Of 1,000 such calls half"
+    )
+    low, high = (1e6 * float(np.percentile(forward.device, share)) for share in (25, 75))
+    print(f"read {low:.2f} to {high:.2f} us without it, where 0.5 is the least that a round reads.")
+    print(f"An empty end-to-end round: {1e6 * median(end_to_end.seconds.tolist()):.2f} us.")
 
 
-def empty_call(mode: Mode, stream: torch.cuda.Stream) -> float:
-    """Seconds that the row's clock reads where nothing is called."""
-    empty = measure(lambda: None, mode=mode, stream=stream, protocol=Coursework(rounds=1000))
-    return float(median(empty.seconds.tolist()))
+def empty_rounds(mode: Mode, stream: torch.cuda.Stream) -> Samples:
+    """Rounds in which nothing is called."""
+    return measure(lambda: None, mode=mode, stream=stream, protocol=Coursework(rounds=1000))
 
 
-def compare(runner: Runner, images: torch.Tensor, empty: float) -> list[str]:
-    """Microseconds of the same calls by the suite's clock, which reads `empty` for nothing, and by torch.profiler."""
+def compare(runner: Runner, images: torch.Tensor) -> list[str]:
+    """Microseconds of the same calls by the suite's clock and by torch.profiler."""
 
     def by_the_clock() -> list[float]:
         protocol = Coursework(rounds=CALLS)
@@ -87,11 +89,8 @@ def compare(runner: Runner, images: torch.Tensor, empty: float) -> list[str]:
     clock = 1e6 * median(before + after)
     profiler = median(max(e["ts"] + e["dur"] for e in call) - call[0]["ts"] for call in calls)
     busy = median(sum(e["dur"] for e in call) for call in calls)
-    differences = (clock / profiler - 1, (clock - 1e6 * empty) / profiler - 1)
-    return [
-        *(f"{clock:.1f}", f"{profiler:.1f}", f"{differences[0]:+.1%}"),
-        *(f"{busy:.1f}", f"{1e6 * events:.1f}", f"{differences[1]:+.1%}"),
-    ]
+    difference = clock / profiler - 1
+    return [f"{clock:.1f}", f"{profiler:.1f}", f"{difference:+.1%}", f"{busy:.1f}", f"{1e6 * events:.1f}"]
 
 
 def profiled(runner: Runner, images: torch.Tensor) -> tuple[float, list[list[dict[str, Any]]]]:

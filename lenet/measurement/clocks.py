@@ -14,12 +14,13 @@ Each round of forward on a GPU makes the call twice: from an idle stream by the 
 back, between events. What the host adds is the difference. A few rounds make the first call one after the other, as
 end-to-end rounds do, and then the second: behind a hold the host's caches are cold.
 
+Two events with nothing between them are a microsecond apart. What they read for an empty call, the clock's tare, is
+found before a row and taken off its device times, which then agree with a profiler's: docs/results/timer-h100.md.
+
 `measure` runs the rounds and keeps every sample. pytest-benchmark can show and save them through a `Replay` as its
 timer; or it can run the rounds itself, with an `EventClock` or ``perf_counter`` as its timer and `HeldStart` as its
 setup.
 
-Events resolve about half a microsecond (``cudaEventElapsedTime`` in the CUDA runtime's reference), and around a single
-kernel they read a few microseconds more than it runs: docs/results/timer-h100.md.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ CHUNK_SECONDS: Final = 0.01
 _UNWATCHED: Final = NoHostWatch()
 
 BURST: Final = 10
-"""Rounds of forward on a GPU that are timed by the wall clock before they are held back."""
+"""Rounds of forward on a GPU that are timed by the wall clock before they are held back; and rounds between two pauses
+where rounds are spread over time."""
+
+PAUSE: Final = 0.01
+"""Seconds between bursts of rounds that are spread over time."""
 
 HOLD_MARGIN: Final = 4.0
 """A stream is held back for this many times as long as the call took to queue just before."""
@@ -76,6 +81,14 @@ CALIBRATION_CYCLES: Final = 2_000_000
 
 WAKING_CYCLES: Final = 40_000_000
 """About 20 ms: an idle GPU has slowed its clocks, and takes milliseconds to raise them again."""
+
+
+TARE_ROUNDS: Final = 25
+"""Empty calls whose median is a clock's tare: some 30 ms a row."""
+
+EVENT_RESOLUTION: Final = 0.5e-6
+"""Seconds between two events that CUDA tells apart (``cudaEventElapsedTime`` in the CUDA runtime's reference): no round
+reads less."""
 
 
 class Stop(StrEnum):
@@ -112,6 +125,11 @@ class Coursework:
             return Stop.ROUNDS
         return Stop.DISCARDED if attempts >= 2 * self.rounds else None
 
+    def spreads(self, elapsed: float) -> bool:
+        """Whether to spread rounds over time: never, they are run in a row."""
+        del elapsed
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
@@ -127,6 +145,8 @@ class Adaptive:
         minimum_rounds: Valid rounds before the first look.
         rounds: Valid rounds at most.
         time_limit: Seconds at most, warm-ups not counted; a round that has begun is finished.
+        span: Seconds over which rounds that the wall clock times are spread, with pauses: a shared host's speed changes
+            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths.
     """
 
     warmups: int = 5
@@ -135,6 +155,7 @@ class Adaptive:
     minimum_rounds: int = 50
     rounds: int = 10_000
     time_limit: float = 10.0
+    span: float = 0.3
 
     def stop(self, valid: Sequence[float], attempts: int, elapsed: float) -> Stop | None:
         """Why to stop now, if at all.
@@ -152,6 +173,10 @@ class Adaptive:
             return Stop.TIME
         return Stop.ROUNDS if len(valid) >= self.rounds else None
 
+    def spreads(self, elapsed: float) -> bool:
+        """Whether to spread rounds over time still."""
+        return elapsed < min(self.span, self.time_limit)
+
 
 Protocol = Coursework | Adaptive
 
@@ -161,7 +186,7 @@ class Samples:
     """All rounds of a row, in the order in which they ran. Times are in seconds.
 
     Attributes:
-        device: Between the CUDA events, float64 (rounds,); None where the rule asks for no events.
+        device: Between the CUDA events, less the tare, float64 (rounds,); None where the rule asks for no events.
         wall: From before the call until its result was synchronised, launch included, float64 (rounds,).
         launch: Until that call had returned and the device's work was queued, float64 (rounds,).
         launch_bound: Where the device began before all was queued, so that device time holds the host's, bool
@@ -170,6 +195,7 @@ class Samples:
         throttling: What throttled it.
         slowed: Where the host's CPU was slowed down by others, bool (rounds,): see `lenet.measurement.host_state`.
         stopped: Why no more rounds were run.
+        tare: What the events read for an empty call, seconds; 0 without events.
     """
 
     device: NDArray[np.float64] | None
@@ -180,6 +206,7 @@ class Samples:
     throttling: tuple[str, ...]
     slowed: NDArray[np.bool_]
     stopped: Stop
+    tare: float = 0.0
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -254,14 +281,20 @@ def measure(
     slowed: list[bool] = []
     causes: set[str] = set()
     with no_garbage_collection(), host.on_a_quiet_cpu():
-        run = _rounds_of(call, mode, stream, cold_cache=cold_cache)
+        run, tare = _rounds_of(call, mode, stream, cold_cache=cold_cache)
         warm = 0
         while warm < protocol.warmups:
             warm += len(run(protocol.warmups - warm))
         before, slow_before = look(), host.is_slowed()
         began = perf_counter()
-        while (stopped := protocol.stop(valid, len(rounds), perf_counter() - began)) is None:
-            chunk = run(protocol.rounds - len(valid))
+        while True:
+            elapsed = perf_counter() - began
+            spread = protocol.spreads(elapsed) and not by_device
+            stopped = protocol.stop(valid, len(rounds), elapsed)
+            if stopped and not (spread and stopped is Stop.PRECISE):
+                break
+            most = protocol.rounds - len(valid)
+            chunk = run(min(most, BURST) if spread else most)
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), host.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
@@ -276,11 +309,18 @@ def measure(
             causes |= harm
             if not harm and (by_device or not slow):
                 valid += [one.wall if one.device is None else one.device for one in chunk]
-    return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped)
+            if spread:
+                host.pass_time(PAUSE)
+    return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped, tare)
 
 
 def _samples(
-    rounds: list[_Round], throttled: list[bool], causes: tuple[str, ...], slowed: list[bool], stopped: Stop
+    rounds: list[_Round],
+    throttled: list[bool],
+    causes: tuple[str, ...],
+    slowed: list[bool],
+    stopped: Stop,
+    tare: float,
 ) -> Samples:
     device, wall, launch, launch_bound = zip(*rounds, strict=True) if rounds else ((), (), (), ())
     return Samples(
@@ -292,6 +332,7 @@ def _samples(
         throttling=causes,
         slowed=np.array(slowed, dtype=np.bool_),
         stopped=stopped,
+        tare=tare,
     )
 
 
@@ -305,8 +346,10 @@ _Chunk: TypeAlias = Callable[[int], list[_Round]]
 """Runs rounds for about `CHUNK_SECONDS`: at least one, and at most so many."""
 
 
-def _rounds_of(call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool) -> _Chunk:
-    """What runs rounds; the GPU is awake when this returns."""
+def _rounds_of(
+    call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream | None, *, cold_cache: bool
+) -> tuple[_Chunk, float]:
+    """What runs rounds, and its clock's tare; the GPU is awake when this returns."""
     if mode is Mode.FORWARD and stream is not None:
         return _held_rounds(call, stream, cold_cache=cold_cache)
     if stream is not None:
@@ -316,7 +359,7 @@ def _rounds_of(call: Callable[[], object], mode: Mode, stream: torch.cuda.Stream
         times = _repeated(lambda: _by_the_wall_clock(call, stream), most)
         return [_Round(None, wall, launch, launch_bound=False) for wall, launch in times]
 
-    return chunk
+    return chunk, 0.0
 
 
 def _repeated(one: Callable[[], tuple[float, float]], most: int) -> list[tuple[float, float]]:
@@ -337,7 +380,7 @@ def _by_the_wall_clock(call: Callable[[], object], stream: torch.cuda.Stream | N
     return perf_counter() - began, queued - began
 
 
-def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_cache: bool) -> _Chunk:
+def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_cache: bool) -> tuple[_Chunk, float]:
     start, end = _timing_event(), _timing_event()
     held_start = HeldStart(stream, cold_cache=cold_cache)
 
@@ -345,7 +388,7 @@ def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_
         held_start.idle()
         return _by_the_wall_clock(call, stream)
 
-    def held(wall: float, launch: float) -> _Round:
+    def held(call: Callable[[], object]) -> tuple[float, bool]:
         held_start()
         start.record(stream)
         call()
@@ -353,14 +396,20 @@ def _held_rounds(call: Callable[[], object], stream: torch.cuda.Stream, *, cold_
         # If the device has passed the start already, the hold was over before everything was queued.
         launch_bound = start.query()
         end.synchronize()
-        return _Round(start.elapsed_time(end) / 1e3, wall, launch, launch_bound)
+        return start.elapsed_time(end) / 1e3, launch_bound
+
+    tare = median([held(lambda: None)[0] for _ in range(TARE_ROUNDS)])
 
     def chunk(most: int) -> list[_Round]:
         times = _repeated(from_idle, min(most, BURST))
         held_start.fit(median([launch for _, launch in times]))
-        return [held(wall, launch) for wall, launch in times]
+        rounds = []
+        for wall, launch in times:
+            read, launch_bound = held(call)
+            rounds.append(_Round(max(read - tare, EVENT_RESOLUTION), wall, launch, launch_bound))
+        return rounds
 
-    return chunk
+    return chunk, tare
 
 
 class HeldStart:
@@ -457,9 +506,9 @@ class Instant:
 class EventClock:
     """A timer for pytest-benchmark that tells the device's time: ``timer=EventClock(runner.stream)``.
 
-    pytest-benchmark reads its timer before and after a call and subtracts the readings; these subtract to seconds. The
-    events are few and used in turn, since creating one costs more than recording one. (Its timer for `Mode.END_TO_END`
-    is ``perf_counter``, around a call that ends by synchronising the runner.)
+    pytest-benchmark reads its timer before and after a call and subtracts the readings; these subtract to seconds, the
+    clock's tare among them. The events are few and used in turn, since creating one costs more than recording one. (Its
+    timer for `Mode.END_TO_END` is ``perf_counter``, around a call that ends by synchronising the runner.)
 
     Args:
         stream: The runner's stream.

@@ -93,11 +93,12 @@ class FakeGpu:
     """One stream and its host on a simulated time, in seconds.
 
     Launching takes the host ``launch`` seconds and returns; the stream works through what was launched. Recording an
-    event takes no time. What the stream was told is kept in ``log``.
+    event takes the host no time, and the stream ``recording`` seconds. What the stream was told is kept in ``log``.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, launch: float = 5e-6, clock_hz: float = 2e9) -> None:
         self.launch = launch
+        self.recording = 0.0
         self.clock_hz = clock_hz
         self.now = 100.0
         self.idle_at = 0.0
@@ -135,7 +136,7 @@ class FakeEvent:
 
     def record(self, stream: object) -> None:
         assert stream is self.gpu.stream, "recorded on another stream than the runner's"
-        self.time = max(self.gpu.now, self.gpu.idle_at)
+        self.time = self.gpu.idle_at = max(self.gpu.now, self.gpu.idle_at) + self.gpu.recording
         self.gpu.log.append("record")
 
     def query(self) -> bool:

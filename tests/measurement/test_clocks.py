@@ -15,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.measurement import clocks
-from lenet.measurement.clocks import Adaptive, Coursework, EventClock, Replay, Samples, Stop, launch_problem, measure
+from lenet.measurement.clocks import (
+    TARE_ROUNDS,
+    Adaptive,
+    Coursework,
+    EventClock,
+    Protocol,
+    Replay,
+    Samples,
+    Stop,
+    launch_problem,
+    measure,
+)
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
 from tests.measurement.fakes import FakeGpu, fake_h100
@@ -55,7 +66,22 @@ class TestTheRule:
         from_idle = ["synchronize", "kernel", "synchronize"]
         held = ["synchronize", "hold", "record", "kernel", "record"]
         rounds = [line for count in (FEW.warmups, FEW.rounds) for line in from_idle * count + held * count]
-        assert gpu.log == ["hold", "record", "hold", "record", *rounds]
+        empty = ["synchronize", "hold", "record", "record"] * TARE_ROUNDS
+        assert gpu.log == ["hold", "record", "hold", "record", *empty, *rounds]
+
+    def test_what_the_events_read_for_nothing_is_taken_off(self, gpu: FakeGpu) -> None:
+        gpu.recording = 1.25e-6
+
+        samples = forward(gpu, lambda: gpu.run(30e-6))
+
+        assert samples.tare == pytest.approx(1.25e-6)
+        assert samples.device == pytest.approx([30e-6] * 4)
+        assert measure(lambda: None, mode=Mode.END_TO_END, stream=gpu.stream, protocol=FEW).tare == 0
+
+    def test_an_empty_call_reads_what_events_resolve_and_not_nothing(self, gpu: FakeGpu) -> None:
+        gpu.recording = 1.25e-6
+
+        assert forward(gpu, lambda: None).seconds == pytest.approx([0.5e-6] * 4)
 
     def test_a_look_is_taken_after_a_few_held_calls(self, gpu: FakeGpu) -> None:
         looks = []
@@ -96,8 +122,9 @@ class TestTheRule:
         assert samples.launch_bound.all()
         assert "in 4 of 4 rounds the device began before all was queued" in str(launch_problem(samples))
         # It is held back for as long as it takes by itself, not for longer and longer.
-        assert gpu.log.count("hold") == 2 + 6
-        assert gpu.now - began < 22e-3 + 6 * 1.2e-3
+        held = TARE_ROUNDS + 6
+        assert gpu.log.count("hold") == 2 + held
+        assert gpu.now - began < 22e-3 + held * 1.2e-3
 
     def test_end_to_end_is_wall_time_until_the_stream_is_synchronised(self, gpu: FakeGpu) -> None:
         def copy_and_run() -> None:
@@ -135,7 +162,8 @@ class TestAColdCache:
         from_idle = [*cleared, "kernel", "synchronize"]
         held = [*cleared, "hold", "record", "kernel", "record"]
         rounds = [line for count in (FEW.warmups, FEW.rounds) for line in from_idle * count + held * count]
-        assert gpu.log == ["hold", "record", "hold", "record", *rounds]
+        empty = [*cleared, "hold", "record", "record"] * TARE_ROUNDS
+        assert gpu.log == ["hold", "record", "hold", "record", *empty, *rounds]
 
     def test_neither_clock_holds_the_emptying(self, gpu: FakeGpu) -> None:
         samples = forward(gpu, lambda: gpu.run(1e-3), cold_cache=True)
@@ -198,6 +226,25 @@ class TestProtocols:
 
         assert samples.seconds.size == 333
         assert samples.stopped is Stop.ROUNDS
+
+    def test_adaptive_spreads_short_rounds_over_time_where_the_wall_clock_counts(self, gpu: FakeGpu) -> None:
+        class Host(NoHostWatch):
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+
+        def seconds_of(mode: Mode, protocol: Protocol) -> tuple[Samples, float]:
+            began = gpu.now
+            samples = measure(lambda: gpu.run(20e-6), mode=mode, stream=gpu.stream, protocol=protocol, host=Host())
+            return samples, gpu.now - began
+
+        spread, seconds = seconds_of(Mode.END_TO_END, Adaptive(span=0.3))
+
+        assert 0.3 < seconds < 0.35
+        assert 250 < spread.wall.size < 350
+        assert spread.stopped is Stop.PRECISE
+        assert seconds_of(Mode.END_TO_END, Adaptive(span=0.3, time_limit=0.1))[1] < 0.15
+        assert seconds_of(Mode.END_TO_END, Coursework())[1] < 0.03
+        assert seconds_of(Mode.FORWARD, Adaptive(span=0.3))[0].wall.size == Adaptive().minimum_rounds
 
     def test_a_slow_call_is_looked_at_after_every_round(self, gpu: FakeGpu) -> None:
         call = timed(gpu, endless(3.0))
@@ -296,7 +343,7 @@ class TestASlowedHost:
         assert samples.slowed.tolist() == [True, False, True]
         assert samples.seconds == pytest.approx([0.2] * 3)
         # After a move the GPU is woken, and before the first round; a held call holds it as well.
-        assert gpu.log.count("hold") == 2 * (1 + 2) + 3
+        assert gpu.log.count("hold") == 2 * (1 + 2) + TARE_ROUNDS + 3
         assert samples.wall_seconds == pytest.approx([0.1], abs=1e-4)
 
     def test_a_host_that_is_always_slowed_comes_to_an_end_and_shows_something(self, gpu: FakeGpu) -> None:
@@ -481,7 +528,8 @@ class TestARealGpu:
     def test_an_empty_round_costs_a_few_microseconds(self, stream: torch.cuda.Stream) -> None:
         samples = measure(lambda: None, mode=Mode.FORWARD, stream=stream, protocol=Coursework(rounds=1000))
 
-        assert np.median(samples.seconds) < 5e-6
+        assert 0 < samples.tare < 5e-6
+        assert np.median(samples.seconds) < 1e-6
 
     def test_the_sm_clock_is_plausible(self, stream: torch.cuda.Stream) -> None:
         assert 3e8 < clocks.sm_clock_hz(stream) < 4e9
