@@ -171,6 +171,7 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
         "summary": summary.as_dict(),
         "images_per_second": case.batch_size / summary.median,
         "us_per_image": 1e6 * summary.median / case.batch_size,
+        "tare": samples.tare if by_device else None,
         "wall_median": median(samples.wall_seconds.tolist()) if by_device else None,
         "floor": asdict(lowest) if lowest else None,
         "times_floor": summary.median / lowest.seconds if lowest else None,
@@ -181,5 +182,5 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
         "slowed": slowed,
         "stopped": samples.stopped,
         "unstable": unstable,
-        "facts": runner.facts(),
+        "facts": runner.facts(zero_copy=case.zero_copy),
     }

@@ -270,8 +270,13 @@ class Runner(ABC):
         del images
         return None
 
-    def facts(self) -> dict[str, str]:
-        """What a row of measurements should record of this build, such as an engine's hash; nothing by default."""
+    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
+        """What a row of measurements should record of this build, such as an engine's hash; nothing by default.
+
+        Args:
+            zero_copy: The row's images are read in the host's memory.
+        """
+        del zero_copy
         return {}
 
     def _unfit(self, images: torch.Tensor) -> BackendError:

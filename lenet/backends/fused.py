@@ -312,9 +312,9 @@ class _FusedRunner(Runner):
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
-    def facts(self) -> dict[str, str]:
-        """What runs the batch that it is tuned for, from images on the device, and the SHA-256 of its machine code."""
-        kernel = self._kernel(self.spec.batches.optimum, on_device=True)
+    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
+        """What runs the batch that it is tuned for, and the SHA-256 of its machine code."""
+        kernel = self._kernel(self.spec.batches.optimum, on_device=not zero_copy)
         return {
             "images_a_block": str(kernel.variant.images),
             "blocks_an_image": str(kernel.variant.blocks_an_image),

@@ -382,8 +382,9 @@ class EngineRunner(Runner):
         self._batch = 0
         self._address = 0
 
-    def facts(self) -> dict[str, str]:
+    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
         """The library's version, and the SHA-256 of the engine: building it again may choose other kernels."""
+        del zero_copy
         return {"library_version": str(self._trt.__version__), "plan_sha256": self._engine.sha256}
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -128,8 +128,9 @@ class TriPyRunner(Runner):
             with self.on_stream():
                 self._widened = torch.empty(shape, dtype=DTYPES[spec.precision], device=spec.device)
 
-    def facts(self) -> dict[str, str]:
+    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
         """The SHA-256 of the TensorRT plan, and the level it was optimised at."""
+        del zero_copy
         plan: bytes = self._executable.serialized_tensorrt_engine
         return {"plan_sha256": sha256(plan).hexdigest(), "optimization_level": str(_OPTIMIZATION_LEVEL)}
 

@@ -144,6 +144,12 @@ def test_an_image_is_spread_over_blocks_where_each_has_a_multiprocessor(
     assert runner.facts()["blocks_an_image"] == "1"
 
 
+@pytest.mark.usefixtures("gpu")
+def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory() -> None:
+    runner = build(BatchRange.exactly(1000), Precision.FP16)
+    assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", "2")
+
+
 def test_blocks_that_share_an_image_are_compiled_only_where_they_can_be_chosen(gpu: Gpu) -> None:
     build(BatchRange(27, 27, 28))
     build(BatchRange.exactly(1), Precision.FP16)

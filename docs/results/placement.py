@@ -1,0 +1,98 @@
+"""What moves a row's device time on a GPU: time, the images' place, the build, or the process? Prints Markdown.
+
+``python docs/results/placement.py > docs/results/placement-h100.md``
+
+The suite's clock times one runner again and again; then on images at other addresses; then other builds of the same
+weights, whose parameters and logits lie elsewhere; and all that in several processes, one after the other.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from statistics import median
+
+import torch
+
+from lenet import backends, devices, weights
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.measurement.clocks import Coursework, measure
+from lenet.measurement.modes import Mode
+from lenet.provenance import source_commit
+
+ROWS = (
+    ("pytorch", "fp32", 1),
+    ("pytorch", "fp16", 10),
+    ("pytorch-cudagraph", "fp32", 1),
+    ("fused", "fp32", 100),
+    ("fused", "fp32", 1000),
+)
+PROCESSES = 3
+TIMES = 5
+ROUNDS = 50
+APART = 3 << 20
+"""Floats that are allocated between two places, so that they are not the same."""
+
+
+def microseconds(runner: Runner, images: torch.Tensor) -> float:
+    """Median device time of a forward pass."""
+    with torch.inference_mode(), runner.on_stream():
+        samples = measure(
+            lambda: runner.forward(images), mode=Mode.FORWARD, stream=runner.stream, protocol=Coursework(rounds=ROUNDS)
+        )
+    return 1e6 * median(samples.seconds.tolist())
+
+
+def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
+    """Times of one row in this process."""
+    device = devices.resolve("cuda")
+    spec = BuildSpec(device, Precision(precision), BatchRange.exactly(batch_size))
+    kept = []
+
+    def images() -> torch.Tensor:
+        kept.append(torch.empty(APART, device=device))
+        drawn = torch.randn(batch_size, *INPUT_SHAPE, device=device)
+        torch.cuda.synchronize()
+        return drawn
+
+    def build() -> Runner:
+        runner = backends.load(name).build(weights.load().arrays, spec)
+        kept.append(runner)
+        return runner
+
+    runner, first = build(), images()
+    return {
+        "again": [microseconds(runner, first) for _ in range(TIMES)],
+        "images": [microseconds(runner, images()) for _ in range(TIMES)],
+        "build": [microseconds(build(), first) for _ in range(TIMES)],
+    }
+
+
+def one_process() -> None:
+    """Every row's times, one JSON object a line."""
+    for case in ROWS:
+        print(json.dumps(row(*case)), flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def main() -> None:
+    command = [sys.executable, __file__, "--one-process"]
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(PROCESSES)]  # noqa: S603
+    print(f"# What moves a device time on {devices.describe(devices.resolve('cuda'))}\n")
+    print(f"torch {torch.__version__}, commit {source_commit()}; made by `docs/results/placement.py`.\n")
+    print(f"Forward passes by the suite's clock, each time the median of {ROUNDS} rounds, in microseconds: the lowest")
+    print(f"and the highest of {TIMES}. A line is a process.\n")
+    print("| row | one runner, the same images | other images | other builds |\n|---|---:|---:|---:|")
+    for number, case in enumerate(ROWS):
+        for output in outputs:
+            times = json.loads(output.splitlines()[number])
+            cells = (f"{min(times[kind]):.2f} - {max(times[kind]):.2f}" for kind in ("again", "images", "build"))
+            print(f"| {' '.join(map(str, case))} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    one_process() if "--one-process" in sys.argv else main()
