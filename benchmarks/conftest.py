@@ -174,14 +174,15 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 
 
 def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
-    """Refuse a named baseline of another machine; the newest is of this one."""
+    """Refuse a named baseline of another machine, or of this one by an older clock; the newest is of this one."""
     run = config.stash[_run_key]
-    theirs = compared_benchmark["lenet"]["fingerprint"]
+    theirs = results.identity(compared_benchmark)
     if theirs != run.fingerprint:
-        difference = "; ".join(describe_difference(run.facts, compared_benchmark["machine_info"]))
+        differences = describe_difference(run.facts, compared_benchmark["machine_info"])
+        differs = f"  differs: {'; '.join(differences)}\n" if differences else ""
         raise pytest.UsageError(
-            f"the baseline is of another machine\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
-            f"  differs: {difference}\n  next:   record a baseline here with `nox -s baseline`"
+            f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
+            f"{differs}  next:   record a baseline here with `nox -s baseline`"
         )
 
 

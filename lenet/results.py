@@ -11,8 +11,8 @@ History of the schema:
    beside the fingerprint, and each row's floor. Files of schema 1 are read as what they are: float32, without limits.
 3. 2026-11: a forward row of a GPU is timed with its stream held back until the call is queued; before, its times held
    the host's launches. Older files of a GPU are refused, for no row says which it is; those of a CPU are read.
-4. 2026-11: the device times of a forward row of a GPU are without the clock's tare, about a microsecond. As before,
-   older files of a GPU are refused, and those of a CPU are read.
+4. 2026-11: the device times of a forward row of a GPU are without the clock's tare, about a microsecond. Files of a GPU
+   of schema 3 are read, but never compared or put together with newer ones: `identity` tells them apart.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ __all__ = [
     "Row",
     "find_file",
     "find_row",
+    "identity",
     "load",
     "merge",
     "newest",
@@ -54,7 +55,8 @@ __all__ = [
 
 SCHEMA: Final = 4
 _READABLE: Final = (1, 2, 3, 4)
-_READABLE_OF_A_GPU: Final = (4,)
+_READABLE_OF_A_GPU: Final = (3, 4)
+_SAME_CLOCK_OF_A_GPU: Final = (4,)
 FAILED: Final = "failed: "
 """What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
@@ -205,7 +207,8 @@ class Measurement:
     Attributes:
         path: The file.
         kind: The kind of machine, which is also the name of its folder.
-        fingerprint: Of the machine (`lenet.measurement.environment.fingerprint`).
+        fingerprint: Of the machine (`lenet.measurement.environment.fingerprint`), and of an older clock (`identity`):
+            runs of one fingerprint can be compared.
         machine: Its facts.
         commit: Of the source, where it was known.
         date: When the run ended, ISO 8601.
@@ -257,8 +260,7 @@ def load(path: Path) -> Measurement:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
         raise _unreadable(path, "no part 'lenet': it is not of this suite")
-    facts = document.get("machine_info")
-    readable = _READABLE_OF_A_GPU if isinstance(facts, dict) and facts.get("gpu") else _READABLE
+    readable = _READABLE_OF_A_GPU if _of_a_gpu(document) else _READABLE
     if about.get("schema") not in readable:
         raise ResultsError(
             f"{path} cannot be read",
@@ -271,7 +273,7 @@ def load(path: Path) -> Measurement:
         return Measurement(
             path=path,
             kind=about["kind"],
-            fingerprint=about["fingerprint"],
+            fingerprint=identity(document),
             machine=document["machine_info"],
             commit=document["machine_info"].get("commit"),
             date=document["datetime"],
@@ -282,6 +284,27 @@ def load(path: Path) -> Measurement:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+
+
+def identity(document: Mapping[str, Any]) -> str:
+    """What two files have in common that can be compared: the fingerprint of the machine, and the clock.
+
+    Args:
+        document: A file of measurements.
+
+    Returns:
+        The machine's fingerprint; with the schema, where that had another clock for this machine.
+    """
+    about = document["lenet"]
+    fingerprint: str = about["fingerprint"]
+    if _of_a_gpu(document) and about["schema"] not in _SAME_CLOCK_OF_A_GPU:
+        return f"{fingerprint} by the clock of schema {about['schema']}"
+    return fingerprint
+
+
+def _of_a_gpu(document: Mapping[str, Any]) -> bool:
+    facts = document.get("machine_info")
+    return isinstance(facts, dict) and bool(facts.get("gpu"))
 
 
 def _check_times(found: Row) -> Row:
@@ -434,7 +457,9 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     first, *others = measurements
     for other in others:
         if other.fingerprint != first.fingerprint:
-            raise _unlike(first, other, "; ".join(describe_difference(first.machine, other.machine)))
+            differences = describe_difference(first.machine, other.machine)
+            clocks = f"fingerprint: {first.fingerprint}, not {other.fingerprint}"
+            raise _unlike(first, other, "; ".join(differences) or clocks)
         if other.commit != first.commit:
             raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
     rows: dict[Case, Row] = {}

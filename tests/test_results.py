@@ -122,13 +122,32 @@ def test_a_file_of_the_first_schema_is_of_float32_images_without_limits(tmp_path
     assert (loaded.limits, loaded.rows[0].floor) == (None, None)
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3])
-def test_an_older_file_of_a_gpu_is_refused_for_its_forward_rows_are_longer(tmp_path: Path, schema: int) -> None:
-    of_a_gpu = document(entry(), schema=schema)
-    of_a_gpu["machine_info"]["gpu"] = {"name": "NVIDIA H100 80GB HBM3"}
-    path = save(tmp_path / "old.json", of_a_gpu)
-    with pytest.raises(ResultsError, match=rf"found:  schema {schema}\n  wanted: schema 4\n"):
+def of_a_gpu(schema: int) -> dict[str, Any]:
+    content = document(entry(), schema=schema)
+    content["machine_info"]["gpu"] = {"name": "NVIDIA H100 80GB HBM3"}
+    return content
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_an_older_file_of_a_gpu_is_refused_for_its_forward_rows_hold_launches(tmp_path: Path, schema: int) -> None:
+    path = save(tmp_path / "old.json", of_a_gpu(schema))
+    with pytest.raises(ResultsError, match=rf"found:  schema {schema}\n  wanted: schema 3 or 4\n"):
         results.load(path)
+
+
+def test_a_file_of_a_gpu_by_the_clock_before_is_read_and_compared_with_nothing_newer(tmp_path: Path) -> None:
+    older, newer = (results.load(save(tmp_path / f"{schema}.json", of_a_gpu(schema))) for schema in (3, 4))
+    assert older.rows == newer.rows
+    assert (older.fingerprint, newer.fingerprint) == ("f1 by the clock of schema 3", "f1")
+    with pytest.raises(ResultsError, match="fingerprint: f1 by the clock of schema 3, not f1"):
+        results.merge([older, newer])
+    save(tmp_path / "cpu-x" / "0001_old.json", of_a_gpu(3))
+    with pytest.raises(ResultsError, match=r"(?s)no baseline of this machine.*f1 by the clock of schema 3 \(cpu-x\)"):
+        results.newest(tmp_path, "cpu-x", "f1", {})
+
+
+def test_on_a_cpu_the_clock_is_the_same_in_every_schema(tmp_path: Path) -> None:
+    assert {measurement(tmp_path, "a.json", entry(), schema=schema).fingerprint for schema in (1, 2, 3, 4)} == {"f1"}
 
 
 @pytest.mark.parametrize("limits", [{"arithmetic": {}}, {**FULL, "memory": 5}, "fast"])
