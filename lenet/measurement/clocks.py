@@ -144,7 +144,7 @@ class Adaptive:
         confidence: Of that interval.
         minimum_rounds: Valid rounds before the first look.
         rounds: Valid rounds at most.
-        time_limit: Seconds at most, warm-ups not counted; a round that has begun is finished.
+        time_limit: Seconds at most, without warm-ups and waiting for a quiet CPU; a round that has begun is finished.
         span: Seconds over which rounds that the wall clock times are spread, with pauses: a shared host's speed changes
             from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths.
     """
@@ -286,9 +286,9 @@ def measure(
         while warm < protocol.warmups:
             warm += len(run(protocol.warmups - warm))
         before, slow_before = look(), host.is_slowed()
-        began = perf_counter()
+        began, waited = perf_counter(), 0.0
         while True:
-            elapsed = perf_counter() - began
+            elapsed = perf_counter() - began - waited
             spread = protocol.spreads(elapsed) and not by_device
             stopped = protocol.stop(valid, len(rounds), elapsed)
             if stopped and not (spread and stopped is Stop.PRECISE):
@@ -300,7 +300,9 @@ def measure(
             harm, slow = {*before, *after}, slow_before or slow_after
             before, slow_before = after, slow_after
             if slow_after:
+                leaving = perf_counter()
                 slow_before = not host.move()
+                waited += perf_counter() - leaving
                 if stream is not None:
                     sm_clock_hz(stream)  # wakes the GPU: a quiet CPU may have been waited for
             rounds += chunk

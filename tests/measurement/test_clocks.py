@@ -246,6 +246,20 @@ class TestProtocols:
         assert seconds_of(Mode.END_TO_END, Coursework())[1] < 0.03
         assert seconds_of(Mode.FORWARD, Adaptive(span=0.3))[0].wall.size == Adaptive().minimum_rounds
 
+    def test_waiting_for_a_quiet_cpu_is_not_the_row_s_time(self, gpu: FakeGpu) -> None:
+        class Host(FakeHost):
+            def move(self) -> bool:
+                gpu.now += 3.0
+                return super().move()
+
+        protocol = Adaptive(minimum_rounds=20, time_limit=9.0)
+        host = Host([False, True, False, True])
+        samples = measure(
+            timed(gpu, endless(0.125, 0.25)), mode=Mode.FORWARD, stream=None, protocol=protocol, host=host
+        )
+
+        assert (host.moves, samples.wall.size) == (2, 48)
+
     def test_a_slow_call_is_looked_at_after_every_round(self, gpu: FakeGpu) -> None:
         call = timed(gpu, endless(3.0))
 

@@ -86,6 +86,28 @@ def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
         assert cpus.now - began < PATIENCE + 4 * WAKING
 
 
+def test_patience_is_lost_with_waits_in_vain_and_found_again(cpus: FakeCpus) -> None:
+    watch = HostWatch(cpus.loop, lambda: 0)
+
+    def waits() -> float:
+        began = cpus.now
+        with watch.on_a_quiet_cpu():
+            watch.move()  # a row that is slowed tries once more
+            return cpus.now - began
+
+    waits()
+    cpus.slow = {0, 1, 2, 3}
+    in_vain = [waits() for _ in range(10)]
+    cpus.slow = set()
+    quiet = [waits() for _ in range(6)]
+    cpus.slow = {0, 1, 2, 3}
+
+    for number, seconds in enumerate(in_vain):
+        assert seconds == pytest.approx(max(PATIENCE / 2**number, WAKING), abs=2 * WAKING)
+    assert max(quiet) < WAKING
+    assert waits() == pytest.approx(64 * WAKING, abs=2 * WAKING)
+
+
 def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
     watch = HostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
