@@ -351,6 +351,8 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The epoch's shuffled, augmented and normalised batches: of each, the part that is this rank's."""
     order, crops = draw.order.to(images.device), draw.crops.to(images.device)
+    # At once: a step keeps its labels, and so many small tensors between its large ones would take the heap apart.
+    labels = labels[order]
     size = recipe.batch_size // ranks.size
     at_once = size if images.device.type == "cpu" else size * max(1, _GPU_IMAGES_AT_ONCE // size)
     for start in range(0, len(order), at_once):
@@ -358,7 +360,7 @@ def _batches(
         # `index_select` copies whole images, and is many times faster on a CPU than an index in brackets.
         batches = augmentation.crop_and_flip(images.index_select(0, order[rows]), crops[rows], recipe.padding)
         batches = augmentation.normalize(batches).contiguous(memory_format=_layout(images.device))
-        yield from zip(batches.split(size), labels[order[rows]].split(size), strict=True)
+        yield from zip(batches.split(size), labels[rows].split(size), strict=True)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
