@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lenet import devices
 from lenet.architecture import INPUT_SHAPE
-from lenet.models import windowed_lenet
+from lenet.models import paired_lenet, windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
 
@@ -160,7 +160,7 @@ class GraphStep(Step):
 
 
 def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
-    """The step for a model where it is: on CUDA a graph with convolutions as matrix products, else launched.
+    """The step for a model where it is: on CUDA a graph with convolutions as matrix products, else paired columns.
 
     Args:
         model: Its weights are changed in place.
@@ -170,4 +170,4 @@ def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: R
     """
     if next(model.parameters()).device.type == "cuda":
         return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(windowed_lenet.forward, model))
-    return Step(model, optimizer, ranks)
+    return Step(model, optimizer, ranks, partial(paired_lenet.forward, model))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 
 from lenet import training
 from lenet.data.synthetic import synthetic
-from lenet.models import windowed_lenet
+from lenet.models import paired_lenet, windowed_lenet
+from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
 from lenet.steps import GraphStep, Step, exact_float32, step_for
 from lenet.training import Recipe
@@ -89,12 +90,13 @@ def test_a_capture_changes_nothing_and_replays_are_the_same_steps(graphs_on_a_cp
         assert torch.equal(one, other)
 
 
-def test_convolutions_as_matrix_products_learn_the_same() -> None:
+@pytest.mark.parametrize("forward", [windowed_lenet.forward, paired_lenet.forward])
+def test_other_ways_to_convolve_learn_the_same(forward: Callable[[LeNet, torch.Tensor], torch.Tensor]) -> None:
     """In 20 steps: rounding differs from processor to processor, and grows until a unit turns on in one run alone."""
     plain, other = (training.new_run(RECIPE, SPLIT, CPU) for _ in range(2))
     steps = (
         Step(plain.model, plain.optimizer, Ranks()),
-        Step(other.model, other.optimizer, Ranks(), partial(windowed_lenet.forward, other.model)),
+        Step(other.model, other.optimizer, Ranks(), partial(forward, other.model)),
     )
     assert epochs(steps[0], 1, 160) == pytest.approx(epochs(steps[1], 1, 160), rel=1e-4)
     for one, another in zip(plain.model.parameters(), other.model.parameters(), strict=True):

@@ -19,6 +19,7 @@ from lenet.data import augmentation
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.errors import CheckpointError, OutputError, RecipeError
+from lenet.models import paired_lenet
 from lenet.ranks import Ranks
 from lenet.steps import step_for
 from lenet.training import CHECKPOINT, EpochRecord, Recipe
@@ -85,7 +86,7 @@ def test_one_step_is_sgd_with_momentum_and_weight_decay() -> None:
 
 
 def test_an_epoch_is_the_plain_loop_to_the_bit() -> None:
-    """What made the shipped weights: whatever is faster must not change them."""
+    """Of the same forward pass: whatever else is faster must not change the weights."""
     plain, run = (training.new_run(SMALL, TRAIN, CPU) for _ in range(2))
     generator = training._generator(SMALL.seed, 1)
     order = torch.randperm(len(TRAIN), generator=generator)
@@ -96,7 +97,7 @@ def test_an_epoch_is_the_plain_loop_to_the_bit() -> None:
         labels = TRAIN.labels[order[rows]]
         images = augmentation.crop_and_flip(TRAIN.images[order[rows]], crops[rows], SMALL.padding)
         plain.optimizer.zero_grad()
-        logits = plain.model(augmentation.normalize(images))
+        logits = paired_lenet.forward(plain.model, augmentation.normalize(images))
         loss = torch.nn.functional.cross_entropy(logits, labels)
         loss.backward()
         plain.optimizer.step()

@@ -1,0 +1,64 @@
+"""The paired columns of training on a CPU against the plain module, in values and in gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, max_pool2d, relu
+
+from lenet.models import paired_lenet
+from lenet.models.pytorch_lenet import LeNet
+
+
+def gradients(model: LeNet, logits: torch.Tensor) -> list[torch.Tensor]:
+    loss = cross_entropy(logits, torch.arange(len(logits)) % 10)
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("count", [1, 7])
+def test_logits_and_gradients_are_the_plain_modules(
+    count: int, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    model = LeNet(pool_first=True).to(dtype).to(memory_format=layout)
+    images = torch.randn(count, 3, 32, 32, dtype=dtype).contiguous(memory_format=layout)
+    logits, wanted = paired_lenet.forward(model, images), model(images)
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=tolerance)
+    for one, other in zip(gradients(model, logits), gradients(model, wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+def test_the_pool_is_pytorchs_to_the_bit_in_values_and_gradients() -> None:
+    """Where pixels differ, where stripes make two of four equal, and where all four are."""
+    stripes = torch.tensor([1.0, 2.0]).repeat(4)
+    stripes = torch.stack((stripes.expand(8, 8), stripes[:, None].expand(8, 8), torch.ones(8, 8), -torch.ones(8, 8)))
+    x = torch.cat((torch.randn(3, 4, 8, 8), stripes[None])).requires_grad_()
+    ours, plain = paired_lenet._PoolAndActivate.apply(x), relu(max_pool2d(x, 2))
+    assert torch.equal(ours, plain)
+    weight = torch.randn(ours.shape)
+    one, other = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, plain))
+    assert torch.equal(one, other)
+
+
+def test_of_equals_across_from_each_other_one_gets_the_gradient() -> None:
+    x = torch.tensor([[[[1.0, 2.0], [2.0, 1.0]]]], requires_grad=True)
+    paired_lenet._PoolAndActivate.apply(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[[0.0, 0.0], [1.0, 0.0]]]]
+
+
+def test_the_gradient_is_the_slope() -> None:
+    torch.manual_seed(1)
+    layer = torch.nn.Conv2d(2, 3, 3).double()
+    x = torch.randn(2, 2, 8, 6, dtype=torch.float64, requires_grad=True)
+
+    def convolve_pool_activate(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        stand_in = torch.nn.Module()
+        stand_in.weight, stand_in.bias = weight, bias
+        convolved = paired_lenet._convolve(x, stand_in)  # type: ignore[arg-type]
+        pooled: torch.Tensor = paired_lenet._PoolAndActivate.apply(convolved)
+        return pooled
+
+    assert torch.autograd.gradcheck(convolve_pool_activate, [x, *layer.parameters()])
