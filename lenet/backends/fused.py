@@ -196,11 +196,15 @@ class Kernel:
             logits: float32 (N, 10) on the device.
 
         Returns:
-            The call, which keeps the tensors alive. It raises `BackendError` where the driver refuses the launch.
+            The call, which keeps the tensors and the code alive. It raises `BackendError` where the driver refuses the
+            launch.
         """
         batch = len(images)
         assert batch <= len(self.workspace)
         tensors = (images, self.parameters, logits, self.workspace)
+        for tensor in (self.parameters, self.workspace):
+            if tensor.is_cuda:  # not given away while a launch is queued, whatever becomes of the kernel
+                tensor.record_stream(stream)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
         values = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
@@ -215,7 +219,7 @@ class Kernel:
         launch = _driver().cuLaunchKernelEx
         arguments = (ctypes.byref(config), ctypes.c_void_p(_handle(self.code.value)), addresses, None)
 
-        def call(_keep: object = (tensors, values, config)) -> None:
+        def call(_keep: object = (tensors, values, config, self.code)) -> None:
             status = launch(*arguments)
             if status:
                 raise BackendError(

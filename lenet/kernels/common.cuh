@@ -6,6 +6,7 @@
 // Instructions: PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution/ (cp.async, ldmatrix, mma, cvt).
 
 constexpr int CHANNELS = 3, SIZE = 32, PIXELS = CHANNELS * SIZE * SIZE;  // of an image
+constexpr int WARP = 32;  // threads
 constexpr int KERNEL = 5;
 constexpr int MAPS1 = 6, SIDE1 = 14;   // after the first convolution and its pool
 constexpr int MAPS2 = 16, SIDE2 = 5;   // after the second
@@ -68,7 +69,9 @@ __device__ __forceinline__ uint4 load_once(const uint4* from) {
 // Byte `index` of a word as a float, less 128: its bits become the low mantissa of 2^23.
 template <int INDEX>
 __device__ __forceinline__ float centred(unsigned word) {
-    return __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7650 + INDEX)) - 8388736.0f;
+    constexpr unsigned TWO_23 = 0x4B000000;    // 2^23 as a float: its mantissa's last place is 1
+    constexpr unsigned INTO_LOWEST = 0x7650;  // bytes of the result, from the highest: three of TWO_23, then one of `word`
+    return __uint_as_float(__byte_perm(word, TWO_23, INTO_LOWEST + INDEX)) - (8388608.0f + 128.0f);
 }
 
 // Two floats rounded to nearest even and packed, the first in the lower half.

@@ -37,9 +37,9 @@
 // A warp then has just 4 of fc1's inputs: their weights wait in registers from the start, and fc2's in shared memory.
 //
 // Macros: IMAGES, BLOCKS (of an image: 1, or 5 where IMAGES is 1), BYTES (input is uint8, not float32), SHARED_BYTES (of a
-// block), MAPS_A_THREAD (of conv1: 3 or 1), WINDOWS_A_THREAD (of conv2: 5 or 1).
+// block), WARPS (of a block: 20), MAPS_A_THREAD (of conv1: 3 or 1), WINDOWS_A_THREAD (of conv2: 5 or 1).
 
-constexpr int THREADS = 32 * WARPS;
+constexpr int THREADS = WARP * WARPS;
 static_assert(BLOCKS == 1 || IMAGES == 1, "blocks share one image");
 
 // What a block has of an image: rows of conv2's windows, of the maps that these see, and of the pixels that those see.
@@ -160,12 +160,13 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
 // lanes share one: each sums over half of the maps that it reads. They are 16 lanes apart, so that the lanes that load
 // together (8, of 16 bytes each) are neighbouring maps of one half, whose weights lie in different banks.
 constexpr int HALVES = IMAGES == 1 ? 2 : 1;
+static_assert(2 * MAPS2 == WARP, "a warp has every map twice");
 
 __device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
     constexpr int STRIPS = WINDOWS2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
-    int map = HALVES == 2 ? tile % 16 : tile % 32 / 2, half = HALVES == 2 ? tile / 16 % 2 : 0;
-    int place = HALVES == 2 ? tile / 32 : tile / 32 * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
+    int map = HALVES == 2 ? tile % MAPS2 : tile % WARP / 2, half = HALVES == 2 ? tile / MAPS2 % 2 : 0;
+    int place = HALVES == 2 ? tile / WARP : tile / WARP * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
     if (place >= IMAGES * STRIPS) return;
     int image = place % IMAGES, row = place / IMAGES / ACROSS, window = place / IMAGES % ACROSS * WINDOWS_A_THREAD;
 
@@ -193,7 +194,7 @@ __device__ __forceinline__ void conv2(int tile, const float* weights, const floa
     }
     if (HALVES == 2) {
 #pragma unroll
-        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], 16);
+        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], MAPS2);
         if (half) return;
     }
     float* to = features + image * FEATURES_HERE + map * WINDOWS2 + row * SIDE2 + window;
@@ -312,6 +313,7 @@ __device__ __forceinline__ void copy_slice(float* shared, const float* parameter
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
 // host's memory, which small blocks may read. A block of 8 has no registers to spare for it.
 constexpr bool HELD = BYTES || IMAGES < 8;
+static_assert(!HELD || FIRST_IMAGES == IMAGES, "images that pass through registers come all at once");
 constexpr int ROW_PIECES = SIZE * (BYTES ? 1 : 4) / 16, CHANNEL_PIECES = ROWS * ROW_PIECES;
 constexpr int PIECES = CHANNELS * CHANNEL_PIECES, IMAGE_PIECES = CHANNELS * SIZE * ROW_PIECES;
 
@@ -365,10 +367,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
     // Groups of copies: the constants and the first images; the other images; the slices, in their time. Images come
     // first: nothing that is wanted later may stand in their way.
-    InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
-    InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
+    InFlight<PIECES, 0, IMAGES, THREADS> held;
     if (HELD) {
-        early.fetch(PixelRows{from}, count);
+        held.fetch(PixelRows{from}, count);
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
     }
@@ -380,8 +381,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copy_block(memory + FC2_AT / 4, reinterpret_cast<const uint4*>(parameters + FC2), HIDDEN1 * HIDDEN2 / 4, THREADS);
     }
     if (HELD) {
-        early.settle(StorePixels{pixels});
-        late.fetch(PixelRows{from}, count);
+        held.settle(StorePixels{pixels});
     } else {
         copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
     }
@@ -407,7 +407,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int first_tile = 0; first_tile < IMAGES * PLACES * GROUPS; first_tile += THREADS) {
         conv1(first_tile + threadIdx.x, weights1, bias + BIAS1, pixels, maps);
         if (FIRST_IMAGES < IMAGES && first_tile == 0) {
-            if (HELD) late.settle(StorePixels{pixels});
             wait_for_copies<1>();
             __syncthreads();
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -286,3 +287,22 @@ def test_precisions_by_gpu(
         return
     with pytest.raises(BackendError, match=f"fused does not run {precision} on cuda"):
         Fused().executed_precision(Precision(precision), CUDA)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that nothing holds is unloaded; a call that is bound outlives its runner."""
+
+    class Code:
+        handle = 0
+
+    monkeypatch.setattr(fused, "_load", lambda *_: Code())
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=232_448)
+    kernel = fused.load_kernel(weights.load().arrays, variant, CPU, 1)
+    code = weakref.ref(kernel.code.value)
+    stream: Any = SimpleNamespace(cuda_stream=7)
+    call = kernel.bind(stream, torch.zeros(1, *INPUT_SHAPE), torch.zeros(1, 10))
+    del kernel
+    assert code() is not None
+    del call
+    assert code() is None
