@@ -82,6 +82,9 @@ CALIBRATION_CYCLES: Final = 2_000_000
 WAKING_CYCLES: Final = 40_000_000
 """About 20 ms: an idle GPU has slowed its clocks, and takes milliseconds to raise them again."""
 
+LONGEST_IDLE: Final = 0.02
+"""Seconds without work after which a GPU is woken."""
+
 
 TARE_ROUNDS: Final = 25
 """Empty calls whose median is a clock's tare: some 30 ms a row."""
@@ -301,10 +304,10 @@ def measure(
             before, slow_before = after, slow_after
             if slow_after:
                 leaving = perf_counter()
-                slow_before = not host.move()
+                slow_before = not host.move() and host.is_slowed()
+                if stream is not None and perf_counter() - leaving > LONGEST_IDLE:
+                    sm_clock_hz(stream)  # wakes the GPU
                 waited += perf_counter() - leaving
-                if stream is not None:
-                    sm_clock_hz(stream)  # wakes the GPU: a quiet CPU may have been waited for
             rounds += chunk
             throttled += [bool(harm)] * len(chunk)
             slowed += [slow] * len(chunk)

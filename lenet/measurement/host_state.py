@@ -41,9 +41,8 @@ WAKING: Final = 0.04
 """Seconds that a CPU is given to become quiet: where it was idle its governor raises its clock within some 10 ms."""
 
 PATIENCE: Final = 3.0
-"""Seconds from a row's beginning on in which it waits for a quiet CPU. They halve with each wait in vain, down to
-`WAKING`, and double with each that finds one: on a host that stays busy a campaign of hundreds of rows would wait for
-most of its time."""
+"""Seconds that a row waits in vain for a quiet CPU. They halve with each row that did, down to `WAKING`, and double
+with each that did not: on a host that stays busy a campaign of hundreds of rows would wait for most of its time."""
 
 
 def slowed_problem(slowed: int, rounds: int) -> str | None:
@@ -100,8 +99,7 @@ class HostWatch(NoHostWatch):
         self._seen_preemptions = self._preemptions()
         self._best = math.inf
         self._patience = PATIENCE
-        self._patient_until = -math.inf
-        self._gave_up = False  # waiting, in this row
+        self._waited = math.inf  # in vain, in this row
         self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
 
     def is_slowed(self) -> bool:
@@ -115,22 +113,19 @@ class HostWatch(NoHostWatch):
 
         They are tried for as long as there is time left to wait; then the thread stays where it is.
         """
-        while perf_counter() < self._patient_until:
+        while self._waited < self._patience:
             self._cpus.rotate(-1)
             os.sched_setaffinity(0, {self._cpus[0]})
             if self._becomes_quiet():
                 return True
-        if not self._gave_up:
-            self._gave_up = True
-            self._patience = max(self._patience / 2, WAKING)
         return False
 
     @contextmanager
     def on_a_quiet_cpu(self) -> Iterator[None]:
         """Keep the thread on one CPU while the context lasts, a quiet one where one is found in time.
 
-        The time to wait for one is `PATIENCE` at most, for the start and all moves together. Where a thread cannot be
-        told its CPU, as outside of Linux, it stays where it is.
+        The time to wait for one in vain is `PATIENCE` at most, for the start and all moves together. Where a thread
+        cannot be told its CPU, as outside of Linux, it stays where it is.
         """
         if not hasattr(os, "sched_setaffinity"):
             yield
@@ -138,7 +133,7 @@ class HostWatch(NoHostWatch):
         allowed = os.sched_getaffinity(0)
         if not self._cpus:
             self._survey(allowed)
-        self._patient_until, self._gave_up = perf_counter() + self._patience, False
+        self._waited = 0.0
         try:
             os.sched_setaffinity(0, {self._cpus[0]})
             if not self._becomes_quiet():
@@ -146,8 +141,12 @@ class HostWatch(NoHostWatch):
             yield
         finally:
             os.sched_setaffinity(0, allowed)
-            if not self._gave_up:
+            if self._waited < self._patience:
                 self._patience = min(2 * self._patience, PATIENCE)
+            else:
+                self._patience = max(self._patience / 2, WAKING)
+                self._cpus.rotate(-1)  # the next row begins elsewhere
+            self._waited = math.inf
 
     def _survey(self, allowed: Iterable[int]) -> None:
         """Look at every CPU once, for the best time that the loop can take."""
@@ -163,6 +162,7 @@ class HostWatch(NoHostWatch):
         quiet_since = began = perf_counter()
         while (now := perf_counter()) - quiet_since < QUIET:
             if now - began >= WAKING:
+                self._waited += now - began
                 return False
             if self.is_slowed():
                 quiet_since = perf_counter()

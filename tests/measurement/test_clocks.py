@@ -356,9 +356,36 @@ class TestASlowedHost:
 
         assert samples.slowed.tolist() == [True, False, True]
         assert samples.seconds == pytest.approx([0.2] * 3)
-        # After a move the GPU is woken, and before the first round; a held call holds it as well.
-        assert gpu.log.count("hold") == 2 * (1 + 2) + TARE_ROUNDS + 3
+        # The GPU is woken before the first round; a held call holds it as well.
+        assert gpu.log.count("hold") == 2 + TARE_ROUNDS + 3
         assert samples.wall_seconds == pytest.approx([0.1], abs=1e-4)
+
+    @pytest.mark.parametrize(("seconds", "woken"), [(0.01, 0), (0.1, 2)])
+    def test_a_gpu_that_had_nothing_to_do_while_the_host_waited_is_woken(
+        self, gpu: FakeGpu, seconds: float, woken: int
+    ) -> None:
+        class Host(FakeHost):
+            def move(self) -> bool:
+                gpu.now += seconds
+                return super().move()
+
+        protocol = Coursework(warmups=0, rounds=3)
+        host = Host([False, True, False, True])
+        measure(lambda: gpu.run(0.1), mode=Mode.END_TO_END, stream=gpu.stream, protocol=protocol, host=host)
+
+        assert host.moves == 2
+        assert gpu.log.count("hold") == 2 * (1 + woken)
+
+    def test_where_no_other_cpu_is_quiet_the_next_rounds_are_judged_by_a_new_look(self, gpu: FakeGpu) -> None:
+        class Host(FakeHost):
+            def move(self) -> bool:
+                return False
+
+        protocol = Coursework(warmups=0, rounds=2)
+        passing = Host([False, True, False, False, False])
+        samples = measure(timed(gpu, endless(0.1)), mode=Mode.FORWARD, stream=None, protocol=protocol, host=passing)
+
+        assert samples.slowed.tolist() == [True, False, False]
 
     def test_a_host_that_is_always_slowed_comes_to_an_end_and_shows_something(self, gpu: FakeGpu) -> None:
         samples = measure(

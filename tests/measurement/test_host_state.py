@@ -108,6 +108,37 @@ def test_patience_is_lost_with_waits_in_vain_and_found_again(cpus: FakeCpus) -> 
     assert waits() == pytest.approx(64 * WAKING, abs=2 * WAKING)
 
 
+def test_a_thread_that_is_moved_at_once_loses_no_patience(cpus: FakeCpus) -> None:
+    """However long a row takes, and however often it is moved: what counts is the waiting in vain."""
+    watch = HostWatch(cpus.loop, lambda: 0)
+    for _ in range(7):
+        with watch.on_a_quiet_cpu():
+            for _ in range(5):
+                cpus.now += 1.0
+                cpus.slow = {cpus.here}
+                assert watch.is_slowed()
+                assert watch.move()
+        cpus.slow = set()
+    assert watch._patience == PATIENCE
+
+
+def test_a_row_without_patience_begins_on_another_cpu_than_the_one_before(cpus: FakeCpus) -> None:
+    watch = HostWatch(cpus.loop, lambda: 0)
+    with watch.on_a_quiet_cpu():
+        pass
+    cpus.slow = {0, 1, 2, 3}
+    for _ in range(10):
+        with watch.on_a_quiet_cpu():
+            pass
+    cpus.slow = {0, 1, 2}
+    quiet = []
+    for _ in range(4):
+        with watch.on_a_quiet_cpu():
+            quiet.append(not watch.is_slowed())
+
+    assert any(quiet)
+
+
 def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
     watch = HostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
