@@ -431,12 +431,22 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
         pytest.skip(error.summary)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Built:
     """A runner, and the bytes of device memory that were in use before it was built."""
 
     runner: Runner
     held_before: int
+    _buffer: torch.Tensor | None = None
+
+    def buffer(self, batch: torch.Tensor) -> torch.Tensor:
+        """Where a batch such as this lies on the device: one place for all rows of the runner.
+
+        So a row's memory does not depend on which rows ran before. What lies there is all zeros.
+        """
+        if self._buffer is None:
+            self._buffer = torch.empty_like(batch, device=self.runner.spec.device)
+        return self._buffer.zero_()
 
 
 class Builds:

@@ -193,7 +193,8 @@ class Samples:
         wall: From before the call until its result was synchronised, launch included, float64 (rounds,).
         launch: Until that call had returned and the device's work was queued, float64 (rounds,).
         launch_bound: Where the device began before all was queued, so that device time holds the host's, bool
-            (rounds,): the call waits for the device itself, or the host was interrupted. All False without events.
+            (rounds,): the call waits for the device itself, or the host was interrupted. Their device times are
+            discarded. All False without events.
         throttled: Where the GPU was throttled, bool (rounds,).
         throttling: What throttled it.
         slowed: Where the host's CPU was slowed down by others, bool (rounds,): see `lenet.measurement.host_state`.
@@ -217,7 +218,7 @@ class Samples:
 
         Where every round was discarded, all are given: the row is unstable, but it shows something.
         """
-        return self.wall_seconds if self.device is None else _kept(self.device, self.throttled)
+        return self.wall_seconds if self.device is None else _kept(self.device, self.throttled | self.launch_bound)
 
     @property
     def wall_seconds(self) -> NDArray[np.float64]:
@@ -313,7 +314,7 @@ def measure(
             slowed += [slow] * len(chunk)
             causes |= harm
             if not harm and (by_device or not slow):
-                valid += [one.wall if one.device is None else one.device for one in chunk]
+                valid += [one.wall if one.device is None else one.device for one in chunk if not one.launch_bound]
             if spread:
                 host.pass_time(PAUSE)
     return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped, tare)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import test_inference as suite
-from benchmarks.conftest import Builds
+from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.measurement.modes import Mode
 
@@ -64,6 +64,17 @@ class _Building:
         runner = _Cyclic()
         self.before = weakref.ref(runner)
         return runner
+
+
+def test_a_runner_s_rows_share_one_buffer_which_holds_no_row_s_images_when_the_next_begins() -> None:
+    built = Built(_Noting(SPEC, None), 0)
+    batch = torch.ones(2, 3, 32, 32, dtype=torch.uint8)
+
+    first = built.buffer(batch)
+    assert not first.any()
+    first.copy_(batch)
+    assert built.buffer(batch) is first
+    assert not first.any()
 
 
 def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() -> None:

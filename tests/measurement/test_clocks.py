@@ -120,11 +120,28 @@ class TestTheRule:
         samples = forward(gpu, call)
 
         assert samples.launch_bound.all()
-        assert "in 4 of 4 rounds the device began before all was queued" in str(launch_problem(samples))
+        assert samples.stopped is Stop.DISCARDED
+        assert "in 8 of 8 rounds the device began before all was queued" in str(launch_problem(samples))
         # It is held back for as long as it takes by itself, not for longer and longer.
-        held = TARE_ROUNDS + 6
+        held = TARE_ROUNDS + FEW.warmups + 8
         assert gpu.log.count("hold") == 2 + held
         assert gpu.now - began < 22e-3 + held * 1.2e-3
+
+    def test_a_round_that_holds_the_host_s_time_is_discarded(self, gpu: FakeGpu) -> None:
+        calls = iter(range(100))
+
+        def call() -> None:
+            if next(calls) == FEW.warmups * 2 + FEW.rounds:  # the first that is held back
+                gpu.stream.synchronize()
+                gpu.now += 1e-3
+            gpu.run(30e-6)
+
+        samples = forward(gpu, call)
+
+        assert samples.launch_bound.sum() == 1
+        assert samples.device is not None
+        assert samples.device.size > samples.seconds.size >= 4
+        assert samples.seconds == pytest.approx(30e-6)
 
     def test_end_to_end_is_wall_time_until_the_stream_is_synchronised(self, gpu: FakeGpu) -> None:
         def copy_and_run() -> None:
