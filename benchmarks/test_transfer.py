@@ -10,8 +10,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.backends.base import InputType
 from lenet.measurement.clocks import Protocol, measure
-from lenet.measurement.host_state import NoHostWatch
+from lenet.measurement.gpu_state import GpuSampler, throttling_problem
+from lenet.measurement.host_state import NoHostWatch, slowed_problem
 from lenet.measurement.modes import Mode
+from lenet.measurement.statistics import instabilities, median, summarize
 
 
 def test_transfer(
@@ -22,6 +24,7 @@ def test_transfer(
     input_type: InputType,
     device: torch.device,
     protocol: Protocol,
+    sampler: GpuSampler,
     host: NoHostWatch,
     host_images: Callable[[int, InputType, str], torch.Tensor],
 ) -> None:
@@ -35,10 +38,24 @@ def test_transfer(
         target.copy_(source, non_blocking=True)
 
     with torch.inference_mode(), torch.cuda.stream(stream):  # as end-to-end rows copy: the switch is no part of a round
-        samples = measure(copy, mode=Mode.END_TO_END, stream=stream, protocol=protocol, host=host)
-    seconds = samples.seconds
+        samples = measure(
+            copy,
+            mode=Mode.END_TO_END,
+            stream=stream,
+            protocol=protocol,
+            throttling=sampler.throttling,
+            host=host,
+        )
+    seconds = samples.seconds.tolist()
     size = source.numel() * source.element_size()
+    throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
+    problems = (
+        throttling_problem(throttled, len(samples.throttled), samples.throttling),
+        slowed_problem(slowed, len(samples.slowed)),
+    )
     benchmark.group = "transfer"
-    benchmark.extra_info.update({"bytes": size, "gigabytes_per_second": size / float(seconds.mean()) / 1e9})
-    store(seconds.tolist())
+    benchmark.extra_info.update({"bytes": size, "gigabytes_per_second": size / median(seconds) / 1e9})
+    if unstable := [*instabilities(summarize(seconds)), *filter(None, problems)]:
+        benchmark.extra_info["unstable"] = unstable
+    store(seconds)
     assert torch.equal(target.cpu(), source)
