@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +16,12 @@ from torch import distributed
 
 from lenet.errors import RankError
 
-__all__ = ["PATIENCE", "Ranks", "join"]
+__all__ = ["LONG_PATIENCE", "PATIENCE", "Ranks", "join"]
 
 PATIENCE: Final = timedelta(minutes=2)
 """How long a rank waits for the others before it gives up."""
+LONG_PATIENCE: Final = timedelta(hours=1)
+"""How long it waits where one works for all: 170 MB come at 50 kB/s within it. One that ends is noticed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,26 @@ class Ranks:
                     wanted=told[0],
                     hint="give every rank the same options, data and run directory",
                 )
+
+    def first(self, work: Callable[[], object]) -> None:
+        """Let rank 0 work while the others wait, for `LONG_PATIENCE` at most.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than that.
+        """
+        if not self.joined:
+            work()
+            return
+        try:
+            group = distributed.new_group(timeout=LONG_PATIENCE, backend="gloo")
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+        if self.rank == 0:
+            work()
+        try:
+            distributed.barrier(group)
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
 
     def wait(self, device: torch.device) -> None:
         """Wait for a GPU in turns, so that a signal is heard although a dead rank keeps the GPU waiting for ever."""

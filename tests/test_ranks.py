@@ -29,6 +29,27 @@ OPTIONS = "--epochs 4 --batch-size 100 --train-images 1000 --test-images 50 --de
 # steps adds that times the learning rate over (1 - momentum), 0.5.
 TOLERANCE = 40 * 0.5 * 99 * 2.0**-24 * 0.25
 
+SLOW_DOWNLOAD = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+from lenet import cli, progress, ranks, training
+from lenet.data import cifar10
+from lenet.report import curves
+
+def train(*_, ranks, **__):
+    print(f"rank {ranks.rank} has its data")
+    sys.exit()
+
+meeting = Path(sys.argv.pop(1))
+(meeting / os.environ["RANK"]).touch()
+while len(list(meeting.iterdir())) < 2:
+    time.sleep(0.01)
+training.train, cifar10.download, ranks.PATIENCE = train, lambda _: time.sleep(3), timedelta(seconds=2)
+cli.main()
+"""
+"""Ranks that have met take longer to fetch the data than they wait for one another elsewhere."""
+
 
 def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -68,6 +89,17 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     one, two = (weights.load(tmp_path / name / "weights.safetensors").arrays for name in ("one", "two"))
     for name, array in one.items():
         np.testing.assert_allclose(two[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
+
+
+def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) -> None:
+    script, meeting = tmp_path / "slow.py", tmp_path / "meeting"
+    script.write_text(SLOW_DOWNLOAD, encoding="utf-8")
+    meeting.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    command += [str(meeting), "train", "--download", "--data", str(noise_directory), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(300, 100), (299, 99), (200, 150)])
