@@ -68,10 +68,10 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by its sum over the ranks.
+        """Replace a tensor by its sum over the ranks: on a CPU at once, on a GPU when its stream comes to it.
 
         Raises:
-            RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
+            RankError: On a CPU, another rank has ended, or is silent for longer than `PATIENCE`; else see `wait`.
         """
         if self.joined:
             try:
@@ -125,12 +125,27 @@ class Ranks:
             _give_up(str(error).strip().splitlines()[0])
 
     def wait(self, device: torch.device) -> None:
-        """Wait for a GPU in turns, so that a signal is heard although a dead rank keeps the GPU waiting for ever."""
-        if self.joined and device.type == "cuda":
+        """Wait for what a GPU has to do, for `PATIENCE` at most, which a dead rank would keep waiting for ever.
+
+        In turns, so that a signal is heard meanwhile. What NCCL noticed of the sums before shows here, if NCCL's own
+        watchdog has not ended the process.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
+        """
+        if not self.joined or device.type != "cuda":
+            return
+        end = time.monotonic() + PATIENCE.total_seconds()
+        try:
             done = torch.cuda.Event()
             done.record()
-            while not done.query():
+            while not done.query() and time.monotonic() < end:
                 time.sleep(1e-4)
+            late = not done.query()
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+        if late:
+            _give_up(f"the GPU waits for the others, which are silent for {PATIENCE}")
 
 
 @contextmanager

@@ -4,8 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -15,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
 
-from lenet import training, weights
+from lenet import ranks, training, weights
 from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
 from lenet.errors import RankError, RecipeError
@@ -62,15 +66,15 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
 ) -> None:
     out = tmp_path / "two"
     with torchrun(noise_directory, out) as process:
-        ranks: dict[str, psutil.Process] = {}
+        started: dict[str, psutil.Process] = {}
         while not (out / "history.csv").exists():
-            if "1" not in ranks:
+            if "1" not in started:
                 children = psutil.Process(process.pid).children()
                 with suppress(psutil.Error):  # of a child that has just ended
-                    ranks = {child.environ().get("RANK", ""): child for child in children}
+                    started = {child.environ().get("RANK", ""): child for child in children}
             assert process.poll() is None
             time.sleep(0.002)
-        ranks["1"].send_signal(signal.SIGKILL)
+        started["1"].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         _, said = process.communicate(timeout=120)
     assert time.monotonic() - killed < 30
@@ -104,11 +108,11 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("images", "batch_size"), [(300, 100), (299, 99), (200, 150)])
 def test_ranks_that_share_no_batch_equally_are_refused(tmp_path: Path, images: int, batch_size: int) -> None:
-    ranks = Ranks(0, 2 if batch_size == 99 else 3)
+    many = Ranks(0, 2 if batch_size == 99 else 3)
     split = synthetic(images)
     recipe = Recipe(batch_size=batch_size)
-    with pytest.raises(RecipeError, match=rf"--batch-size .*\n.*{batch_size}\n.*a multiple of {ranks.size}, the ranks"):
-        training.train(recipe, split, split, out=tmp_path / "run", device=torch.device("cpu"), ranks=ranks)
+    with pytest.raises(RecipeError, match=rf"--batch-size .*\n.*{batch_size}\n.*a multiple of {many.size}, the ranks"):
+        training.train(recipe, split, split, out=tmp_path / "run", device=torch.device("cpu"), ranks=many)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,6 +123,23 @@ def test_ranks_that_would_do_different_things_are_told_apart(monkeypatch: pytest
     monkeypatch.setattr(distributed, "all_gather_object", gather)
     with pytest.raises(RankError, match=r"(?s)rank 1 would do something else.*found:  seed 1\n  wanted: seed 0"):
         Ranks(0, 2, joined=True).agree("seed 0")
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [(lambda: False, "silent for 0:00:00.010000"), (Mock(side_effect=RuntimeError("unhandled NCCL error")), "NCCL")],
+    ids=["never done", "fails"],
+)
+def test_a_gpu_that_waits_for_a_dead_rank_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, query: Callable[[], bool], reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: None, query=query))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ranks, "PATIENCE", timedelta(milliseconds=10))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RankError, match=rf"another rank has ended or is silent\n  found:  .*{reason}"):
+        Ranks(0, 2, joined=True).wait(torch.device("cuda"))
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
@@ -133,8 +154,8 @@ def test_the_ranks_parts_make_up_each_batch(size: int, part: int, full: int, res
 def test_ranks_that_see_the_same_images_make_the_same_batches_of_them() -> None:
     split, recipe = synthetic(90), Recipe(batch_size=40)
     alone, *shared = (
-        training._batches(split.images, split.labels, recipe, training.draw_epoch(90, recipe, 1, ranks), ranks)
-        for ranks in (Ranks(), Ranks(0, 2), Ranks(1, 2))
+        training._batches(split.images, split.labels, recipe, training.draw_epoch(90, recipe, 1, each), each)
+        for each in (Ranks(), Ranks(0, 2), Ranks(1, 2))
     )
     for whole, *parts in zip(alone, *shared, strict=True):
         for of_one, of_two in zip(whole, zip(*parts, strict=True), strict=True):
