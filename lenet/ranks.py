@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import distributed
@@ -114,7 +114,7 @@ class Ranks:
             work()
             return
         try:
-            group = distributed.new_group(timeout=LONG_PATIENCE, backend="gloo")
+            group: Any = distributed.new_group(timeout=LONG_PATIENCE, backend="gloo")
         except RuntimeError as error:
             _give_up(str(error).strip().splitlines()[0])
         if self.rank == 0:
