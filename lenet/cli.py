@@ -128,9 +128,8 @@ def train(
     target = devices.resolve(device)
     devices.set_threads(threads)
     with join(target) as ranks:
-        if download and ranks.rank == 0:
-            cifar10.download(cifar10.default_directory(data))
-        ranks.agree("read CIFAR-10, which is there now")
+        if download:
+            ranks.first(lambda: cifar10.download(cifar10.default_directory(data)))
         train_split = _load("train", data, download=False)
         test_split = _load("test", data, download=False)
         with TrainingDisplay(Console(stderr=True, quiet=ranks.rank > 0)) as display:

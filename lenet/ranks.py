@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import distributed
 
 from lenet.errors import RankError
 
-__all__ = ["PATIENCE", "Ranks", "join"]
+__all__ = ["LONG_PATIENCE", "PATIENCE", "Ranks", "join"]
 
 PATIENCE: Final = timedelta(minutes=2)
 """How long a rank waits for the others before it gives up."""
+LONG_PATIENCE: Final = timedelta(hours=1)
+"""How long it waits where one works for all: 170 MB come at 50 kB/s within it. One that ends is noticed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,10 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by its sum over the ranks.
+        """Replace a tensor by its sum over the ranks: on a CPU at once, on a GPU when its stream comes to it.
 
         Raises:
-            RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
+            RankError: On a CPU, another rank has ended, or is silent for longer than `PATIENCE`; else see `wait`.
         """
         if self.joined:
             try:
@@ -102,13 +104,48 @@ class Ranks:
                     hint="give every rank the same options, data and run directory",
                 )
 
+    def first(self, work: Callable[[], object]) -> None:
+        """Let rank 0 work while the others wait, for `LONG_PATIENCE` at most.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than that.
+        """
+        if not self.joined:
+            work()
+            return
+        try:
+            group: Any = distributed.new_group(timeout=LONG_PATIENCE, backend="gloo")
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+        if self.rank == 0:
+            work()
+        try:
+            distributed.barrier(group)
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+
     def wait(self, device: torch.device) -> None:
-        """Wait for a GPU in turns, so that a signal is heard although a dead rank keeps the GPU waiting for ever."""
-        if self.joined and device.type == "cuda":
+        """Wait for what a GPU has to do, for `PATIENCE` at most, which a dead rank would keep waiting for ever.
+
+        In turns, so that a signal is heard meanwhile. What NCCL noticed of the sums before shows here, if NCCL's own
+        watchdog has not ended the process.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
+        """
+        if not self.joined or device.type != "cuda":
+            return
+        end = time.monotonic() + PATIENCE.total_seconds()
+        try:
             done = torch.cuda.Event()
             done.record()
-            while not done.query():
+            while not done.query() and time.monotonic() < end:
                 time.sleep(1e-4)
+            late = not done.query()
+        except RuntimeError as error:
+            _give_up(str(error).strip().splitlines()[0])
+        if late:
+            _give_up(f"the GPU waits for the others, which are silent for {PATIENCE}")
 
 
 @contextmanager

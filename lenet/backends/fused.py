@@ -28,7 +28,7 @@ from lenet.backends.buffer_cache import BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
-from lenet.kernels.compiler import compile_variant, cuda_core, nvrtc_version
+from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
 
 __all__ = [
     "HOST_IMAGES",
@@ -246,7 +246,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
     major, minor = torch.cuda.get_device_capability(device)
     architecture = f"sm_{major}{minor}"
     version = nvrtc_version()
-    source = json.dumps([variant.source, variant.macros, variant.threads])
+    source = json.dumps([variant.source, variant.macros, variant.threads, OPTIONS])
     key = EngineKey(
         source=hashlib.sha256(source.encode()).hexdigest(),
         library="nvrtc",

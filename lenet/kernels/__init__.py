@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from lenet.architecture import PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
 
 __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
@@ -29,6 +30,14 @@ SPLIT: Final = 5
 _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
 _WARPS: Final = {"fp32": 20, "fp16": 16, "bf16": 16, "fp16x2": 12}
+
+_HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
+_HIDDEN2 = PARAMETER_SHAPES["fc2.weight"][0]
+_BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
+_FC3_WEIGHTS = PARAMETER_SHAPES["fc3.weight"][0] * _HIDDEN2
+# As in `tensor_cores.cu`, in chunks of 16 bytes: conv1's and conv2's fragments, the rows of the fully connected layers'
+# inputs, each padded, and an image's maps.
+_FRAGMENTS, _ROWS, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8 + 128 + 8 + 96 + 8), 297
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Variant:
     @property
     def workspace(self) -> int:
         """Floats of global memory that an image needs, all 0 before the first launch: its blocks' sums, a counter."""
-        return SPLIT * 120 + 4 if self.blocks_an_image > 1 else 0
+        return SPLIT * _HIDDEN1 + 4 if self.blocks_an_image > 1 else 0
 
     @property
     def threads(self) -> int:
@@ -98,12 +107,14 @@ class Variant:
     @property
     def needed_bytes(self) -> int:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
+        row = -(-self.maps_a_thread * 5 // 4) * 4  # of conv1's kernels, padded
+        constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
         if self.blocks_an_image > 1:
-            return 4 * (4484 + 80 + 6 * 6 * 16 + 4 + 20 * 120 + 120 * 84)
+            return 4 * (constants + _FEATURES // SPLIT + 6 * 6 * 16 + 4 + 20 * _HIDDEN1 + _HIDDEN1 * _HIDDEN2)
         if self.precision == "fp32":
-            constants = 4484 if self.maps_a_thread == 1 else 4244
-            return 4 * (constants + self.images * (400 + 6 * 14 * 16 + 4 + 3 * 32 * 32))
-        return 976 + self.parts * (12_032 + 10_368 + self.images * (16 * 297 + 2 * 3 * (32 * 32 + 16)))
+            return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
+        fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
+        return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:

@@ -14,12 +14,15 @@ from typing import Any, Final
 from lenet.errors import BackendError
 from lenet.kernels import Variant
 
-__all__ = ["INSTALL", "Compiled", "compile_variant", "cuda_core", "nvrtc_version"]
+__all__ = ["INSTALL", "OPTIONS", "Compiled", "compile_variant", "cuda_core", "nvrtc_version"]
 
 INSTALL: Final = 'pip install "lenet-bench[fused]"'
 
 _UNUSED: Final = 177
 """The compiler's warning of a constant that a variant does not use."""
+
+OPTIONS: Final[dict[str, Any]] = {"std": "c++17", "ptxas_options": ["-v"], "diag_suppress": _UNUSED}
+"""What NVRTC is told of every variant and architecture (``cuda.core.ProgramOptions``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,7 @@ def compile_variant(variant: Variant, architecture: str) -> Compiled:
     """
     core = cuda_core()
     nvrtc_version()
-    options = core.ProgramOptions(
-        arch=architecture,
-        std="c++17",
-        define_macro=list(variant.macros.items()),
-        ptxas_options=["-v"],
-        diag_suppress=_UNUSED,
-    )
+    options = core.ProgramOptions(arch=architecture, define_macro=list(variant.macros.items()), **OPTIONS)
     log = io.StringIO()
     try:
         code = core.Program(variant.source, "c++", options).compile("cubin", logs=log)

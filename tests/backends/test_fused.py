@@ -20,7 +20,7 @@ from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Run
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.errors import BackendError
 from lenet.kernels import SPLIT, Variant, pack
-from lenet.kernels.compiler import Compiled
+from lenet.kernels.compiler import OPTIONS, Compiled
 from tests.kernels.emulation import COMPILER, library
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -191,7 +191,9 @@ def test_images_are_spread_where_there_is_room(
     assert largest_split(variant, multiprocessors) == batch
 
 
-def test_a_kernel_is_compiled_once_until_its_source_changes(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_compiled_once_until_its_source_or_an_option_changes(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for spec in (Precision.FP32, Precision.FP32, Precision.FP16):
         build(BatchRange.exactly(1), spec)
     build(BatchRange.exactly(1), kind=InputType.UINT8)
@@ -203,6 +205,9 @@ def test_a_kernel_is_compiled_once_until_its_source_changes(gpu: Gpu, monkeypatc
     monkeypatch.setattr(Variant, "source", "another")
     build(BatchRange.exactly(1))
     assert len(gpu.compiled) == 7
+    monkeypatch.setitem(OPTIONS, "std", "c++20")
+    build(BatchRange.exactly(1))
+    assert len(gpu.compiled) == 9
 
 
 def test_a_cubin_that_the_driver_refuses_is_an_error_with_its_reason(gpu: Gpu) -> None:

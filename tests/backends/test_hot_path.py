@@ -17,11 +17,14 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.errors import BackendError
 
-MOST_CALLS = 25
-"""Functions, Python's and C's, that `forward` may call at each pass beside the library: TriPy's takes 21, most of which
-hand its logits over; PyTorch's takes 6 and ONNX Runtime's 7."""
-
 STANDIN = "tripy on a CPU stand-in"
+
+MOST_CALLS = {"pytorch": 8, "onnxruntime": 9, "tripy": 25, STANDIN: 25}
+"""Functions, Python's and C's, that `forward` may call at each pass beside the library, by backend: PyTorch's takes 6,
+ONNX Runtime's 7, and TriPy's 21, most of which hand its logits over."""
+MOST_CALLS_ELSEWHERE = 15
+"""Of the others, which want a GPU: not counted, but read. To the 7 of any runner with a `BufferCache` come a call
+of the driver or a graph's replay, and for graphs the question of whether the stream is current."""
 
 
 def subjects() -> list[object]:
@@ -111,9 +114,12 @@ def count_operators(call: Callable[[], Any]) -> int:
     return operators.count
 
 
-def test_a_pass_calls_little_beside_the_library(runner: Runner, images: torch.Tensor) -> None:
+def test_a_pass_calls_little_beside_the_library(
+    runner: Runner, images: torch.Tensor, request: pytest.FixtureRequest
+) -> None:
+    name, _ = request.node.callspec.params["runner"]
     forward, bare = inside(runner, images, count_calls)
-    assert forward - bare <= MOST_CALLS
+    assert forward - bare <= MOST_CALLS.get(name, MOST_CALLS_ELSEWHERE)
 
 
 def test_a_pass_makes_no_tensor_beside_the_library_s(runner: Runner, images: torch.Tensor) -> None:

@@ -22,6 +22,11 @@ SHARED = {"sm_75": 64 * 1024, "sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 
 
 BF16 = {"sm_80", "sm_89", "sm_90"}
 
+MOST_REGISTERS = {"fp32": 92, "fp16": 126, "bf16": 126, "fp16x2": 156}
+"""A thread. NVRTC 13.0 used at most 86 in fp32, 124 in fp16 and bf16, and 146 in fp16x2, over all that is compiled
+below. They cannot become more than 96, 128 and 168, for `__launch_bounds__` keeps a block within the 65,536 that a
+multiprocessor has, at the cost of spills or of a worse order."""
+
 
 def nvrtc_missing() -> str:
     try:
@@ -105,7 +110,7 @@ def test_a_weight_that_changes_changes_the_logits(layer: str, blocks: int) -> No
 @compiled
 @pytest.mark.parametrize("architecture", SHARED)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_it_compiles_into_the_registers_that_there_are(precision: str, architecture: str) -> None:
+def test_it_compiles_into_few_registers_and_spills_none(precision: str, architecture: str) -> None:
     """What does not fit goes to memory: slow, and nothing else tells."""
     if precision == "bf16" and architecture not in BF16:
         pytest.skip("bf16 begins with compute capability 8.0")
@@ -113,14 +118,15 @@ def test_it_compiles_into_the_registers_that_there_are(precision: str, architect
     most = largest_that_fits(precision, shared_bytes)
     if not most:
         pytest.skip(f"not one image fits into {shared_bytes:,} bytes")
-    variants = [Variant(precision, n, b, shared_bytes) for n, b in ((1, False), (most, False), (most, True))]
+    variants = [Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK if n <= most]
+    variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
     for variant in variants:
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
-        assert int(registers) * variant.threads <= 65_536
+        assert int(registers) <= MOST_REGISTERS[precision], variant
 
 
 @compiled
