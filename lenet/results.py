@@ -23,6 +23,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ __all__ = [
     "find_file",
     "find_row",
     "identity",
+    "latest",
     "load",
     "merge",
     "newest",
@@ -230,6 +232,12 @@ class Measurement:
     limits: Limits | None = None
 
     @property
+    def ended(self) -> datetime:
+        """The date, to put runs in order; in UTC where the file does not say."""
+        found = datetime.fromisoformat(self.date)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    @property
     def flaw(self) -> str | None:
         """Why nothing may be compared with it; None where it is whole and nothing in it failed."""
         if self.partial:
@@ -270,7 +278,7 @@ def load(path: Path) -> Measurement:
         )
     try:
         rows = [row(benchmark) for benchmark in document["benchmarks"]]
-        return Measurement(
+        found = Measurement(
             path=path,
             kind=about["kind"],
             fingerprint=identity(document),
@@ -282,8 +290,10 @@ def load(path: Path) -> Measurement:
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
             limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
         )
+        _ = found.ended
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+    return found
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -368,6 +378,24 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
 def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
     """The saved files under a storage directory, of one kind of machine or of all, the oldest first."""
     return sorted(storage.glob(f"{kind or '*'}/[0-9][0-9][0-9][0-9]_*.json"), key=lambda path: (path.name, path.parent))
+
+
+def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
+    """The last run by its own date, of whatever machine: numbers of files count for one kind of machine alone.
+
+    Args:
+        storage: The directory with one folder a kind of machine.
+
+    Returns:
+        The measurement, None where no file can be read; and why each that cannot be read was passed over.
+    """
+    found, problems = [], []
+    for path in stored_files(storage):
+        try:
+            found.append(load(path))
+        except ResultsError as error:
+            problems.append(error)
+    return max(reversed(found), key=lambda one: one.ended, default=None), problems
 
 
 def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]) -> Measurement:
@@ -463,7 +491,7 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
         if other.commit != first.commit:
             raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
     rows: dict[Case, Row] = {}
-    for measurement in sorted(measurements, key=lambda one: one.date):
+    for measurement in sorted(measurements, key=lambda one: one.ended):
         rows |= {found.case: found for found in measurement.rows}
     return tuple(rows.values())
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from lenet import results
+from lenet.cli import main
 from lenet.errors import ResultsError
 from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
@@ -83,6 +85,11 @@ def row(case: Case = CASE, **summary: float) -> Row:
     found = results.row(entry(case, **summary))
     assert found is not None
     return found
+
+
+def printed(*arguments: object) -> Result:
+    """What `lenet results` prints."""
+    return CliRunner().invoke(main, ["results", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def measurement(tmp_path: Path, name: str, *benchmarks: dict[str, Any], **about: Any) -> Measurement:
@@ -290,3 +297,35 @@ def test_reading_results_loads_no_torch() -> None:
     code = "import sys, lenet.results, lenet.report.tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_without_files_the_run_that_ended_last_is_taken_whatever_its_number(tmp_path: Path) -> None:
+    older = {**document(entry()), "datetime": "2026-11-23T12:00:00+00:00"}
+    save(tmp_path / "cpu-x" / "0007_old.json", older)
+    there = save(tmp_path / "gpu-y" / "0002_new.json", document(entry(), kind="gpu-y"))
+    save(tmp_path / "gpu-z" / "0009_broken.json", "{")
+    done = printed("--storage", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{there}: gpu-y, ")
+    assert "0009_broken.json cannot be read" in done.stderr
+    there.unlink()
+    assert "0007_old.json: cpu-x" in printed("--storage", tmp_path).stdout
+
+
+def test_where_no_file_can_be_read_it_is_said_which(tmp_path: Path) -> None:
+    assert "found:  no file of measurements" in printed("--storage", tmp_path).stderr
+    save(tmp_path / "cpu-x" / "0001_broken.json", "{")
+    done = printed("--storage", tmp_path)
+    assert done.exit_code == 2
+    assert "0001_broken.json cannot be read: no whole JSON" in done.stderr
+
+
+def test_dates_are_moments(tmp_path: Path) -> None:
+    dated = [{**document(entry()), "datetime": f"2026-11-24T{moment}"} for moment in ("10:00:00+03:00", "08:00:00")]
+    for number, content in enumerate(dated):
+        save(tmp_path / "cpu-x" / f"000{2 - number}_x.json", content)
+    found, _ = results.latest(tmp_path)
+    assert found is not None
+    assert found.date == "2026-11-24T08:00:00"
+    with pytest.raises(ResultsError, match="misshapen"):
+        results.load(save(tmp_path / "undated.json", {**document(entry()), "datetime": "yesterday"}))

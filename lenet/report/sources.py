@@ -121,7 +121,7 @@ def read(
 
 def _by_machine(measurements: Sequence[Measurement]) -> list[Machine]:
     machines: dict[str, list[Measurement]] = {}
-    for one in sorted(measurements, key=lambda one: one.date, reverse=True):
+    for one in sorted(measurements, key=lambda one: one.ended, reverse=True):
         machines.setdefault(one.fingerprint, []).insert(0, one)
     return [Machine(found) for found in machines.values()]
 
