@@ -35,8 +35,8 @@ from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
-from lenet.report.tables import limits_line, row_name, rows_sheets, sheet_5, to_rich
-from lenet.results import NotRun, Row
+from lenet.report.tables import first_names, group_reasons, limits_line, row_name, rows_sheets, sheet_5, to_rich
+from lenet.results import Matching, NotRun, Row
 
 _TEST_IMAGES: Final = 10_000
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -69,6 +69,8 @@ class _Run:
         partial: Whether the run was interrupted.
         cases: Inference cases that were collected.
         limits: The machine's, once they are measured.
+        matching: What the run has in common with its baseline, where there is one.
+        regressed: Why each row fails `--benchmark-compare-fail`, by its name.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -79,6 +81,8 @@ class _Run:
         self.partial = False
         self.cases = 0
         self.limits: Limits | None = None
+        self.matching: Matching | None = None
+        self.regressed: dict[str, str] = {}
 
 
 _run_key = pytest.StashKey[_Run]()
@@ -142,6 +146,8 @@ def pytest_configure(config: pytest.Config) -> None:
     This runs before pytest-benchmark's own, which reads the file to compare with.
     """
     option = config.option
+    if option.benchmark_compare_fail and not option.benchmark_compare:
+        raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
     # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     try:
@@ -194,6 +200,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "fingerprint": run.fingerprint,
         "limits": run.limits.to_json() if run.limits else None,
         "partial": run.partial,
+        "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
     }
 
@@ -253,19 +260,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     run = item.config.stash[_run_key]
     if report.skipped and isinstance(report.longrepr, tuple):
-        run.not_run.append(NotRun(_short_name(item), report.longrepr[2].removeprefix("Skipped: ")))
+        run.not_run.append(NotRun(_short_name(item.name), report.longrepr[2].removeprefix("Skipped: ")))
     if report.failed:
         session = item.config._benchmarksession  # type: ignore[attr-defined]
         session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
-        run.not_run.append(NotRun(_short_name(item), results.FAILED + _last_line(report)))
+        run.not_run.append(NotRun(_short_name(item.name), results.FAILED + _first_line(report)))
     return report
 
 
-def _short_name(item: pytest.Item) -> str:
-    return item.name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
+def _short_name(name: str) -> str:
+    return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
 
 
-def _last_line(report: pytest.TestReport) -> str:
+def _first_line(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return next(iter(text.strip().removeprefix("Failed: ").splitlines()), "no message")
@@ -292,13 +299,68 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
         found = results.row(benchmark.as_dict(include_data=False)) if benchmark else None
         if found is not None:
             benchmark.extra_info["speedup_over_pytorch"] = results.speedup(found, rows)
-    if run.cases and not rows and exitstatus == pytest.ExitCode.OK:
+    _compare(session.config, run)
+    unmatched = run.matching is not None and not run.matching.alike
+    if ((run.cases and not rows) or run.regressed or unmatched) and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _compare(config: pytest.Config, run: _Run) -> None:
+    """Have pytest-benchmark compare what measured the same, and note what is slower before the run is saved.
+
+    It matches by name, which tells neither the images nor the protocol, and looks for what is slower after it saved.
+    """
+    session = config._benchmarksession  # type: ignore[attr-defined]
+    ours = {one.fullname: _case(one.as_dict(include_data=False)) for one in session.benchmarks if one}
+    if not session.compared_mapping or not ours:
+        return
+    ((path, theirs),) = session.compared_mapping.items()
+    run.matching = results.match(ours, {name: _case(one) for name, one in theirs.items()})
+    session.compared_mapping = {path: {name: theirs[other] for name, other in run.matching.alike.items()}}
+    for one in session.benchmarks:
+        if one and (other := run.matching.alike.get(one.fullname)):
+            checks = [check.fails(one, theirs[other]["stats"]) for check in session.compare_fail or ()]
+            if any(checks):
+                run.regressed[_short_name(one.name)] = "; ".join(filter(None, checks))
+
+
+def _case(benchmark: Mapping[str, Any]) -> results.Case | None:
+    found = results.row(benchmark)
+    return found.case if found else None
+
+
+def _comparison(run: _Run) -> Iterable[str]:
+    """What was compared with the baseline and what was not, in lines."""
+
+    def named(names: Iterable[str]) -> str:
+        return first_names([_short_name(name.rpartition("::")[2]) for name in names])
+
+    matching = run.matching
+    if matching is None:
+        return
+    yield f"Compared with the baseline: {len(matching.alike)}"
+    for why, those in group_reasons(matching.unlike).items():
+        yield f"  not compared, under other conditions in the baseline ({len(those)}): {named(those)}: {why}"
+    for names, where in ((matching.new, "not in the baseline"), (matching.gone, "only in the baseline")):
+        if names:
+            yield f"  {where} ({len(names)}): {named(names)}"
+    for name, why in run.regressed.items():
+        yield f"Slower than the baseline: {name}: {why}"
+    if not matching.alike:
+        yield "Nothing in the baseline measured the same: the comparison has failed."
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Any:
-    yield
+    # It would raise what `_finish` has noted: a traceback in the place of the tables.
+    config._benchmarksession.performance_regressions.clear()  # type: ignore[attr-defined]
+    try:
+        return (yield)
+    finally:
+        _print_summary(terminalreporter, config)
+
+
+def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     run = config.stash.get(_run_key, None)
     if run is None or config.option.collectonly:
         return
@@ -323,6 +385,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         console.print("The run was interrupted: rows are missing.")
     if run.cases and not rows:
         console.print("No inference row was measured: the run has failed.")
+    for line in _comparison(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     terminalreporter.section("LeNet")
     terminalreporter.write(text.getvalue())
 

@@ -22,7 +22,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,7 @@ __all__ = [
     "FAILED",
     "SCHEMA",
     "Case",
+    "Matching",
     "Measurement",
     "NotRun",
     "Row",
@@ -46,6 +47,7 @@ __all__ = [
     "identity",
     "latest",
     "load",
+    "match",
     "merge",
     "newest",
     "promote",
@@ -218,6 +220,7 @@ class Measurement:
         rows: The rows that are cases of the suite.
         not_run: The cases that were not measured.
         limits: The machine's, where they were measured.
+        regressed: The rows that the run's own comparison found slower than its baseline.
     """
 
     path: Path
@@ -230,6 +233,7 @@ class Measurement:
     rows: tuple[Row, ...]
     not_run: tuple[NotRun, ...]
     limits: Limits | None = None
+    regressed: tuple[str, ...] = ()
 
     @property
     def ended(self) -> datetime:
@@ -245,6 +249,8 @@ class Measurement:
         failed = [item.name for item in self.not_run if item.reason.startswith(FAILED)]
         if failed:
             return f"failed rows: {', '.join(failed)}"
+        if self.regressed:
+            return f"slower than its baseline: {', '.join(self.regressed)}"
         return None if self.rows else "no row"
 
     def describe(self) -> str:
@@ -289,6 +295,7 @@ def load(path: Path) -> Measurement:
             rows=tuple(_check_times(found) for found in rows if found is not None),
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
             limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
+            regressed=tuple(map(str, about.get("regressed", ()))),
         )
         _ = found.ended
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -494,6 +501,59 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     for measurement in sorted(measurements, key=lambda one: one.ended):
         rows |= {found.case: found for found in measurement.rows}
     return tuple(rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What a run and its baseline have in common.
+
+    Attributes:
+        alike: The name of a benchmark of the run, and of that of the baseline which measured the same.
+        unlike: Benchmarks of the run that the baseline has under other conditions, with what differs.
+        new: Benchmarks of the run that the baseline has not.
+        gone: Benchmarks of the baseline that the run has not.
+    """
+
+    alike: Mapping[str, str]
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) -> Matching:
+    """Find what may be compared: rows of one case, and of what is no row of inference, benchmarks of one name.
+
+    Args:
+        ours: The run's benchmarks by name, each with its case; None where it is no row of inference.
+        theirs: The baseline's.
+    """
+    by_case = {case: name for name, case in theirs.items() if case is not None}
+    by_place = {_place(case): name for name, case in theirs.items() if case is not None}
+    alike: dict[str, str] = {}
+    unlike: dict[str, str] = {}
+    near = set()
+    for name, case in ours.items():
+        if case is None:
+            if name in theirs and theirs[name] is None:
+                alike[name] = name
+        elif case in by_case:
+            alike[name] = by_case[case]
+        elif (other := by_place.get(_place(case))) is not None:
+            near.add(other)
+            unlike[name] = _differences(case, theirs[other])
+    new = tuple(name for name in ours if name not in alike and name not in unlike)
+    met = near | set(alike.values())
+    return Matching(alike, unlike, new, tuple(name for name in theirs if name not in met))
+
+
+def _place(case: Case) -> tuple[object, ...]:
+    """What names a row in the options; the rest are its conditions."""
+    return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input)
+
+
+def _differences(ours: Case, theirs: Case | None) -> str:
+    here, there = asdict(ours), asdict(theirs) if theirs else {}
+    return ", ".join(f"{name} {here[name]}, not {there.get(name)}" for name in here if here[name] != there.get(name))
 
 
 def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:

@@ -231,6 +231,7 @@ def test_a_baseline_is_promoted_under_the_next_number(tmp_path: Path) -> None:
     [
         ({"partial": True}, "the run was interrupted"),
         ({"not_run": [{"name": "tripy", "reason": "failed: the logits are wrong"}]}, "failed rows: tripy"),
+        ({"regressed": ["tripy-forward"]}, "slower than its baseline: tripy-forward"),
     ],
 )
 def test_a_run_that_failed_is_never_promoted(tmp_path: Path, about: dict[str, Any], found: str) -> None:
@@ -329,3 +330,19 @@ def test_dates_are_moments(tmp_path: Path) -> None:
     assert found.date == "2026-11-24T08:00:00"
     with pytest.raises(ResultsError, match="misshapen"):
         results.load(save(tmp_path / "undated.json", {**document(entry()), "datetime": "yesterday"}))
+
+
+def test_only_what_measured_the_same_is_compared() -> None:
+    there = {"a": CASE, "b": replace(CASE, batch_size=1), "epoch": None, "gone": replace(CASE, backend="tripy")}
+    here = {
+        "other name": CASE,
+        "b": replace(CASE, batch_size=1, protocol="adaptive", images="synthetic"),
+        "epoch": None,
+        "new": replace(CASE, batch_size=10),
+        "newer": None,
+    }
+    found = results.match(here, there)
+    assert found.alike == {"other name": "a", "epoch": "epoch"}
+    differs = "images synthetic, not CIFAR-10 test images, protocol adaptive, not coursework"
+    assert found.unlike == {"b": differs}
+    assert (found.new, found.gone) == (("new", "newer"), ("gone",))

@@ -24,6 +24,7 @@ __all__ = [
     "backends_table",
     "conditions_title",
     "doctor_table",
+    "first_names",
     "group_reasons",
     "limit_name",
     "limits_line",
@@ -411,17 +412,22 @@ def group_reasons(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     return by_reason
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def _not_run(reasons: Mapping[str, str]) -> list[Text]:
     if not reasons:
         return []
     lines = []
     for reason, names in group_reasons(reasons).items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(Text(f"  {', '.join(names[:_NAMED])}{more}: {reason}"))
+        lines.append(Text(f"  {first_names(names)}: {reason}"))
     return [Text("Not run:", style="bold"), *lines]
 
 
 _NAMED = 8
-"""Cases that are named for a reason why they were not run; the saved file has all."""
+"""Cases that are named in a line; the saved file has all."""
 
 _STEPS = ("import", "build", "run", "compare")
