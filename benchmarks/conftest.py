@@ -260,16 +260,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     run = item.config.stash[_run_key]
     if report.skipped and isinstance(report.longrepr, tuple):
-        run.not_run.append(NotRun(_short_name(item.name), report.longrepr[2].removeprefix("Skipped: ")))
+        run.not_run.append(NotRun(results.short_name(item.name), report.longrepr[2].removeprefix("Skipped: ")))
     if report.failed:
         session = item.config._benchmarksession  # type: ignore[attr-defined]
         session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
-        run.not_run.append(NotRun(_short_name(item.name), results.FAILED + _first_line(report)))
+        run.not_run.append(NotRun(results.short_name(item.name), results.FAILED + _first_line(report)))
     return report
-
-
-def _short_name(name: str) -> str:
-    return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
 
 
 def _first_line(report: pytest.TestReport) -> str:
@@ -321,7 +317,7 @@ def _compare(config: pytest.Config, run: _Run) -> None:
         if one and (other := run.matching.alike.get(one.fullname)):
             checks = [check.fails(one, theirs[other]["stats"]) for check in session.compare_fail or ()]
             if any(checks):
-                run.regressed[_short_name(one.name)] = "; ".join(filter(None, checks))
+                run.regressed[results.short_name(one.name)] = "; ".join(filter(None, checks))
 
 
 def _case(benchmark: Mapping[str, Any]) -> results.Case | None:
@@ -333,7 +329,7 @@ def _comparison(run: _Run) -> Iterable[str]:
     """What was compared with the baseline and what was not, in lines."""
 
     def named(names: Iterable[str]) -> str:
-        return first_names([_short_name(name.rpartition("::")[2]) for name in names])
+        return first_names([results.short_name(name.rpartition("::")[2]) for name in names])
 
     matching = run.matching
     if matching is None:

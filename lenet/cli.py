@@ -430,13 +430,16 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
 
     Several FILES of one machine and commit are put together. Without FILES, the saved run that ended last is taken.
     """
+    if as_csv and as_markdown:
+        raise click.UsageError("--csv and --markdown are two forms: name one")
+
     from lenet import results as saved
     from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
 
     measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
     if as_csv:
-        click.echo(saved.to_csv(rows), nl=False)
+        click.echo(saved.to_csv(measurements), nl=False)
     elif as_markdown:
         click.echo(results_markdown(measurements, rows))
     else:
@@ -446,7 +449,7 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
                 click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
-        _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))
+        _print(sheet_5(rows, saved.not_run(measurements)))
 
 
 def _latest(storage: Path) -> Measurement:

@@ -21,6 +21,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -50,8 +51,10 @@ __all__ = [
     "match",
     "merge",
     "newest",
+    "not_run",
     "promote",
     "row",
+    "short_name",
     "speedup",
     "stored_files",
     "to_csv",
@@ -107,6 +110,7 @@ class Case:
             self.images,
             self.host_memory or "",
             self.cold_cache,
+            self.protocol,
             self.input,
         )
 
@@ -219,6 +223,7 @@ class Measurement:
         partial: Whether the run was interrupted, so that rows may be missing.
         rows: The rows that are cases of the suite.
         not_run: The cases that were not measured.
+        measured: The names of all that was measured, as ``not_run`` has them.
         limits: The machine's, where they were measured.
         regressed: The rows that the run's own comparison found slower than its baseline.
     """
@@ -234,6 +239,12 @@ class Measurement:
     not_run: tuple[NotRun, ...]
     limits: Limits | None = None
     regressed: tuple[str, ...] = ()
+    measured: frozenset[str] = frozenset()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether it is of uncommitted changes, so that the commit does not tell what was measured."""
+        return self.commit is not None and self.commit.endswith("+dirty")
 
     @property
     def ended(self) -> datetime:
@@ -269,7 +280,10 @@ def load(path: Path) -> Measurement:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
+        raise _unreadable(
+            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes the last"
+        ) from error
     except ValueError as error:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
@@ -296,6 +310,7 @@ def load(path: Path) -> Measurement:
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
             limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
             regressed=tuple(map(str, about.get("regressed", ()))),
+            measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
         )
         _ = found.ended
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -415,14 +430,21 @@ def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any])
         facts: Of this machine, to tell what differs.
 
     Raises:
-        ResultsError: There is none, or a file in the folder cannot be read; the fingerprints that are there are named.
+        ResultsError: There is none, or a file of this kind of machine cannot be read; the fingerprints that are
+            there are named, those of other kinds too.
     """
-    found = [load(path) for path in stored_files(storage)]
-    ours = [one for one in found if one.fingerprint == fingerprint and one.flaw is None]
+    alike = [load(path) for path in stored_files(storage, kind)]
+    ours = [one for one in alike if one.fingerprint == fingerprint and one.flaw is None]
     if ours:
         return ours[-1]
-    alike = [one for one in found if one.kind == kind]
-    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in found}
+    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in alike}
+    for path in stored_files(storage):
+        if path.parent.name != kind:
+            try:
+                other = load(path)
+                others.add(f"{other.fingerprint} ({other.kind})")
+            except ResultsError:
+                others.add(f"{path}, which cannot be read")
     differences = describe_difference(facts, alike[-1].machine) if alike else []
     raise ResultsError(
         f"no baseline of this machine in {storage}",
@@ -478,17 +500,30 @@ def promote(path: Path, storage: Path) -> Path:
     make_directory(folder, "--storage")
     stored = stored_files(storage, measurement.kind)
     number = int(stored[-1].name[:4]) + 1 if stored else 1
-    target = folder / f"{number:04d}_{path.name[5:] if path.name[:4].isdigit() else path.name}"
+    # Any other name would never be found again.
+    name = re.sub(r"^[0-9]{4}_", "", path.name).removesuffix(".json")
+    target = folder / f"{number:04d}_{name}.json"
     write_atomically(target, path.read_bytes())
     return target
+
+
+def short_name(name: str) -> str:
+    """A benchmark's name as `NotRun` has it: that of the test only where it is not of inference, then the case."""
+    return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     """The rows of several runs of one machine; of rows that measure the same, the later run's.
 
     Raises:
-        ResultsError: The runs are of unlike machines or commits, so that together they would mean nothing.
+        ResultsError: The runs are of unlike machines or commits, or of uncommitted changes, which may be unlike, so
+            together they would mean nothing.
     """
+    return tuple(found for found, _ in _merged(measurements))
+
+
+def _merged(measurements: Sequence[Measurement]) -> list[tuple[Row, Measurement]]:
+    """Each row of `merge`, and the run that it is of."""
     first, *others = measurements
     for other in others:
         if other.fingerprint != first.fingerprint:
@@ -497,10 +532,21 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
             raise _unlike(first, other, "; ".join(differences) or clocks)
         if other.commit != first.commit:
             raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
-    rows: dict[Case, Row] = {}
+        if other.dirty and other.path.resolve() != first.path.resolve():
+            raise _unlike(first, other, f"commit: {other.commit}, which may be another in each")
+    rows: dict[Case, tuple[Row, Measurement]] = {}
     for measurement in sorted(measurements, key=lambda one: one.ended):
-        rows |= {found.case: found for found in measurement.rows}
-    return tuple(rows.values())
+        rows |= {found.case: (found, measurement) for found in measurement.rows}
+    return list(rows.values())
+
+
+def not_run(measurements: Iterable[Measurement]) -> tuple[NotRun, ...]:
+    """What several runs did not measure, and no later one did either, with the latest reason."""
+    found: dict[str, NotRun] = {}
+    for measurement in sorted(measurements, key=lambda one: one.ended):
+        found |= {item.name: item for item in measurement.not_run}
+        found = {name: item for name, item in found.items() if name not in measurement.measured}
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,16 +618,25 @@ def speedup(found: Row, rows: Iterable[Row]) -> float | None:
     return baseline.median / found.median if baseline else None
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV, a line each: the case, the times in seconds, and what is derived from them."""
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """The rows of several runs of one machine as CSV, a line each: the case, the times in seconds, and what follows.
+
+    The last columns are the machine's, the source's, and whether the file that a row comes from was cut short.
+
+    Raises:
+        ResultsError: As of `merge`.
+    """
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
     more = ("wall_median", "peak_memory_bytes", "throttled")
+    run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
-    writer.writerow([*case_names, *times, *more, *derived])
-    for one in rows:
+    writer.writerow([*case_names, *times, *more, *derived, *run])
+    merged = _merged(measurements)
+    rows = [one for one, _ in merged]
+    for one, source in merged:
         case = asdict(one.case)
         writer.writerow(
             [
@@ -593,17 +648,19 @@ def to_csv(rows: Sequence[Row]) -> str:
                 one.floor.term if one.floor else None,
                 one.times_floor,
                 "; ".join(one.unstable),
+                *(getattr(source, name) for name in run),
             ]
         )
     return text.getvalue()
 
 
-def _unreadable(path: Path, found: str) -> ResultsError:
+def _unreadable(path: Path, found: str, hint: str = "delete it, or name another file") -> ResultsError:
+    schemas, of_a_gpu = (f"{min(one)} to {max(one)}" for one in (_READABLE, _READABLE_OF_A_GPU))
     return ResultsError(
         f"{path} cannot be read",
         found=found,
-        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {SCHEMA}",
-        hint="delete it, or name another file",
+        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {schemas}, of a GPU {of_a_gpu}",
+        hint=hint,
     )
 
 

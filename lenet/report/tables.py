@@ -17,7 +17,7 @@ from lenet.measurement.modes import Mode
 from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import accuracy, count, delta, loss, ratio, significant, thousands
-from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, speedup
+from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, not_run, speedup
 
 __all__ = [
     "Sheet",
@@ -63,15 +63,15 @@ class Sheet:
     caption: str = ""
 
 
-def sheet_5(rows: Sequence[Row], not_run: Iterable[NotRun] = ()) -> RenderableType:
+def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = ()) -> RenderableType:
     """The speed tables, then the published one, then what was not run and why.
 
     Args:
         rows: What was measured.
-        not_run: What was not, and why.
+        missing: What was not, and why.
     """
     sheets = [*speed_sheets(rows), *([published_sheet()] if rows else [])]
-    return Group(*map(to_rich, sheets), *_not_run({item.name: item.reason for item in not_run}))
+    return Group(*map(to_rich, sheets), *_not_run({item.name: item.reason for item in missing}))
 
 
 def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
@@ -226,8 +226,8 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
     if limits:
         parts.append(limits_line(limits))
     sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
-    not_run = {item.name: item.reason for measurement in measurements for item in measurement.not_run}
-    missing = [f"- {text.plain.strip()}" for text in _not_run(not_run)[1:]]
+    reasons = {item.name: item.reason for item in not_run(measurements)}
+    missing = [f"- {text.plain.strip()}" for text in _not_run(reasons)[1:]]
     return "\n".join([*parts, "", *map(to_markdown, sheets), *(["### Not run", "", *missing] if missing else [])])
 
 
@@ -237,9 +237,9 @@ def _speed_columns(language: Language) -> tuple[str, ...]:
     return (text("runtime"), *(f"{mode}\n{unit}" for mode in (text("forward"), text("e2e")) for unit in units))
 
 
-def _conditions(case: Case) -> tuple[str, str, int, str, bool, str]:
+def _conditions(case: Case) -> tuple[str, str, int, str, bool, str, str]:
     """What two rows must share to stand in one table; a forward row stands in that of each kind of host memory."""
-    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.input)
+    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.protocol, case.input)
 
 
 def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> Sheet:
@@ -269,7 +269,8 @@ def conditions_title(group: Sequence[Row], language: Language) -> str:
     )
     for memory in sorted({row.case.host_memory for row in group if row.case.host_memory}):
         title += text(", end-to-end from %(memory)s", memory=memory_name(memory, language))
-    return title + (text(", cold cache") if case.cold_cache else "")
+    title += text(", cold cache") if case.cold_cache else ""
+    return title + (", " + text("adaptive") if case.protocol == "adaptive" else "")
 
 
 def memory_name(memory: str, language: Language) -> str:
@@ -310,6 +311,7 @@ def row_name(case: Case) -> str:
     """A case in a few words."""
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
+    kind += " adaptive" if case.protocol == "adaptive" else ""
     return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
 
