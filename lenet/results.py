@@ -313,6 +313,7 @@ def load(path: Path) -> Measurement:
             measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
         )
         _ = found.ended
+        _check_types(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
     return found
@@ -337,6 +338,24 @@ def identity(document: Mapping[str, Any]) -> str:
 def _of_a_gpu(document: Mapping[str, Any]) -> bool:
     facts = document.get("machine_info")
     return isinstance(facts, dict) and bool(facts.get("gpu"))
+
+
+def _check_types(found: Measurement) -> None:
+    """Refuse what a table would stumble over."""
+    parts = ("cpu", "gpu", "cuda", "system", "python", "torch", "packages")
+    texts = [found.kind, found.commit or "", *(text for item in found.not_run for text in (item.name, item.reason))]
+    counts: list[object] = []
+    for one in found.rows:
+        case = one.case
+        texts += [case.backend, case.asked, case.precision, case.device, case.images, case.protocol, case.input]
+        texts += [case.host_memory or "", *one.unstable]
+        counts += [case.batch_size, case.cold_cache, one.rounds, one.throttled, one.peak_memory_bytes or 0]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("what should be a text is none")
+    if not all(isinstance(number, int) for number in counts) or not isinstance(found.partial, bool):
+        raise TypeError("what should be a number is none")
+    if not all(isinstance(found.machine.get(part) or {}, Mapping) for part in parts):
+        raise TypeError("a part of machine_info is no mapping")
 
 
 def _check_times(found: Row) -> Row:

@@ -425,3 +425,34 @@ def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--csv and --markdown are two forms" in done.stderr
     assert printed("--csv", path).stdout.splitlines()[1].endswith(",cpu-x,f1,c0ffee,2026-11-24T00:00:00+00:00,False")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("device", None),
+        ("batch_size", "1"),
+        ("images", 5),
+        ("protocol", None),
+        ("cold_cache", "no"),
+        ("host_memory", 1),
+    ],
+)
+def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path, part: str, value: object) -> None:
+    broken = entry()
+    broken["extra_info"]["case"][part] = value
+    path = save(tmp_path / "a.json", document(entry(), broken))
+    done = printed(path)
+    assert done.exit_code == 2
+    assert "a part is missing or misshapen" in done.stderr
+
+
+def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_path: Path) -> None:
+    content = document(entry())
+    del content["machine_info"]["packages"], content["machine_info"]["system"]
+    done = printed("--markdown", save(tmp_path / "a.json", content))
+    assert done.exit_code == 0, done.output
+    assert "a CPU, 2 CPUs, unknown;\nPython 3.12.\n" in done.stdout
+    content["machine_info"]["packages"] = ["torch"]
+    with pytest.raises(ResultsError, match="a part of machine_info is no mapping"):
+        results.load(save(tmp_path / "a.json", content))
