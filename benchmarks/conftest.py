@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ class _Run:
         not_run: Cases that were skipped or failed.
         partial: Whether the run was interrupted.
         cases: Inference cases that were collected.
+        of_backends: Cases of a backend that were collected, inference or not.
+        verdict: What is to be said of the run as a whole.
         limits: The machine's, once they are measured.
         matching: What the run has in common with its baseline, where there is one.
         regressed: Why each row fails `--benchmark-compare-fail`, by its name.
@@ -80,6 +83,8 @@ class _Run:
         self.not_run: list[NotRun] = []
         self.partial = False
         self.cases = 0
+        self.of_backends = 0
+        self.verdict: str | None = None
         self.limits: Limits | None = None
         self.matching: Matching | None = None
         self.regressed: dict[str, str] = {}
@@ -116,8 +121,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="coursework: 5 warm-ups, 100 rounds; adaptive: until the median is known to 1 %% (default: coursework)",
     )
     group.addoption("--rounds", type=_positive, help="rounds of the coursework's protocol (default: 100)")
-    group.addoption("--warmups", type=int, default=5, help="batches before the first round (default: 5)")
-    group.addoption("--time-limit", type=float, default=10.0, help="seconds a row may take, adaptive (default: 10)")
+    group.addoption("--warmups", type=_whole, default=5, help="batches before the first round (default: 5)")
+    group.addoption("--time-limit", type=_seconds, help="seconds a row may take, adaptive (default: 10)")
 
 
 def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
@@ -133,11 +138,25 @@ def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
     return convert
 
 
-def _positive(text: str) -> int:
+def _whole(text: str, least: int = 0) -> int:
     """A converter for an option that takes a whole number; argparse puts the option's name before the message."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)
+
+
+_positive = partial(_whole, least=1)
+
+
+def _seconds(text: str) -> float:
+    """A converter for an option that takes a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -148,6 +167,10 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.benchmark_compare_fail and not option.benchmark_compare:
         raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
+    adaptive = option.protocol == "adaptive"
+    if option.rounds if adaptive else option.time_limit:
+        own, other = ("--rounds", "coursework") if adaptive else ("--time-limit", "adaptive")
+        raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
     # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     try:
@@ -234,7 +257,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
     items.sort(key=partial(_runner_key, config))
-    config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+    run = config.stash[_run_key]
+    run.cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+    run.of_backends = sum("backend_name" in getattr(item, "fixturenames", ()) for item in items)
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
@@ -296,8 +321,16 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
         if found is not None:
             benchmark.extra_info["speedup_over_pytorch"] = results.speedup(found, rows)
     _compare(session.config, run)
+    benchmarks = session.config._benchmarksession  # type: ignore[attr-defined]
+    if benchmarks.disabled:
+        run.verdict = "pytest-benchmark is disabled: nothing that was measured is kept."
+        return
+    if run.cases and not rows:
+        run.verdict = "No inference row was measured: the run has failed."
+    elif run.of_backends and not any("backend_name" in (one.params or {}) for one in benchmarks.benchmarks if one):
+        run.verdict = "No case of a backend was measured: the run has failed."
     unmatched = run.matching is not None and not run.matching.alike
-    if ((run.cases and not rows) or run.regressed or unmatched) and exitstatus == pytest.ExitCode.OK:
+    if (run.verdict or run.regressed or unmatched) and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -379,8 +412,8 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
     console.print(sheet_5(rows, run.not_run))
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
-    if run.cases and not rows:
-        console.print("No inference row was measured: the run has failed.")
+    if run.verdict:
+        console.print(run.verdict)
     for line in _comparison(run):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     terminalreporter.section("LeNet")
@@ -419,7 +452,7 @@ def shipped() -> weights.Weights:
 def protocol(request: pytest.FixtureRequest) -> Protocol:
     option = request.config.getoption
     if option("--protocol") == "adaptive":
-        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit"))
+        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit") or 10.0)
     return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or 100)
 
 

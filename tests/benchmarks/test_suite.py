@@ -85,7 +85,7 @@ import sys
 import pytest
 
 for option in sys.argv[1:]:
-    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", option])
+    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", *option.split()])
     print("exit", int(code), file=sys.stderr)
 """
 
@@ -318,6 +318,11 @@ def test_a_wrong_option_is_refused_with_what_is_near() -> None:
         "--host-memory=zerocopy": "there is no memory 'zerocopy': did you mean zero-copy? ",
         "--protocol=adaptative": "there is no protocol 'adaptative': did you mean adaptive? ",
         "--batch-size=0": "argument --batch-size: '0' is no whole number of at least 1",
+        "--warmups=-1": "argument --warmups: '-1' is no whole number of at least 0",
+        "--time-limit=0": "argument --time-limit: '0' is no positive number of seconds",
+        "--time-limit=nan": "argument --time-limit: 'nan' is no positive number of seconds",
+        "--time-limit=1": "--time-limit is for --protocol=adaptive: --protocol=coursework does not use it",
+        "--protocol=adaptive --rounds=3": "--rounds is for --protocol=coursework: --protocol=adaptive does not use it",
         "--batch-size=x": "argument --batch-size: 'x' is no whole number of at least 1",
     }
     command = [sys.executable, "-c", EACH, *messages]
@@ -401,6 +406,26 @@ def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:
     assert "pytorch-cudagraph runs on cuda alone" in done.stdout
     assert "No inference row was measured: the run has failed." in done.stdout
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_builds_of_a_backend_that_is_not_here_have_failed(tmp_path: Path) -> None:
+    options = ("--device=cpu", "--backend=pytorch-cudagraph", "-p", "no:cacheprovider")
+    done = benchmarks(storage=tmp_path, quick=options, file="test_build.py")
+    assert done.returncode == 1, done.stdout
+    assert "pytorch-cudagraph runs on cuda alone" in done.stdout
+    assert "No case of a backend was measured: the run has failed." in done.stdout
+
+
+def test_a_run_in_which_only_transfers_are_skipped_is_green(tmp_path: Path) -> None:
+    done = benchmarks("--mode=forward", "benchmarks/test_transfer.py", storage=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_disabled_run_says_so(tmp_path: Path) -> None:
+    done = benchmarks("--mode=forward", "--benchmark-disable", storage=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "pytest-benchmark is disabled" in done.stdout
+    assert "has failed" not in done.stdout
 
 
 def test_rows_of_a_runner_follow_each_other_and_forward_is_measured_once(tmp_path: Path) -> None:
