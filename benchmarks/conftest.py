@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,8 +36,8 @@ from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
-from lenet.report.tables import limits_line, row_name, rows_sheets, sheet_5, to_rich
-from lenet.results import NotRun, Row
+from lenet.report.tables import first_names, group_reasons, limits_line, row_name, rows_sheets, sheet_5, to_rich
+from lenet.results import Matching, NotRun, Row
 
 _TEST_IMAGES: Final = 10_000
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -68,7 +69,11 @@ class _Run:
         not_run: Cases that were skipped or failed.
         partial: Whether the run was interrupted.
         cases: Inference cases that were collected.
+        of_backends: Cases of a backend that were collected, inference or not.
+        verdict: What is to be said of the run as a whole.
         limits: The machine's, once they are measured.
+        matching: What the run has in common with its baseline, where there is one.
+        regressed: Why each row fails `--benchmark-compare-fail`, by its name.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -78,7 +83,11 @@ class _Run:
         self.not_run: list[NotRun] = []
         self.partial = False
         self.cases = 0
+        self.of_backends = 0
+        self.verdict: str | None = None
         self.limits: Limits | None = None
+        self.matching: Matching | None = None
+        self.regressed: dict[str, str] = {}
 
 
 _run_key = pytest.StashKey[_Run]()
@@ -112,8 +121,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="coursework: 5 warm-ups, 100 rounds; adaptive: until the median is known to 1 %% (default: coursework)",
     )
     group.addoption("--rounds", type=_positive, help="rounds of the coursework's protocol (default: 100)")
-    group.addoption("--warmups", type=int, default=5, help="batches before the first round (default: 5)")
-    group.addoption("--time-limit", type=float, default=10.0, help="seconds a row may take, adaptive (default: 10)")
+    group.addoption("--warmups", type=_whole, default=5, help="batches before the first round (default: 5)")
+    group.addoption("--time-limit", type=_seconds, help="seconds a row may take, adaptive (default: 10)")
 
 
 def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
@@ -129,11 +138,25 @@ def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
     return convert
 
 
-def _positive(text: str) -> int:
+def _whole(text: str, least: int = 0) -> int:
     """A converter for an option that takes a whole number; argparse puts the option's name before the message."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)
+
+
+_positive = partial(_whole, least=1)
+
+
+def _seconds(text: str) -> float:
+    """A converter for an option that takes a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -142,6 +165,12 @@ def pytest_configure(config: pytest.Config) -> None:
     This runs before pytest-benchmark's own, which reads the file to compare with.
     """
     option = config.option
+    if option.benchmark_compare_fail and not option.benchmark_compare:
+        raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
+    adaptive = option.protocol == "adaptive"
+    if option.rounds if adaptive else option.time_limit:
+        own, other = ("--rounds", "coursework") if adaptive else ("--time-limit", "adaptive")
+        raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
     # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     try:
@@ -194,6 +223,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "fingerprint": run.fingerprint,
         "limits": run.limits.to_json() if run.limits else None,
         "partial": run.partial,
+        "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
     }
 
@@ -227,7 +257,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
     items.sort(key=partial(_runner_key, config))
-    config.stash[_run_key].cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+    run = config.stash[_run_key]
+    run.cases = sum("mode" in getattr(item, "fixturenames", ()) for item in items)
+    run.of_backends = sum("backend_name" in getattr(item, "fixturenames", ()) for item in items)
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
@@ -253,19 +285,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     run = item.config.stash[_run_key]
     if report.skipped and isinstance(report.longrepr, tuple):
-        run.not_run.append(NotRun(_short_name(item), report.longrepr[2].removeprefix("Skipped: ")))
+        run.not_run.append(NotRun(results.short_name(item.name), report.longrepr[2].removeprefix("Skipped: ")))
     if report.failed:
         session = item.config._benchmarksession  # type: ignore[attr-defined]
         session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
-        run.not_run.append(NotRun(_short_name(item), results.FAILED + _last_line(report)))
+        run.not_run.append(NotRun(results.short_name(item.name), results.FAILED + _first_line(report)))
     return report
 
 
-def _short_name(item: pytest.Item) -> str:
-    return item.name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
-
-
-def _last_line(report: pytest.TestReport) -> str:
+def _first_line(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return next(iter(text.strip().removeprefix("Failed: ").splitlines()), "no message")
@@ -292,13 +320,76 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
         found = results.row(benchmark.as_dict(include_data=False)) if benchmark else None
         if found is not None:
             benchmark.extra_info["speedup_over_pytorch"] = results.speedup(found, rows)
-    if run.cases and not rows and exitstatus == pytest.ExitCode.OK:
+    _compare(session.config, run)
+    benchmarks = session.config._benchmarksession  # type: ignore[attr-defined]
+    if benchmarks.disabled:
+        run.verdict = "pytest-benchmark is disabled: nothing that was measured is kept."
+        return
+    if run.cases and not rows:
+        run.verdict = "No inference row was measured: the run has failed."
+    elif run.of_backends and not any("backend_name" in (one.params or {}) for one in benchmarks.benchmarks if one):
+        run.verdict = "No case of a backend was measured: the run has failed."
+    unmatched = run.matching is not None and not run.matching.alike
+    if (run.verdict or run.regressed or unmatched) and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _compare(config: pytest.Config, run: _Run) -> None:
+    """Have pytest-benchmark compare what measured the same, and note what is slower before the run is saved.
+
+    It matches by name, which tells neither the images nor the protocol, and looks for what is slower after it saved.
+    """
+    session = config._benchmarksession  # type: ignore[attr-defined]
+    ours = {one.fullname: _case(one.as_dict(include_data=False)) for one in session.benchmarks if one}
+    if not session.compared_mapping or not ours:
+        return
+    ((path, theirs),) = session.compared_mapping.items()
+    run.matching = results.match(ours, {name: _case(one) for name, one in theirs.items()})
+    session.compared_mapping = {path: {name: theirs[other] for name, other in run.matching.alike.items()}}
+    for one in session.benchmarks:
+        if one and (other := run.matching.alike.get(one.fullname)):
+            checks = [check.fails(one, theirs[other]["stats"]) for check in session.compare_fail or ()]
+            if any(checks):
+                run.regressed[results.short_name(one.name)] = "; ".join(filter(None, checks))
+
+
+def _case(benchmark: Mapping[str, Any]) -> results.Case | None:
+    found = results.row(benchmark)
+    return found.case if found else None
+
+
+def _comparison(run: _Run) -> Iterable[str]:
+    """What was compared with the baseline and what was not, in lines."""
+
+    def named(names: Iterable[str]) -> str:
+        return first_names([results.short_name(name.rpartition("::")[2]) for name in names])
+
+    matching = run.matching
+    if matching is None:
+        return
+    yield f"Compared with the baseline: {len(matching.alike)}"
+    for why, those in group_reasons(matching.unlike).items():
+        yield f"  not compared, under other conditions in the baseline ({len(those)}): {named(those)}: {why}"
+    for names, where in ((matching.new, "not in the baseline"), (matching.gone, "only in the baseline")):
+        if names:
+            yield f"  {where} ({len(names)}): {named(names)}"
+    for name, why in run.regressed.items():
+        yield f"Slower than the baseline: {name}: {why}"
+    if not matching.alike:
+        yield "Nothing in the baseline measured the same: the comparison has failed."
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Any:
-    yield
+    # It would raise what `_finish` has noted: a traceback in the place of the tables.
+    config._benchmarksession.performance_regressions.clear()  # type: ignore[attr-defined]
+    try:
+        return (yield)
+    finally:
+        _print_summary(terminalreporter, config)
+
+
+def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     run = config.stash.get(_run_key, None)
     if run is None or config.option.collectonly:
         return
@@ -321,8 +412,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     console.print(sheet_5(rows, run.not_run))
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
-    if run.cases and not rows:
-        console.print("No inference row was measured: the run has failed.")
+    if run.verdict:
+        console.print(run.verdict)
+    for line in _comparison(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     terminalreporter.section("LeNet")
     terminalreporter.write(text.getvalue())
 
@@ -359,7 +452,7 @@ def shipped() -> weights.Weights:
 def protocol(request: pytest.FixtureRequest) -> Protocol:
     option = request.config.getoption
     if option("--protocol") == "adaptive":
-        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit"))
+        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit") or 10.0)
     return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or 100)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lenet.data.cifar10 import Split
+    from lenet.results import Measurement
     from lenet.weights import Arrays
 
 __all__ = ["main"]
@@ -426,23 +427,18 @@ def _print(what: RenderableType) -> None:
 def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown: bool) -> None:
     """The coursework's sheet 5 from saved measurements, beside the published figures.
 
-    Several FILES of one machine and commit are put together. Without FILES, the newest saved one is taken.
+    Several FILES of one machine and commit are put together. Without FILES, the saved run that ended last is taken.
     """
+    if as_csv and as_markdown:
+        raise click.UsageError("--csv and --markdown are two forms: name one")
+
     from lenet import results as saved
     from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
 
-    paths = files or tuple(saved.stored_files(storage)[-1:])
-    if not paths:
-        raise ResultsError(
-            f"there is nothing saved in {storage}",
-            found="no file of measurements",
-            wanted="one that `pytest benchmarks --benchmark-autosave` wrote",
-            hint="measure first, or name a file",
-        )
-    measurements = [saved.load(path) for path in paths]
+    measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
     if as_csv:
-        click.echo(saved.to_csv(rows), nl=False)
+        click.echo(saved.to_csv(measurements), nl=False)
     elif as_markdown:
         click.echo(results_markdown(measurements, rows))
     else:
@@ -452,7 +448,23 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
                 click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
-        _print(sheet_5(rows, [item for measurement in measurements for item in measurement.not_run]))
+        _print(sheet_5(rows, saved.not_run(measurements)))
+
+
+def _latest(storage: Path) -> Measurement:
+    from lenet import results as saved
+
+    found, problems = saved.latest(storage)
+    if found is None:
+        raise ResultsError(
+            f"there is nothing saved in {storage}",
+            found="; ".join(f"{one.summary}: {one.found}" for one in problems) or "no file of measurements",
+            wanted="one that `pytest benchmarks --benchmark-autosave` wrote",
+            hint="measure first, or name a file",
+        )
+    for problem in problems:
+        click.echo(f"lenet: {problem}", err=True)
+    return found
 
 
 @main.command()

@@ -21,8 +21,10 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,17 +39,22 @@ __all__ = [
     "FAILED",
     "SCHEMA",
     "Case",
+    "Matching",
     "Measurement",
     "NotRun",
     "Row",
     "find_file",
     "find_row",
     "identity",
+    "latest",
     "load",
+    "match",
     "merge",
     "newest",
+    "not_run",
     "promote",
     "row",
+    "short_name",
     "speedup",
     "stored_files",
     "to_csv",
@@ -103,6 +110,7 @@ class Case:
             self.images,
             self.host_memory or "",
             self.cold_cache,
+            self.protocol,
             self.input,
         )
 
@@ -215,7 +223,9 @@ class Measurement:
         partial: Whether the run was interrupted, so that rows may be missing.
         rows: The rows that are cases of the suite.
         not_run: The cases that were not measured.
+        measured: The names of all that was measured, as ``not_run`` has them.
         limits: The machine's, where they were measured.
+        regressed: The rows that the run's own comparison found slower than its baseline.
     """
 
     path: Path
@@ -228,6 +238,19 @@ class Measurement:
     rows: tuple[Row, ...]
     not_run: tuple[NotRun, ...]
     limits: Limits | None = None
+    regressed: tuple[str, ...] = ()
+    measured: frozenset[str] = frozenset()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether it is of uncommitted changes, so that the commit does not tell what was measured."""
+        return self.commit is not None and self.commit.endswith("+dirty")
+
+    @property
+    def ended(self) -> datetime:
+        """The date, to put runs in order; in UTC where the file does not say."""
+        found = datetime.fromisoformat(self.date)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     @property
     def flaw(self) -> str | None:
@@ -237,6 +260,8 @@ class Measurement:
         failed = [item.name for item in self.not_run if item.reason.startswith(FAILED)]
         if failed:
             return f"failed rows: {', '.join(failed)}"
+        if self.regressed:
+            return f"slower than its baseline: {', '.join(self.regressed)}"
         return None if self.rows else "no row"
 
     def describe(self) -> str:
@@ -255,7 +280,10 @@ def load(path: Path) -> Measurement:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
+        raise _unreadable(
+            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes the last"
+        ) from error
     except ValueError as error:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
@@ -270,7 +298,7 @@ def load(path: Path) -> Measurement:
         )
     try:
         rows = [row(benchmark) for benchmark in document["benchmarks"]]
-        return Measurement(
+        found = Measurement(
             path=path,
             kind=about["kind"],
             fingerprint=identity(document),
@@ -281,9 +309,14 @@ def load(path: Path) -> Measurement:
             rows=tuple(_check_times(found) for found in rows if found is not None),
             not_run=tuple(NotRun(**item) for item in about["not_run"]),
             limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
+            regressed=tuple(map(str, about.get("regressed", ()))),
+            measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
         )
+        _ = found.ended
+        _check_types(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+    return found
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -305,6 +338,24 @@ def identity(document: Mapping[str, Any]) -> str:
 def _of_a_gpu(document: Mapping[str, Any]) -> bool:
     facts = document.get("machine_info")
     return isinstance(facts, dict) and bool(facts.get("gpu"))
+
+
+def _check_types(found: Measurement) -> None:
+    """Refuse what a table would stumble over."""
+    parts = ("cpu", "gpu", "cuda", "system", "python", "torch", "packages")
+    texts = [found.kind, found.commit or "", *(text for item in found.not_run for text in (item.name, item.reason))]
+    counts: list[object] = []
+    for one in found.rows:
+        case = one.case
+        texts += [case.backend, case.asked, case.precision, case.device, case.images, case.protocol, case.input]
+        texts += [case.host_memory or "", *one.unstable]
+        counts += [case.batch_size, case.cold_cache, one.rounds, one.throttled, one.peak_memory_bytes or 0]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("what should be a text is none")
+    if not all(isinstance(number, int) for number in counts) or not isinstance(found.partial, bool):
+        raise TypeError("what should be a number is none")
+    if not all(isinstance(found.machine.get(part) or {}, Mapping) for part in parts):
+        raise TypeError("a part of machine_info is no mapping")
 
 
 def _check_times(found: Row) -> Row:
@@ -370,6 +421,24 @@ def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
     return sorted(storage.glob(f"{kind or '*'}/[0-9][0-9][0-9][0-9]_*.json"), key=lambda path: (path.name, path.parent))
 
 
+def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
+    """The last run by its own date, of whatever machine: numbers of files count for one kind of machine alone.
+
+    Args:
+        storage: The directory with one folder a kind of machine.
+
+    Returns:
+        The measurement, None where no file can be read; and why each that cannot be read was passed over.
+    """
+    found, problems = [], []
+    for path in stored_files(storage):
+        try:
+            found.append(load(path))
+        except ResultsError as error:
+            problems.append(error)
+    return max(reversed(found), key=lambda one: one.ended, default=None), problems
+
+
 def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]) -> Measurement:
     """The newest whole measurement of this very machine in which nothing failed.
 
@@ -380,14 +449,21 @@ def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any])
         facts: Of this machine, to tell what differs.
 
     Raises:
-        ResultsError: There is none, or a file in the folder cannot be read; the fingerprints that are there are named.
+        ResultsError: There is none, or a file of this kind of machine cannot be read; the fingerprints that are
+            there are named, those of other kinds too.
     """
-    found = [load(path) for path in stored_files(storage)]
-    ours = [one for one in found if one.fingerprint == fingerprint and one.flaw is None]
+    alike = [load(path) for path in stored_files(storage, kind)]
+    ours = [one for one in alike if one.fingerprint == fingerprint and one.flaw is None]
     if ours:
         return ours[-1]
-    alike = [one for one in found if one.kind == kind]
-    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in found}
+    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in alike}
+    for path in stored_files(storage):
+        if path.parent.name != kind:
+            try:
+                other = load(path)
+                others.add(f"{other.fingerprint} ({other.kind})")
+            except ResultsError:
+                others.add(f"{path}, which cannot be read")
     differences = describe_difference(facts, alike[-1].machine) if alike else []
     raise ResultsError(
         f"no baseline of this machine in {storage}",
@@ -443,17 +519,30 @@ def promote(path: Path, storage: Path) -> Path:
     make_directory(folder, "--storage")
     stored = stored_files(storage, measurement.kind)
     number = int(stored[-1].name[:4]) + 1 if stored else 1
-    target = folder / f"{number:04d}_{path.name[5:] if path.name[:4].isdigit() else path.name}"
+    # Any other name would never be found again.
+    name = re.sub(r"^[0-9]{4}_", "", path.name).removesuffix(".json")
+    target = folder / f"{number:04d}_{name}.json"
     write_atomically(target, path.read_bytes())
     return target
+
+
+def short_name(name: str) -> str:
+    """A benchmark's name as `NotRun` has it: that of the test only where it is not of inference, then the case."""
+    return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     """The rows of several runs of one machine; of rows that measure the same, the later run's.
 
     Raises:
-        ResultsError: The runs are of unlike machines or commits, so that together they would mean nothing.
+        ResultsError: The runs are of unlike machines or commits, or of uncommitted changes, which may be unlike, so
+            together they would mean nothing.
     """
+    return tuple(found for found, _ in _merged(measurements))
+
+
+def _merged(measurements: Sequence[Measurement]) -> list[tuple[Row, Measurement]]:
+    """Each row of `merge`, and the run that it is of."""
     first, *others = measurements
     for other in others:
         if other.fingerprint != first.fingerprint:
@@ -462,10 +551,74 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
             raise _unlike(first, other, "; ".join(differences) or clocks)
         if other.commit != first.commit:
             raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
-    rows: dict[Case, Row] = {}
-    for measurement in sorted(measurements, key=lambda one: one.date):
-        rows |= {found.case: found for found in measurement.rows}
-    return tuple(rows.values())
+        if other.dirty and other.path.resolve() != first.path.resolve():
+            raise _unlike(first, other, f"commit: {other.commit}, which may be another in each")
+    rows: dict[Case, tuple[Row, Measurement]] = {}
+    for measurement in sorted(measurements, key=lambda one: one.ended):
+        rows |= {found.case: (found, measurement) for found in measurement.rows}
+    return list(rows.values())
+
+
+def not_run(measurements: Iterable[Measurement]) -> tuple[NotRun, ...]:
+    """What several runs did not measure, and no later one did either, with the latest reason."""
+    found: dict[str, NotRun] = {}
+    for measurement in sorted(measurements, key=lambda one: one.ended):
+        found |= {item.name: item for item in measurement.not_run}
+        found = {name: item for name, item in found.items() if name not in measurement.measured}
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What a run and its baseline have in common.
+
+    Attributes:
+        alike: The name of a benchmark of the run, and of that of the baseline which measured the same.
+        unlike: Benchmarks of the run that the baseline has under other conditions, with what differs.
+        new: Benchmarks of the run that the baseline has not.
+        gone: Benchmarks of the baseline that the run has not.
+    """
+
+    alike: Mapping[str, str]
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) -> Matching:
+    """Find what may be compared: rows of one case, and of what is no row of inference, benchmarks of one name.
+
+    Args:
+        ours: The run's benchmarks by name, each with its case; None where it is no row of inference.
+        theirs: The baseline's.
+    """
+    by_case = {case: name for name, case in theirs.items() if case is not None}
+    by_place = {_place(case): name for name, case in theirs.items() if case is not None}
+    alike: dict[str, str] = {}
+    unlike: dict[str, str] = {}
+    near = set()
+    for name, case in ours.items():
+        if case is None:
+            if name in theirs and theirs[name] is None:
+                alike[name] = name
+        elif case in by_case:
+            alike[name] = by_case[case]
+        elif (other := by_place.get(_place(case))) is not None:
+            near.add(other)
+            unlike[name] = _differences(case, theirs[other])
+    new = tuple(name for name in ours if name not in alike and name not in unlike)
+    met = near | set(alike.values())
+    return Matching(alike, unlike, new, tuple(name for name in theirs if name not in met))
+
+
+def _place(case: Case) -> tuple[object, ...]:
+    """What names a row in the options; the rest are its conditions."""
+    return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input)
+
+
+def _differences(ours: Case, theirs: Case | None) -> str:
+    here, there = asdict(ours), asdict(theirs) if theirs else {}
+    return ", ".join(f"{name} {here[name]}, not {there.get(name)}" for name in here if here[name] != there.get(name))
 
 
 def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
@@ -484,16 +637,25 @@ def speedup(found: Row, rows: Iterable[Row]) -> float | None:
     return baseline.median / found.median if baseline else None
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV, a line each: the case, the times in seconds, and what is derived from them."""
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """The rows of several runs of one machine as CSV, a line each: the case, the times in seconds, and what follows.
+
+    The last columns are the machine's, the source's, and whether the file that a row comes from was cut short.
+
+    Raises:
+        ResultsError: As of `merge`.
+    """
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
     more = ("wall_median", "peak_memory_bytes", "throttled")
+    run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
-    writer.writerow([*case_names, *times, *more, *derived])
-    for one in rows:
+    writer.writerow([*case_names, *times, *more, *derived, *run])
+    merged = _merged(measurements)
+    rows = [one for one, _ in merged]
+    for one, source in merged:
         case = asdict(one.case)
         writer.writerow(
             [
@@ -505,17 +667,19 @@ def to_csv(rows: Sequence[Row]) -> str:
                 one.floor.term if one.floor else None,
                 one.times_floor,
                 "; ".join(one.unstable),
+                *(getattr(source, name) for name in run),
             ]
         )
     return text.getvalue()
 
 
-def _unreadable(path: Path, found: str) -> ResultsError:
+def _unreadable(path: Path, found: str, hint: str = "delete it, or name another file") -> ResultsError:
+    schemas, of_a_gpu = (f"{min(one)} to {max(one)}" for one in (_READABLE, _READABLE_OF_A_GPU))
     return ResultsError(
         f"{path} cannot be read",
         found=found,
-        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {SCHEMA}",
-        hint="delete it, or name another file",
+        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {schemas}, of a GPU {of_a_gpu}",
+        hint=hint,
     )
 
 

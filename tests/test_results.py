@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from lenet import results
+from lenet.cli import main
 from lenet.errors import ResultsError
 from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
+from lenet.report.sources import Machine
 from lenet.results import Case, Measurement, NotRun, Row
 
 CASE = Case(
@@ -63,7 +66,14 @@ def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
 
 
 def document(*benchmarks: dict[str, Any], **about: Any) -> dict[str, Any]:
-    facts = {"cpu": {"model": "a CPU"}, "commit": "c0ffee"}
+    facts = {
+        "cpu": {"model": "a CPU", "usable": 2},
+        "gpu": None,
+        "system": {"distribution": "Linux"},
+        "python": {"version": "3.12"},
+        "packages": {"torch": "2"},
+        "commit": "c0ffee",
+    }
     lenet = {"schema": results.SCHEMA, "kind": "cpu-x", "fingerprint": "f1", "partial": False, "not_run": []}
     return {
         "lenet": lenet | about,
@@ -83,6 +93,11 @@ def row(case: Case = CASE, **summary: float) -> Row:
     found = results.row(entry(case, **summary))
     assert found is not None
     return found
+
+
+def printed(*arguments: object) -> Result:
+    """What `lenet results` prints."""
+    return CliRunner().invoke(main, ["results", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def measurement(tmp_path: Path, name: str, *benchmarks: dict[str, Any], **about: Any) -> Measurement:
@@ -184,8 +199,11 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: Any, found
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=r"nothing\.json cannot be read\n  found:  No such file"):
+    wanted = r"\n  wanted: .* schema 1 to 4, of a GPU 3 to 4\n  next:   "
+    with pytest.raises(ResultsError, match=rf"nothing\.json cannot be read\n  found:  No such file.*{wanted}look at"):
         results.load(tmp_path / "nothing.json")
+    with pytest.raises(ResultsError, match=rf"cannot be read\n  found:  Is a directory{wanted}name a file in it"):
+        results.load(tmp_path)
 
 
 def test_the_newest_is_this_machine_s_whole_one(tmp_path: Path) -> None:
@@ -220,10 +238,21 @@ def test_a_baseline_is_promoted_under_the_next_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "promoted"),
+    [("2026.json", "0001_2026.json"), ("mine.txt", "0001_mine.txt.json"), ("12345_x.json", "0001_12345_x.json")],
+)
+def test_whatever_its_name_a_baseline_is_found_again(tmp_path: Path, name: str, promoted: str) -> None:
+    target = results.promote(save(tmp_path / name, document(entry())), tmp_path / "storage")
+    assert target.name == promoted
+    assert results.stored_files(tmp_path / "storage") == [target]
+
+
+@pytest.mark.parametrize(
     ("about", "found"),
     [
         ({"partial": True}, "the run was interrupted"),
         ({"not_run": [{"name": "tripy", "reason": "failed: the logits are wrong"}]}, "failed rows: tripy"),
+        ({"regressed": ["tripy-forward"]}, "slower than its baseline: tripy-forward"),
     ],
 )
 def test_a_run_that_failed_is_never_promoted(tmp_path: Path, about: dict[str, Any], found: str) -> None:
@@ -273,9 +302,14 @@ def test_the_input_type_is_a_condition_and_zero_copy_is_compared_with_the_same_m
     assert results.speedup(row(replace(fused, host_memory="pageable")), [floats, bytes_]) is None
 
 
-def test_csv_has_a_line_a_row() -> None:
-    rows = [row(), replace(row(replace(CASE, backend="tripy"), median=0.001), floor=Floor(0.0005, "launch"))]
-    lines = list(csv.DictReader(io.StringIO(results.to_csv(rows))))
+def test_csv_has_a_line_a_row(tmp_path: Path) -> None:
+    floored = entry(replace(CASE, backend="tripy"), median=0.001)
+    floored["extra_info"]["floor"] = {"seconds": 0.0005, "term": "launch"}
+    whole = replace(measurement(tmp_path, "2.json", floored), date="2026-12-01")
+    files = [whole, measurement(tmp_path, "1.json", entry(), partial=True)]
+    lines = list(csv.DictReader(io.StringIO(results.to_csv(files))))
+    assert [(line["kind"], line["fingerprint"], line["commit"]) for line in lines] == [("cpu-x", "f1", "c0ffee")] * 2
+    assert [line["partial"] for line in lines] == ["True", "False"]
     assert [line["backend"] for line in lines] == ["pytorch", "tripy"]
     assert [float(line["speedup_over_pytorch"]) for line in lines] == [1.0, 2.0]
     assert float(lines[0]["median"]) == 0.002
@@ -290,3 +324,135 @@ def test_reading_results_loads_no_torch() -> None:
     code = "import sys, lenet.results, lenet.report.tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_without_files_the_run_that_ended_last_is_taken_whatever_its_number(tmp_path: Path) -> None:
+    older = {**document(entry()), "datetime": "2026-11-23T12:00:00+00:00"}
+    save(tmp_path / "cpu-x" / "0007_old.json", older)
+    there = save(tmp_path / "gpu-y" / "0002_new.json", document(entry(), kind="gpu-y"))
+    save(tmp_path / "gpu-z" / "0009_broken.json", "{")
+    done = printed("--storage", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{there}: gpu-y, ")
+    assert "0009_broken.json cannot be read" in done.stderr
+    there.unlink()
+    assert "0007_old.json: cpu-x" in printed("--storage", tmp_path).stdout
+
+
+def test_where_no_file_can_be_read_it_is_said_which(tmp_path: Path) -> None:
+    assert "found:  no file of measurements" in printed("--storage", tmp_path).stderr
+    save(tmp_path / "cpu-x" / "0001_broken.json", "{")
+    done = printed("--storage", tmp_path)
+    assert done.exit_code == 2
+    assert "0001_broken.json cannot be read: no whole JSON" in done.stderr
+
+
+def test_dates_are_moments(tmp_path: Path) -> None:
+    dated = [{**document(entry()), "datetime": f"2026-11-24T{moment}"} for moment in ("10:00:00+03:00", "08:00:00")]
+    for number, content in enumerate(dated):
+        save(tmp_path / "cpu-x" / f"000{2 - number}_x.json", content)
+    found, _ = results.latest(tmp_path)
+    assert found is not None
+    assert found.date == "2026-11-24T08:00:00"
+    with pytest.raises(ResultsError, match="misshapen"):
+        results.load(save(tmp_path / "undated.json", {**document(entry()), "datetime": "yesterday"}))
+
+
+def test_only_what_measured_the_same_is_compared() -> None:
+    there = {"a": CASE, "b": replace(CASE, batch_size=1), "epoch": None, "gone": replace(CASE, backend="tripy")}
+    here = {
+        "other name": CASE,
+        "b": replace(CASE, batch_size=1, protocol="adaptive", images="synthetic"),
+        "epoch": None,
+        "new": replace(CASE, batch_size=10),
+        "newer": None,
+    }
+    found = results.match(here, there)
+    assert found.alike == {"other name": "a", "epoch": "epoch"}
+    differs = "images synthetic, not CIFAR-10 test images, protocol adaptive, not coursework"
+    assert found.unlike == {"b": differs}
+    assert (found.new, found.gone) == (("new", "newer"), ("gone",))
+
+
+def test_a_row_is_compared_with_none_by_another_protocol() -> None:
+    slow, fast = row(replace(CASE, protocol="adaptive")), row(replace(CASE, backend="tripy"), median=0.0005)
+    assert results.speedup(fast, [slow, fast]) is None
+    assert results.speedup(fast, [slow, row(), fast]) == pytest.approx(4.0)
+
+
+def test_what_failed_and_was_measured_later_is_no_longer_missing(tmp_path: Path) -> None:
+    missing = [{"name": "x", "reason": "failed: wrong"}, {"name": "y", "reason": "no GPU"}]
+    first = measurement(
+        tmp_path, "1.json", entry(replace(CASE, batch_size=1)) | {"name": "test_inference[z]"}, not_run=missing
+    )
+    later = replace(measurement(tmp_path, "2.json", entry()), date="2026-12-01")
+    assert results.not_run([later, first]) == (NotRun("y", "no GPU"),)
+    failed_again = replace(first, date="2026-12-02")
+    assert [item.name for item in results.not_run([failed_again, later])] == ["x", "y"]
+    for form in (), ("--markdown",):
+        text = printed(*form, first.path, first.path).stdout
+        assert "x: failed: wrong" in text
+        save(tmp_path / "2.json", {**document(entry()), "datetime": "2026-12-01T00:00:00+00:00"})
+        text = printed(*form, first.path, later.path).stdout
+        assert "x: failed: wrong" not in text
+        assert "y: no GPU" in text
+
+
+def test_uncommitted_changes_are_never_put_together(tmp_path: Path) -> None:
+    first, second = (replace(measurement(tmp_path, f"{one}.json", entry()), commit="c0+dirty") for one in (1, 2))
+    assert len(results.merge([first, first])) == 1
+    with pytest.raises(ResultsError, match=r"(?s)cannot be put together\n  found:  commit: c0\+dirty, which may be"):
+        results.merge([first, second])
+    assert Machine([first, second]).rows == second.rows
+
+
+def test_a_damaged_file_of_another_kind_of_machine_is_in_nobody_s_way(tmp_path: Path) -> None:
+    damaged = save(tmp_path / "gpu-y" / "0009_x.json", "{")
+    with pytest.raises(
+        ResultsError, match=rf"no baseline of this machine.*\n  found:  {damaged}, which cannot be read"
+    ):
+        results.newest(tmp_path, "cpu-x", "f1", {})
+    ours = save(tmp_path / "cpu-x" / "0001_x.json", document(entry()))
+    assert results.newest(tmp_path, "cpu-x", "f1", {}).path == ours
+    save(tmp_path / "cpu-x" / "0002_x.json", "{")
+    with pytest.raises(ResultsError, match=r"0002_x\.json cannot be read"):
+        results.newest(tmp_path, "cpu-x", "f1", {})
+
+
+def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.json", document(entry()))
+    done = printed("--csv", "--markdown", path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--csv and --markdown are two forms" in done.stderr
+    assert printed("--csv", path).stdout.splitlines()[1].endswith(",cpu-x,f1,c0ffee,2026-11-24T00:00:00+00:00,False")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("device", None),
+        ("batch_size", "1"),
+        ("images", 5),
+        ("protocol", None),
+        ("cold_cache", "no"),
+        ("host_memory", 1),
+    ],
+)
+def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path, part: str, value: object) -> None:
+    broken = entry()
+    broken["extra_info"]["case"][part] = value
+    path = save(tmp_path / "a.json", document(entry(), broken))
+    done = printed(path)
+    assert done.exit_code == 2
+    assert "a part is missing or misshapen" in done.stderr
+
+
+def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_path: Path) -> None:
+    content = document(entry())
+    del content["machine_info"]["packages"], content["machine_info"]["system"]
+    done = printed("--markdown", save(tmp_path / "a.json", content))
+    assert done.exit_code == 0, done.output
+    assert "a CPU, 2 CPUs, unknown;\nPython 3.12.\n" in done.stdout
+    content["machine_info"]["packages"] = ["torch"]
+    with pytest.raises(ResultsError, match="a part of machine_info is no mapping"):
+        results.load(save(tmp_path / "a.json", content))

@@ -363,6 +363,8 @@ def _mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
         words_of.append(memory_name(case.host_memory, language))
     if case.cold_cache:
         words_of.append(text("cold cache"))
+    if case.protocol == "adaptive":
+        words_of.append(text("adaptive"))
     return ", ".join(words_of)
 
 

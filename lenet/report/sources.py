@@ -46,7 +46,9 @@ class Machine:
 
     @property
     def newest(self) -> Sequence[Measurement]:
-        """Those of the newest commit, which may be put together."""
+        """Those of the newest commit, which may be put together; of uncommitted changes the newest alone."""
+        if self.measurements[-1].dirty:
+            return self.measurements[-1:]
         return [one for one in self.measurements if one.commit == self.measurements[-1].commit]
 
     @property
@@ -57,7 +59,7 @@ class Machine:
     @property
     def not_run(self) -> dict[str, str]:
         """What was not measured of the newest commit, with the reason."""
-        return {item.name: item.reason for one in self.newest for item in one.not_run}
+        return {item.name: item.reason for item in results.not_run(self.newest)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def read(
 
 def _by_machine(measurements: Sequence[Measurement]) -> list[Machine]:
     machines: dict[str, list[Measurement]] = {}
-    for one in sorted(measurements, key=lambda one: one.date, reverse=True):
+    for one in sorted(measurements, key=lambda one: one.ended, reverse=True):
         machines.setdefault(one.fingerprint, []).insert(0, one)
     return [Machine(found) for found in machines.values()]
 

@@ -85,7 +85,7 @@ import sys
 import pytest
 
 for option in sys.argv[1:]:
-    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", option])
+    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", *option.split()])
     print("exit", int(code), file=sys.stderr)
 """
 
@@ -227,6 +227,46 @@ def test_a_run_is_compared_with_the_newest_whole_one_of_the_same_machine(saved: 
     assert not re.search("oldest|elsewhere|partial", done.stdout + done.stderr)
 
 
+def test_a_run_that_became_slower_fails_with_its_tables_and_is_no_baseline(saved: Saved, tmp_path: Path) -> None:
+    before = put(tmp_path, saved, "0001_before.json")
+    document = json.loads(before.read_text())
+    for one in document["benchmarks"]:
+        one["stats"]["median"] = 1e-9
+    before.write_text(json.dumps(document))
+    comparing = ("--benchmark-compare", "--benchmark-compare-fail=median:5%", "--benchmark-autosave")
+    done = benchmarks("--mode=forward", *comparing, storage=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "LeNet, batch 2, fp32, CPU" in done.stdout
+    name = "pytorch-forward-2-fp32-pinned-float32"
+    assert f"Slower than the baseline: {name}: Field 'median' has failed Percentage" in done.stdout
+    (after,) = tmp_path.rglob("0002_*.json")
+    found = results.load(after)
+    assert found.flaw == f"slower than its baseline: {name}"
+    assert results.newest(tmp_path, found.kind, found.fingerprint, {}).path == before
+
+
+def test_rows_under_other_conditions_are_not_compared_and_a_comparison_of_none_fails(
+    saved: Saved, tmp_path: Path
+) -> None:
+    path = put(tmp_path, saved, "0001_real.json")
+    path.write_text(path.read_text().replace("seeded synthetic images, seed 0", "CIFAR-10 test images"))
+    done = benchmarks("--mode=forward", "--batch-size=3", "--benchmark-compare", storage=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    unlike = "pytorch-forward-2-fp32-pinned-float32: images seeded synthetic images, seed 0, not CIFAR-10 test images"
+    assert f"not compared, under other conditions in the baseline (1): {unlike}\n" in done.stdout
+    assert "not in the baseline (1): pytorch-forward-3-fp32-pinned-float32\n" in done.stdout
+    assert "only in the baseline (1): pytorch-forward-1-fp32-pinned-float32\n" in done.stdout
+    assert "Nothing in the baseline measured the same: the comparison has failed." in done.stdout
+    assert "(NOW)" not in done.stdout
+
+
+def test_what_may_fail_without_a_baseline_is_refused(tmp_path: Path) -> None:
+    done = benchmarks("--benchmark-compare-fail=median:5%", storage=tmp_path)
+    assert done.returncode == 4, done.stdout
+    assert "--benchmark-compare-fail wants --benchmark-compare" in done.stderr
+
+
 def test_a_baseline_of_another_machine_is_refused(saved: Saved, tmp_path: Path) -> None:
     put(tmp_path, saved, "0001_elsewhere.json", here=False)
     here = results.load(saved.path).fingerprint
@@ -278,6 +318,11 @@ def test_a_wrong_option_is_refused_with_what_is_near() -> None:
         "--host-memory=zerocopy": "there is no memory 'zerocopy': did you mean zero-copy? ",
         "--protocol=adaptative": "there is no protocol 'adaptative': did you mean adaptive? ",
         "--batch-size=0": "argument --batch-size: '0' is no whole number of at least 1",
+        "--warmups=-1": "argument --warmups: '-1' is no whole number of at least 0",
+        "--time-limit=0": "argument --time-limit: '0' is no positive number of seconds",
+        "--time-limit=nan": "argument --time-limit: 'nan' is no positive number of seconds",
+        "--time-limit=1": "--time-limit is for --protocol=adaptive: --protocol=coursework does not use it",
+        "--protocol=adaptive --rounds=3": "--rounds is for --protocol=coursework: --protocol=adaptive does not use it",
         "--batch-size=x": "argument --batch-size: 'x' is no whole number of at least 1",
     }
     command = [sys.executable, "-c", EACH, *messages]
@@ -361,6 +406,26 @@ def test_a_run_without_any_backend_has_failed(tmp_path: Path) -> None:
     assert "pytorch-cudagraph runs on cuda alone" in done.stdout
     assert "No inference row was measured: the run has failed." in done.stdout
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_builds_of_a_backend_that_is_not_here_have_failed(tmp_path: Path) -> None:
+    options = ("--device=cpu", "--backend=pytorch-cudagraph", "-p", "no:cacheprovider")
+    done = benchmarks(storage=tmp_path, quick=options, file="test_build.py")
+    assert done.returncode == 1, done.stdout
+    assert "pytorch-cudagraph runs on cuda alone" in done.stdout
+    assert "No case of a backend was measured: the run has failed." in done.stdout
+
+
+def test_a_run_in_which_only_transfers_are_skipped_is_green(tmp_path: Path) -> None:
+    done = benchmarks("--mode=forward", "benchmarks/test_transfer.py", storage=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_disabled_run_says_so(tmp_path: Path) -> None:
+    done = benchmarks("--mode=forward", "--benchmark-disable", storage=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "pytest-benchmark is disabled" in done.stdout
+    assert "has failed" not in done.stdout
 
 
 def test_rows_of_a_runner_follow_each_other_and_forward_is_measured_once(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_unlike_conditions_stand_in_tables_of_their_own() -> None:
     ]
 
 
+def test_rows_of_two_protocols_stand_in_tables_of_their_own() -> None:
+    other = replace(PUBLISHED[0], case=replace(CASE, protocol="adaptive"), median=2e-3)
+    adaptive, coursework = speed_sheets([PUBLISHED[2], other])
+    assert adaptive.title == "LeNet, batch 1,000, fp32, a GPU, float32 images, adaptive"
+    assert coursework.title == "LeNet, batch 1,000, fp32, a GPU, float32 images"
+    assert coursework.lines == (("tripy", "0.548", "0.000548", "-", "-", "-", "-"),)
+    assert row_name(other.case) == "pytorch forward fp32 1000 adaptive"
+
+
 def test_bytes_and_where_they_lie_are_told() -> None:
     rows = [measured("fused", Mode.END_TO_END, 1e-4, memory="zero-copy"), measured("a", Mode.FORWARD, 1e-3)]
     rows = [replace(row, case=replace(row.case, input="uint8")) for row in rows] + [measured("a", Mode.FORWARD, 2e-3)]
