@@ -148,6 +148,8 @@ class Row:
         facts: What the build says of itself, such as an engine's hash.
         samples: Every kept round, where the file has them.
         floor: The shortest time that the machine allows, where its limits were measured.
+        max_abs_delta: Largest |logit - float64 reference| right before it was timed, where that was recorded.
+        share_of_tolerance: Largest of these over its own tolerance, likewise.
     """
 
     case: Case
@@ -168,6 +170,8 @@ class Row:
     facts: Mapping[str, str]
     samples: tuple[float, ...] | None = None
     floor: Floor | None = None
+    max_abs_delta: float | None = None
+    share_of_tolerance: float | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:
@@ -369,6 +373,9 @@ def _check_times(found: Row) -> Row:
         raise ValueError(f"batch {found.case.batch_size}")
     if found.floor is not None and not 0 < found.floor.seconds < math.inf:
         raise ValueError(f"a floor of {found.case.backend} is no positive number of seconds")
+    errors = (one for one in (found.max_abs_delta, found.share_of_tolerance) if one is not None)
+    if not all(0 <= one < math.inf for one in errors):
+        raise ValueError(f"an error of {found.case.backend} is no size")
     return found
 
 
@@ -413,6 +420,8 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         facts=info["facts"],
         samples=tuple(samples) if samples else None,
         floor=Floor(**info["floor"]) if info.get("floor") else None,
+        max_abs_delta=info.get("max_abs_delta"),
+        share_of_tolerance=info.get("share_of_tolerance"),
     )
 
 
@@ -648,7 +657,7 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
-    more = ("wall_median", "peak_memory_bytes", "throttled")
+    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance")
     run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")

@@ -61,6 +61,8 @@ def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
             "throttled": 3,
             "unstable": ["the median is known to 2 % only"],
             "facts": {"plan_sha256": "abc"},
+            "max_abs_delta": 1.5e-5,
+            "share_of_tolerance": 0.25,
         },
     }
 
@@ -113,6 +115,7 @@ def test_a_row_survives_being_stored(tmp_path: Path) -> None:
     assert (found.throttled, found.unstable) == (3, ("the median is known to 2 % only",))
     assert found.samples == (0.002, 0.002)
     assert found.facts == {"plan_sha256": "abc"}
+    assert (found.max_abs_delta, found.share_of_tolerance) == (1.5e-5, 0.25)
     assert (loaded.kind, loaded.fingerprint, loaded.commit, loaded.partial) == ("cpu-x", "f1", "c0ffee", False)
     assert loaded.not_run == (NotRun("tripy", "not installed"),)
     assert (loaded.limits, found.floor, found.times_floor) == (None, None, None)

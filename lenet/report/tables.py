@@ -124,7 +124,8 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
         wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
         memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
         spread = [number(significant(1e3 * value)) for value in (row.p95, row.p99, row.iqr)]
-        times.append((name, number(significant(row.milliseconds_per_batch)), *spread, wall))
+        error = _NOTHING if row.max_abs_delta is None else number(f"{row.max_abs_delta:.0e}")
+        times.append((name, number(significant(row.milliseconds_per_batch)), *spread, wall, error))
         rate = number(thousands(row.images_per_second))
         gain = _NOTHING if faster is None else number(ratio(faster)) + "x"
         limit = _NOTHING
@@ -134,11 +135,12 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
     return [
         Sheet(
             text("Times, ms/batch"),
-            (text("row"), text("median"), "p95", "p99", text("IQR"), text("wall")),
+            (text("row"), text("median"), "p95", "p99", text("IQR"), text("wall"), text("error")),
             tuple(times),
             text(
                 "wall: median wall time of the same forward calls, launch included, where device time is what counts; "
-                "images are normalised float32 where a row does not say uint8"
+                "images are normalised float32 where a row does not say uint8; error: the largest of a logit, against "
+                "float64"
             ),
         ),
         Sheet(

@@ -144,7 +144,7 @@ def test_what_was_not_run_is_listed_once_a_reason() -> None:
 
 def test_the_rows_have_the_columns_that_people_tune_by() -> None:
     row = replace(measured("tripy", Mode.FORWARD, 0.5e-3), wall_median=0.6e-3, peak_memory_bytes=3 << 20, p95=0.7e-3)
-    row = replace(row, floor=Floor(40e-6, "launch"))
+    row = replace(row, floor=Floor(40e-6, "launch"), max_abs_delta=1.2e-5)
     times, rates = rows_sheets([PUBLISHED[0], row])
     assert rates.lines[0][4] == "-", "a row without limits"
     assert dict(zip(times.columns, times.lines[1], strict=True)) == {
@@ -154,6 +154,7 @@ def test_the_rows_have_the_columns_that_people_tune_by() -> None:
         "p99": "1",
         "IQR": "0",
         "wall": "0.6",
+        "error": "1e-05",
     }
     assert dict(zip(rates.columns, rates.lines[1], strict=True)) == {
         "row": "tripy forward fp32 1000",
@@ -168,7 +169,7 @@ def test_the_rows_have_the_columns_that_people_tune_by() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_sheet_fits_the_terminal_and_nothing_is_cut_off(width: int) -> None:
     rows = [measured("pytorch-cudagraph", Mode.FORWARD, 1.23e-6), measured("x", Mode.END_TO_END, 12.0, memory="pinned")]
-    rows = [replace(row, floor=Floor(1e-7, "arithmetic"), peak_memory_bytes=10 << 30) for row in rows]
+    rows = [replace(row, floor=Floor(1e-7, "arithmetic"), peak_memory_bytes=10 << 30, max_abs_delta=1.2e-5) for row in rows]
     for sheet in [*speed_sheets(rows), tables.published_sheet(), *rows_sheets(rows)]:
         text = render(to_rich(sheet), width)
         assert max(map(len, text.splitlines())) <= width
