@@ -74,10 +74,8 @@ class Ranks:
             RankError: On a CPU, another rank has ended, or is silent for longer than `PATIENCE`; else see `wait`.
         """
         if self.joined:
-            try:
+            with _others_there():
                 distributed.all_reduce(tensor)
-            except RuntimeError as error:
-                _give_up(str(error).strip().splitlines()[0])
 
     def agree(self, what: str) -> None:
         """Wait until every rank is here, and make sure that all are about to do the same thing.
@@ -91,10 +89,8 @@ class Ranks:
         if not self.joined:
             return
         told = [""] * self.size
-        try:
+        with _others_there():
             distributed.all_gather_object(told, what)
-        except RuntimeError as error:
-            _give_up(str(error).strip().splitlines()[0])
         for rank, other in enumerate(told):
             if other != told[0]:
                 raise RankError(
@@ -113,16 +109,12 @@ class Ranks:
         if not self.joined:
             work()
             return
-        try:
+        with _others_there():
             group: Any = distributed.new_group(timeout=LONG_PATIENCE, backend="gloo")
-        except RuntimeError as error:
-            _give_up(str(error).strip().splitlines()[0])
         if self.rank == 0:
             work()
-        try:
+        with _others_there():
             distributed.barrier(group)
-        except RuntimeError as error:
-            _give_up(str(error).strip().splitlines()[0])
 
     def wait(self, device: torch.device) -> None:
         """Wait for what a GPU has to do, for `PATIENCE` at most, which a dead rank would keep waiting for ever.
@@ -136,14 +128,12 @@ class Ranks:
         if not self.joined or device.type != "cuda":
             return
         end = time.monotonic() + PATIENCE.total_seconds()
-        try:
+        with _others_there():
             done = torch.cuda.Event()
             done.record()
             while not done.query() and time.monotonic() < end:
                 time.sleep(1e-4)
             late = not done.query()
-        except RuntimeError as error:
-            _give_up(str(error).strip().splitlines()[0])
         if late:
             _give_up(f"the GPU waits for the others, which are silent for {PATIENCE}")
 
@@ -162,13 +152,20 @@ def join(device: torch.device) -> Iterator[Ranks]:
         yield Ranks()
         return
     signal.signal(signal.SIGTERM, lambda *_: _give_up("torchrun asks this one to end"))
-    try:
+    with _others_there():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    except RuntimeError as error:
-        _give_up(str(error).strip().splitlines()[0])
     yield Ranks(distributed.get_rank(), distributed.get_world_size(), joined=True)
     # After an error nothing is taken down: NCCL would wait for the rank that is gone.
     distributed.destroy_process_group()
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    """What fails in it fails for another rank has ended or is silent."""
+    try:
+        yield
+    except RuntimeError as error:
+        _give_up(str(error).strip().splitlines()[0])
 
 
 def _give_up(reason: str) -> NoReturn:
