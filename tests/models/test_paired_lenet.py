@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, max_pool2d, relu
+from torch.nn.functional import max_pool2d, relu
 
 from lenet.models import paired_lenet
 from lenet.models.pytorch_lenet import LeNet
-
-
-def gradients(model: LeNet, logits: torch.Tensor) -> list[torch.Tensor]:
-    loss = cross_entropy(logits, torch.arange(len(logits)) % 10)
-    return list(torch.autograd.grad(loss, list(model.parameters())))
+from tests.models.checks import check_same_function, check_slope
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -24,10 +20,7 @@ def test_logits_and_gradients_are_the_plain_modules(
     torch.manual_seed(0)
     model = LeNet(pool_first=True).to(dtype).to(memory_format=layout)
     images = torch.randn(count, 3, 32, 32, dtype=dtype).contiguous(memory_format=layout)
-    logits, wanted = paired_lenet.forward(model, images), model(images)
-    torch.testing.assert_close(logits, wanted, rtol=0, atol=tolerance)
-    for one, other in zip(gradients(model, logits), gradients(model, wanted), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+    check_same_function(paired_lenet.forward, model, images, tolerance)
 
 
 def test_the_pool_is_pytorchs_to_the_bit_in_values_and_gradients() -> None:
@@ -50,15 +43,8 @@ def test_of_equals_across_from_each_other_one_gets_the_gradient() -> None:
 
 
 def test_the_gradient_is_the_slope() -> None:
-    torch.manual_seed(1)
-    layer = torch.nn.Conv2d(2, 3, 3).double()
-    x = torch.randn(2, 2, 8, 6, dtype=torch.float64, requires_grad=True)
-
-    def convolve_pool_activate(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        stand_in = torch.nn.Module()
-        stand_in.weight, stand_in.bias = weight, bias
-        convolved = paired_lenet._convolve(x, stand_in)  # type: ignore[arg-type]
-        pooled: torch.Tensor = paired_lenet._PoolAndActivate.apply(convolved)
+    def convolve_pool_activate(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
+        pooled: torch.Tensor = paired_lenet._PoolAndActivate.apply(paired_lenet._convolve(x, layer))
         return pooled
 
-    assert torch.autograd.gradcheck(convolve_pool_activate, [x, *layer.parameters()])
+    check_slope(convolve_pool_activate)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, max_pool2d, relu
+from torch.nn.functional import max_pool2d, relu
 
 from lenet.models import windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
-
-
-def gradients(model: LeNet, logits: torch.Tensor) -> list[torch.Tensor]:
-    loss = cross_entropy(logits, torch.arange(len(logits)) % 10)
-    return list(torch.autograd.grad(loss, list(model.parameters())))
+from tests.models.checks import check_same_function, check_slope
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
@@ -21,10 +17,7 @@ def test_logits_and_gradients_are_the_plain_modules(dtype: torch.dtype, toleranc
     torch.manual_seed(0)
     model = LeNet(pool_first=True).to(dtype)
     images = torch.randn(count, 3, 32, 32, dtype=dtype)
-    logits, wanted = windowed_lenet.forward(model, images), model(images)
-    torch.testing.assert_close(logits, wanted, rtol=0, atol=tolerance)
-    for one, other in zip(gradients(model, logits), gradients(model, wanted), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+    check_same_function(windowed_lenet.forward, model, images, tolerance)
 
 
 def test_of_equal_outputs_the_first_gets_the_gradient() -> None:
@@ -40,13 +33,4 @@ def test_of_equal_outputs_the_first_gets_the_gradient() -> None:
 
 
 def test_the_gradient_is_the_slope() -> None:
-    torch.manual_seed(1)
-    layer = torch.nn.Conv2d(2, 3, 3).double()
-    x = torch.randn(2, 2, 8, 6, dtype=torch.float64, requires_grad=True)
-
-    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        stand_in = torch.nn.Module()
-        stand_in.weight, stand_in.bias = weight, bias
-        return windowed_lenet._convolve_pool_activate(x, stand_in)  # type: ignore[arg-type]
-
-    assert torch.autograd.gradcheck(convolve, [x, *layer.parameters()])
+    check_slope(windowed_lenet._convolve_pool_activate)
