@@ -128,11 +128,6 @@ class Coursework:
             return Stop.ROUNDS
         return Stop.DISCARDED if attempts >= 2 * self.rounds else None
 
-    def spreads(self, elapsed: float) -> bool:
-        """Whether to spread rounds over time: never, they are run in a row."""
-        del elapsed
-        return False
-
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
@@ -148,8 +143,9 @@ class Adaptive:
         minimum_rounds: Valid rounds before the first look.
         rounds: Valid rounds at most.
         time_limit: Seconds at most, without warm-ups and waiting for a quiet CPU; a round that has begun is finished.
-        span: Seconds over which rounds that the wall clock times are spread, with pauses: a shared host's speed changes
-            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths.
+        span: Seconds at least of rounds that the wall clock times, which pauses spread: a shared host's speed changes
+            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths. After as
+            long, a row of which most rounds are discarded is given up.
     """
 
     warmups: int = 5
@@ -168,17 +164,14 @@ class Adaptive:
             attempts: The number of all rounds.
             elapsed: Seconds since the first.
         """
-        del attempts  # bounded by the time
         enough = len(valid) >= max(self.minimum_rounds, 1)
         if enough and relative_half_width(valid, self.confidence) <= self.precision:
             return Stop.PRECISE
+        if attempts >= 4 * self.minimum_rounds and attempts > 2 * len(valid) and elapsed >= self.span:
+            return Stop.DISCARDED
         if elapsed >= self.time_limit:
             return Stop.TIME
         return Stop.ROUNDS if len(valid) >= self.rounds else None
-
-    def spreads(self, elapsed: float) -> bool:
-        """Whether to spread rounds over time still."""
-        return elapsed < min(self.span, self.time_limit)
 
 
 Protocol = Coursework | Adaptive
@@ -279,6 +272,7 @@ def measure(
     _refuse_a_cold_cache(mode, stream, asked=cold_cache)
     by_device = mode is Mode.FORWARD and stream is not None
     look = throttling or tuple
+    span = min(protocol.span, protocol.time_limit) if isinstance(protocol, Adaptive) and not by_device else 0.0
     rounds: list[_Round] = []
     valid: list[float] = []
     throttled: list[bool] = []
@@ -293,12 +287,11 @@ def measure(
         began, waited = perf_counter(), 0.0
         while True:
             elapsed = perf_counter() - began - waited
-            spread = protocol.spreads(elapsed) and not by_device
             stopped = protocol.stop(valid, len(rounds), elapsed)
-            if stopped and not (spread and stopped is Stop.PRECISE):
+            if stopped and not (stopped is Stop.PRECISE and elapsed < span):
                 break
             most = protocol.rounds - len(valid)
-            chunk = run(min(most, BURST) if spread else most)
+            chunk = run(min(most, BURST) if span else most)
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), host.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
@@ -315,7 +308,7 @@ def measure(
             causes |= harm
             if not harm and (by_device or not slow):
                 valid += [one.wall if one.device is None else one.device for one in chunk if not one.launch_bound]
-            if spread:
+            if span:
                 host.pass_time(PAUSE)
     return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped, tare)
 

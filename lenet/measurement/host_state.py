@@ -20,7 +20,7 @@ from typing import Final
 
 from lenet.measurement.statistics import too_many
 
-__all__ = ["PATIENCE", "SLOWED", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
+__all__ = ["PATIENCE", "SLOWED", "WAITING", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
 
 SLOWED: Final = 1.25
 """A CPU is slowed where the loop takes this many times its best.
@@ -41,8 +41,11 @@ WAKING: Final = 0.04
 """Seconds that a CPU is given to become quiet: where it was idle its governor raises its clock within some 10 ms."""
 
 PATIENCE: Final = 3.0
-"""Seconds that a row waits in vain for a quiet CPU. They halve with each row that did, down to `WAKING`, and double
-with each that did not: on a host that stays busy a campaign of hundreds of rows would wait for most of its time."""
+"""Seconds that a row waits in vain for a quiet CPU, at most."""
+
+WAITING: Final = 0.1
+"""Of the time since its first row a watch spends this share at most, and `PATIENCE` besides, on waiting in vain: on a
+host that stays busy a campaign of hundreds of rows would else wait for most of its time."""
 
 
 def slowed_problem(slowed: int, rounds: int) -> str | None:
@@ -98,8 +101,9 @@ class HostWatch(NoHostWatch):
         self._preemptions = preemptions or _involuntary_switches
         self._seen_preemptions = self._preemptions()
         self._best = math.inf
-        self._patience = PATIENCE
-        self._waited = math.inf  # in vain, in this row
+        self._first_row: float | None = None
+        self._waited = 0.0  # in vain, in all rows
+        self._most = 0.0  # of that, until this row gives up
         self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
 
     def is_slowed(self) -> bool:
@@ -113,7 +117,7 @@ class HostWatch(NoHostWatch):
 
         They are tried for as long as there is time left to wait; then the thread stays where it is.
         """
-        while self._waited < self._patience:
+        while self._waited < self._most:
             self._cpus.rotate(-1)
             os.sched_setaffinity(0, {self._cpus[0]})
             if self._becomes_quiet():
@@ -124,8 +128,8 @@ class HostWatch(NoHostWatch):
     def on_a_quiet_cpu(self) -> Iterator[None]:
         """Keep the thread on one CPU while the context lasts, a quiet one where one is found in time.
 
-        The time to wait for one in vain is `PATIENCE` at most, for the start and all moves together. Where a thread
-        cannot be told its CPU, as outside of Linux, it stays where it is.
+        For the start and all moves together it waits in vain for `PATIENCE` at most, and no longer than `WAITING`
+        leaves it. Where a thread cannot be told its CPU, as outside of Linux, it stays where it is.
         """
         if not hasattr(os, "sched_setaffinity"):
             yield
@@ -133,7 +137,10 @@ class HostWatch(NoHostWatch):
         allowed = os.sched_getaffinity(0)
         if not self._cpus:
             self._survey(allowed)
-        self._waited = 0.0
+        if self._first_row is None:
+            self._first_row = perf_counter()
+        earned = PATIENCE + WAITING * (perf_counter() - self._first_row)
+        self._most = min(self._waited + PATIENCE, earned)
         try:
             os.sched_setaffinity(0, {self._cpus[0]})
             if not self._becomes_quiet():
@@ -141,12 +148,9 @@ class HostWatch(NoHostWatch):
             yield
         finally:
             os.sched_setaffinity(0, allowed)
-            if self._waited < self._patience:
-                self._patience = min(2 * self._patience, PATIENCE)
-            else:
-                self._patience = max(self._patience / 2, WAKING)
+            if self._waited >= self._most:
                 self._cpus.rotate(-1)  # the next row begins elsewhere
-            self._waited = math.inf
+            self._most = 0.0
 
     def _survey(self, allowed: Iterable[int]) -> None:
         """Look at every CPU once, for the best time that the loop can take."""

@@ -263,6 +263,31 @@ class TestProtocols:
         assert seconds_of(Mode.END_TO_END, Coursework())[1] < 0.03
         assert seconds_of(Mode.FORWARD, Adaptive(span=0.3))[0].wall.size == Adaptive().minimum_rounds
 
+    def test_adaptive_spreads_rounds_for_as_long_as_it_takes(self, gpu: FakeGpu) -> None:
+        """A row that stays noisy would otherwise keep tens of thousands of rounds, each like the one before."""
+
+        class Host(NoHostWatch):
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+
+        call = timed(gpu, endless(20e-6, 40e-6))
+        protocol = Adaptive(time_limit=2.0)
+        samples = measure(call, mode=Mode.END_TO_END, stream=None, protocol=protocol, host=Host())
+
+        assert samples.stopped is Stop.TIME
+        assert 1_500 < samples.wall.size <= 2_000
+
+    def test_adaptive_gives_up_where_most_rounds_are_discarded(self, gpu: FakeGpu) -> None:
+        def measured(looks: list[bool]) -> Samples:
+            call = timed(gpu, endless(0.005))
+            protocol = Adaptive(warmups=0, span=0.3)
+            return measure(call, mode=Mode.END_TO_END, stream=None, protocol=protocol, host=FakeHost(looks))
+
+        busy = measured([True] * 1000)
+        assert busy.stopped is Stop.DISCARDED
+        assert 4 * Adaptive().minimum_rounds <= busy.wall.size < 4 * Adaptive().minimum_rounds + 3
+        assert measured([True] * 20 + [False] * 1000).stopped is Stop.PRECISE
+
     def test_waiting_for_a_quiet_cpu_is_not_the_row_s_time(self, gpu: FakeGpu) -> None:
         class Host(FakeHost):
             def move(self) -> bool:
