@@ -386,6 +386,8 @@ def _check_limits(found: Limits) -> Limits:
         0 < one < math.inf for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
     ):
         raise ValueError("a limit of the machine is no positive number")
+    if found.copy and not (found.copy.keys() == {"pinned", "pageable"} and all(found.copy.values())):
+        raise ValueError("the rates of pinned and of pageable memory are not both there")
     return found
 
 

@@ -122,7 +122,7 @@ def test_a_row_survives_being_stored(tmp_path: Path) -> None:
 
 
 def test_limits_and_floors_survive_being_stored(tmp_path: Path) -> None:
-    limits = Limits({"fp32": 1e12}, ((100, 1e9),), {"pinned": ((100, 1e9),)}, 1e-6, 2e-6)
+    limits = Limits({"fp32": 1e12}, ((100, 1e9),), {"pinned": ((100, 1e9),), "pageable": ((100, 5e8),)}, 1e-6, 2e-6)
     floored = entry()
     floored["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
     loaded = measurement(tmp_path, "a.json", floored, limits=limits.to_json())
@@ -172,6 +172,12 @@ def test_on_a_cpu_the_clock_is_the_same_in_every_schema(tmp_path: Path) -> None:
 def test_limits_that_cannot_be_read_are_an_error(tmp_path: Path, limits: object) -> None:
     with pytest.raises(ResultsError, match="a part is missing or misshapen"):
         measurement(tmp_path, "a.json", entry(), limits=limits)
+
+
+@pytest.mark.parametrize("copy", [{"pinned": [[100, 1e9]]}, {"pinned": [[100, 1e9]], "pageable": []}])
+def test_copies_of_one_kind_of_memory_alone_are_an_error(tmp_path: Path, copy: object) -> None:
+    with pytest.raises(ResultsError, match="pinned and of pageable memory are not both there"):
+        measurement(tmp_path, "a.json", entry(), limits={**FULL, "memory": [[100, 1e9]], "copy": copy})
 
 
 def test_derived_columns() -> None:

@@ -10,7 +10,9 @@ The limits are measured (`lenet.measurement.limits`); what a batch needs follows
   best of all buffers that are no smaller than those bytes, so a batch that may stay in a cache is held to the cache's
   rate; after a cold start it is the largest buffer's;
 - *copy*, end to end: its images' bytes from the host, at the rate of the kind of memory that they lie in. Bytes that
-  the device reads from the host (zero-copy) cross the same link as pinned memory's copy;
+  the device reads from the host (zero-copy) cross the same link as pinned memory's copy. The link's rate is the best of
+  all buffers, for only other traffic makes a larger one slower; from pageable memory the host's caches do, so there it
+  is the best of those that are no smaller;
 - *launch*: the shortest work that can be launched, timed by the row's own clock.
 
 The longest, not the sum: different units do these things, and nothing keeps them from overlapping, not even the copy
@@ -28,7 +30,7 @@ from typing import Any, Final
 from lenet.architecture import CLASSES, FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT
 from lenet.measurement.modes import Mode
 
-__all__ = ["Floor", "Limits", "Rates", "Workload", "best_rate", "floor", "image_bytes", "moved_bytes"]
+__all__ = ["Floor", "Limits", "Rates", "Workload", "best_rate", "copy_seconds", "floor", "image_bytes", "moved_bytes"]
 
 Rates = Sequence[tuple[int, float]]
 """Bytes a second at which buffers of so many bytes were moved: (bytes, rate) pairs."""
@@ -135,11 +137,22 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
         "launch": limits.launch,
     }
     if work.mode is Mode.END_TO_END:
-        kind = "pageable" if work.host_memory == "pageable" else "pinned"
-        terms["copy"] = image_bytes(work) / best_rate(limits.copy[kind], image_bytes(work))
+        terms["copy"] = copy_seconds(work, limits)
         terms["launch"] = max(limits.launch, limits.launch_wall)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
+
+
+def copy_seconds(work: Workload, limits: Limits) -> float:
+    """The shortest time in which a batch's images come from the host, by the module's rule.
+
+    Raises:
+        KeyError: The machine's copies were not measured.
+    """
+    size = image_bytes(work)
+    if work.host_memory == "pageable":
+        return size / best_rate(limits.copy["pageable"], size)
+    return size / best_rate(limits.copy["pinned"], 0)
 
 
 def image_bytes(work: Workload) -> int:

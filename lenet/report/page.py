@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
-from lenet.measurement.floor import Limits, best_rate, image_bytes, moved_bytes
+from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes
 from lenet.measurement.modes import Mode
 from lenet.report import sheets, words
 from lenet.report.figures import Chart, Painter, Split, Trend
@@ -303,11 +303,7 @@ def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, langua
             if row.case.mode is not Mode.END_TO_END or own is None or own.median >= row.median:
                 continue
             compute, rest = own.milliseconds_per_batch, row.milliseconds_per_batch - own.milliseconds_per_batch
-            size, rates = (
-                image_bytes(row.case.workload),
-                limits.copy.get(row.case.host_memory or "") if limits else None,
-            )
-            copy = 1e3 * size / best_rate(rates, size) if rates else None
+            copy = 1e3 * copy_seconds(row.case.workload, limits) if limits and limits.copy else None
             if copy is None or copy > rest:
                 parts = {text("forward pass"): compute, text("copy and synchronisation"): rest}
             else:
