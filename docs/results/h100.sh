@@ -2,27 +2,28 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash docs/results/h100.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign,
-# repeat and floor, the suite's rows; check, scripts of one table each; train. Without a stage all run, on an H100 in
-# some 20 minutes where the host is quiet. A run of the suite that takes too long is ended as by Ctrl-C: its rows are kept.
+# repeat and floor, the suite's rows; check, scripts of one table each; sanitize; train. Without a stage all run, on an
+# H100 in some 25 minutes where the host is quiet. A run of the suite that takes too long is ended as by Ctrl-C: its rows
+# are kept. Its log ends with where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 out=$(realpath "$1")
 shift
 cd "$(dirname "$0")/../.."
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 backends=(pytorch pytorch-compile pytorch-cudagraph fused)
 sizes=(1 10 100 1000 10000)
 longest=${LENET_LONGEST:-600} # seconds of a run of the suite
 failed=()
 
-newest() { # NAME: of a stage that was run twice into one directory, the file of the later run
-  ls -t "$out"/*/*_"$1".json | head -n 1
+newest() { # NAME: of a stage that was run twice into one directory, the file of the later run; what is not there, if none
+  ls -t "$out"/*/*_"$1".json 2> /dev/null | head -n 1 | grep . || echo "$out/$1.json"
 }
 
 suite() { # NAME OPTION...
   timeout --signal=INT --kill-after=60 "$longest" python3 -m pytest benchmarks/test_inference.py benchmarks/test_transfer.py \
     "${backends[@]/#/--backend=}" --benchmark-save="$1" --benchmark-save-data "--benchmark-storage=file://$out" \
-    --protocol=adaptive --time-limit=2 "${@:2}" -q > "$out/$1.log"
+    --protocol=adaptive --time-limit=2 --durations=30 "${@:2}" -q > "$out/$1.log"
   local status=$?
   tail -n 1 "$out/$1.log"
   return $status
@@ -70,11 +71,16 @@ check() {
   python3 docs/results/timer_check.py > "$out/timer-h100.md" || status=1
   python3 docs/results/placement.py > "$out/placement-h100.md" || status=1
   python3 docs/results/fused_check.py > "$out/fused-h100.md" || status=1
-  sanitizer memcheck --report-api-errors no > "$out/sanitizer-h100.txt" 2>&1 || status=1
-  sanitizer racecheck >> "$out/sanitizer-h100.txt" 2>&1 || status=1
   python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-h100.txt" || status=1
   python3 docs/results/hot_path.py > "$out/hot-path-h100.md" || status=1
   python3 docs/results/parity.py "${backends[@]}" > "$out/parity-h100.md" || status=1
+  return $status
+}
+
+sanitize() {
+  local status=0
+  sanitizer memcheck --report-api-errors no > "$out/sanitizer-h100.txt" 2>&1 || status=1
+  sanitizer racecheck >> "$out/sanitizer-h100.txt" 2>&1 || status=1
   return $status
 }
 
@@ -82,12 +88,12 @@ train() {
   python3 docs/results/train_h100.py > "$out/train-h100.md"
 }
 
-[ $# -gt 0 ] || set -- compile campaign repeat floor check train
+[ $# -gt 0 ] || set -- compile campaign repeat floor check sanitize train
 for one in "$@"; do
   case $one in
-  compile | campaign | repeat | floor | check | train) "$one" || failed+=("$one") ;;
+  compile | campaign | repeat | floor | check | sanitize | train) "$one" || failed+=("$one") ;;
   *)
-    echo "there is no stage $one: compile, campaign, repeat, floor, check, train" >&2
+    echo "there is no stage $one: compile, campaign, repeat, floor, check, sanitize, train" >&2
     exit 2
     ;;
   esac
