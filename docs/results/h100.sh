@@ -4,7 +4,7 @@
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign,
 # repeat and floor, the suite's rows; check, scripts of one table each; sanitize; train. Without a stage all run, on an
 # H100 in some 25 minutes where the host is quiet. A run of the suite that takes too long is ended as by Ctrl-C: its rows
-# are kept. Its log ends with where the time went.
+# are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 out=$(realpath "$1")

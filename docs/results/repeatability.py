@@ -32,9 +32,11 @@ def main() -> None:
     for name, group in groups.items():
         within = (f"{sum(abs(change) <= share for change in group)} of {len(group)}" for share in (WITHIN, WIDER))
         print(f"| {name} | {' | '.join(within)} | {max(group, key=abs):+.1%} |")
-    failed = [row_name(row.case) for row in first.rows if row.case not in later]
-    if failed:
-        print(f"\nNot in the second, where they failed: {', '.join(failed)}.")
+    for name, run, other in (("first", first, second), ("second", second, first)):
+        cases = {row.case for row in other.rows}
+        alone = [row_name(row.case) for row in run.rows if row.case not in cases]
+        if alone:
+            print(f"\nOnly in the {name}: {', '.join(alone)}.")
     print("\nSpread: half of the first run's rounds lie within so much of one another.")
     print("\n| row | first, ms | spread | second, ms | change |\n|---|---:|---:|---:|---:|")
     for row, again, change in changes:
