@@ -2,7 +2,7 @@
 
 ``python docs/results/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
 on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
-``compute-sanitizer``.
+``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
 """
 
 from __future__ import annotations
@@ -265,6 +265,16 @@ def transfer_row(check: Check, precision: str, kind: InputType) -> str:
     return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
 
 
+def zero_copy(check: Check) -> None:
+    """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
+    runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
+    host = check.pixels[:1000].pin_memory()
+    with runner.on_stream(), torch.inference_mode():
+        for _ in range(20):
+            runner.forward(host)
+            runner.synchronize()
+
+
 def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
     """Compile and check every variant; those that could be loaded, right or wrong."""
     print("| variant | correctness |\n|---|---|")
@@ -313,6 +323,9 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
 def main() -> None:
     check = Check()
+    if "--zero-copy" in sys.argv:
+        zero_copy(check)
+        return
     print(f"# The fused kernel on {devices.describe(check.device)}\n")
     print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
     print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")

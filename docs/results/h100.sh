@@ -2,9 +2,9 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash docs/results/h100.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign,
-# repeat and floor, the suite's rows; check, scripts of one table each; sanitize; train. Without a stage all run, on an
-# H100 in some 25 minutes where the host is quiet. A run of the suite that takes too long is ended as by Ctrl-C: its rows
-# are kept. Its log says where the time went.
+# repeat and floor, the suite's rows; check, scripts of one table each; sanitize; profile; train. Without a stage all
+# run, on an H100 in some 25 minutes where the host is quiet. A run of the suite that takes too long is ended as by
+# Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 out=$(realpath "$1")
@@ -84,16 +84,21 @@ sanitize() {
   return $status
 }
 
+profile() { # what bounds the kernel that reads the host's memory
+  ncu --set full --clock-control none --cache-control none --kernel-name regex:lenet --launch-skip 19 --launch-count 1 \
+    python3 docs/results/fused_check.py --zero-copy > "$out/ncu-h100.txt"
+}
+
 train() {
   python3 docs/results/train_h100.py > "$out/train-h100.md"
 }
 
-[ $# -gt 0 ] || set -- compile campaign repeat floor check sanitize train
+[ $# -gt 0 ] || set -- compile campaign repeat floor check sanitize profile train
 for one in "$@"; do
   case $one in
-  compile | campaign | repeat | floor | check | sanitize | train) "$one" || failed+=("$one") ;;
+  compile | campaign | repeat | floor | check | sanitize | profile | train) "$one" || failed+=("$one") ;;
   *)
-    echo "there is no stage $one: compile, campaign, repeat, floor, check, sanitize, train" >&2
+    echo "there is no stage $one: compile, campaign, repeat, floor, check, sanitize, profile, train" >&2
     exit 2
     ;;
   esac
