@@ -162,7 +162,7 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
     """
     u = rounding(executed)
     x = images.detach().cpu().double()
-    variance = torch.zeros_like(x)
+    variance: torch.Tensor | None = None  # the images are exact
     of_bytes = images.dtype is torch.uint8
     with torch.inference_mode():
         for layer in LAYERS:
@@ -171,13 +171,14 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
             if folded and parameters is not None:
                 parameters = _folded(*parameters)
             y = _apply(layer, x, parameters)
-            if isinstance(layer, MaxPool2d):
-                variance = max_pool2d(variance, layer.window)
-            elif isinstance(layer, Flatten):
-                variance = variance.flatten(1)
-            elif parameters is not None:
+            if parameters is not None:
                 variance = _variance(layer, x, y, variance, parameters, u, folded=folded)
+            elif variance is not None and isinstance(layer, MaxPool2d):
+                variance = max_pool2d(variance, layer.window)
+            elif variance is not None and isinstance(layer, Flatten):
+                variance = variance.flatten(1)
             x = y
+    assert variance is not None  # the last layer has weights
     return SIGMAS * variance.sqrt()
 
 
@@ -369,13 +370,13 @@ def _variance(
     layer: Layer,
     x: torch.Tensor,
     y: torch.Tensor,
-    variance: torch.Tensor,
+    variance: torch.Tensor | None,
     parameters: tuple[torch.Tensor, torch.Tensor],
     u: Rounding,
     *,
     folded: bool,
 ) -> torch.Tensor:
-    """The module's formula: the variance of ``y``, given that of ``x``; for bytes where the layer is folded."""
+    """The module's formula: the variance of ``y``, given that of ``x``, if any; for bytes where the layer is folded."""
     weight, bias = parameters
     length = weight[0].numel()
     square = u.operand**2 * 2 / 3
@@ -386,7 +387,7 @@ def _variance(
         bias = bias.view(1, -1, 1, 1)
         peak = torch.maximum(peak, torch.maximum((y - bias) ** 2, bias**2))
         stored = stored + u.stored**2 / 3 * bias**2
-    carried = _affine(layer, variance, weight**2, None)
     terms = _affine(layer, x**2, weight**2, None)
     summed = u.sum**2 / 3 * (terms + (length + 1) * (peak + terms / 4))
-    return carried + square * terms + summed + stored
+    added = square * terms + summed + stored
+    return added if variance is None else _affine(layer, variance, weight**2, None) + added
