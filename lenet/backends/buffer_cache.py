@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import torch
 
-__all__ = ["MOST_BUFFERS", "BufferCache"]
+from lenet.backends.base import BuildSpec, Runner
+
+__all__ = ["MOST_BUFFERS", "BindingRunner", "Bound", "BufferCache"]
 
 T = TypeVar("T")
 
@@ -53,3 +56,40 @@ class BufferCache(Generic[T]):
         else:
             self._entries.move_to_end(key)
         return entry[0]
+
+
+class Bound(NamedTuple):
+    """A pass that is bound to a buffer of images.
+
+    Attributes:
+        run: Queues it, and returns its logits.
+        bare: The library call that it comes down to, as `Runner.bare` has it.
+    """
+
+    run: Callable[[], torch.Tensor]
+    bare: Callable[[], object]
+
+
+class BindingRunner(Runner):
+    """A runner whose passes are bound to buffers of images.
+
+    Args:
+        spec: What it was built for.
+        stream: The CUDA stream that its work is queued on; None on a CPU.
+    """
+
+    def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
+        super().__init__(spec, stream)
+        self._passes = BufferCache(self._bind, self.synchronize)
+
+    @abstractmethod
+    def _bind(self, images: torch.Tensor) -> Bound:
+        """A pass for a buffer that is met for the first time."""
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        run = self._passes(images).run
+        self._remember(images, run)
+        return run()
+
+    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
+        return self._passes(images).bare

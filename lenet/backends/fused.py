@@ -24,7 +24,7 @@ import torch
 from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
-from lenet.backends.buffer_cache import BufferCache
+from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
@@ -186,7 +186,7 @@ class Kernel:
     parameters: torch.Tensor
     workspace: torch.Tensor
 
-    def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], None]:
+    def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], torch.Tensor]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
 
         Args:
@@ -196,8 +196,8 @@ class Kernel:
             logits: float32 (N, 10) on the device.
 
         Returns:
-            The call, which keeps the tensors and the code alive. It raises `BackendError` where the driver refuses the
-            launch.
+            The call, which keeps the tensors and the code alive, and returns the logits. It raises `BackendError` where
+            the driver refuses the launch.
         """
         batch = len(images)
         assert batch <= len(self.workspace)
@@ -219,7 +219,7 @@ class Kernel:
         launch = _driver().cuLaunchKernelEx
         arguments = (ctypes.byref(config), ctypes.c_void_p(_handle(self.code.value)), addresses, None)
 
-        def call(_keep: object = (tensors, values, config, self.code)) -> None:
+        def call(_keep: object = (tensors, values, config, self.code)) -> torch.Tensor:
             status = launch(*arguments)
             if status:
                 raise BackendError(
@@ -228,6 +228,7 @@ class Kernel:
                     wanted="a launch",
                     hint="an earlier error of this process's CUDA work shows here as well",
                 )
+            return logits
 
         return call
 
@@ -300,7 +301,7 @@ def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: b
     return kernel
 
 
-class _FusedRunner(Runner):
+class _FusedRunner(BindingRunner):
     """Launches the kernel; the first call with a buffer binds the launch to it."""
 
     maps_host_memory: ClassVar[bool] = True
@@ -312,7 +313,6 @@ class _FusedRunner(Runner):
         self._kernels = kernels
         self._choose = choose
         self._split = split
-        self._launches = BufferCache(self._bind, self.synchronize)
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
@@ -332,15 +332,7 @@ class _FusedRunner(Runner):
         size = self._choose(batch)
         return self._kernels[size if on_device else min(size, HOST_IMAGES)]
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        launch, logits = self._launches(images)
-        launch()
-        return logits
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._launches(images)[0]
-
-    def _bind(self, images: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
+    def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:
             raise BackendError(
                 "the images' memory is not aligned",
@@ -351,7 +343,8 @@ class _FusedRunner(Runner):
         assert self.stream is not None
         kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
-        return kernel.bind(self.stream, images, logits), logits
+        launch = kernel.bind(self.stream, images, logits)
+        return Bound(launch, launch)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -11,7 +11,7 @@ import torch
 
 from lenet.architecture import CLASSES
 from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Precision, Runner, new_stream
-from lenet.backends.buffer_cache import BufferCache
+from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
@@ -105,7 +105,7 @@ def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None
     return session
 
 
-class _OnnxRuntimeRunner(Runner):
+class _OnnxRuntimeRunner(BindingRunner):
     """A binding is made once for each input buffer; a call with a buffer that is known only runs it."""
 
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
@@ -116,24 +116,20 @@ class _OnnxRuntimeRunner(Runner):
         self._options = _library().RunOptions()
         # The caller synchronises; without this, every run would wait for its stream.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._bindings = BufferCache(self._bind, self.synchronize)
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        binding, logits = self._bindings(images)
-        self._run(binding, self._options)
-        return logits
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        binding, _ = self._bindings(images)
-        return partial(self._run, binding, self._options)
-
-    def _bind(self, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def _bind(self, images: torch.Tensor) -> Bound:
         logits = torch.empty(images.shape[0], CLASSES, device=images.device)
         binding = self._new_binding()
         kind, index = images.device.type, images.device.index or 0
         binding.bind_input(INPUT, kind, index, self._element, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
-        return binding, logits
+        session_run, options = self._run, self._options
+
+        def run() -> torch.Tensor:
+            session_run(binding, options)
+            return logits
+
+        return Bound(run, partial(session_run, binding, options))
 
 
 def _library() -> Any:

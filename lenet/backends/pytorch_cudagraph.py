@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from lenet import devices
 from lenet.backends.base import BuildSpec, Precision, Runner, new_stream
-from lenet.backends.buffer_cache import BufferCache
+from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import Network, PyTorchBackend
 
@@ -31,31 +30,15 @@ class PyTorchCudaGraph(PyTorchBackend):
         return _GraphRunner(Network(arrays, spec), spec)
 
 
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    replay: Callable[[], None]
-    logits: torch.Tensor
-
-
-class _GraphRunner(Runner):
+class _GraphRunner(BindingRunner):
     """The first call with a buffer captures a graph for it; later calls with it replay that."""
 
     def __init__(self, network: Network, spec: BuildSpec) -> None:
         super().__init__(spec, new_stream(spec.device))
         self._network = network
         self._tf32 = spec.precision is Precision.TF32
-        self._graphs = BufferCache(self._capture, self.synchronize)
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        captured = self._graphs(images)
-        with self.on_stream():
-            captured.replay()
-        return captured.logits
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._graphs(images).replay
-
-    def _capture(self, images: torch.Tensor) -> _Captured:
+    def _bind(self, images: torch.Tensor) -> Bound:
         allow_tf32(self._tf32)
         graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
@@ -64,5 +47,11 @@ class _GraphRunner(Runner):
                     self._network(images)
             self.synchronize()
             with devices.capturing(graph, self.stream):
-                logits = self._network(images)
-        return _Captured(graph.replay, logits)
+                logits: torch.Tensor = self._network(images)
+
+        def run() -> torch.Tensor:
+            with self.on_stream():
+                graph.replay()
+            return logits
+
+        return Bound(run, graph.replay)

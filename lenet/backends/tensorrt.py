@@ -29,7 +29,7 @@ from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
-from lenet.backends.buffer_cache import BufferCache
+from lenet.backends.buffer_cache import Bound, BufferCache
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
@@ -389,8 +389,8 @@ class EngineRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         self._bind(images.shape[0], images.data_ptr())
-        self._enqueue()
-        return self._logits
+        self._remember(images, self._pass)
+        return self._pass()
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         del images  # bound by the pass before
@@ -406,6 +406,11 @@ class EngineRunner(Runner):
             _accepted(self._trt, self._context.set_tensor_address(INPUT, address), "the address of the images")
             self._address = address
 
+    def _pass(self) -> torch.Tensor:
+        """With the images that are bound."""
+        self._enqueue()
+        return self._logits
+
     def _enqueue(self) -> None:
         _accepted(self._trt, self._context.execute_async_v3(self._stream_handle), "the forward pass")
 
@@ -420,15 +425,14 @@ class CudaGraphRunner(EngineRunner):
         self._graphs = BufferCache(self._capture, self.synchronize)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        replay, logits = self._graphs(images)
-        with self.on_stream():
-            replay()
-        return logits
+        run = self._graphs(images).run
+        self._remember(images, run)
+        return run()
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._graphs(images)[0]
+        return self._graphs(images).bare
 
-    def _capture(self, images: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
+    def _capture(self, images: torch.Tensor) -> Bound:
         self._bind(images.shape[0], images.data_ptr())
         self._enqueue()  # the first pass at a new shape does work that a graph cannot hold
         self.synchronize()
@@ -437,7 +441,14 @@ class CudaGraphRunner(EngineRunner):
             queued = self._context.execute_async_v3(self._stream_handle)
         # A pass that was refused leaves a graph that does nothing, whose replay would show the last logits again.
         _accepted(self._trt, queued, "the forward pass that was to be captured")
-        return graph.replay, self._logits
+        logits = self._logits
+
+        def run() -> torch.Tensor:
+            with self.on_stream():
+                graph.replay()
+            return logits
+
+        return Bound(run, graph.replay)
 
 
 class JitRunner(EngineRunner):

@@ -34,7 +34,7 @@ from lenet.backends.base import (
     Precision,
     Runner,
 )
-from lenet.backends.buffer_cache import BufferCache
+from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
@@ -105,7 +105,7 @@ class TriPy(Backend):
         return None
 
 
-class TriPyRunner(Runner):
+class TriPyRunner(BindingRunner):
     """A compiled LeNet on PyTorch's memory, without copies.
 
     TriPy neither takes an external stream nor synchronises with other frameworks: it is PyTorch that has to use
@@ -120,7 +120,6 @@ class TriPyRunner(Runner):
     def __init__(self, executable: tp.Executable, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(spec, stream)
         self._executable = executable
-        self._views = BufferCache(self._view, self.synchronize)
         self._logits: tp.Tensor | None = None
         self._widened: torch.Tensor | None = None
         if spec.input is InputType.UINT8:
@@ -134,35 +133,31 @@ class TriPyRunner(Runner):
         plan: bytes = self._executable.serialized_tensorrt_engine
         return {"plan_sha256": sha256(plan).hexdigest(), "optimization_level": str(_OPTIMIZATION_LEVEL)}
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        view = self._views(self._widen(images))
-        try:
-            # TriPy allocates the output, and frees it with this object: it is kept until the next call
-            self._logits = self._executable(view)
-        except _vendor_errors() as error:
-            raise _backend_error(
-                error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
-            ) from error
-        # of the capsule, not of the tensor: PyTorch would first try arguments that TriPy's `__dlpack__` does not take
-        return torch.from_dlpack(self._logits.__dlpack__())  # type: ignore[attr-defined]
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        view = self._views(self._widen(images))
+    def _bind(self, images: torch.Tensor) -> Bound:
         if self._widened is None:
-            return partial(self._executable, view)
+            bare: Callable[[], tp.Tensor] = partial(self._executable, self._view(images))
+        else:
+            # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
+            widened = self._widened[: images.shape[0]]
+            view = self._view(widened)
 
-        def widen_and_run() -> object:
-            self._widen(images)
-            return self._executable(view)
+            def bare() -> tp.Tensor:
+                with self.on_stream():
+                    widened.copy_(images)
+                return self._executable(view)
 
-        return widen_and_run
+        def run() -> torch.Tensor:
+            try:
+                # TriPy allocates the output, and frees it with this object: it is kept until the next call
+                self._logits = logits = bare()
+            except _vendor_errors() as error:
+                raise _backend_error(
+                    error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
+                ) from error
+            # of the capsule, not of the tensor: PyTorch would first try arguments that its `__dlpack__` does not take
+            return torch.from_dlpack(logits.__dlpack__())  # type: ignore[attr-defined]
 
-    def _widen(self, images: torch.Tensor) -> torch.Tensor:
-        """Bytes in the type that the executable takes: TriPy has no uint8, so PyTorch widens them on its stream."""
-        if self._widened is None:
-            return images
-        with self.on_stream():
-            return self._widened[: images.shape[0]].copy_(images)
+        return Bound(run, bare)
 
     def _view(self, images: torch.Tensor) -> tp.Tensor:
         import nvtripy as tp

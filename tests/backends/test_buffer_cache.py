@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.backends.buffer_cache import BufferCache
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.buffer_cache import BindingRunner, Bound, BufferCache
+from lenet.errors import BackendError
 
 MOST = 3
 
@@ -75,3 +79,82 @@ def test_what_cannot_be_made_leaves_no_entry_and_drops_none() -> None:
             cache(torch.zeros(0))
     cache(kept)
     assert log.calls == []
+
+
+class Sums(BindingRunner):
+    """Its "logits" are the sum of what lies at the address that a pass was bound to."""
+
+    def __init__(self) -> None:
+        super().__init__(BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange(1, 2, 4)), None)
+        self.bound: list[int] = []
+        self.fails = False
+
+    def _bind(self, images: torch.Tensor) -> Bound:
+        if self.fails:
+            raise BackendError("no", found="it", wanted="yes", hint="none")
+        self.bound.append(len(images))
+        memory = torch.from_numpy(images.numpy())  # keeps its shape, whatever becomes of the tensor
+        return Bound(memory.sum, memory.sum)
+
+
+@pytest.fixture
+def sums() -> Sums:
+    return Sums()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.ones(2, *INPUT_SHAPE)
+
+
+IMAGE = 3 * 32 * 32
+
+
+def test_a_tensor_is_bound_once_and_read_at_each_pass(sums: Sums, images: torch.Tensor) -> None:
+    assert [sums.forward(images.add_(1)).item() for _ in range(3)] == [2 * IMAGE * value for value in (2, 3, 4)]
+    assert sums.bound == [2]
+    bare = sums.bare(images)
+    assert bare is not None
+    assert bare() == sums.forward(images)
+
+
+def test_a_tensor_with_another_memory_or_batch_is_bound_anew(sums: Sums, images: torch.Tensor) -> None:
+    sums.forward(images)
+    images.set_(torch.full((4, *INPUT_SHAPE), 2.0))  # type: ignore[call-overload]
+    assert sums.forward(images) == 8 * IMAGE
+    images.resize_(1, *INPUT_SHAPE)
+    assert sums.forward(images) == 2 * IMAGE
+    assert sums.bound == [2, 4, 1]
+
+
+@pytest.mark.parametrize("change", [lambda x: x.transpose_(2, 3), lambda x: x.unsqueeze_(0), lambda x: x.resize_(0, 3)])
+def test_a_tensor_that_fitted_once_is_judged_again_where_it_has_changed(
+    sums: Sums, images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    sums.forward(images)
+    change(images)
+    with pytest.raises(BackendError, match="do not fit this runner"):
+        sums.forward(images)
+
+
+def test_a_call_that_failed_leaves_nothing_behind(sums: Sums, images: torch.Tensor) -> None:
+    """A library that was told half of another buffer must be told this one again."""
+    sums.forward(images)
+    sums.fails = True
+    with pytest.raises(BackendError, match="no"):
+        sums.forward(torch.ones(3, *INPUT_SHAPE))
+    assert sums._images is None
+    sums.fails = False
+    assert sums.forward(images) == 2 * IMAGE
+
+
+def test_images_are_kept_no_longer_than_until_a_call_with_others(sums: Sums) -> None:
+    images = torch.ones(2, *INPUT_SHAPE)
+    view = images.view(2, *INPUT_SHAPE)  # of the entry's memory, but no entry's
+    sums.forward(images)
+    sums.forward(view)
+    there = weakref.ref(view)
+    del view
+    assert there() is not None
+    sums.forward(images)
+    assert there() is None

@@ -19,12 +19,12 @@ from lenet.errors import BackendError
 
 STANDIN = "tripy on a CPU stand-in"
 
-MOST_CALLS = {"pytorch": 8, "onnxruntime": 9, "tripy": 25, STANDIN: 25}
+MOST_CALLS = {"pytorch": 7, "onnxruntime": 5, "tripy": 20, STANDIN: 20}
 """Functions, Python's and C's, that `forward` may call at each pass beside the library, by backend: PyTorch's takes 6,
-ONNX Runtime's 7, and TriPy's 21, most of which hand its logits over."""
-MOST_CALLS_ELSEWHERE = 15
-"""Of the others, which want a GPU: not counted, but read. To the 7 of any runner with a `BufferCache` come a call
-of the driver or a graph's replay, and for graphs the question of whether the stream is current."""
+ONNX Runtime's 4, and TriPy's 17, most of which hand its logits over."""
+MOST_CALLS_ELSEWHERE = 11
+"""Of the others, which want a GPU: not counted, but read. `fused` adds 3; graphs add their replay's own function and the
+question of whether the stream is current."""
 
 
 def subjects() -> list[object]:

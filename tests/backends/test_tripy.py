@@ -228,7 +228,7 @@ def test_a_refilled_buffer_is_read_anew_through_one_view(runner: StandinRunner) 
     of_zeros = runner.forward(buffer).clone()
     buffer.fill_(1.0)
     of_ones = runner.forward(buffer)
-    assert len(runner._views) == 1
+    assert len(runner._passes) == 1
     assert not torch.equal(of_zeros, of_ones)
     assert torch.equal(of_ones, runner.forward(torch.ones(8, *INPUT_SHAPE)))
 
@@ -248,13 +248,18 @@ def test_one_buffer_at_two_batch_sizes_has_two_views(runner: StandinRunner) -> N
 
 
 @on_standin
-def test_bytes_of_a_batch_size_are_widened_into_one_view() -> None:
+def test_bytes_are_widened_into_one_buffer_at_each_pass() -> None:
     runner = build(arrays(), Precision.FP16, ANY_BATCH, InputType.UINT8)
     (images,) = runner._executable.input_infos.values()
     assert str(images.dtype) == "float16"
+    widened = runner._widened
+    assert widened is not None
     for size in (2, 8, 2, 2):
-        runner.forward(torch.zeros(size, *INPUT_SHAPE, dtype=torch.uint8))
-    assert len(runner._views) == 2
+        images = torch.full((size, *INPUT_SHAPE), size, dtype=torch.uint8)
+        for more in (0, 1):
+            runner.forward(images.add_(more))
+            assert torch.equal(widened[:size], images.half())
+    assert runner._widened is widened
 
 
 @on_standin
