@@ -88,8 +88,9 @@ class BindingRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         run = self._passes(images).run
+        logits = run()
         self._remember(images, run)
-        return run()
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         return self._passes(images).bare

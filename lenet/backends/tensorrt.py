@@ -389,8 +389,9 @@ class EngineRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         self._bind(images.shape[0], images.data_ptr())
+        logits = self._pass()
         self._remember(images, self._pass)
-        return self._pass()
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         del images  # bound by the pass before
@@ -426,8 +427,9 @@ class CudaGraphRunner(EngineRunner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         run = self._graphs(images).run
+        logits = run()
         self._remember(images, run)
-        return run()
+        return logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         return self._graphs(images).bare

@@ -87,14 +87,19 @@ class Sums(BindingRunner):
     def __init__(self) -> None:
         super().__init__(BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange(1, 2, 4)), None)
         self.bound: list[int] = []
-        self.fails = False
+        self.binding_fails = self.passes_fail = False
 
     def _bind(self, images: torch.Tensor) -> Bound:
-        if self.fails:
+        if self.binding_fails:
             raise BackendError("no", found="it", wanted="yes", hint="none")
         self.bound.append(len(images))
         memory = torch.from_numpy(images.numpy())  # keeps its shape, whatever becomes of the tensor
-        return Bound(memory.sum, memory.sum)
+        return Bound(lambda: self._sum(memory), memory.sum)
+
+    def _sum(self, memory: torch.Tensor) -> torch.Tensor:
+        if self.passes_fail:
+            raise BackendError("no", found="it", wanted="yes", hint="none")
+        return memory.sum()
 
 
 @pytest.fixture
@@ -137,14 +142,15 @@ def test_a_tensor_that_fitted_once_is_judged_again_where_it_has_changed(
         sums.forward(images)
 
 
-def test_a_call_that_failed_leaves_nothing_behind(sums: Sums, images: torch.Tensor) -> None:
+@pytest.mark.parametrize("what", ["binding_fails", "passes_fail"])
+def test_a_call_that_failed_leaves_nothing_behind(sums: Sums, images: torch.Tensor, what: str) -> None:
     """A library that was told half of another buffer must be told this one again."""
     sums.forward(images)
-    sums.fails = True
+    setattr(sums, what, True)
     with pytest.raises(BackendError, match="no"):
         sums.forward(torch.ones(3, *INPUT_SHAPE))
     assert sums._images is None
-    sums.fails = False
+    setattr(sums, what, False)
     assert sums.forward(images) == 2 * IMAGE
 
 
