@@ -125,11 +125,11 @@ def test_a_tensor_is_bound_once_and_read_at_each_pass(sums: Sums, images: torch.
 
 def test_a_tensor_with_another_memory_or_batch_is_bound_anew(sums: Sums, images: torch.Tensor) -> None:
     sums.forward(images)
-    images.set_(torch.full((4, *INPUT_SHAPE), 2.0))  # type: ignore[call-overload]
-    assert sums.forward(images) == 8 * IMAGE
+    images.set_(torch.full((2, *INPUT_SHAPE), 3.0))  # type: ignore[call-overload]
+    assert sums.forward(images) == 6 * IMAGE
     images.resize_(1, *INPUT_SHAPE)
-    assert sums.forward(images) == 2 * IMAGE
-    assert sums.bound == [2, 4, 1]
+    assert sums.forward(images) == 3 * IMAGE
+    assert sums.bound == [2, 2, 1]
 
 
 @pytest.mark.parametrize("change", [lambda x: x.transpose_(2, 3), lambda x: x.unsqueeze_(0), lambda x: x.resize_(0, 3)])
