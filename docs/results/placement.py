@@ -3,7 +3,8 @@
 ``python docs/results/placement.py > docs/results/placement-h100.md``
 
 The suite's clock times one runner again and again; then on images at other addresses; then other builds of the same
-weights, whose parameters and logits lie elsewhere; and all that in several processes, one after the other.
+weights, whose parameters and logits lie elsewhere, each on a stream of its own as the suite has them, and all on one;
+and all that in several processes, one after the other.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
         torch.cuda.synchronize()
         return drawn
 
-    def build() -> Runner:
+    def build(stream: torch.cuda.Stream | None = None) -> Runner:
         runner = backends.load(name).build(weights.load().arrays, spec)
+        runner.stream = stream or runner.stream  # before its first pass
         kept.append(runner)
         return runner
 
@@ -68,6 +70,7 @@ def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
         "again": [microseconds(runner, first) for _ in range(TIMES)],
         "images": [microseconds(runner, images()) for _ in range(TIMES)],
         "build": [microseconds(build(), first) for _ in range(TIMES)],
+        "stream": [microseconds(build(runner.stream), first) for _ in range(TIMES)],
     }
 
 
@@ -86,11 +89,14 @@ def main() -> None:
     print(f"torch {torch.__version__}, commit {source_commit()}; made by `docs/results/placement.py`.\n")
     print(f"Forward passes by the suite's clock, each time the median of {ROUNDS} rounds, in microseconds: the lowest")
     print(f"and the highest of {TIMES}. A line is a process.\n")
-    print("| row | one runner, the same images | other images | other builds |\n|---|---:|---:|---:|")
+    print("| row | one runner, the same images | other images | other builds | other builds, one stream |")
+    print("|---|---:|---:|---:|---:|")
     for number, case in enumerate(ROWS):
         for output in outputs:
             times = json.loads(output.splitlines()[number])
-            cells = (f"{min(times[kind]):.2f} - {max(times[kind]):.2f}" for kind in ("again", "images", "build"))
+            cells = (
+                f"{min(times[kind]):.2f} - {max(times[kind]):.2f}" for kind in ("again", "images", "build", "stream")
+            )
             print(f"| {' '.join(map(str, case))} | {' | '.join(cells)} |")
 
 
