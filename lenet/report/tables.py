@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -180,12 +181,14 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
 
 def to_rich(sheet: Sheet) -> Table:
     """For the terminal: the first column to the left, numbers to the right; nothing is cut off."""
-    table = Table(title=sheet.title, caption=sheet.caption, title_justify="left", caption_justify="left")
+    # Names come from files: what looks like rich's markup in them is text.
+    title, caption = escape(sheet.title), escape(sheet.caption)
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box = SIMPLE_HEAD
     for number, heading in enumerate(sheet.columns):
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
     for line in sheet.lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     return table
 
 
