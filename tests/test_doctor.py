@@ -84,6 +84,14 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.advice
 
 
+def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "seq 100 >&2; kill -SEGV $$"))
+    done = CliRunner().invoke(main, ["doctor", "pytorch", "--json", "--device", "cpu"])
+    assert json.loads(done.stdout)["backends"][0]["log"] == [str(number) for number in range(1, 101)]
+    table = CliRunner().invoke(main, ["doctor", "pytorch", "--device", "cpu"])
+    assert next(line for line in table.stdout.splitlines() if line.startswith("  |")) == "  | 81"
+
+
 def test_the_time_limit_is_that_of_all_backends_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "exec sleep 60"))
     started = time.monotonic()

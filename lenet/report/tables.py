@@ -412,7 +412,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         if line["advice"] and line["advice"] != failed["message"]:
             details.append(Text(f"  next: {line['advice']}"))
         if failed["name"] != "import":
-            details += [Text(f"  | {text}") for text in line["log"]]
+            details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
 
 
@@ -438,6 +438,9 @@ def _not_run(reasons: Mapping[str, str]) -> list[Text]:
         lines.append(Text(f"  {first_names(names)}: {reason}"))
     return [Text("Not run:", style="bold"), *lines]
 
+
+_LOG_LINES = 20
+"""Last lines of a log that are shown; ``--json`` has all."""
 
 _NAMED = 8
 """Cases that are named in a line; the saved file has all."""
