@@ -100,8 +100,9 @@ class Examination:
 
     @property
     def broken(self) -> bool:
-        """Whether it failed although it said that it could run here."""
-        return not self.passed and not (self.steps and self.steps[-1].name == "import")
+        """Whether it failed, and not by saying itself that it cannot run here: its reason is then the advice too."""
+        last = self.steps[-1] if self.steps else None
+        return not self.passed and not (last and last.name == "import" and last.message == self.advice)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""

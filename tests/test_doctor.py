@@ -52,6 +52,16 @@ def test_an_exception_of_a_library_is_a_failed_step(monkeypatch: pytest.MonkeyPa
     assert found.broken
 
 
+def test_a_library_that_raises_when_it_is_asked_whether_it_runs_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no symbol")
+
+    monkeypatch.setattr(type(backends.load("pytorch")), "probe", fail)
+    done = CliRunner().invoke(main, ["doctor", "pytorch", "--here", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "pytorch: import: RuntimeError: no symbol" in done.stdout
+
+
 def test_a_process_examines_as_this_one_does() -> None:
     (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32)
     assert found.passed

@@ -411,7 +411,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
         if line["advice"] and line["advice"] != failed["message"]:
             details.append(Text(f"  next: {line['advice']}"))
-        if failed["name"] != "import":
+        if failed["name"] != "import" or line["advice"] != failed["message"]:
             details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
 
