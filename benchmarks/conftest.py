@@ -408,7 +408,7 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
         if row.unstable:
             first, *more = row.unstable
             rest = f" (and {len(more)} more: see the JSON)" if more else ""
-            console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False)
+            console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False, markup=False)
     console.print(sheet_5(rows, run.not_run))
     if run.partial:
         console.print("The run was interrupted: rows are missing.")

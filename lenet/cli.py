@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
-from lenet.errors import BackendError, LenetError, ResultsError
+from lenet.errors import BackendError, LenetError, OutputError, ResultsError
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,17 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except LenetError as error:
             raise _Failure(str(error)) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Python's own exit code for it, 1, is that of a wrong backend, or of a row that became slower.
+            full = OutputError(
+                "the output cannot be written",
+                found=error.strerror or str(error),
+                wanted="room for all of it",
+                hint="free some space and run it again",
+            )
+            raise _Failure(str(full)) from error
 
 
 _data_option = click.option(

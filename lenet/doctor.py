@@ -35,7 +35,6 @@ SECONDS: Final = 100
 
 All begin at once, so that it bounds the whole examination, and one that hangs keeps no other waiting.
 """
-_LOG_LINES: Final = 20
 _T = TypeVar("_T")
 _DISTRIBUTIONS: Final = (
     "lenet-bench",
@@ -84,7 +83,7 @@ class Examination:
         precision: What it really runs, where it got so far.
         steps: What was tried, up to the first that failed.
         advice: What to do next; empty where all is well.
-        log: The last lines that the libraries wrote.
+        log: The lines that the libraries wrote.
     """
 
     backend: str
@@ -101,8 +100,9 @@ class Examination:
 
     @property
     def broken(self) -> bool:
-        """Whether it failed although it said that it could run here."""
-        return not self.passed and not (self.steps and self.steps[-1].name == "import")
+        """Whether it failed, and not by saying itself that it cannot run here: its reason is then the advice too."""
+        last = self.steps[-1] if self.steps else None
+        return not self.passed and not (last and last.name == "import" and last.message == self.advice)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -179,10 +179,10 @@ def _examine_in_process(name: str, device: str, precision: Precision, seconds: f
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace")  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        log = _tail((error.stderr or b"").decode(errors="replace"))
+        log = _lines((error.stderr or b"").decode(errors="replace"))
         step = Step("process", passed=False, seconds=seconds, message=f"no answer in {seconds:g} s")
         return Examination(name, None, None, (step,), "see the log; a first build can be slow: try again", log)
-    log = _tail(done.stderr)
+    log = _lines(done.stderr)
     try:
         found = json.loads(done.stdout[done.stdout.index("{") :])["backends"][0]
         steps = tuple(Step(**step) for step in found["steps"])
@@ -209,5 +209,5 @@ def _facts(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{key} {value}" for key, value in facts.items()) or "built"
 
 
-def _tail(text: str) -> tuple[str, ...]:
-    return tuple(text.splitlines()[-_LOG_LINES:])
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.splitlines())

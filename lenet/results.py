@@ -20,7 +20,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -31,7 +30,7 @@ from typing import Any, Final
 from lenet.errors import ResultsError
 from lenet.files import make_directory, write_atomically
 from lenet.measurement.environment import describe_difference
-from lenet.measurement.floor import Floor, Limits, Workload
+from lenet.measurement.floor import Floor, Limits, Workload, moved_bytes
 from lenet.measurement.modes import Mode
 
 __all__ = [
@@ -52,6 +51,7 @@ __all__ = [
     "merge",
     "newest",
     "not_run",
+    "parse",
     "promote",
     "row",
     "short_name",
@@ -67,6 +67,9 @@ _SAME_CLOCK_OF_A_GPU: Final = (4,)
 FAILED: Final = "failed: "
 """What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
+_LEAST: Final = 1e-15
+_MOST: Final = 1e30
+"""Bounds of times, rates and counts, beyond which nothing is measured and arithmetic on them may overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +285,7 @@ def load(path: Path) -> Measurement:
         ResultsError: It cannot be read, is no file of this suite's, or is of another schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
         raise _unreadable(
@@ -318,9 +321,23 @@ def load(path: Path) -> Measurement:
         )
         _ = found.ended
         _check_types(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
     return found
+
+
+def parse(text: str) -> Any:
+    """JSON whose texts can be written again.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply to be read, or holds half a character.
+    """
+    try:
+        document = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    json.dumps(document, ensure_ascii=False).encode()
+    return document
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -347,16 +364,21 @@ def _of_a_gpu(document: Mapping[str, Any]) -> bool:
 def _check_types(found: Measurement) -> None:
     """Refuse what a table would stumble over."""
     parts = ("cpu", "gpu", "cuda", "system", "python", "torch", "packages")
-    texts = [found.kind, found.commit or "", *(text for item in found.not_run for text in (item.name, item.reason))]
+    texts: list[object] = [found.kind, found.fingerprint, "" if found.commit is None else found.commit]
+    texts += (text for item in found.not_run for text in (item.name, item.reason))
     counts: list[object] = []
     for one in found.rows:
         case = one.case
         texts += [case.backend, case.asked, case.precision, case.device, case.images, case.protocol, case.input]
-        texts += [case.host_memory or "", *one.unstable]
-        counts += [case.batch_size, case.cold_cache, one.rounds, one.throttled, one.peak_memory_bytes or 0]
+        texts += ["" if case.host_memory is None else case.host_memory, *one.unstable]
+        texts += [one.floor.term] if one.floor else []
+        memory = 0 if one.peak_memory_bytes is None else one.peak_memory_bytes
+        counts += [case.batch_size, case.cold_cache, one.rounds, one.throttled, memory]
+        if one.floor:
+            moved_bytes(case.workload)  # knows the precision and the input type
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("what should be a text is none")
-    if not all(isinstance(number, int) for number in counts) or not isinstance(found.partial, bool):
+    if not all(isinstance(number, int) and number < _MOST for number in counts) or not isinstance(found.partial, bool):
         raise TypeError("what should be a number is none")
     if not all(isinstance(found.machine.get(part) or {}, Mapping) for part in parts):
         raise TypeError("a part of machine_info is no mapping")
@@ -367,14 +389,14 @@ def _check_times(found: Row) -> Row:
     times = (found.median, found.mean, found.minimum, found.p95, found.p99, *(found.samples or ()))
     spreads = (found.stddev, found.iqr)
     either = [one for one in (found.median_low, found.median_high, found.wall_median) if one is not None]
-    if not all(0 < time < math.inf for time in (*times, *either)) or not all(0 <= one < math.inf for one in spreads):
+    if not all(_LEAST < time < _MOST for time in (*times, *either)) or not all(0 <= one < _MOST for one in spreads):
         raise ValueError(f"a time of {found.case.backend} is no positive number of seconds")
     if found.case.batch_size < 1:
         raise ValueError(f"batch {found.case.batch_size}")
-    if found.floor is not None and not 0 < found.floor.seconds < math.inf:
+    if found.floor is not None and not _LEAST < found.floor.seconds < _MOST:
         raise ValueError(f"a floor of {found.case.backend} is no positive number of seconds")
     errors = (one for one in (found.max_abs_delta, found.share_of_tolerance) if one is not None)
-    if not all(0 <= one < math.inf for one in errors):
+    if not all(0 <= one < _MOST for one in errors):
         raise ValueError(f"an error of {found.case.backend} is no size")
     return found
 
@@ -383,7 +405,7 @@ def _check_limits(found: Limits) -> Limits:
     """Refuse rates and times that nothing measures."""
     rates = [rate for pairs in (found.memory, *found.copy.values()) for _, rate in pairs]
     if not found.memory or not all(
-        0 < one < math.inf for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
+        _LEAST < one < _MOST for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
     ):
         raise ValueError("a limit of the machine is no positive number")
     if found.copy and not (found.copy.keys() == {"pinned", "pageable"} and all(found.copy.values())):

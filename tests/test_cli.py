@@ -149,6 +149,16 @@ def test_backends_lists_every_backend() -> None:
     assert all(name in table for name in backends.names())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_output_that_cannot_be_written_is_no_verdict(form: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "lenet", "backends", *form]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lenet: the output cannot be written\n  found:  No space left on device\n")
+
+
 def test_a_table_in_a_log_is_wide_enough_for_its_numbers() -> None:
     result = CliRunner().invoke(main, ["backends"], env={"COLUMNS": "80"})
     assert max(map(len, result.stdout.splitlines())) == 120

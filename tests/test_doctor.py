@@ -52,6 +52,16 @@ def test_an_exception_of_a_library_is_a_failed_step(monkeypatch: pytest.MonkeyPa
     assert found.broken
 
 
+def test_a_library_that_raises_when_it_is_asked_whether_it_runs_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no symbol")
+
+    monkeypatch.setattr(type(backends.load("pytorch")), "probe", fail)
+    done = CliRunner().invoke(main, ["doctor", "pytorch", "--here", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "pytorch: import: RuntimeError: no symbol" in done.stdout
+
+
 def test_a_process_examines_as_this_one_does() -> None:
     (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32)
     assert found.passed
@@ -82,6 +92,14 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.log == log
         assert examination.broken
         assert examination.advice
+
+
+def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "seq 100 >&2; kill -SEGV $$"))
+    done = CliRunner().invoke(main, ["doctor", "pytorch", "--json", "--device", "cpu"])
+    assert json.loads(done.stdout)["backends"][0]["log"] == [str(number) for number in range(1, 101)]
+    table = CliRunner().invoke(main, ["doctor", "pytorch", "--device", "cpu"])
+    assert next(line for line in table.stdout.splitlines() if line.startswith("  |")) == "  | 81"
 
 
 def test_the_time_limit_is_that_of_all_backends_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
 from lenet.report.sources import Machine
 from lenet.results import Case, Measurement, NotRun, Row
+from tests.report import documents
 
 CASE = Case(
     backend="pytorch",
@@ -193,6 +194,8 @@ def test_derived_columns() -> None:
     [
         ("", "no whole JSON document"),
         (json.dumps(document(entry()))[:-40], "no whole JSON document"),
+        ("[" * 10_000, "nested too deeply"),
+        (document(entry(), kind="\ud800"), "surrogates not allowed"),
         ("[1, 2]", "it is not of this suite"),
         ({"benchmarks": []}, "it is not of this suite"),
         (document(entry(), schema=99), "schema 99"),
@@ -445,6 +448,8 @@ def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
         ("protocol", None),
         ("cold_cache", "no"),
         ("host_memory", 1),
+        ("host_memory", []),
+        ("batch_size", 10**400),
     ],
 )
 def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path, part: str, value: object) -> None:
@@ -454,6 +459,49 @@ def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path,
     done = printed(path)
     assert done.exit_code == 2
     assert "a part is missing or misshapen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("peak_memory_bytes",), []),
+        (("peak_memory_bytes",), 10**400),
+        (("wall_median",), 10**400),
+        (("summary", "p99"), 10**400),
+        (("summary", "median"), 1e300),
+        (("summary", "iqr"), 10**400),
+        (("floor",), {"seconds": 1e-6, "term": []}),
+        (("floor",), {"seconds": 10**400, "term": "copy"}),
+    ],
+)
+def test_a_value_that_no_table_could_hold_is_refused(tmp_path: Path, part: tuple[str, ...], value: object) -> None:
+    broken = entry()
+    *above, last = part
+    place = broken["extra_info"][above[0]] if above else broken["extra_info"]
+    place[last] = value
+    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
+        results.load(save(tmp_path / "a.json", document(broken)))
+
+
+@pytest.mark.parametrize("about", [{"fingerprint": []}, {"limits": documents.LIMITS.to_json() | {"launch": 10**400}}])
+def test_what_is_said_of_the_run_is_looked_at_as_well(tmp_path: Path, about: dict[str, Any]) -> None:
+    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
+        results.load(save(tmp_path / "a.json", document(entry(), **about)))
+
+
+def test_a_precision_that_is_not_known_is_refused_where_its_floor_is_told(tmp_path: Path) -> None:
+    broken = entry(replace(CASE, precision="fp4"))
+    broken["extra_info"]["floor"] = {"seconds": 1e-6, "term": "copy"}
+    with pytest.raises(ResultsError, match="misshapen: 'fp4'"):
+        results.load(save(tmp_path / "a.json", document(broken)))
+
+
+def test_brackets_of_a_file_are_text(tmp_path: Path) -> None:
+    case = replace(CASE, backend="[/x]", device="GPU [bold]", images="[red]")
+    done = printed(save(tmp_path / "a.json", document(entry(case))))
+    assert done.exit_code == 0, done.output
+    for text in ("[/x]", "GPU [bold]", "[red]"):
+        assert text in done.stdout
 
 
 def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_path: Path) -> None:

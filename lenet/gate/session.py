@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final
 from lenet.errors import GateError
 from lenet.gate.checkouts import Commits, checked_out
 from lenet.gate.decision import Decision, Rule, Verdict, decide, drifted
-from lenet.gate.workers import CANARY, Pair, Tree, case_beginning, measure_pair
+from lenet.gate.workers import CANARY, Pair, Tree, case_pattern, measure_pair
 from lenet.measurement.environment import describe_difference
 from lenet.results import FAILED
 
@@ -279,7 +280,7 @@ def _closed(pairs: list[Pair]) -> dict[str, str]:
     closed = {}
     for name, row in base.rows.items():
         if name not in head.rows:
-            cases = [case for case in not_run if case.startswith(case_beginning(row[0].case))]
+            cases = [case for case in not_run if re.match(case_pattern(row[0].case), case)]
             reasons = [not_run.pop(case) for case in cases]
             closed[name] = max(reasons, key=_is_failure, default="removed or renamed: head has no such row")
     closed |= {name: reason for name, reason in not_run.items() if _is_failure(reason)}
@@ -298,8 +299,8 @@ def _throttled(pair: Pair) -> bool:
 
 
 def _cases(stage: Stage) -> list[str]:
-    """How the names of the failing rows' cases begin."""
-    return [case_beginning(stage.pairs[0].base.rows[name][0].case) for name in stage.failing]
+    """Patterns of the names of the failing rows' cases."""
+    return [case_pattern(stage.pairs[0].base.rows[name][0].case) for name in stage.failing]
 
 
 def _rows(stages: Sequence[Stage], rule: Rule) -> tuple[RowOutcome, ...]:

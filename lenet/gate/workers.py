@@ -25,7 +25,7 @@ from lenet.errors import GateError, ResultsError
 from lenet.report.tables import row_name
 from lenet.results import Case, Measurement, Row
 
-__all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Tree", "case_beginning", "measure_pair"]
+__all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Tree", "case_pattern", "measure_pair"]
 
 SIDES: Final = ("base", "head")
 CANARY: Final = "canary"
@@ -104,9 +104,13 @@ class Pair:
         return median(log(head / base) for base, head in zip(*self.medians(name), strict=True))
 
 
-def case_beginning(case: Case) -> str:
-    """How the suite's names of a case begin, as in ``pytorch-forward-1000-fp32-``."""
-    return "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
+def case_pattern(case: Case) -> str:
+    """What the beginning of the suite's names of a case matches, as in ``pytorch-forward-1000-fp32-(?!.*-uint8)``.
+
+    A forward row does not tell the memory that its name has, and a suite of the first schema names no input type.
+    """
+    beginning = "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
+    return beginning + ("(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}")
 
 
 def measure_pair(
@@ -125,7 +129,7 @@ def measure_pair(
         suite: Options of the suite.
         folder: For the results and logs; made here.
         draw: Draws who is first.
-        only: How the names of the cases begin that are to be measured; None for all.
+        only: Patterns of the names of the cases that are to be measured (`case_pattern`); None for all.
         timeout: Seconds until both must have ended.
 
     Raises:

@@ -264,7 +264,7 @@ class Painter:
             limits: Bounds, drawn thin and named at their end.
         """
         with rc_context(_STYLE):
-            figure, axes = self._axes(300, left=66, bottom=74 if ticks else 38)
+            figure, axes = self._axes(300, left=80, bottom=74 if ticks else 38)
             axes.set_yscale("log")
             if x_log:
                 axes.set_xscale("log")
@@ -338,7 +338,7 @@ class Painter:
     def _axes(self, height: int, *, left: int, bottom: int = 38) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(_WIDTH / 72, height / 72))
         figure.patch.set_visible(False)
-        box = (left / _WIDTH, bottom / height, 1 - (left + 14) / _WIDTH, 1 - (bottom + 12) / height)
+        box = (left / _WIDTH, bottom / height, 1 - (left + 22) / _WIDTH, 1 - (bottom + 12) / height)
         return figure, figure.add_axes(box)
 
     def _bar_axes(self, names: Sequence[str], step: int) -> tuple[Figure, Axes]:

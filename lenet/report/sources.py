@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,7 +129,7 @@ def _by_machine(measurements: Sequence[Measurement]) -> list[Machine]:
 
 def _read_run(directory: Path) -> TrainingRun:
     def interpret(text: str) -> TrainingRun:
-        facts = json.loads(text)
+        facts = results.parse(text)
         with (directory / "history.csv").open(newline="", encoding="utf-8") as file:
             history = [{name: _finite(value) for name, value in row.items()} for row in csv.DictReader(file)]
         if not history:
@@ -139,7 +138,9 @@ def _read_run(directory: Path) -> TrainingRun:
         _require(history[0], *columns)
         _require(facts["recipe"], *RECIPE, "seed")
         _require(facts, "device", "versions", "commit", "times")
-        _require(facts["times"], "training_seconds", "images_an_epoch")
+        _finite(facts["times"]["training_seconds"])
+        _whole(facts["times"]["images_an_epoch"])
+        facts["versions"].items()
         return TrainingRun(facts, history)
 
     return _read(directory / "run.json", interpret, "a run directory that `lenet train` finished", "--run")
@@ -147,7 +148,7 @@ def _read_run(directory: Path) -> TrainingRun:
 
 def _read_parity(path: Path) -> Mapping[str, Any]:
     def interpret(text: str) -> Mapping[str, Any]:
-        found = json.loads(text)
+        found = results.parse(text)
         _require(found, "backends", "not_run")
         numbers = ("loss", "accuracy", "max_abs_delta", "share_of_tolerance", "images")
         texts = ("backend", "precision", "device", "right", "diverging_layer")
@@ -155,22 +156,25 @@ def _read_parity(path: Path) -> Mapping[str, Any]:
             _require(line, *numbers, *texts)
             _finite(*(line[name] for name in numbers))
             _finite(*(line[name] for name in ("delta_loss", "delta_accuracy") if line[name] is not None))
-        return {**found, "not_run": dict(found["not_run"])}
+        return {**found, "not_run": _texts(found["not_run"])}
 
     return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
 
 
 def _read_gate(path: Path) -> Mapping[str, Any]:
     def interpret(text: str) -> Mapping[str, Any]:
-        found = json.loads(text)
+        found = results.parse(text)
         if found["schema"] != _GATE_SCHEMA:
             raise ValueError(f"schema {found['schema']}, not {_GATE_SCHEMA}")
+        if found["verdict"] == "ERROR":
+            raise ValueError(f"no verdict: {found['reason']}: {found['found']}")
         _require(found, "verdict", "reason", "rows", "commits", "not_run")
         _require(found["commits"], "base", "head")
         for row in found["rows"]:
             _require(row, "name", "verdict", "reason", "pairs")
             _finite(*(row[name] for name in ("base", "head", "ratio", "low", "high") if row[name] is not None))
-        return {**found, "not_run": dict(found["not_run"])}
+            _whole(row["pairs"])
+        return {**found, "not_run": _texts(found["not_run"]), "commits": _texts(found["commits"])}
 
     return _read(path, interpret, "the gate.json that `nox -s gate` wrote", "--gate")
 
@@ -182,7 +186,7 @@ def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) 
         found = f"{error.filename}: {error.strerror}"
     except KeyError as error:
         found = f"no {error.args[0]!r} in it"
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         found = f"{error}"
     raise ResultsError(f"{path} cannot be read", found=found, wanted=wanted, hint=f"name another with {option}")
 
@@ -191,6 +195,18 @@ def _require(found: Mapping[str, Any], *names: str) -> None:
     """Raise the KeyError that names what is missing."""
     for name in names:
         found[name]
+
+
+def _whole(value: Any) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no whole number")
+
+
+def _texts(found: Any) -> dict[str, str]:
+    """A mapping of texts, after a look that it is one."""
+    if not all(isinstance(value, str) for value in found.values()):
+        raise TypeError("what should be a text is none")
+    return dict(found)
 
 
 def _finite(*values: Any) -> float:

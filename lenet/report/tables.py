@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -180,12 +181,14 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
 
 def to_rich(sheet: Sheet) -> Table:
     """For the terminal: the first column to the left, numbers to the right; nothing is cut off."""
-    table = Table(title=sheet.title, caption=sheet.caption, title_justify="left", caption_justify="left")
+    # Names come from files: what looks like rich's markup in them is text.
+    title, caption = escape(sheet.title), escape(sheet.caption)
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box = SIMPLE_HEAD
     for number, heading in enumerate(sheet.columns):
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
     for line in sheet.lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     return table
 
 
@@ -408,8 +411,8 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
         if line["advice"] and line["advice"] != failed["message"]:
             details.append(Text(f"  next: {line['advice']}"))
-        if failed["name"] != "import":
-            details += [Text(f"  | {text}") for text in line["log"]]
+        if failed["name"] != "import" or line["advice"] != failed["message"]:
+            details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
 
 
@@ -435,6 +438,9 @@ def _not_run(reasons: Mapping[str, str]) -> list[Text]:
         lines.append(Text(f"  {first_names(names)}: {reason}"))
     return [Text("Not run:", style="bold"), *lines]
 
+
+_LOG_LINES = 20
+"""Last lines of a log that are shown; ``--json`` has all."""
 
 _NAMED = 8
 """Cases that are named in a line; the saved file has all."""

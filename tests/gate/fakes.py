@@ -20,8 +20,11 @@ MACHINE: dict[str, Any] = {
 COMMITS = {"base": "b" * 40, "head": "a" * 40}
 
 
-def row(batch_size: int, median: float, *, throttled: int = 0, precision: str = "fp32") -> Row:
-    case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, "CPU", "images", None, False, "coursework")  # noqa: FBT003
+def row(
+    batch_size: int, median: float, *, throttled: int = 0, precision: str = "fp32", input_type: str = "float32"
+) -> Row:
+    common: Any = ("CPU", "images", None, False, "coursework", input_type)
+    case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, *common)
     no_matter: Any = dict.fromkeys(("mean", "stddev", "minimum", "p95", "p99", "iqr"), median)
     return Row(
         case=case,

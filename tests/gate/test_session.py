@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate
     assert found.verdict is Verdict.FAIL
     assert found.reason == "a row became slower, or is no longer measured: row 1"
     assert gate.stages == ["first", "again"]
-    assert gate.only == [None] * 11 + [["pytorch-forward-1-fp32-"]] * 11
+    assert gate.only == [None] * 11 + [["pytorch-forward-1-fp32-(?!.*-uint8)"]] * 11
     slow, same = found.rows
     assert (slow.verdict, same.verdict) == ("FAIL", "PASS")
     assert slow.reason == "slower by more than 1%: at least +10.0%; fresh builds confirm it"
@@ -162,6 +164,27 @@ def test_what_head_does_not_measure_fails_and_is_named(
     assert failing in found.reason
     assert len(found.stages[0].pairs) == at + 1
     assert gate.stages == ["first"]
+
+
+def test_rows_of_floats_and_of_bytes_are_told_apart(gate: Gate) -> None:
+    rows = {"floats": row(1, 1.0), "bytes": row(1, 1.0, input_type="uint8")}
+    not_run = {f"{ONE}-float32": "failed: the logits", f"{ONE}-uint8": "no GPU here"}
+    found = gate.run(lambda *_: pair(side("base", rows), side("head", {}, not_run=not_run)))
+    assert {one.name: one.reason for one in found.rows} == {"floats": "failed: the logits", "bytes": "no GPU here"}
+
+
+@pytest.mark.parametrize(("slow", "name"), [("floats", f"{ONE}-float32-turn0"), ("bytes", f"{ONE}-uint8-turn0")])
+def test_of_floats_and_of_bytes_that_alone_is_confirmed_which_failed(gate: Gate, slow: str, name: str) -> None:
+    rows = {"floats": row(1, 1.0), "bytes": row(1, 1.0, input_type="uint8")}
+
+    def script(stage: str, _number: int) -> Pair:
+        base = rows if stage == "first" else {slow: rows[slow]}
+        return pair(side("base", base), side("head", base | {slow: replace(rows[slow], median=1.1)}))
+
+    gate.run(script)
+    cases = [f"{ONE}-float32-turn0", f"{ONE}-uint8-turn0"]
+    (only,) = gate.only[-1] or ()
+    assert [one for one in cases if re.match(only, one)] == [name]
 
 
 def test_a_row_that_fails_while_it_is_confirmed_fails(gate: Gate) -> None:

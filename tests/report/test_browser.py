@@ -6,6 +6,7 @@ browser`` installs what it can of them.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -49,12 +50,17 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     others = ("--run", documents.run_directory(folder / "run"), "--parity", documents.parity(folder / "parity.json"))
     hostile = documents.measurement(folder / "hostile.json", backends=("pytorch", HOSTILE), name=HOSTILE)
     many = documents.ten_baselines(folder)
+    fast = documents.measurement(folder / "fast.json", batches=(1, 1000))
+    document = json.loads(fast.read_text())
+    document["lenet"]["limits"]["arithmetic"]["fp32"] = 8e14  # as an H100's fp16
+    fast.write_text(json.dumps(document))
     made = {}
     pages: dict[str, Sequence[str | Path]] = {
         "en": [*files, *others, "--gate", documents.gate(folder / "gate.json")],
         "ru": [*files, *others, "--lang", "ru"],
         "hostile": [hostile],
         "many": many,
+        "fast": [fast],
     }
     for name, arguments in pages.items():
         made[name] = folder / f"{name}.html"
@@ -109,6 +115,22 @@ def test_every_chart_is_drawn(browser: Browser, reports: dict[str, Path], name: 
             assert named
         ids = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
         assert [one for one, times in Counter(ids).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", ["en", "ru", "many", "fast"])
+def test_no_text_of_a_chart_is_cut_off(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        outside = _Looked(context, reports[name]).page.eval_on_selector_all(
+            "figure svg",
+            """charts => charts.flatMap(chart => {
+                const box = chart.getBoundingClientRect();
+                return [...chart.querySelectorAll('text')].filter(text => {
+                    const own = text.getBoundingClientRect();
+                    return own.left < box.left - 1 || own.right > box.right + 1;
+                }).map(text => text.textContent);
+            })""",
+        )
+        assert outside == []
 
 
 def test_the_languages_differ_and_say_so(browser: Browser, reports: dict[str, Path]) -> None:

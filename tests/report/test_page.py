@@ -225,6 +225,8 @@ def test_a_bad_file_is_named_and_the_rest_reported(
         ("--parity", '{"backends": [{"backend": "x"}], "not_run": {}}', "no 'loss'"),
         ("--gate", '{"schema": 7}', "schema 7, not 1"),
         ("--gate", "{}", "no 'schema'"),
+        ("--gate", '{"schema": 1, "verdict": "ERROR", "reason": "it hung", "found": "x"}', "no verdict: it hung: x"),
+        ("--gate", "[" * 10_000, "nested too deeply"),
     ],
 )
 def test_each_kind_of_bad_file_is_named(option: str, content: str, found: str, tmp_path: Path) -> None:
@@ -245,6 +247,34 @@ def test_a_run_that_is_not_whole_is_named(spoil: dict[str, str], tmp_path: Path)
     assert result.exit_code == 1
     assert "a run directory that `lenet train` finished" in result.stderr
     assert "Figure 1" not in page
+
+
+@pytest.mark.parametrize(
+    ("option", "part", "value"),
+    [
+        ("--parity", ("not_run", "tensorrt"), []),
+        ("--parity", ("backends", 0, "loss"), 10**400),
+        ("--gate", ("rows", 0, "pairs"), None),
+        ("--gate", ("commits", "head"), None),
+        ("--run", ("versions",), None),
+        ("--run", ("times", "training_seconds"), None),
+        ("--run", ("times", "images_an_epoch"), "x"),
+    ],
+)
+def test_a_value_that_the_page_cannot_hold_is_named(
+    option: str, part: tuple[str | int, ...], value: object, tmp_path: Path
+) -> None:
+    make = {"--parity": documents.parity, "--gate": documents.gate, "--run": documents.run_directory}[option]
+    path = make(tmp_path / "bad")
+    file = path / "run.json" if option == "--run" else path
+    place = document = json.loads(file.read_text())
+    for name in part[:-1]:
+        place = place[name]
+    place[part[-1]] = value
+    file.write_text(json.dumps(document))
+    result, _ = report(documents.measurement(tmp_path / "1.json"), option, path, out=tmp_path / "report.html")
+    assert result.exit_code == 1, result.exception
+    assert f"{file} cannot be read" in result.stderr
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
