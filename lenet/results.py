@@ -336,7 +336,8 @@ def parse(text: str) -> Any:
         document = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    json.dumps(document, ensure_ascii=False).encode()
+    if re.search(r"\\u[dD]", text):
+        json.dumps(document, ensure_ascii=False).encode()
     return document
 
 
