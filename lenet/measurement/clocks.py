@@ -296,10 +296,13 @@ def measure(
             after, slow_after = look(), host.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
             before, slow_before = after, slow_after
+            idle_since = perf_counter()
+            if span:
+                host.pass_time(PAUSE)
             if slow_after:
                 leaving = perf_counter()
                 slow_before = not host.move() and host.is_slowed()
-                if stream is not None and perf_counter() - leaving > LONGEST_IDLE:
+                if stream is not None and perf_counter() - idle_since > LONGEST_IDLE:
                     sm_clock_hz(stream)  # wakes the GPU
                 waited += perf_counter() - leaving
             rounds += chunk
@@ -308,8 +311,6 @@ def measure(
             causes |= harm
             if not harm and (by_device or not slow):
                 valid += [one.wall if one.device is None else one.device for one in chunk if not one.launch_bound]
-            if span:
-                host.pass_time(PAUSE)
     return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped, tare)
 
 

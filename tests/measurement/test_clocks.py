@@ -418,6 +418,23 @@ class TestASlowedHost:
         assert host.moves == 2
         assert gpu.log.count("hold") == 2 * (1 + woken)
 
+    @pytest.mark.parametrize(("moving", "woken"), [(0.005, 0), (0.015, 1)])
+    def test_a_pause_beside_a_move_leaves_the_gpu_idle_as_well(self, gpu: FakeGpu, moving: float, woken: int) -> None:
+        class Host(FakeHost):
+            def move(self) -> bool:
+                gpu.now += moving
+                return super().move()
+
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+
+        protocol = Adaptive(warmups=0)
+        host = Host([False, True])
+        measure(lambda: gpu.run(1e-3), mode=Mode.END_TO_END, stream=gpu.stream, protocol=protocol, host=host)
+
+        assert host.moves == 1
+        assert gpu.log.count("hold") == 2 * (1 + woken)
+
     def test_where_no_other_cpu_is_quiet_the_next_rounds_are_judged_by_a_new_look(self, gpu: FakeGpu) -> None:
         class Host(FakeHost):
             def move(self) -> bool:
