@@ -144,8 +144,9 @@ class Adaptive:
         rounds: Valid rounds at most.
         time_limit: Seconds at most, without warm-ups and waiting for a quiet CPU; a round that has begun is finished.
         span: Seconds at least of rounds that the wall clock times, which pauses spread: a shared host's speed changes
-            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths. After as
-            long, a row of which most rounds are discarded is given up.
+            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths. The round
+            after a pause is not kept where rounds are short. After as long, a row of which most rounds are discarded is
+            given up.
     """
 
     warmups: int = 5
@@ -273,6 +274,7 @@ def measure(
     by_device = mode is Mode.FORWARD and stream is not None
     look = throttling or tuple
     span = min(protocol.span, protocol.time_limit) if isinstance(protocol, Adaptive) and not by_device else 0.0
+    chunk: list[_Round] = []
     rounds: list[_Round] = []
     valid: list[float] = []
     throttled: list[bool] = []
@@ -291,6 +293,8 @@ def measure(
             if stopped and not (stopped is Stop.PRECISE and elapsed < span):
                 break
             most = protocol.rounds - len(valid)
+            if span and len(chunk) > 1:
+                run(1)  # not kept: the pause left caches cold, and a short round takes up to three times as long
             chunk = run(min(most, BURST) if span else most)
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), host.is_slowed()
