@@ -144,8 +144,9 @@ class Adaptive:
         rounds: Valid rounds at most.
         time_limit: Seconds at most, without warm-ups and waiting for a quiet CPU; a round that has begun is finished.
         span: Seconds at least of rounds that the wall clock times, which pauses spread: a shared host's speed changes
-            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths. After as
-            long, a row of which most rounds are discarded is given up.
+            from one tenth of a second to the next, and a hundred short rounds in a row see a few thousandths. The round
+            after a pause is not kept where rounds are short. After as long, a row of which most rounds are discarded is
+            given up.
     """
 
     warmups: int = 5
@@ -273,6 +274,7 @@ def measure(
     by_device = mode is Mode.FORWARD and stream is not None
     look = throttling or tuple
     span = min(protocol.span, protocol.time_limit) if isinstance(protocol, Adaptive) and not by_device else 0.0
+    chunk: list[_Round] = []
     rounds: list[_Round] = []
     valid: list[float] = []
     throttled: list[bool] = []
@@ -291,15 +293,20 @@ def measure(
             if stopped and not (stopped is Stop.PRECISE and elapsed < span):
                 break
             most = protocol.rounds - len(valid)
+            if span and len(chunk) > 1:
+                run(1)  # not kept: the pause left caches cold, and a short round takes up to three times as long
             chunk = run(min(most, BURST) if span else most)
             # What is seen at either end may have begun or ended anywhere in between.
             after, slow_after = look(), host.is_slowed()
             harm, slow = {*before, *after}, slow_before or slow_after
             before, slow_before = after, slow_after
+            idle_since = perf_counter()
+            if span:
+                host.pass_time(PAUSE)
             if slow_after:
                 leaving = perf_counter()
                 slow_before = not host.move() and host.is_slowed()
-                if stream is not None and perf_counter() - leaving > LONGEST_IDLE:
+                if stream is not None and perf_counter() - idle_since > LONGEST_IDLE:
                     sm_clock_hz(stream)  # wakes the GPU
                 waited += perf_counter() - leaving
             rounds += chunk
@@ -308,8 +315,6 @@ def measure(
             causes |= harm
             if not harm and (by_device or not slow):
                 valid += [one.wall if one.device is None else one.device for one in chunk if not one.launch_bound]
-            if span:
-                host.pass_time(PAUSE)
     return _samples(rounds, throttled, tuple(sorted(causes)), slowed, stopped, tare)
 
 

@@ -112,6 +112,11 @@ class HostWatch(NoHostWatch):
         earlier, self._seen_preemptions = self._seen_preemptions, self._preemptions()
         return slow or self._seen_preemptions > earlier
 
+    def pass_time(self, seconds: float) -> None:
+        """Wait, at work; what takes the CPU meanwhile slows no round."""
+        super().pass_time(seconds)
+        self._seen_preemptions = self._preemptions()
+
     def move(self) -> bool:
         """Try the other CPUs in turn; whether a quiet one was found.
 

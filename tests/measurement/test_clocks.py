@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -236,7 +237,7 @@ class TestProtocols:
         assert samples.stopped is Stop.TIME
 
     def test_adaptive_stops_at_its_most_rounds(self, gpu: FakeGpu) -> None:
-        call = timed(gpu, endless(0.001, 0.002))
+        call = timed(gpu, (0.001 + 0.001 * (0.618 * number % 1) for number in itertools.count()))
         protocol = Adaptive(minimum_rounds=20, rounds=333)
 
         samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=protocol)
@@ -276,6 +277,28 @@ class TestProtocols:
 
         assert samples.stopped is Stop.TIME
         assert 1_500 < samples.wall.size <= 2_000
+
+    @pytest.mark.parametrize(("seconds", "kept"), [(20e-6, 20e-6), (0.02, 0.06)])
+    def test_the_short_round_after_a_pause_which_is_a_cold_one_is_not_kept(
+        self, gpu: FakeGpu, seconds: float, kept: float
+    ) -> None:
+        cold = False
+
+        class Host(NoHostWatch):
+            def pass_time(self, seconds: float) -> None:
+                nonlocal cold
+                gpu.now += seconds
+                cold = True
+
+        def call() -> None:
+            nonlocal cold
+            gpu.now += 3 * seconds if cold else seconds
+            cold = False
+
+        protocol = Adaptive(time_limit=1.0)
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=protocol, host=Host())
+
+        assert samples.wall[1:] == pytest.approx([kept] * (len(samples.wall) - 1))
 
     def test_adaptive_gives_up_where_most_rounds_are_discarded(self, gpu: FakeGpu) -> None:
         def measured(looks: list[bool]) -> Samples:
@@ -416,6 +439,23 @@ class TestASlowedHost:
         measure(lambda: gpu.run(0.1), mode=Mode.END_TO_END, stream=gpu.stream, protocol=protocol, host=host)
 
         assert host.moves == 2
+        assert gpu.log.count("hold") == 2 * (1 + woken)
+
+    @pytest.mark.parametrize(("moving", "woken"), [(0.005, 0), (0.015, 1)])
+    def test_a_pause_beside_a_move_leaves_the_gpu_idle_as_well(self, gpu: FakeGpu, moving: float, woken: int) -> None:
+        class Host(FakeHost):
+            def move(self) -> bool:
+                gpu.now += moving
+                return super().move()
+
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+
+        protocol = Adaptive(warmups=0)
+        host = Host([False, True])
+        measure(lambda: gpu.run(1e-3), mode=Mode.END_TO_END, stream=gpu.stream, protocol=protocol, host=host)
+
+        assert host.moves == 1
         assert gpu.log.count("hold") == 2 * (1 + woken)
 
     def test_where_no_other_cpu_is_quiet_the_next_rounds_are_judged_by_a_new_look(self, gpu: FakeGpu) -> None:

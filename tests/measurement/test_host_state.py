@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lenet.measurement import host_state
-from lenet.measurement.host_state import PATIENCE, WAITING, WAKING, HostWatch, slowed_problem
+from lenet.measurement.host_state import PATIENCE, WAITING, WAKING, HostWatch, NoHostWatch, slowed_problem
 
 QUIET = 30e-6
 
@@ -160,6 +160,24 @@ def test_a_thread_that_takes_the_cpu_in_turns_is_noticed(cpus: FakeCpus) -> None
         assert not watch.is_slowed()
         assert watch.move()
         assert cpus.allowed == {1}
+
+
+def test_a_thread_that_takes_the_cpu_in_a_pause_slows_no_round(cpus: FakeCpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    preemptions = 0
+
+    def pause(_: HostWatch, seconds: float) -> None:
+        nonlocal preemptions
+        cpus.now += seconds
+        preemptions += 1
+
+    monkeypatch.setattr(NoHostWatch, "pass_time", pause)
+    watch = HostWatch(cpus.loop, lambda: preemptions)
+
+    with watch.on_a_quiet_cpu():
+        watch.pass_time(0.01)
+        assert not watch.is_slowed()
+        preemptions += 1
+        assert watch.is_slowed()
 
 
 @linux
