@@ -12,6 +12,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,9 +100,9 @@ class Recipe:
             ("--batch-size", self.batch_size, 1 <= self.batch_size <= available, f"1 to {available:,}, the images"),
             ("--batch-size", self.batch_size, shared, parts),
             ("--epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            ("--learning-rate", self.learning_rate, self.learning_rate > 0, "more than 0"),
+            ("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "more than 0"),
             ("--momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1"),
-            ("--weight-decay", self.weight_decay, self.weight_decay >= 0, "at least 0"),
+            ("--weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0"),
             ("--decay", self.decay, 0 < self.decay <= 1, "more than 0, at most 1"),
             ("--padding", self.padding, 0 <= self.padding <= side, f"0 to {side} pixels, the side of an image"),
             ("--seed", self.seed, 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
@@ -204,7 +205,8 @@ def train(
         The finished run.
 
     Raises:
-        RecipeError: The recipe cannot be followed on these images.
+        RecipeError: The recipe cannot be followed on these images, or the training diverges; the checkpoint is then of
+            the last epoch that did not.
         CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, or is of
             another recipe or other data.
         OutputError: A file cannot be written; the previous checkpoint is then still whole.
@@ -227,6 +229,7 @@ def train(
             draw = drawn.result()
             drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 2, ranks)
             record = _epoch(run, step, train_split, test_split, draw, on_step)
+            _refuse_divergence(record)
             run.history.append(record)
             if written:
                 written.result()
@@ -256,6 +259,17 @@ def _limit(split: Split, count: int, option: str) -> Split:
             hint=f"choose another {option}",
         )
     return split.head(count) if count else split
+
+
+def _refuse_divergence(record: EpochRecord) -> None:
+    """Before a checkpoint of it would take the place of one that can be resumed."""
+    if not math.isfinite(record.train_loss + record.test_loss):
+        raise RecipeError(
+            f"the training diverged in epoch {record.epoch}",
+            found=f"training loss {record.train_loss:.4g}, test loss {record.test_loss:.4g}",
+            wanted="finite losses",
+            hint="choose a smaller --learning-rate, --momentum or --weight-decay, and another --out",
+        )
 
 
 def _epoch(
@@ -436,14 +450,15 @@ def _restore(run: Run, path: Path) -> None:
         weights.check(parameters, path)
         if momentum:
             weights.check(momentum, path)
-    except (WeightsError, KeyError, TypeError, ValueError) as error:
+        _refuse_another_run(run, found, path)
+        started = str(found["started"])
+    except (WeightsError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be used",
             found=str(error),
             wanted="a whole checkpoint of this version of `lenet train`",
             hint="delete it to begin again",
         ) from error
-    _refuse_another_run(run, found, path)
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
             parameter.copy_(torch.from_numpy(parameters[name]))
@@ -451,7 +466,7 @@ def _restore(run: Run, path: Path) -> None:
                 # `empty_like` keeps the parameter's memory layout, and with it the order of the optimizer's sums.
                 buffer = torch.empty_like(parameter).copy_(torch.from_numpy(momentum[name]))
                 run.optimizer.state[parameter]["momentum_buffer"] = buffer
-    run.started = found["started"]
+    run.started = started
     run.history = history
 
 

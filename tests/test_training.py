@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as to_safetensors
 
 from lenet import training, weights
 from lenet.data import augmentation
@@ -234,6 +235,38 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: object) -> None
         train(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("change", [{"recipe": [1]}, {"recipe": None}, {"started": ...}, {"data_sha256": ...}])
+def test_a_checkpoint_with_other_entries_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """Ellipsis stands for none."""
+    train(tmp_path, dataclasses.replace(SMALL, epochs=1))
+    arrays, texts = weights.read_safetensors(tmp_path / CHECKPOINT)
+    entries = {key: value for key, value in (json.loads(texts["checkpoint"]) | change).items() if value is not ...}
+    (tmp_path / CHECKPOINT).write_bytes(to_safetensors(arrays, {"checkpoint": json.dumps(entries)}))
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_training_that_diverges_says_so_and_leaves_the_previous_checkpoint(tmp_path: Path, epoch: int) -> None:
+    recipe = dataclasses.replace(SMALL, learning_rate=1e6 if epoch == 1 else SMALL.learning_rate)
+
+    def spoil(record: EpochRecord) -> None:
+        if record.epoch == epoch - 1:
+            with torch.no_grad():
+                run.model.fc3.bias.fill_(float("nan"))
+
+    def keep(begun: training.Run) -> None:
+        nonlocal run
+        run = begun
+
+    run: training.Run
+    with pytest.raises(RecipeError, match=rf"the training diverged in epoch {epoch}\n  found:  training loss nan"):
+        train(tmp_path, recipe, on_start=keep, on_epoch=spoil)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([CHECKPOINT, "history.csv"] if epoch > 1 else [])
+    if epoch > 1:
+        assert len(train(tmp_path, recipe, resume=True).history) == SMALL.epochs
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     """The file-size limit stands for the full disk: it is set after the first epoch's checkpoint is written."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -263,8 +296,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         ({"epochs": 0}, "--epochs"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"learning_rate": float("inf")}, "--learning-rate"),
         ({"momentum": 1.0}, "--momentum"),
         ({"weight_decay": -1e-4}, "--weight-decay"),
+        ({"weight_decay": float("inf")}, "--weight-decay"),
         ({"decay": 0.0}, "--decay"),
         ({"padding": -1}, "--padding"),
         ({"seed": -1}, "--seed"),
