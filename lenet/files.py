@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -15,17 +17,20 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``, so that a reader sees the old file or the new one, never a part.
 
     The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over
-    ``path``: a full disk or a killed process leaves the previous file as it was.
+    ``path``: a full disk or a killed process leaves the previous file as it was. A link, a pipe or a device is not
+    replaced.
 
     Args:
         path: The file; its directory must exist.
         content: Its new content.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or ``path`` is no regular file.
     """
     temporary = None
     try:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "something that is no regular file")
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
