@@ -6,11 +6,15 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
 
-__all__ = ["make_directory", "write_atomically"]
+__all__ = ["make_directory", "only_writer", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -70,3 +74,30 @@ def make_directory(path: Path, option: str = "--out") -> None:
             wanted="a directory that can be created and written",
             hint=f"choose another directory with {option}",
         ) from error
+
+
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Keep every other process that asks for the same out of a directory; a process that is killed lets go of it.
+
+    Args:
+        directory: It exists, and gets the file ``.lock``, which stays.
+
+    Raises:
+        OutputError: Another process has it, or the lock cannot be had.
+    """
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (NotImplementedError, OSError) as error:
+        held = isinstance(error, Timeout)
+        raise OutputError(
+            f"{directory} cannot be locked",
+            found="another process that writes into it" if held else str(error),
+            wanted="a directory of this process alone",
+            hint="wait until that one has ended, or choose another directory with --out",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

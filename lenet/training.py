@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ from lenet.data.cifar10 import Split
 from lenet.devices import describe
 from lenet.errors import CheckpointError, RecipeError, WeightsError
 from lenet.evaluation import evaluate
-from lenet.files import make_directory, write_atomically
+from lenet.files import make_directory, only_writer, write_atomically
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import source_commit, versions
 from lenet.ranks import Ranks
@@ -192,7 +193,7 @@ def train(
         train_split: The training images; those that the recipe uses are moved to ``device`` once.
         test_split: The test images, likewise.
         out: The run directory: ``checkpoint.safetensors`` and ``history.csv`` each epoch, then
-            ``weights.safetensors`` and ``run.json``.
+            ``weights.safetensors`` and ``run.json``. ``.lock`` keeps a second training out of it.
         device: Where to train.
         resume: Go on from the checkpoint in ``out``, or begin where there is none yet.
         ranks: The processes that train together; each calls this function, and the first writes the files.
@@ -209,7 +210,8 @@ def train(
             the last epoch that did not.
         CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, or is of
             another recipe or other data.
-        OutputError: A file cannot be written; the previous checkpoint is then still whole.
+        OutputError: Another process trains into ``out``, or a file cannot be written; the previous checkpoint is
+            then still whole.
         RankError: Another rank has ended, or is about to do something else.
     """
     train_split = _limit(train_split, recipe.train_images, "--train-images")
@@ -217,10 +219,11 @@ def train(
     recipe.check(len(train_split), ranks.size)
     if ranks.rank == 0:
         make_directory(out)
-    run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
-    ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
-    on_start(run)
-    with exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
+    alone = only_writer(out) if ranks.rank == 0 else nullcontext()
+    with alone, exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
+        run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
+        ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
+        on_start(run)
         step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
         train_split, test_split = train_split.to(device), test_split.to(device)
         written: Future[None] | None = None
@@ -240,8 +243,8 @@ def train(
             on_epoch(record)
         if written:
             written.result()
-    if ranks.rank == 0:
-        _write_results(run, test_split, out, device, ranks)
+        if ranks.rank == 0:
+            _write_results(run, test_split, out, device, ranks)
     return run
 
 

@@ -46,7 +46,7 @@ def test_a_run_leaves_everything_that_it_should(tmp_path: Path) -> None:
     run = train(tmp_path)
     assert run.complete
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [CHECKPOINT, "history.csv", "run.json", "weights.safetensors"]
+        [".lock", CHECKPOINT, "history.csv", "run.json", "weights.safetensors"]
     )
     loaded = weights.load(tmp_path / "weights.safetensors")
     assert json.loads(loaded.metadata["recipe"]) == json.loads(json.dumps(dataclasses.asdict(SMALL)))
@@ -209,6 +209,15 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+def test_a_second_training_is_kept_out_of_the_directory_of_one_that_runs(tmp_path: Path) -> None:
+    def begin_another(_: training.Run) -> None:
+        with pytest.raises(OutputError, match=r"cannot be locked\n  found:  another process that writes into it"):
+            train(tmp_path, dataclasses.replace(SMALL, seed=1))
+
+    run = train(tmp_path, on_start=begin_another)
+    assert json.loads((tmp_path / "run.json").read_text())["metrics"]["test_loss"] == run.history[-1].test_loss
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
     other = dataclasses.replace(SMALL, momentum=0.8, seed=3)
@@ -250,19 +259,16 @@ def test_a_checkpoint_with_other_entries_is_refused(tmp_path: Path, change: dict
 def test_a_training_that_diverges_says_so_and_leaves_the_previous_checkpoint(tmp_path: Path, epoch: int) -> None:
     recipe = dataclasses.replace(SMALL, learning_rate=1e6 if epoch == 1 else SMALL.learning_rate)
 
+    begun: list[training.Run] = []
+
     def spoil(record: EpochRecord) -> None:
         if record.epoch == epoch - 1:
             with torch.no_grad():
-                run.model.fc3.bias.fill_(float("nan"))
+                begun[0].model.fc3.bias.fill_(float("nan"))
 
-    def keep(begun: training.Run) -> None:
-        nonlocal run
-        run = begun
-
-    run: training.Run
     with pytest.raises(RecipeError, match=rf"the training diverged in epoch {epoch}\n  found:  training loss nan"):
-        train(tmp_path, recipe, on_start=keep, on_epoch=spoil)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ([CHECKPOINT, "history.csv"] if epoch > 1 else [])
+        train(tmp_path, recipe, on_start=begun.append, on_epoch=spoil)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ([CHECKPOINT, "history.csv"] if epoch > 1 else [])
     if epoch > 1:
         assert len(train(tmp_path, recipe, resume=True).history) == SMALL.epochs
 
@@ -283,7 +289,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / CHECKPOINT).read_bytes() == good
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "history.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", CHECKPOINT, "history.csv"]
     assert train(tmp_path, resume=True).complete
 
 
