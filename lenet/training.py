@@ -508,6 +508,8 @@ def _write_results(run: Run, test_split: Split, out: Path, device: torch.device,
         "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
         "commit": source_commit(),
     }
+    # Again: a kill or a full disk may have come between the last checkpoint and its history.
+    write_atomically(out / "history.csv", _to_csv(run.history))
     weights.save(out / "weights.safetensors", _arrays(run.model), made_by)
     times = {
         "started": run.started,

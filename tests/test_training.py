@@ -201,6 +201,18 @@ def test_resume_of_a_finished_run_changes_no_weight(tmp_path: Path) -> None:
     assert all(np.array_equal(after.arrays[n], a) for n, a in weights.load(tmp_path / "before").arrays.items())
 
 
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_run_that_ended_between_its_last_checkpoint_and_its_history_gets_it(tmp_path: Path, epochs: int) -> None:
+    recipe = dataclasses.replace(SMALL, epochs=epochs)
+    train(tmp_path, recipe)
+    history = tmp_path / "history.csv"
+    whole = history.read_text()
+    lines = whole.splitlines(keepends=True)[:-1]
+    history.write_text("".join(lines)) if epochs > 1 else history.unlink()
+    train(tmp_path, recipe, resume=True)
+    assert history.read_text() == whole
+
+
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tmp_path)
     before = (tmp_path / CHECKPOINT).read_bytes()
