@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -70,13 +71,16 @@ _threads_option = click.option(
 _weights_option = click.option(
     "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
 )
-_precision_option = click.option(
-    "--precision",
-    type=click.Choice(["fp32", "tf32", "fp16", "bf16", "fp16x2"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic to ask for.",
-)
+
+
+def _precision(*choices: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--precision", type=click.Choice(choices), default="fp32", show_default=True, help="Arithmetic to ask for."
+    )
+
+
+_onnx_precision_option = _precision("fp32", "tf32", "fp16", "bf16")
+_precision_option = _precision("fp32", "tf32", "fp16", "bf16", "fp16x2")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -172,7 +176,7 @@ def train(
 @_download_option
 @_device_option
 @_threads_option
-@click.option("--batch-size", type=int, default=1000, show_default=True, help="Images a batch.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a batch.")
 @click.option(
     "--input",
     "input_type",
@@ -275,7 +279,7 @@ def _evaluate_backends(
 @main.command()
 @click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @_weights_option
-@_precision_option
+@_onnx_precision_option
 def export(*, out: Path, path: Path | None, precision: str) -> None:
     """Write LeNet as an ONNX model with a dynamic batch; its input and output are float32 at every precision."""
     from lenet import weights
@@ -299,7 +303,7 @@ def export(*, out: Path, path: Path | None, precision: str) -> None:
 @click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @_weights_option
-@_precision_option
+@_onnx_precision_option
 @click.option("--min-batch", type=int, default=1, show_default=True, help="The smallest batch.")
 @click.option("--opt-batch", type=int, default=200, show_default=True, help="The batch to tune for.")
 @click.option("--max-batch", type=int, default=10_000, show_default=True, help="The largest batch.")

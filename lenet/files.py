@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
 
-__all__ = ["make_directory", "write_atomically"]
+__all__ = ["make_directory", "only_writer", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``, so that a reader sees the old file or the new one, never a part.
 
     The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over
-    ``path``: a full disk or a killed process leaves the previous file as it was.
+    ``path``: a full disk or a killed process leaves the previous file as it was. A link, a pipe or a device is not
+    replaced.
 
     Args:
         path: The file; its directory must exist.
         content: Its new content.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or ``path`` is no regular file.
     """
     temporary = None
     try:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "something that is no regular file")
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -65,3 +74,30 @@ def make_directory(path: Path, option: str = "--out") -> None:
             wanted="a directory that can be created and written",
             hint=f"choose another directory with {option}",
         ) from error
+
+
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Keep every other process that asks for the same out of a directory; a process that is killed lets go of it.
+
+    Args:
+        directory: It exists, and gets the file ``.lock``, which stays.
+
+    Raises:
+        OutputError: Another process has it, or the lock cannot be had.
+    """
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (NotImplementedError, OSError) as error:
+        held = isinstance(error, Timeout)
+        raise OutputError(
+            f"{directory} cannot be locked",
+            found="another process that writes into it" if held else str(error),
+            wanted="a directory of this process alone",
+            hint="wait until that one has ended, or choose another directory with --out",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -12,9 +12,11 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +33,7 @@ from lenet.data.cifar10 import Split
 from lenet.devices import describe
 from lenet.errors import CheckpointError, RecipeError, WeightsError
 from lenet.evaluation import evaluate
-from lenet.files import make_directory, write_atomically
+from lenet.files import make_directory, only_writer, write_atomically
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import source_commit, versions
 from lenet.ranks import Ranks
@@ -99,9 +101,9 @@ class Recipe:
             ("--batch-size", self.batch_size, 1 <= self.batch_size <= available, f"1 to {available:,}, the images"),
             ("--batch-size", self.batch_size, shared, parts),
             ("--epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            ("--learning-rate", self.learning_rate, self.learning_rate > 0, "more than 0"),
+            ("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "more than 0"),
             ("--momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1"),
-            ("--weight-decay", self.weight_decay, self.weight_decay >= 0, "at least 0"),
+            ("--weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0"),
             ("--decay", self.decay, 0 < self.decay <= 1, "more than 0, at most 1"),
             ("--padding", self.padding, 0 <= self.padding <= side, f"0 to {side} pixels, the side of an image"),
             ("--seed", self.seed, 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
@@ -191,7 +193,7 @@ def train(
         train_split: The training images; those that the recipe uses are moved to ``device`` once.
         test_split: The test images, likewise.
         out: The run directory: ``checkpoint.safetensors`` and ``history.csv`` each epoch, then
-            ``weights.safetensors`` and ``run.json``.
+            ``weights.safetensors`` and ``run.json``. ``.lock`` keeps a second training out of it.
         device: Where to train.
         resume: Go on from the checkpoint in ``out``, or begin where there is none yet.
         ranks: The processes that train together; each calls this function, and the first writes the files.
@@ -204,10 +206,12 @@ def train(
         The finished run.
 
     Raises:
-        RecipeError: The recipe cannot be followed on these images.
+        RecipeError: The recipe cannot be followed on these images, or the training diverges; the checkpoint is then of
+            the last epoch that did not.
         CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, or is of
             another recipe or other data.
-        OutputError: A file cannot be written; the previous checkpoint is then still whole.
+        OutputError: Another process trains into ``out``, or a file cannot be written; the previous checkpoint is
+            then still whole.
         RankError: Another rank has ended, or is about to do something else.
     """
     train_split = _limit(train_split, recipe.train_images, "--train-images")
@@ -215,10 +219,11 @@ def train(
     recipe.check(len(train_split), ranks.size)
     if ranks.rank == 0:
         make_directory(out)
-    run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
-    ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
-    on_start(run)
-    with exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
+    alone = only_writer(out) if ranks.rank == 0 else nullcontext()
+    with alone, exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
+        run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
+        ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
+        on_start(run)
         step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
         train_split, test_split = train_split.to(device), test_split.to(device)
         written: Future[None] | None = None
@@ -227,6 +232,7 @@ def train(
             draw = drawn.result()
             drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 2, ranks)
             record = _epoch(run, step, train_split, test_split, draw, on_step)
+            _refuse_divergence(record)
             run.history.append(record)
             if written:
                 written.result()
@@ -237,8 +243,8 @@ def train(
             on_epoch(record)
         if written:
             written.result()
-    if ranks.rank == 0:
-        _write_results(run, test_split, out, device, ranks)
+        if ranks.rank == 0:
+            _write_results(run, test_split, out, device, ranks)
     return run
 
 
@@ -256,6 +262,17 @@ def _limit(split: Split, count: int, option: str) -> Split:
             hint=f"choose another {option}",
         )
     return split.head(count) if count else split
+
+
+def _refuse_divergence(record: EpochRecord) -> None:
+    """Before a checkpoint of it would take the place of one that can be resumed."""
+    if not math.isfinite(record.train_loss + record.test_loss):
+        raise RecipeError(
+            f"the training diverged in epoch {record.epoch}",
+            found=f"training loss {record.train_loss:.4g}, test loss {record.test_loss:.4g}",
+            wanted="finite losses",
+            hint="choose a smaller --learning-rate, --momentum or --weight-decay, and another --out",
+        )
 
 
 def _epoch(
@@ -436,14 +453,15 @@ def _restore(run: Run, path: Path) -> None:
         weights.check(parameters, path)
         if momentum:
             weights.check(momentum, path)
-    except (WeightsError, KeyError, TypeError, ValueError) as error:
+        _refuse_another_run(run, found, path)
+        started = str(found["started"])
+    except (WeightsError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be used",
             found=str(error),
             wanted="a whole checkpoint of this version of `lenet train`",
             hint="delete it to begin again",
         ) from error
-    _refuse_another_run(run, found, path)
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
             parameter.copy_(torch.from_numpy(parameters[name]))
@@ -451,7 +469,7 @@ def _restore(run: Run, path: Path) -> None:
                 # `empty_like` keeps the parameter's memory layout, and with it the order of the optimizer's sums.
                 buffer = torch.empty_like(parameter).copy_(torch.from_numpy(momentum[name]))
                 run.optimizer.state[parameter]["momentum_buffer"] = buffer
-    run.started = found["started"]
+    run.started = started
     run.history = history
 
 
@@ -490,6 +508,8 @@ def _write_results(run: Run, test_split: Split, out: Path, device: torch.device,
         "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
         "commit": source_commit(),
     }
+    # Again: a kill or a full disk may have come between the last checkpoint and its history.
+    write_atomically(out / "history.csv", _to_csv(run.history))
     weights.save(out / "weights.safetensors", _arrays(run.model), made_by)
     times = {
         "started": run.started,

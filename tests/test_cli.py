@@ -29,6 +29,7 @@ def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
     assert f"written to {tmp_path / 'run'}" in trained.stdout
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
+        ".lock",
         "checkpoint.safetensors",
         "curves.png",
         "curves.svg",
@@ -82,7 +83,6 @@ def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path:
     ("arguments", "message"),
     [
         (["evaluate", "--data", "nowhere"], "no CIFAR-10 in nowhere"),
-        (["evaluate", "--data", "DATA", "--batch-size", "0"], "batch size"),
         (["evaluate", "--data", "DATA", "--batch-size", "10001"], "10,001"),
         (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
         (["evaluate", "--data", "DATA", "--input", "uint8"], "--input uint8 and no --backend"),
@@ -102,6 +102,21 @@ def test_bad_input_is_told_in_three_lines_and_exits_with_2(
     assert all(f"\n  {part}" in result.stderr for part in ("found: ", "wanted: ", "next: "))
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate --batch-size 0", "--batch-size"),
+        ("evaluate --backend pytorch --batch-size 0", "--batch-size"),
+        ("export --onnx out --precision fp16x2", "--precision"),
+        ("build --backend tensorrt-rtx --target sm89 --out out --precision fp16x2", "--precision"),
+    ],
+)
+def test_a_value_that_a_command_has_no_use_for_is_refused(command: str, option: str) -> None:
+    result = lenet(*command.split())
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 def test_device_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch, noise_directory: Path) -> None:

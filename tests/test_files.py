@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,16 @@ def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
         make_directory(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("there")], ids=["pipe", "link"])
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A rename over it would replace it: for root even /dev/null."""
+    (tmp_path / "there").write_bytes(b"previous")
+    path = tmp_path / "file"
+    make(path)
+    mode = path.lstat().st_mode
+    with pytest.raises(OutputError, match=r"(?s)cannot write .*no regular file"):
+        write_atomically(path, b"content")
+    assert path.lstat().st_mode == mode
+    assert (tmp_path / "there").read_bytes() == b"previous"

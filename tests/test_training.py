@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as to_safetensors
 
 from lenet import training, weights
 from lenet.data import augmentation
@@ -45,7 +46,7 @@ def test_a_run_leaves_everything_that_it_should(tmp_path: Path) -> None:
     run = train(tmp_path)
     assert run.complete
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [CHECKPOINT, "history.csv", "run.json", "weights.safetensors"]
+        [".lock", CHECKPOINT, "history.csv", "run.json", "weights.safetensors"]
     )
     loaded = weights.load(tmp_path / "weights.safetensors")
     assert json.loads(loaded.metadata["recipe"]) == json.loads(json.dumps(dataclasses.asdict(SMALL)))
@@ -200,12 +201,33 @@ def test_resume_of_a_finished_run_changes_no_weight(tmp_path: Path) -> None:
     assert all(np.array_equal(after.arrays[n], a) for n, a in weights.load(tmp_path / "before").arrays.items())
 
 
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_run_that_ended_between_its_last_checkpoint_and_its_history_gets_it(tmp_path: Path, epochs: int) -> None:
+    recipe = dataclasses.replace(SMALL, epochs=epochs)
+    train(tmp_path, recipe)
+    history = tmp_path / "history.csv"
+    whole = history.read_text()
+    lines = whole.splitlines(keepends=True)[:-1]
+    history.write_text("".join(lines)) if epochs > 1 else history.unlink()
+    train(tmp_path, recipe, resume=True)
+    assert history.read_text() == whole
+
+
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tmp_path)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(CheckpointError, match=r"(?s)already holds a run.*--resume"):
         train(tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_second_training_is_kept_out_of_the_directory_of_one_that_runs(tmp_path: Path) -> None:
+    def begin_another(_: training.Run) -> None:
+        with pytest.raises(OutputError, match=r"cannot be locked\n  found:  another process that writes into it"):
+            train(tmp_path, dataclasses.replace(SMALL, seed=1))
+
+    run = train(tmp_path, on_start=begin_another)
+    assert json.loads((tmp_path / "run.json").read_text())["metrics"]["test_loss"] == run.history[-1].test_loss
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -234,6 +256,35 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: object) -> None
         train(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("change", [{"recipe": [1]}, {"recipe": None}, {"started": ...}, {"data_sha256": ...}])
+def test_a_checkpoint_with_other_entries_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """Ellipsis stands for none."""
+    train(tmp_path, dataclasses.replace(SMALL, epochs=1))
+    arrays, texts = weights.read_safetensors(tmp_path / CHECKPOINT)
+    entries = {key: value for key, value in (json.loads(texts["checkpoint"]) | change).items() if value is not ...}
+    (tmp_path / CHECKPOINT).write_bytes(to_safetensors(arrays, {"checkpoint": json.dumps(entries)}))
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_training_that_diverges_says_so_and_leaves_the_previous_checkpoint(tmp_path: Path, epoch: int) -> None:
+    recipe = dataclasses.replace(SMALL, learning_rate=1e6 if epoch == 1 else SMALL.learning_rate)
+
+    begun: list[training.Run] = []
+
+    def spoil(record: EpochRecord) -> None:
+        if record.epoch == epoch - 1:
+            with torch.no_grad():
+                begun[0].model.fc3.bias.fill_(float("nan"))
+
+    with pytest.raises(RecipeError, match=rf"the training diverged in epoch {epoch}\n  found:  training loss nan"):
+        train(tmp_path, recipe, on_start=begun.append, on_epoch=spoil)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ([CHECKPOINT, "history.csv"] if epoch > 1 else [])
+    if epoch > 1:
+        assert len(train(tmp_path, recipe, resume=True).history) == SMALL.epochs
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     """The file-size limit stands for the full disk: it is set after the first epoch's checkpoint is written."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -250,7 +301,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / CHECKPOINT).read_bytes() == good
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "history.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", CHECKPOINT, "history.csv"]
     assert train(tmp_path, resume=True).complete
 
 
@@ -263,8 +314,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         ({"epochs": 0}, "--epochs"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"learning_rate": float("inf")}, "--learning-rate"),
         ({"momentum": 1.0}, "--momentum"),
         ({"weight_decay": -1e-4}, "--weight-decay"),
+        ({"weight_decay": float("inf")}, "--weight-decay"),
         ({"decay": 0.0}, "--decay"),
         ({"padding": -1}, "--padding"),
         ({"seed": -1}, "--seed"),

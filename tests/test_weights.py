@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from safetensors.torch import save as save_tensors
 
 from lenet import weights
 from lenet.architecture import PARAMETER_SHAPES
@@ -45,6 +47,14 @@ def test_weights_that_do_not_fit_are_refused(arrays: Arrays, tmp_path: Path, cha
     path = tmp_path / "weights.safetensors"
     save_file(change(arrays), path)  # type: ignore[operator]
     with pytest.raises(WeightsError, match=message):
+        weights.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_dtype_that_numpy_has_not_is_refused(arrays: Arrays, tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save_tensors({name: torch.tensor(array).to(dtype) for name, array in arrays.items()}))
+    with pytest.raises(WeightsError, match=str(dtype).removeprefix("torch.")):
         weights.load(path)
 
 

@@ -80,13 +80,13 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     """All tensors and the metadata of a safetensors file, unchecked.
 
     Raises:
-        WeightsError: The file is missing or is no whole safetensors file.
+        WeightsError: The file is missing, is no whole safetensors file, or holds a dtype that NumPy has not.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             return arrays, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+    except (AttributeError, OSError, SafetensorError, TypeError) as error:  # NumPy's, for bfloat16 and float8
         raise WeightsError(
             f"cannot read {path}", found=str(error), wanted="a whole safetensors file", hint=_HINT
         ) from error
