@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -21,6 +22,7 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 from rich.console import Console
 
 from lenet import backends, comparison, devices, results, weights
+from lenet.architecture import STAGES
 from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
@@ -477,12 +479,28 @@ def limits(request: pytest.FixtureRequest, device: torch.device) -> Callable[[],
     return find
 
 
+def _refuse_what_does_not_fit(batch_size: int) -> None:
+    """Fail before the system ends the process.
+
+    The host's memory has a batch's images, and each layer's output for its reference. A GPU refuses by itself.
+    """
+    elements = sum(np.prod(stage.input_shape) for stage in STAGES)
+    needed = int(4 * elements * batch_size)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        pytest.fail(
+            f"batch {batch_size:,} does not fit: about {needed:,} bytes, {free:,} free in the host's memory",
+            pytrace=False,
+        )
+
+
 @pytest.fixture(scope="session")
 def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int, InputType], Reference]:
     """The reference for a batch: the first test images, repeated where the batch is larger, normalised or as bytes."""
 
     @cache
     def find(batch_size: int, input_type: InputType) -> Reference:
+        _refuse_what_does_not_fit(batch_size)
         images = test_split.images[torch.arange(batch_size) % len(test_split)]
         return comparison.reference_of(shipped.arrays, images, input_type)
 

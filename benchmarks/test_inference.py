@@ -8,14 +8,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import numpy as np
-import psutil
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import devices
-from lenet.architecture import STAGES
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
@@ -54,12 +51,11 @@ def test_inference(
 ) -> None:
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(mode, device, cold_cache=cold_cache)
-    _refuse_what_does_not_fit(batch_size)
+    reference = reference_of(batch_size, input_type)
     built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type))
     runner = built.runner
     if mode is Mode.END_TO_END and host_memory == "zero-copy" and not runner.maps_host_memory:
         pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
-    reference = reference_of(batch_size, input_type)
     with runner.on_stream():
         images = built.buffer(reference.images)
         if mode is Mode.FORWARD:  # end to end copies them itself, or is found wrong
@@ -134,21 +130,6 @@ def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bo
         pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
     if cold_cache and (mode is Mode.END_TO_END or device.type == "cpu"):
         pytest.skip("a cold cache is for forward passes on a GPU")
-
-
-def _refuse_what_does_not_fit(batch_size: int) -> None:
-    """Fail before the system ends the process.
-
-    The host's memory has a batch's images, and each layer's output for its reference. A GPU refuses by itself.
-    """
-    elements = sum(np.prod(stage.input_shape) for stage in STAGES)
-    needed = int(4 * elements * batch_size)
-    free = psutil.virtual_memory().available
-    if needed > free:
-        pytest.fail(
-            f"batch {batch_size:,} does not fit: about {needed:,} bytes, {free:,} free in the host's memory",
-            pytrace=False,
-        )
 
 
 def _check_parity(runner: Runner, call: Callable[[], torch.Tensor], reference: Reference, executed: str) -> Comparison:

@@ -66,7 +66,7 @@ _device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 _threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
 )
 _weights_option = click.option(
     "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"

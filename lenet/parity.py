@@ -254,7 +254,8 @@ def compare(logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor) -
     doubt = allowed[rows, best] + allowed[rows, found_best]
     return Comparison(
         max_abs_delta=delta.max().item(),
-        max_share=(delta / allowed).max().item(),
+        # An exact logit is right where nothing is allowed either, as with weights of zero.
+        max_share=torch.where(delta == 0, 0.0, delta / allowed).max().item(),
         top1_agreement=(best == found_best).double().mean().item(),
         flips=int(((best != found_best) & (lead > doubt)).sum()),
         images=len(wanted),

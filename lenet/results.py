@@ -379,6 +379,8 @@ def _check_types(found: Measurement) -> None:
             moved_bytes(case.workload)  # knows the precision and the input type
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("what should be a text is none")
+    if not re.fullmatch(r"\w[\w.+-]*", found.kind):
+        raise ValueError(f"the kind of machine {found.kind!r} cannot name a folder")
     if not all(isinstance(number, int) and number < _MOST for number in counts) or not isinstance(found.partial, bool):
         raise TypeError("what should be a number is none")
     if not all(isinstance(found.machine.get(part) or {}, Mapping) for part in parts):

@@ -136,6 +136,12 @@ def test_comparison_by_known_answers() -> None:
     assert (flipped.flips, flipped.top1_agreement) == (1, 0.5)
 
 
+def test_exact_logits_are_right_where_nothing_may_be_off() -> None:
+    zeros = torch.zeros(2, 10, dtype=torch.float64)
+    assert parity.compare(zeros.float(), zeros, zeros).right
+    assert parity.compare(zeros.float() + 1e-30, zeros, zeros).max_share == math.inf
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_are_wrong(value: float) -> None:
     wanted = torch.zeros(2, 10, dtype=torch.float64)

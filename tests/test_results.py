@@ -199,6 +199,7 @@ def test_derived_columns() -> None:
         ("[1, 2]", "it is not of this suite"),
         ({"benchmarks": []}, "it is not of this suite"),
         (document(entry(), schema=99), "schema 99"),
+        (document(entry(), kind="../cpu-x"), "cannot name a folder"),
         ({**document(entry()), "benchmarks": 5}, "misshapen"),
         (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "'summary'"),
         (document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}), "'mode'"),

@@ -7,6 +7,7 @@
 # Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
+mkdir -p "$1"
 out=$(realpath "$1")
 shift
 cd "$(dirname "$0")/../.."

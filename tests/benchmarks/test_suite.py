@@ -416,6 +416,21 @@ def test_builds_of_a_backend_that_is_not_here_have_failed(tmp_path: Path) -> Non
     assert "No case of a backend was measured: the run has failed." in done.stdout
 
 
+def test_a_build_for_a_batch_that_does_not_fit_memory_fails_alone(tmp_path: Path) -> None:
+    options = (
+        "--device=cpu",
+        "--backend=pytorch",
+        "--batch-size=1000000000",
+        "--batch-size=1",
+        "-p",
+        "no:cacheprovider",
+    )
+    done = benchmarks("--benchmark-autosave", storage=tmp_path, quick=options, file="test_build.py")
+    assert done.returncode == 1, done.stdout
+    assert "batch 1,000,000,000 does not fit: about " in done.stdout
+    assert re.search(r"\b3 failed, 3 passed", done.stdout)
+
+
 def test_a_run_in_which_only_transfers_are_skipped_is_green(tmp_path: Path) -> None:
     done = benchmarks("--mode=forward", "benchmarks/test_transfer.py", storage=tmp_path)
     assert done.returncode == 0, done.stdout
