@@ -261,7 +261,7 @@ class Painter:
             labels: Of the horizontal and of the vertical axis.
             x_log: Whether the horizontal axis is logarithmic too.
             ticks: Names of the horizontal places 0, 1, 2 and so on, where they are no quantity.
-            limits: Bounds, drawn thin and named at their end.
+            limits: Bounds, drawn thin; a level one is named above its end, a rising one along its beginning.
         """
         with rc_context(_STYLE):
             figure, axes = self._axes(300, left=80, bottom=74 if ticks else 38)
@@ -270,10 +270,7 @@ class Painter:
                 axes.set_xscale("log")
             for limit in limits:
                 axes.plot(limit.x, limit.y, color=MUTED, linewidth=1.2)
-                axes.annotate(
-                    _shortened(limit.name), (limit.x[-1], limit.y[-1]), (-2, 3), textcoords="offset points",
-                    ha="right", va="bottom", color=MUTED, fontsize=10,
-                )  # fmt: skip
+                _name_limit(axes, limit, limits)
             for trend in trends:
                 marker = _MARKERS[self._place(trend.name) % len(_MARKERS)]
                 line = "-" if len(trend.x) > 1 else ""
@@ -463,6 +460,24 @@ def _without_family(found: re.Match[str]) -> str:
 def _decades(axis: Any) -> float:
     low, high = axis.get_view_interval()
     return math.log10(high / low)
+
+
+def _name_limit(axes: Axes, limit: Trend, limits: Sequence[Trend]) -> None:
+    name = _shortened(limit.name)
+    rise = limit.y[-1] - limit.y[0]
+    if rise == 0:
+        axes.annotate(
+            name, (limit.x[-1], limit.y[-1]), (-2, 3), textcoords="offset points",
+            ha="right", va="bottom", color=MUTED, fontsize=10,
+        )  # fmt: skip
+        return
+    # Of two that lie close the upper is named above, the lower below.
+    upper = all(limit.y[0] >= other.y[0] for other in limits if other.y[-1] != other.y[0])
+    angle = math.degrees(math.atan2(rise, limit.x[-1] - limit.x[0]))
+    axes.text(
+        limit.x[0], limit.y[0], f" {name}", rotation=angle, rotation_mode="anchor", transform_rotates_text=True,
+        va="bottom" if upper else "top", color=MUTED, fontsize=10,
+    )  # fmt: skip
 
 
 def _shortened(name: str, longest: int = 26) -> str:

@@ -264,14 +264,16 @@ def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: 
     charts = []
     known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
     for group in _grouped(known, lambda row: (row.case.precision, row.case.input)):
+        precision, kind = group[0].case.precision, group[0].case.input
+        rate_of = "fp16" if precision == "fp16x2" else precision
+        if rate_of not in limits.arithmetic:
+            continue
         trends = []
         for line in _grouped(group, lambda row: row.case.backend):
             work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.median) for row in line]
             points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
-        precision, kind = group[0].case.precision, group[0].case.input
-        peak = limits.arithmetic["fp16" if precision == "fp16x2" else precision] / 1e9
-        peak /= 3 if precision == "fp16x2" else 1
+        peak = limits.arithmetic[rate_of] / 1e9 / (3 if precision == "fp16x2" else 1)
         least, most = (bound(x for trend in trends for x in trend.x) for bound in (min, max))
         span = (least / 3, most * 3)
         roofs = [Trend(text("arithmetic"), span, (peak, peak))]

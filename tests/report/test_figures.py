@@ -48,6 +48,18 @@ def test_a_name_is_drawn_as_it_is(name: str) -> None:
     assert [key.label for key in line.legend] == [name]
 
 
+def test_bounds_that_lie_close_are_named_along_them_on_either_side() -> None:
+    bounds = [Trend("peak", (1, 100), (100, 100)), Trend("slow", (1, 20), (5, 100)), Trend("fast", (1, 16), (6, 100))]
+    chart = Painter(ENGLISH, []).lines([Trend("a", [1, 100], [1, 2])], "t", ("x", "y"), limits=bounds)
+    named = {"".join(one.itertext()).strip(): one.attrib for one in parsed(chart.svg).iter("text")}
+    turned = {
+        name: float(named[name]["transform"].removeprefix("rotate(").split()[0]) for name in ("peak", "slow", "fast")
+    }
+    assert turned["peak"] == 0
+    assert -60 < turned["fast"] < turned["slow"] < -20, "degrees, of lines that rise"
+    assert float(named["slow"]["y"]) - float(named["fast"]["y"]) > 10, "pixels: one above its line, one below"
+
+
 def test_every_colour_is_the_page_s() -> None:
     painter = Painter(ENGLISH, [])
     rows = [row("pytorch"), row("x", mode=Mode.END_TO_END)]

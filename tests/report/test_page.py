@@ -83,6 +83,17 @@ def test_all_that_was_given_is_on_the_page(everything: list[str | Path], tmp_pat
     assert sum(tag == "svg" for tag, _ in read.tags) == 3 + 2 + 2 + 4 + 2 + 4 + 1
 
 
+def test_a_precision_whose_rate_is_not_known_has_no_roof(tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json", batches=(1, 1000))
+    _, whole = report(file, out=tmp_path / "report.html")
+    document = json.loads(file.read_text())
+    del document["lenet"]["limits"]["arithmetic"]["fp32"]
+    file.write_text(json.dumps(document))
+    result, page = report(file, out=tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    assert page.count("<svg") == whole.count("<svg") - 1
+
+
 def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
     file = documents.measurement(tmp_path / "1.json", rounds=1)
     document = json.loads(file.read_text())
