@@ -109,7 +109,7 @@ class Coursework:
 
     Attributes:
         warmups: Rounds that are run first and not kept.
-        rounds: Rounds that are kept. Discarded ones are run again, until twice as many were run in all.
+        rounds: Rounds that are kept. Discarded ones are run again, until twice as many or more were run in all.
     """
 
     warmups: int = 5
