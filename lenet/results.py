@@ -249,9 +249,9 @@ class Measurement:
     measured: frozenset[str] = frozenset()
 
     @property
-    def dirty(self) -> bool:
-        """Whether it is of uncommitted changes, so that the commit does not tell what was measured."""
-        return self.commit is not None and self.commit.endswith("+dirty")
+    def of_unknown_sources(self) -> bool:
+        """Whether no commit tells what ran: there is none, or files differed from it. Two such runs may be unlike."""
+        return self.commit is None or self.commit.endswith("+dirty")
 
     @property
     def ended(self) -> datetime:
@@ -587,8 +587,8 @@ def _merged(measurements: Sequence[Measurement]) -> list[tuple[Row, Measurement]
             raise _unlike(first, other, "; ".join(differences) or clocks)
         if other.commit != first.commit:
             raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
-        if other.dirty and other.path.resolve() != first.path.resolve():
-            raise _unlike(first, other, f"commit: {other.commit}, which may be another in each")
+        if other.of_unknown_sources and other.path.resolve() != first.path.resolve():
+            raise _unlike(first, other, f"commit: {other.commit or 'unknown'}, which may be another in each")
     rows: dict[Case, tuple[Row, Measurement]] = {}
     for measurement in sorted(measurements, key=lambda one: one.ended):
         rows |= {found.case: (found, measurement) for found in measurement.rows}

@@ -411,10 +411,11 @@ def test_what_failed_and_was_measured_later_is_no_longer_missing(tmp_path: Path)
         assert "y: no GPU" in text
 
 
-def test_uncommitted_changes_are_never_put_together(tmp_path: Path) -> None:
-    first, second = (replace(measurement(tmp_path, f"{one}.json", entry()), commit="c0+dirty") for one in (1, 2))
+@pytest.mark.parametrize(("commit", "told"), [("c0+dirty", r"c0\+dirty"), (None, "unknown")])
+def test_runs_of_unknown_sources_are_never_put_together(tmp_path: Path, commit: str | None, told: str) -> None:
+    first, second = (replace(measurement(tmp_path, f"{one}.json", entry()), commit=commit) for one in (1, 2))
     assert len(results.merge([first, first])) == 1
-    with pytest.raises(ResultsError, match=r"(?s)cannot be put together\n  found:  commit: c0\+dirty, which may be"):
+    with pytest.raises(ResultsError, match=rf"(?s)cannot be put together\n  found:  commit: {told}, which may be"):
         results.merge([first, second])
     assert Machine([first, second]).rows == second.rows
 

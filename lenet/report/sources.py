@@ -45,8 +45,8 @@ class Machine:
 
     @property
     def newest(self) -> Sequence[Measurement]:
-        """Those of the newest commit, which may be put together; of uncommitted changes the newest alone."""
-        if self.measurements[-1].dirty:
+        """Those of the newest commit, which may be put together; of unknown sources the newest alone."""
+        if self.measurements[-1].of_unknown_sources:
             return self.measurements[-1:]
         return [one for one in self.measurements if one.commit == self.measurements[-1].commit]
 
