@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typecheck", "tests"]
@@ -113,7 +114,10 @@ def messages(session: nox.Session) -> None:
 @nox.session(python=False)
 def gate(session: nox.Session) -> None:
     """Measure HEAD beside a base and say whether a row became slower: ``-- --base origin/main``; as ``lenet gate``."""
-    _update_environment(session)
+    try:
+        _update_environment(session)
+    except CommandFailed:
+        sys.exit(2)  # nox itself would make 1 of it, which is a verdict
     # Where dependencies differ the gate makes environments, and needs the page that this one was made with.
     environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
     done = subprocess.run([str(_BIN / "lenet"), "gate", *session.posargs], cwd=_ROOT, env=environment, check=False)  # noqa: S603

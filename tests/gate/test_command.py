@@ -12,10 +12,12 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from nox.command import CommandFailed
 
 import noxfile
 from lenet.cli import main
@@ -148,6 +150,15 @@ def test_an_interrupted_gate_leaves_nothing_behind(quick: Path, number: signal.S
     assert "the gate was interrupted" in output
     assert len(git(root, "worktree", "list").splitlines()) == 1
     assert not list(quick.parent.glob("lenet-gate-*"))
+
+
+def test_nox_exits_with_2_where_the_environment_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise CommandFailed
+
+    monkeypatch.setattr(noxfile, "_update_environment", fail)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        noxfile.gate.func(SimpleNamespace(posargs=()))
 
 
 def test_nox_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
