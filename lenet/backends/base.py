@@ -175,7 +175,7 @@ class Runner(ABC):
         # Of the last call: its images, their address, and the pass that is bound to them, if one is.
         self._images: torch.Tensor | None = None
         self._address = 0
-        self._again: Callable[[], torch.Tensor] = self._nothing_is_bound
+        self._again: Callable[[], torch.Tensor]
 
     @final
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -219,10 +219,6 @@ class Runner(ABC):
             again: Queues a pass that is bound to their memory, and returns its logits.
         """
         self._images, self._address, self._again = images, images.data_ptr(), again
-
-    @staticmethod
-    def _nothing_is_bound() -> torch.Tensor:
-        raise AssertionError("no images are remembered")
 
     def _is_of_shape(self, shape: torch.Size) -> bool:
         """Whether a shape other than the last call's fits."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import torch
 
-from lenet.backends.base import BuildSpec, Runner
+from lenet.backends.base import Runner
 
 __all__ = ["MOST_BUFFERS", "BindingRunner", "Bound", "BufferCache"]
 
@@ -71,16 +72,11 @@ class Bound(NamedTuple):
 
 
 class BindingRunner(Runner):
-    """A runner whose passes are bound to buffers of images.
+    """A runner whose passes are bound to buffers of images; it can be mixed with another runner."""
 
-    Args:
-        spec: What it was built for.
-        stream: The CUDA stream that its work is queued on; None on a CPU.
-    """
-
-    def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
-        super().__init__(spec, stream)
-        self._passes = BufferCache(self._bind, self.synchronize)
+    @cached_property
+    def _passes(self) -> BufferCache[Bound]:
+        return BufferCache(self._bind, self.synchronize)
 
     @abstractmethod
     def _bind(self, images: torch.Tensor) -> Bound:
@@ -94,3 +90,14 @@ class BindingRunner(Runner):
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         return self._passes(images).bare
+
+    def _replaying(self, graph: torch.cuda.CUDAGraph, logits: torch.Tensor) -> Bound:
+        """The pass that a graph was captured of, and that leaves its logits there."""
+        replay = graph.replay
+
+        def run() -> torch.Tensor:
+            with self.on_stream():
+                replay()
+            return logits
+
+        return Bound(run, replay)

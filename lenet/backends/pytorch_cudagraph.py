@@ -47,11 +47,5 @@ class _GraphRunner(BindingRunner):
                     self._network(images)
             self.synchronize()
             with devices.capturing(graph, self.stream):
-                logits: torch.Tensor = self._network(images)
-
-        def run() -> torch.Tensor:
-            with self.on_stream():
-                graph.replay()
-            return logits
-
-        return Bound(run, graph.replay)
+                logits = self._network(images)
+        return self._replaying(graph, logits)

@@ -29,7 +29,7 @@ from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
-from lenet.backends.buffer_cache import Bound, BufferCache
+from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
@@ -388,7 +388,7 @@ class EngineRunner(Runner):
         return {"library_version": str(self._trt.__version__), "plan_sha256": self._engine.sha256}
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        self._bind(images.shape[0], images.data_ptr())
+        self._set_input(images.shape[0], images.data_ptr())
         logits = self._pass()
         self._remember(images, self._pass)
         return logits
@@ -397,7 +397,7 @@ class EngineRunner(Runner):
         del images  # bound by the pass before
         return functools.partial(self._context.execute_async_v3, self._stream_handle)
 
-    def _bind(self, batch: int, address: int) -> None:
+    def _set_input(self, batch: int, address: int) -> None:
         if batch != self._batch:
             shape = (batch, *INPUT_SHAPE)
             _accepted(self._trt, self._context.set_input_shape(INPUT, shape), f"the shape {shape}")
@@ -416,26 +416,11 @@ class EngineRunner(Runner):
         _accepted(self._trt, self._context.execute_async_v3(self._stream_handle), "the forward pass")
 
 
-class CudaGraphRunner(EngineRunner):
+class CudaGraphRunner(BindingRunner, EngineRunner):
     """An `EngineRunner` that captures a CUDA graph for each buffer of images, and replays it."""
 
-    def __init__(
-        self, trt: ModuleType, spec: BuildSpec, engine: Cached[Any], context: Any, stream: torch.cuda.Stream | None
-    ) -> None:
-        super().__init__(trt, spec, engine, context, stream)
-        self._graphs = BufferCache(self._capture, self.synchronize)
-
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        run = self._graphs(images).run
-        logits = run()
-        self._remember(images, run)
-        return logits
-
-    def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._graphs(images).bare
-
-    def _capture(self, images: torch.Tensor) -> Bound:
-        self._bind(images.shape[0], images.data_ptr())
+    def _bind(self, images: torch.Tensor) -> Bound:
+        self._set_input(images.shape[0], images.data_ptr())
         self._enqueue()  # the first pass at a new shape does work that a graph cannot hold
         self.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -443,14 +428,7 @@ class CudaGraphRunner(EngineRunner):
             queued = self._context.execute_async_v3(self._stream_handle)
         # A pass that was refused leaves a graph that does nothing, whose replay would show the last logits again.
         _accepted(self._trt, queued, "the forward pass that was to be captured")
-        logits = self._logits
-
-        def run() -> torch.Tensor:
-            with self.on_stream():
-                graph.replay()
-            return logits
-
-        return Bound(run, graph.replay)
+        return self._replaying(graph, self._logits)
 
 
 class JitRunner(EngineRunner):

@@ -101,7 +101,7 @@ class HostWatch(NoHostWatch):
         self._preemptions = preemptions or _involuntary_switches
         self._seen_preemptions = self._preemptions()
         self._best = math.inf
-        self._first_row: float | None = None
+        self._first_row = 0.0  # when it began
         self._waited = 0.0  # in vain, in all rows
         self._most = 0.0  # of that, until this row gives up
         self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
@@ -142,7 +142,6 @@ class HostWatch(NoHostWatch):
         allowed = os.sched_getaffinity(0)
         if not self._cpus:
             self._survey(allowed)
-        if self._first_row is None:
             self._first_row = perf_counter()
         earned = PATIENCE + WAITING * (perf_counter() - self._first_row)
         self._most = min(self._waited + PATIENCE, earned)
