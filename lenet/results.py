@@ -571,7 +571,7 @@ def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     """The rows of several runs of one machine; of rows that measure the same, the later run's.
 
     Raises:
-        ResultsError: The runs are of unlike machines or commits, or of uncommitted changes, which may be unlike, so
+        ResultsError: The runs are of unlike machines or commits, or of unknown sources, which may be unlike, so
             together they would mean nothing.
     """
     return tuple(found for found, _ in _merged(measurements))

@@ -30,7 +30,18 @@ from typing import Any, Final
 from lenet.architecture import CLASSES, FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT
 from lenet.measurement.modes import Mode
 
-__all__ = ["Floor", "Limits", "Rates", "Workload", "best_rate", "copy_seconds", "floor", "image_bytes", "moved_bytes"]
+__all__ = [
+    "Floor",
+    "Limits",
+    "Rates",
+    "Workload",
+    "best_rate",
+    "copy_seconds",
+    "floor",
+    "image_bytes",
+    "moved_bytes",
+    "peak_rate",
+]
 
 Rates = Sequence[tuple[int, float]]
 """Bytes a second at which buffers of so many bytes were moved: (bytes, rate) pairs."""
@@ -127,12 +138,12 @@ class Floor:
 
 def floor(work: Workload, limits: Limits) -> Floor | None:
     """The floor of a row, by the module's rule; None where the machine's rate for its precision was not measured."""
-    rate_of, products, _ = _ARITHMETIC.get(work.precision, (None, 0, 0))
-    if rate_of is None or rate_of not in limits.arithmetic:
+    peak = peak_rate(work.precision, limits)
+    if peak is None:
         return None
     moved = moved_bytes(work)
     terms = {
-        "arithmetic": products * FLOPS_PER_IMAGE * work.batch_size / limits.arithmetic[rate_of],
+        "arithmetic": FLOPS_PER_IMAGE * work.batch_size / peak,
         "memory": moved / best_rate(limits.memory, math.inf if work.cold_cache else moved),
         "launch": limits.launch,
     }
@@ -141,6 +152,16 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
         terms["launch"] = max(limits.launch, limits.launch_wall)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
+
+
+def peak_rate(precision: str, limits: Limits) -> float | None:
+    """The network's floating-point operations a second at most, in an executed precision; None where that is unknown.
+
+    Where a product is made of several, the machine's rate is shared among them.
+    """
+    rate_of, products, _ = _ARITHMETIC.get(precision, ("", 1, 0))
+    rate = limits.arithmetic.get(rate_of)
+    return None if rate is None else rate / products
 
 
 def copy_seconds(work: Workload, limits: Limits) -> float:

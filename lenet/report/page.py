@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
-from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes
+from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
 from lenet.measurement.modes import Mode
 from lenet.report import sheets, words
 from lenet.report.figures import Chart, Painter, Split, Trend
@@ -265,15 +265,14 @@ def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: 
     known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
     for group in _grouped(known, lambda row: (row.case.precision, row.case.input)):
         precision, kind = group[0].case.precision, group[0].case.input
-        rate_of = "fp16" if precision == "fp16x2" else precision
-        if rate_of not in limits.arithmetic:
+        if (operations := peak_rate(precision, limits)) is None:
             continue
         trends = []
         for line in _grouped(group, lambda row: row.case.backend):
             work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.median) for row in line]
             points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
-        peak = limits.arithmetic[rate_of] / 1e9 / (3 if precision == "fp16x2" else 1)
+        peak = operations / 1e9
         least, most = (bound(x for trend in trends for x in trend.x) for bound in (min, max))
         span = (least / 3, most * 3)
         roofs = [Trend(text("arithmetic"), span, (peak, peak))]
