@@ -35,6 +35,7 @@ SECONDS: Final = 100
 
 All begin at once, so that it bounds the whole examination, and one that hangs keeps no other waiting.
 """
+_REINSTALL: Final = "it is installed and cannot be loaded: see the log, and install it again"
 _T = TypeVar("_T")
 _DISTRIBUTIONS: Final = (
     "lenet-bench",
@@ -139,7 +140,9 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
         version = availability.version
         if not availability:
             steps[-1] = Step("import", passed=False, seconds=steps[-1].seconds, message=availability.reason or "")
-            return Examination(name, version, None, tuple(steps), availability.reason or "")
+            broken = availability.broken and device.type in backend.devices
+            advice = _REINSTALL if broken else availability.reason or ""
+            return Examination(name, version, None, tuple(steps), advice)
         executed = backend.executed_precision(precision, device)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
         runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))

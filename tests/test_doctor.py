@@ -62,6 +62,19 @@ def test_a_library_that_raises_when_it_is_asked_whether_it_runs_is_broken(monkey
     assert "pytorch: import: RuntimeError: no symbol" in done.stdout
 
 
+def test_a_library_that_is_installed_and_cannot_be_loaded_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise OSError('libcublasLt.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr("lenet.backends.onnxruntime.package_version", lambda _: "1.23.0")
+    done = CliRunner().invoke(main, ["doctor", "onnxruntime", "--here", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "onnxruntime: import: onnxruntime cannot be loaded: libcublasLt.so.12: cannot open" in done.stdout
+    assert "install it again" in done.stdout
+
+
 def test_a_process_examines_as_this_one_does() -> None:
     (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32)
     assert found.passed

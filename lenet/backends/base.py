@@ -131,10 +131,12 @@ class Availability:
     Attributes:
         version: Of its library, where that could be told.
         reason: Why it cannot run, with what to do; None where it can.
+        broken: Whether that is because its library is installed and cannot be loaded.
     """
 
     version: str | None
     reason: str | None = None
+    broken: bool = False
 
     def __bool__(self) -> bool:
         return self.reason is None

@@ -44,8 +44,8 @@ class OnnxRuntime(Backend):
             return Availability(version, f"onnxruntime {version} is too old: at least {'.'.join(map(str, _OLDEST))}")
         try:
             library = _library()
-        except ImportError as error:
-            return Availability(version, f"onnxruntime cannot be loaded: {error}")
+        except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
+            return Availability(version, f"onnxruntime cannot be loaded: {error}", broken=True)
         provider = _PROVIDERS[device.type]
         if provider not in library.get_available_providers():
             return Availability(version, f"this build has no {provider}: pip install onnxruntime-gpu")

@@ -58,6 +58,10 @@ _KERNELS: Final = "kernels"
 _LOG_LINES: Final = 20
 
 
+class _UnloadableError(BackendError):
+    """The library is installed and cannot be loaded."""
+
+
 class TensorRTBackend(Backend):
     """What the two libraries share.
 
@@ -88,8 +92,8 @@ class TensorRTBackend(Backend):
         """
         first, end = self.supported
 
-        def unusable(found: str) -> BackendError:
-            return BackendError(
+        def unusable(found: str, kind: type[BackendError] = BackendError) -> BackendError:
+            return kind(
                 f"{self.name} cannot be used here",
                 found=found,
                 wanted=f"{self.module} >= {_dotted(first)}, < {_dotted(end)}",
@@ -101,7 +105,7 @@ class TensorRTBackend(Backend):
         except Exception as error:
             if isinstance(error, ModuleNotFoundError) and error.name == self.module:
                 raise unusable(f"{self.module} is not installed") from error
-            raise unusable(f"{self.module} cannot be loaded: {error}") from error
+            raise unusable(f"{self.module} cannot be loaded: {error}", _UnloadableError) from error
         version = str(getattr(trt, "__version__", "of an unknown version"))
         numbers = re.match(r"(\d+)\.(\d+)", version)
         release = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
@@ -117,7 +121,8 @@ class TensorRTBackend(Backend):
         try:
             trt = self.library()
         except BackendError as error:
-            return Availability(installed_version(line), f"{error.found}, {error.wanted} is wanted: {error.hint}")
+            reason = f"{error.found}, {error.wanted} is wanted: {error.hint}"
+            return Availability(installed_version(line), reason, broken=isinstance(error, _UnloadableError))
         version = str(trt.__version__)
         missing = missing_packages()
         if missing:

@@ -68,8 +68,11 @@ class TriPy(Backend):
     def probe(self, device: torch.device) -> Availability:
         """Available on the first CUDA device, where all of nvtripy 0.1.7 is installed and can be imported."""
         version = package_version("nvtripy")
-        reason = self._unfit_device(device) or _not_installed(version) or _not_importable() or _no_gpu()
-        return Availability(version, reason)
+        return (
+            Availability(version, self._unfit_device(device) or _not_installed(version))
+            and _imported(version)
+            and Availability(version, None if torch.cuda.is_available() else NO_GPU)
+        )
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """What it really runs: TriPy has no switch for TF32, so float32 is ``tf32`` where the GPU has TF32.
@@ -323,23 +326,22 @@ def _not_installed(version: str | None) -> str | None:
     return None
 
 
-def _not_importable() -> str | None:
+def _imported(version: str | None) -> Availability:
+    """Whether all of it that is installed can be imported."""
     try:
         import mlir_tensorrt
         import nvtripy  # noqa: F401 - the import is what is tried
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"mlir_tensorrt", "tensorrt"}:
-            return f"nvtripy is installed without its compiled half (no module {error.name}): {_INSTALL}"
-        return f"nvtripy cannot be imported: {error}: {_INSTALL}"
+            missing = f"nvtripy is installed without its compiled half (no module {error.name}): {_INSTALL}"
+            return Availability(version, missing)
+        return Availability(version, f"nvtripy cannot be imported: {error}: {_INSTALL}", broken=True)
     except Exception as error:  # noqa: BLE001 - a vendor's import can fail in any way, and each is a reason
-        return f"nvtripy cannot be imported: {type(error).__name__}: {error}"
+        return Availability(version, f"nvtripy cannot be imported: {type(error).__name__}: {error}", broken=True)
     if getattr(mlir_tensorrt, "IS_CPU_STANDIN", False):
-        return f"the compiled half is a CPU stand-in for tests, {mlir_tensorrt.__version__}, not NVIDIA's: {_INSTALL}"
-    return None
-
-
-def _no_gpu() -> str | None:
-    return None if torch.cuda.is_available() else NO_GPU
+        standin = f"the compiled half is a CPU stand-in for tests, {mlir_tensorrt.__version__}, not NVIDIA's"
+        return Availability(version, f"{standin}: {_INSTALL}")
+    return Availability(version)
 
 
 def _float32_uses_tf32(device: torch.device) -> bool:

@@ -73,6 +73,7 @@ class TestProbe:
         assert reason is not None
         assert reason.startswith(f"{backend.module} is not installed, ")
         assert reason.endswith(f': pip install "lenet-bench[{backend.name}]"')
+        assert not backend.probe(CUDA).broken
 
     @both
     @pytest.mark.parametrize(
@@ -88,7 +89,9 @@ class TestProbe:
         (tmp_path / f"{backend.module}.py").write_text(text)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, backend.module, raising=False)
-        assert f"{backend.module} cannot be loaded: {shown}" in str(backend.probe(CUDA).reason)
+        found = backend.probe(CUDA)
+        assert f"{backend.module} cannot be loaded: {shown}" in str(found.reason)
+        assert found.broken
 
     @pytest.mark.parametrize(
         ("backend", "version", "verdict"),

@@ -20,7 +20,7 @@ from lenet import doctor
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, load
 from lenet.backends import tripy as backend_module
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision
+from lenet.backends.base import Availability, BatchRange, BuildSpec, InputType, Precision
 from lenet.backends.engine_cache import Cached, EngineCache, EngineCacheWarning
 from lenet.backends.tripy import TriPy, cached_executable, compile_executable
 from lenet.comparison import compare_backends
@@ -60,17 +60,17 @@ def runner() -> StandinRunner:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where nvtripy is installed for good and there is a GPU of compute capability 8.9."""
     monkeypatch.setattr(backend_module, "package_version", lambda _: "0.1.7")
-    monkeypatch.setattr(backend_module, "_not_importable", lambda: None)
+    monkeypatch.setattr(backend_module, "_imported", Availability)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
 
 
-def probe_in_a_fresh_process(preparation: str) -> str:
+def probe_in_a_fresh_process(preparation: str, *, broken: bool = False) -> str:
     script = (
         f"import sys, torch\n{preparation}\n"
         "from lenet.backends import load\n"
         "availability = load('tripy').probe(torch.device('cuda', 0))\n"
-        "assert not availability\n"
+        f"assert not availability and availability.broken is {broken}\n"
         "print(availability.reason)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
@@ -145,6 +145,13 @@ def test_a_missing_compiled_half_gives_the_command() -> None:
     )
 
 
+def test_a_module_that_it_misses_is_quoted() -> None:
+    missing = "sys.modules['mlir_tensorrt'], sys.modules['nvtripy'] = type(sys)('mlir_tensorrt'), None"
+    reason = probe_in_a_fresh_process(PRETEND_INSTALLED + missing, broken=True)
+    assert reason.startswith("nvtripy cannot be imported: import of nvtripy halted")
+    assert reason.endswith(entry("tripy").install)
+
+
 def test_a_library_that_does_not_load_is_quoted() -> None:
     finder = (
         "class Finder:\n"
@@ -153,7 +160,7 @@ def test_a_library_that_does_not_load_is_quoted() -> None:
         "            raise OSError('libnvinfer.so.10: cannot open shared object file')\n"
         "sys.meta_path.insert(0, Finder())"
     )
-    reason = probe_in_a_fresh_process(PRETEND_INSTALLED + finder)
+    reason = probe_in_a_fresh_process(PRETEND_INSTALLED + finder, broken=True)
     assert reason == "nvtripy cannot be imported: OSError: libnvinfer.so.10: cannot open shared object file"
 
 
