@@ -8,7 +8,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -224,6 +224,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "kind": run.kind,
         "fingerprint": run.fingerprint,
         "limits": run.limits.to_json() if run.limits else None,
+        "protocol": asdict(_protocol(config)),
         "partial": run.partial,
         "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
@@ -452,7 +453,11 @@ def shipped() -> weights.Weights:
 
 @pytest.fixture(scope="session")
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    option = request.config.getoption
+    return _protocol(request.config)
+
+
+def _protocol(config: pytest.Config) -> Protocol:
+    option = config.getoption
     if option("--protocol") == "adaptive":
         return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit") or 10.0)
     return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or 100)

@@ -1,8 +1,8 @@
 """Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here.
 
 A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, limits,
-whether the run was cut short), the machine's facts as ``machine_info``, and the row's own facts as ``extra_info``;
-times are pytest-benchmark's ``stats``, in seconds a batch.
+how many rounds there were to be, whether the run was cut short), the machine's facts as ``machine_info``, and the row's
+own facts as ``extra_info``; times are pytest-benchmark's ``stats``, in seconds a batch.
 
 History of the schema:
 

@@ -161,6 +161,7 @@ def test_a_run_is_filed_under_its_kind_of_machine_and_reads_back(saved: Saved) -
     assert found.kind.startswith("cpu-")
     assert found.fingerprint == fingerprint(found.machine)
     assert not found.partial
+    assert saved.document()["lenet"]["protocol"] == {"warmups": 1, "rounds": 3}
     assert [(row.case.backend, row.case.mode, row.case.batch_size, row.rounds) for row in found.rows] == [
         ("pytorch", "forward", size, 3) for size in (2, 1)
     ]
