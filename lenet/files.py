@@ -77,11 +77,12 @@ def make_directory(path: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path, option: str = "--out") -> Iterator[None]:
     """Keep every other process that asks for the same out of a directory; a process that is killed lets go of it.
 
     Args:
         directory: It exists, and gets the file ``.lock``, which stays.
+        option: What chooses it, for the error to name.
 
     Raises:
         OutputError: Another process has it, or the lock cannot be had.
@@ -95,7 +96,7 @@ def only_writer(directory: Path) -> Iterator[None]:
             f"{directory} cannot be locked",
             found="another process that writes into it" if held else str(error),
             wanted="a directory of this process alone",
-            hint="wait until that one has ended, or choose another directory with --out",
+            hint=f"wait until that one has ended, or choose another directory with {option}",
         ) from error
     try:
         yield

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lenet.errors import ResultsError
-from lenet.files import make_directory, write_atomically
+from lenet.files import make_directory, only_writer, write_atomically
 from lenet.measurement.environment import describe_difference
 from lenet.measurement.floor import Floor, Limits, Workload, moved_bytes
 from lenet.measurement.modes import Mode
@@ -541,7 +541,7 @@ def promote(path: Path, storage: Path) -> Path:
 
     Raises:
         ResultsError: The file cannot be read, was cut short, holds no row, or is of a run in which something failed.
-        OutputError: The baseline cannot be written.
+        OutputError: The baseline cannot be written, or another process promotes one of the same kind.
     """
     measurement = load(path)
     if measurement.flaw is not None:
@@ -553,12 +553,13 @@ def promote(path: Path, storage: Path) -> Path:
         )
     folder = storage / measurement.kind
     make_directory(folder, "--storage")
-    stored = stored_files(storage, measurement.kind)
-    number = int(stored[-1].name[:4]) + 1 if stored else 1
-    # Any other name would never be found again.
-    name = re.sub(r"^[0-9]{4}_", "", path.name).removesuffix(".json")
-    target = folder / f"{number:04d}_{name}.json"
-    write_atomically(target, path.read_bytes())
+    with only_writer(folder, "--storage"):  # from the look for the last number until the next one is taken
+        stored = stored_files(storage, measurement.kind)
+        number = int(stored[-1].name[:4]) + 1 if stored else 1
+        # Any other name would never be found again.
+        name = re.sub(r"^[0-9]{4}_", "", path.name).removesuffix(".json")
+        target = folder / f"{number:04d}_{name}.json"
+        write_atomically(target, path.read_bytes())
     return target
 
 

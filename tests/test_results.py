@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from lenet import results
 from lenet.cli import main
 from lenet.errors import ResultsError
+from lenet.files import only_writer
 from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
 from lenet.report.sources import Machine
@@ -248,6 +249,23 @@ def test_a_baseline_is_promoted_under_the_next_number(tmp_path: Path) -> None:
     second = results.promote(source, storage)
     assert second == storage / "cpu-x" / "0002_baseline.json"
     assert second.read_bytes() == source.read_bytes()
+
+
+def test_two_processes_never_promote_under_one_number(tmp_path: Path) -> None:
+    source, storage = save(tmp_path / "baseline.json", document(entry())), tmp_path / "storage"
+    (storage / "cpu-x").mkdir(parents=True)
+    with only_writer(storage / "cpu-x"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lenet", "promote", str(source), "--storage", str(storage)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "another process that writes into it" in done.stderr
+    assert "choose another directory with --storage" in done.stderr
+    assert not results.stored_files(storage)
+    assert results.promote(source, storage) == storage / "cpu-x" / "0001_baseline.json"
 
 
 @pytest.mark.parametrize(
