@@ -21,9 +21,9 @@ import torch
 
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
-from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
+from lenet.backends.fused import HOST_IMAGES, Kernel, images_a_block, largest_split, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 
@@ -101,6 +101,8 @@ class Check:
         logits = torch.empty(batch + 16, 10, device=self.device)
         workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
         workspace[:batch, -4:] = 0
+        if kernel.variant.from_host:
+            images = images.cpu().pin_memory()
         launch = replace(kernel, workspace=workspace[:batch]).bind(self.stream, images[:batch], logits[:batch])
         runs = []
         for _ in range(2):
@@ -204,7 +206,11 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     """All that the backend uses, and the batches at which to check them."""
     for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
         if images <= largest_that_fits(precision, check.shared_bytes):
-            yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
+            variant = Variant(precision, images, bytes_in, check.shared_bytes)
+            yield variant, EVERY if images == MOST else SOME
+            waiting = for_host_images(variant)
+            if waiting.from_host:
+                yield waiting, EVERY if images == HOST_IMAGES else SOME
     if check.most_split:
         for bytes_in in (False, True):
             yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
@@ -213,7 +219,8 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
     images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
-    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
+    order = ", weights first" if variant.from_host else ""
+    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps{order}"
 
 
 def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
@@ -263,6 +270,27 @@ def transfer_row(check: Check, precision: str, kind: InputType) -> str:
         runner.synchronize()
         share = ((logits - check.wanted[:1000]).abs() / check.allowed[precision][:1000]).max().item()
     return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
+
+
+def time_from_host(check: Check, kernels: dict[Variant, Kernel], turns: int = 5) -> None:
+    """What the order of the weights and the images a block do at batch 1000, in turns, beside the copy alone.
+
+    Wall microseconds of the launch itself, without `forward`; of each variant the median of its turns' medians.
+    """
+    host = check.pixels[:1000].pin_memory()
+    there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
+    calls: dict[str, Callable[[], object]] = {"copy alone": lambda: there.copy_(host, non_blocking=True)}
+    for variant, kernel in kernels.items():
+        if (variant.precision, variant.bytes_in) == ("fp16", True):
+            calls[title(variant)] = kernel.bind(check.stream, host, logits)
+    times: dict[str, list[float]] = {what: [] for what in calls}
+    with torch.cuda.stream(check.stream):
+        for _, (what, call) in product(range(turns), calls.items()):
+            times[what].append(wall(call, check.stream.synchronize))
+    print("\n| uint8 from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
+    alone = median(times["copy alone"])
+    for what, found in times.items():
+        print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
 
 
 def zero_copy(check: Check) -> None:
@@ -351,6 +379,7 @@ def main() -> None:
     for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+    time_from_host(check, kernels)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")

@@ -27,7 +27,7 @@ from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputT
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits, pack
 from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
 
 __all__ = [
@@ -106,15 +106,25 @@ class Fused(Backend):
         fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
         bytes_in = spec.input is InputType.UINT8
-        kernels = {}
-        for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
-            variant = Variant(spec.precision, images, bytes_in, shared_bytes)
-            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum)
+        on_device = {n: Variant(spec.precision, n, bytes_in, shared_bytes) for n in sizes}
+        on_host = {
+            n: for_host_images(Variant(spec.precision, min(n, HOST_IMAGES), bytes_in, shared_bytes)) for n in sizes
+        }
+        kernels = {
+            variant: load_kernel(arrays, variant, spec.device, spec.batches.maximum)
+            for variant in dict.fromkeys([*on_device.values(), *on_host.values()])
+        }
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
             split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
-        return _FusedRunner(spec, kernels, choose, split)
+        return _FusedRunner(
+            spec,
+            choose,
+            {n: kernels[variant] for n, variant in on_device.items()},
+            {n: kernels[variant] for n, variant in on_host.items()},
+            split,
+        )
 
 
 def shared_memory(device: torch.device) -> int:
@@ -302,16 +312,30 @@ def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: b
 
 
 class _FusedRunner(BindingRunner):
-    """Launches the kernel; the first call with a buffer binds the launch to it."""
+    """Launches the kernel; the first call with a buffer binds the launch to it.
+
+    Args:
+        spec: What it was built for.
+        choose: Images a block, by batch.
+        on_device: The kernels for images on the device, by images a block.
+        on_host: Those for images in the host's memory, by the same.
+        split: That which spreads an image over blocks, for the batches that its workspace holds, if there is one.
+    """
 
     maps_host_memory: ClassVar[bool] = True
 
     def __init__(
-        self, spec: BuildSpec, kernels: Mapping[int, Kernel], choose: Callable[[int], int], split: Kernel | None
+        self,
+        spec: BuildSpec,
+        choose: Callable[[int], int],
+        on_device: Mapping[int, Kernel],
+        on_host: Mapping[int, Kernel],
+        split: Kernel | None,
     ) -> None:
         super().__init__(spec, new_stream(spec.device))
-        self._kernels = kernels
         self._choose = choose
+        self._on_device = on_device
+        self._on_host = on_host
         self._split = split
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
@@ -329,8 +353,7 @@ class _FusedRunner(BindingRunner):
         """What runs a batch. Images in the host's memory are read once, by one block each."""
         if on_device and self._split is not None and batch <= len(self._split.workspace):
             return self._split
-        size = self._choose(batch)
-        return self._kernels[size if on_device else min(size, HOST_IMAGES)]
+        return (self._on_device if on_device else self._on_host)[self._choose(batch)]
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:

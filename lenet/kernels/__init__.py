@@ -7,7 +7,7 @@ Two sources, each told its sizes by macros: ``fp32.cu`` and ``tensor_cores.cu``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ import torch
 from lenet.architecture import PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
 
-__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "for_host_images", "largest_that_fits", "pack"]
 
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
@@ -38,6 +38,7 @@ _FC3_WEIGHTS = PARAMETER_SHAPES["fc3.weight"][0] * _HIDDEN2
 # As in `tensor_cores.cu`, in chunks of 16 bytes: conv1's and conv2's fragments, the rows of the fully connected layers'
 # inputs, each padded, and an image's maps.
 _FRAGMENTS, _ROWS, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8 + 128 + 8 + 96 + 8), 297
+_FC_FRAGMENTS = 32 * (8 * 25 + 6 * 8 + 6)  # of the fully connected layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Variant:
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
         blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
+        from_host: Whether all weights are copied while images are on their way from the host; not in fp32.
     """
 
     precision: str
@@ -57,6 +59,7 @@ class Variant:
     bytes_in: bool
     shared_bytes: int
     blocks_an_image: int = 1
+    from_host: bool = False
 
     def blocks(self, batch: int) -> int:
         """Blocks of a launch."""
@@ -95,8 +98,8 @@ class Variant:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
-        bfloat = str(self.precision == "bf16").lower()
-        return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
+        flags = {"BFLOAT": self.precision == "bf16", "FROM_HOST": self.from_host}
+        return shared | {name: str(value).lower() for name, value in flags.items()} | {"PARTS": str(self.parts)}
 
     @property
     def source(self) -> str:
@@ -114,7 +117,8 @@ class Variant:
         if self.precision == "fp32":
             return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
-        return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
+        late = self.parts * 16 * _FC_FRAGMENTS if self.from_host else 0
+        return fixed + late + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -122,6 +126,12 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     variants = (Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK)
     fitting = [variant.images for variant in variants if variant.needed_bytes <= shared_bytes]
     return max(fitting, default=0)
+
+
+def for_host_images(variant: Variant) -> Variant:
+    """The variant that is the best for images in the host's memory: itself, where the weights do not all fit."""
+    waiting = replace(variant, from_host=variant.precision != "fp32")
+    return waiting if waiting.needed_bytes <= variant.shared_bytes else variant
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:

@@ -32,7 +32,12 @@
 // (y % 2 * 7 + y / 2) * 21 + x % 2 * 7 + x / 2, so a window's next neighbour is the next chunk, the window below 21 = 5
 // (mod 8) chunks on, and the next image 297 = 25 (mod 8): 8 windows in a row touch all 32 banks, as `ldmatrix` wants.
 //
-// Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1 or 2).
+// The fully connected layers' weights are as many bytes as 8 images' maps and pixels together, from L2. They are copied
+// behind the images, during the convolutions; but FROM_HOST, where the images lie in the host's memory, while these are on
+// their way over the bus, which takes longer: then a block's work begins with all at hand, and the last one's ends sooner.
+//
+// Macros: IMAGES, BYTES (input is uint8), FROM_HOST, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
+// or 2).
 
 constexpr int THREADS = 32 * WARPS;
 // Images that are waited for before conv1 begins; with split operands all, for there are no registers to hold more.
@@ -58,11 +63,15 @@ constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + PARTS * STRIDE
 constexpr int HIDDEN2_AT = HIDDEN1_AT + PARTS * STRIDE4, MAPS_AT = HIDDEN2_AT + PARTS * STRIDE5;
 constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
-// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT).
-constexpr int REGION = PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
+// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT). FROM_HOST all are
+// behind the pixels.
+constexpr int REGION = FROM_HOST || PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
 constexpr int FC1_AT = PIXELS_AT + REGION;
-constexpr bool RESIDENT = FC1_AT + WEIGHTS3 <= SHARED_BYTES / 16;
-static_assert(PIXELS_AT + PIXEL_CHUNKS <= SHARED_BYTES / 16, "shared memory is too small for so many images");
+constexpr int FC2_AT = FROM_HOST ? FC1_AT + WEIGHTS3 : PIXELS_AT;
+constexpr int END = FROM_HOST ? FC2_AT + WEIGHTS4 + WEIGHTS5 : FC1_AT + WEIGHTS3;
+constexpr bool RESIDENT = END <= SHARED_BYTES / 16;
+static_assert((FROM_HOST ? END : PIXELS_AT + PIXEL_CHUNKS) <= SHARED_BYTES / 16,
+              "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
 constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
 constexpr int HALF3 = SHARED3 ? ceil_div(STEPS3, 2) : STEPS3;
@@ -331,19 +340,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const float* bias = reinterpret_cast<const float*>(weights2 + WEIGHTS2);
     const float* scale = bias + BIASES;
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
-    uint4 *maps = shared + MAPS_AT, *region = shared + PIXELS_AT;
-    unsigned short* pixels = reinterpret_cast<unsigned short*>(region);
+    uint4* maps = shared + MAPS_AT;
+    unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
     int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
 
-    // Groups of copies: the constants; fc1; fc2 and fc3 in their time.
+    // Groups of copies: the constants, FROM_HOST with all other weights; fc1; fc2 and fc3 in their time.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
     early.fetch(from, count);
     copy_block(shared, parameters, CONSTANTS, THREADS);
+    if (FROM_HOST) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3 + WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
     for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
     early.settle(StorePixels{pixels});
@@ -351,14 +361,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     wait_for_copies<0>();
     __syncthreads();
     // Only now: what is wanted later may not stand in the images' way.
-    if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
+    if (RESIDENT && !FROM_HOST) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
     commit_copies();
 
     Conv1 conv1;
     conv1.load(shared, bias + BIAS1, scale[0]);
     constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
     constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
-    const unsigned* words = reinterpret_cast<const unsigned*>(region);
+    const unsigned* words = reinterpret_cast<const unsigned*>(pixels);
     unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
 #pragma unroll 1
     for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
@@ -371,7 +381,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     __syncthreads();
 
-    if (RESIDENT) copy_block(region, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
+    if (RESIDENT && !FROM_HOST) copy_block(shared + FC2_AT, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
 #pragma unroll 1
     for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
@@ -380,7 +390,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
 
     const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
-    const uint4* weights4 = RESIDENT ? region : parameters + FC2;
+    const uint4* weights4 = RESIDENT ? shared + FC2_AT : parameters + FC2;
     float sums[4];
     if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
     if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were

@@ -13,7 +13,7 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, nvrtc_version
 from tests.kernels.emulation import COMPILER, emulate
 
@@ -59,9 +59,13 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
         (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
         (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
+        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"], from_host=True), 5),
+        (Variant("bf16", 1, bytes_in=False, shared_bytes=SHARED["sm_80"], from_host=True), 2),
     ],
     ids=lambda value: (
-        f"{value.precision}-{value.images}-{value.blocks_an_image}" if isinstance(value, Variant) else None
+        f"{value.precision}-{value.images}-{value.blocks_an_image}{'-from-host' * value.from_host}"
+        if isinstance(value, Variant)
+        else None
     ),
 )
 def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
@@ -122,7 +126,8 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
-    for variant in variants:
+    variants += [for_host_images(variant) for variant in variants if variant.blocks_an_image == 1]
+    for variant in dict.fromkeys(variants):
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
@@ -135,6 +140,8 @@ def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str)
     variants = [Variant(precision, images, bytes_in=False, shared_bytes=0) for images in IMAGES_A_BLOCK]
     if precision == "fp32":
         variants.append(Variant(precision, 1, bytes_in=False, shared_bytes=0, blocks_an_image=SPLIT))
+    else:
+        variants += [replace(variant, from_host=True) for variant in variants]
     for variant in variants:
         assert compile_variant(replace(variant, shared_bytes=variant.needed_bytes), "sm_90").cubin
         short = replace(variant, shared_bytes=variant.needed_bytes - 16)
@@ -147,6 +154,23 @@ def test_what_the_compiler_says_is_shown() -> None:
     variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
     with pytest.raises(BackendError, match=r"(?s)NVRTC cannot compile the kernel for sm_1.*found:"):
         compile_variant(variant, "sm_1")
+
+
+@pytest.mark.parametrize(
+    ("precision", "images", "name", "first"),
+    [
+        ("fp16", 2, "sm_90", True),
+        ("bf16", 1, "sm_80", True),
+        ("fp16", 2, "sm_89", False),
+        ("fp16x2", 1, "sm_90", False),
+        ("fp32", 2, "sm_90", False),
+    ],
+)
+def test_weights_are_copied_while_images_come_from_the_host_where_all_fit(
+    precision: str, images: int, name: str, *, first: bool
+) -> None:
+    variant = Variant(precision, images, bytes_in=True, shared_bytes=SHARED[name])
+    assert for_host_images(variant) == replace(variant, from_host=first)
 
 
 @pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])
