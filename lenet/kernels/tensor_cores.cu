@@ -32,9 +32,9 @@
 // (y % 2 * 7 + y / 2) * 21 + x % 2 * 7 + x / 2, so a window's next neighbour is the next chunk, the window below 21 = 5
 // (mod 8) chunks on, and the next image 297 = 25 (mod 8): 8 windows in a row touch all 32 banks, as `ldmatrix` wants.
 //
-// The fully connected layers' weights are as many bytes as 8 images' maps and pixels together, from L2. They are copied
-// behind the images, during the convolutions; but FROM_HOST, where the images lie in the host's memory, while these are on
-// their way over the bus, which takes longer: then a block's work begins with all at hand, and the last one's ends sooner.
+// The fully connected layers' weights, 130 kB (PARTS = 1), come from L2. They are copied behind the images, during the
+// convolutions; but FROM_HOST, where the images lie in the host's memory, while these are on their way over the bus, which
+// takes longer: then a block's work begins with all at hand, and the last one's ends sooner.
 //
 // Macros: IMAGES, BYTES (input is uint8), FROM_HOST, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
 // or 2).
