@@ -339,8 +339,8 @@ def _imported(version: str | None) -> Availability:
     except Exception as error:  # noqa: BLE001 - a vendor's import can fail in any way, and each is a reason
         return Availability(version, f"nvtripy cannot be imported: {type(error).__name__}: {error}", broken=True)
     if getattr(mlir_tensorrt, "IS_CPU_STANDIN", False):
-        standin = f"the compiled half is a CPU stand-in for tests, {mlir_tensorrt.__version__}, not NVIDIA's"
-        return Availability(version, f"{standin}: {_INSTALL}")
+        found = f"the compiled half is a CPU stand-in for tests, {mlir_tensorrt.__version__}, not NVIDIA's"
+        return Availability(version, f"{found}: {_INSTALL}")
     return Availability(version)
 
 
