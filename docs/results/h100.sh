@@ -2,9 +2,9 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash docs/results/h100.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign,
-# repeat and floor, the suite's rows; check, scripts of one table each; sanitize; profile; train. Without a stage all
-# run, on an H100 in some 25 minutes where the host is quiet. A run of the suite that takes too long is ended as by
-# Ctrl-C: its rows are kept. Its log says where the time went.
+# repeat and floor, the suite's rows; check, scripts of one table each; parity, which tunes those that it alone has first;
+# sanitize; profile; train. Without a stage all run. A run of the suite that takes too long is ended as by Ctrl-C: its
+# rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 mkdir -p "$1"
@@ -74,6 +74,13 @@ check() {
   python3 docs/results/fused_check.py > "$out/fused-h100.md" || status=1
   python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-h100.txt" || status=1
   python3 docs/results/hot_path.py > "$out/hot-path-h100.md" || status=1
+  return $status
+}
+
+parity() {
+  local status=0
+  python3 docs/results/warm_compile.py 200 float32 uint8 || status=1
+  python3 docs/results/warm_compile.py 1 1000 10000 tf32 bf16 uint8 || status=1
   python3 docs/results/parity.py "${backends[@]}" > "$out/parity-h100.md" || status=1
   return $status
 }
@@ -94,12 +101,12 @@ train() {
   python3 docs/results/train_h100.py > "$out/train-h100.md"
 }
 
-[ $# -gt 0 ] || set -- compile campaign repeat floor check sanitize profile train
+[ $# -gt 0 ] || set -- compile campaign repeat floor check parity sanitize profile train
 for one in "$@"; do
   case $one in
-  compile | campaign | repeat | floor | check | sanitize | profile | train) "$one" || failed+=("$one") ;;
+  compile | campaign | repeat | floor | check | parity | sanitize | profile | train) "$one" || failed+=("$one") ;;
   *)
-    echo "there is no stage $one: compile, campaign, repeat, floor, check, sanitize, profile, train" >&2
+    echo "there is no stage $one: compile, campaign, repeat, floor, check, parity, sanitize, profile, train" >&2
     exit 2
     ;;
   esac

@@ -84,7 +84,10 @@ def one_process() -> None:
 
 def main() -> None:
     command = [sys.executable, __file__, "--one-process"]
-    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(PROCESSES)]  # noqa: S603
+    outputs = [  # where one fails its traceback is shown
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
+        for _ in range(PROCESSES)
+    ]
     print(f"# What moves a device time on {devices.describe(devices.resolve('cuda'))}\n")
     print(f"torch {torch.__version__}, commit {source_commit()}; made by `docs/results/placement.py`.\n")
     print(f"Forward passes by the suite's clock, each time the median of {ROUNDS} rounds, in microseconds: the lowest")

@@ -385,7 +385,7 @@ class EngineRunner(Runner):
         _accepted(trt, self._context.set_tensor_address(OUTPUT, self._buffer.data_ptr()), "the address of the logits")
         self._logits = self._buffer[:0]
         self._batch = 0
-        self._address = 0
+        self._input_address = 0
 
     def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
         """The library's version, and the SHA-256 of the engine: building it again may choose other kernels."""
@@ -408,9 +408,9 @@ class EngineRunner(Runner):
             _accepted(self._trt, self._context.set_input_shape(INPUT, shape), f"the shape {shape}")
             self._batch = batch
             self._logits = self._buffer[:batch]
-        if address != self._address:
+        if address != self._input_address:
             _accepted(self._trt, self._context.set_tensor_address(INPUT, address), "the address of the images")
-            self._address = address
+            self._input_address = address
 
     def _pass(self) -> torch.Tensor:
         """With the images that are bound."""

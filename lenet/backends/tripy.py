@@ -142,11 +142,11 @@ class TriPyRunner(BindingRunner):
         else:
             # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
             widened = self._widened[: images.shape[0]]
-            view = self._view(widened)
+            view, memory = self._view(widened), images.detach()  # whatever becomes of `images`
 
             def bare() -> tp.Tensor:
                 with self.on_stream():
-                    widened.copy_(images)
+                    widened.copy_(memory)
                 return self._executable(view)
 
         def run() -> torch.Tensor:

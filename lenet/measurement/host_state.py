@@ -140,12 +140,12 @@ class HostWatch(NoHostWatch):
             yield
             return
         allowed = os.sched_getaffinity(0)
-        if not self._cpus:
-            self._survey(allowed)
-            self._first_row = perf_counter()
-        earned = PATIENCE + WAITING * (perf_counter() - self._first_row)
-        self._most = min(self._waited + PATIENCE, earned)
         try:
+            if not self._cpus:
+                self._survey(allowed)
+                self._first_row = perf_counter()
+            earned = PATIENCE + WAITING * (perf_counter() - self._first_row)
+            self._most = min(self._waited + PATIENCE, earned)
             os.sched_setaffinity(0, {self._cpus[0]})
             if not self._becomes_quiet():
                 self.move()
@@ -158,12 +158,13 @@ class HostWatch(NoHostWatch):
 
     def _survey(self, allowed: Iterable[int]) -> None:
         """Look at every CPU once, for the best time that the loop can take."""
-        self._cpus.extend(sorted(allowed))
-        for cpu in self._cpus:
+        cpus = sorted(allowed)
+        for cpu in cpus:
             os.sched_setaffinity(0, {cpu})
             awake = perf_counter() + WAKING
             while perf_counter() < awake:
                 self._look()
+        self._cpus.extend(cpus)
 
     def _becomes_quiet(self) -> bool:
         self.is_slowed()  # what was before does not count

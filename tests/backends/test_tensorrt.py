@@ -480,6 +480,12 @@ class TestCudaGraphWithTheFake:
             fake.assert_right(runner.forward(batch), batch)
             assert fake.names().count("begin_capture") == captures
 
+    def test_a_replay_tells_the_library_no_address(self, fake: Fake) -> None:
+        """So the next capture has to, also of the images that were replayed last."""
+        runner, one, other = fake.build(), images(4), images(8)
+        for batch in (one, other, one, one[:2]):
+            fake.assert_right(runner.forward(batch), batch)
+
     def test_graphs_are_few_and_the_latest_used(self, fake: Fake) -> None:
         runner = fake.build()
         first = images(4)

@@ -267,6 +267,10 @@ def test_bytes_are_widened_into_one_buffer_at_each_pass() -> None:
             runner.forward(images.add_(more))
             assert torch.equal(widened[:size], images.half())
     assert runner._widened is widened
+    there = images.view_as(images)
+    images.set_(torch.zeros_like(images))
+    runner.forward(there)
+    assert torch.equal(widened[:2], there.half()), "it is the memory that was bound, not the tensor"
 
 
 @on_standin

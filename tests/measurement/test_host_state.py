@@ -72,6 +72,24 @@ def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:
     assert cpus.allowed == {0, 1, 2, 3}
 
 
+def test_a_look_at_every_cpu_that_is_cut_short_leaves_the_thread_free_and_is_made_again(cpus: FakeCpus) -> None:
+    whole = False
+
+    def loop() -> float:
+        if cpus.here == 2 and not whole:
+            raise KeyboardInterrupt
+        return cpus.loop()
+
+    watch = HostWatch(loop, lambda: 0)
+    with pytest.raises(KeyboardInterrupt), watch.on_a_quiet_cpu():
+        pass
+    assert cpus.allowed == {0, 1, 2, 3}
+    whole = True
+    began = cpus.now
+    with watch.on_a_quiet_cpu():
+        assert cpus.now - began > 4 * WAKING
+
+
 def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
     watch = HostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
