@@ -38,7 +38,8 @@ from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
-from lenet.report.tables import first_names, group_reasons, limits_line, row_name, rows_sheets, sheet_5, to_rich
+from lenet.report.rounding import significant
+from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich
 from lenet.results import Matching, NotRun, Row
 
 _TEST_IMAGES: Final = 10_000
@@ -401,18 +402,16 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
     console = Console(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
     others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
     for other in others:
-        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
-        console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
+        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items() if value not in ({}, None))
+        median = f"{significant(1e3 * other.stats.median, 4)} ms"
+        console.print(f"{other.name}: {median}{f' ({facts})' if facts else ''}", highlight=False, markup=False)
     if rows:
         if run.limits:
             console.print(limits_line(run.limits), highlight=False)
-        console.print(*map(to_rich, rows_sheets(rows)))
-    for row in rows:
-        if row.unstable:
-            first, *more = row.unstable
-            rest = f" (and {len(more)} more: see the JSON)" if more else ""
-            console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False, markup=False)
-    console.print(sheet_5(rows, run.not_run))
+        console.print(*map(to_rich, rows_sheets(rows)), crop=False)
+    for remark in remarks(rows):
+        console.print(f"! {remark}", highlight=False, markup=False)
+    console.print(sheet_5(rows, run.not_run), crop=False)
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
     if run.verdict:

@@ -432,7 +432,7 @@ def _print(what: RenderableType) -> None:
     console = Console()
     if not console.is_terminal:  # else a log's or a file's numbers would be cut to 80 columns
         console.width = max(console.width, 120)
-    console.print(what)
+    console.print(what, crop=False)
 
 
 @main.command()
@@ -449,7 +449,7 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
         raise click.UsageError("--csv and --markdown are two forms: name one")
 
     from lenet import results as saved
-    from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
+    from lenet.report.tables import limits_line, remarks, results_markdown, rows_sheets, sheet_5, to_rich
 
     measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
@@ -464,6 +464,8 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
                 click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             _print(to_rich(sheet))
+        for remark in remarks(rows):
+            click.echo(f"! {remark}")
         _print(sheet_5(rows, saved.not_run(measurements)))
 
 

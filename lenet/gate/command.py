@@ -81,7 +81,7 @@ def run(
     console = Console()
     if not console.is_terminal:  # as the other tables
         console.width = max(console.width, 120)
-    console.print(to_rich(report.sheet(outcome)))
+    console.print(to_rich(report.sheet(outcome)), crop=False)
     for line in report.reasons(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return EXIT_CODES[outcome.verdict]

@@ -430,6 +430,7 @@ def test_a_build_for_a_batch_that_does_not_fit_memory_fails_alone(tmp_path: Path
     assert done.returncode == 1, done.stdout
     assert "batch 1,000,000,000 does not fit: about " in done.stdout
     assert re.search(r"\b3 failed, 3 passed", done.stdout)
+    assert re.search(r"^test_build\[pytorch-1-fp32-float32-build\]: [\d.]+ ms$", done.stdout, re.MULTILINE)
 
 
 def test_a_run_in_which_only_transfers_are_skipped_is_green(tmp_path: Path) -> None:
