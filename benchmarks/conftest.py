@@ -205,7 +205,10 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     return config.stash[_run_key].facts
 
 
-def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
     """Refuse a named baseline of another machine, or of this one by an older clock; the newest is of this one."""
     run = config.stash[_run_key]
     theirs = results.identity(compared_benchmark)
@@ -216,6 +219,8 @@ def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchm
             f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
             f"{differs}  next:   record a baseline here with `nox -s baseline`"
         )
+    # pytest-benchmark's own check comes after, and warns of any difference, the commit's too.
+    compared_benchmark["machine_info"] = machine_info
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
