@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from rich.console import Console
+import click
 
 from lenet.errors import GateError, LenetError
 from lenet.files import make_directory
@@ -20,7 +20,7 @@ from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
 from lenet.gate.session import Outcome
 from lenet.gate.session import run as measure
-from lenet.report.tables import to_rich
+from lenet.report.tables import print_whole, to_rich
 
 __all__ = ["EXIT_CODES", "run"]
 
@@ -78,12 +78,9 @@ def run(
         report.write(out, report.error_json(error), report.error_page(error))
         raise
     report.write(out, report.to_json(outcome), report.to_page(outcome))
-    console = Console()
-    if not console.is_terminal:  # as the other tables
-        console.width = max(console.width, 120)
-    console.print(to_rich(report.sheet(outcome)), crop=False)
+    print_whole(to_rich(report.sheet(outcome)))
     for line in report.reasons(outcome):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        click.echo(line)
     return EXIT_CODES[outcome.verdict]
 
 

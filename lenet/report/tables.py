@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -32,6 +32,7 @@ __all__ = [
     "memory_name",
     "parity_sheet",
     "parity_table",
+    "print_whole",
     "published_sheet",
     "remarks",
     "results_markdown",
@@ -184,6 +185,22 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
         launch=number(significant(1e6 * limits.launch)),
         wall=number(significant(1e6 * limits.launch_wall)),
     )
+
+
+class _Output(Console):
+    """Standard output."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Tell the caller; rich would exit with 1, which is a verdict."""
+        raise  # noqa: PLE0704 - called while the error is handled
+
+
+def print_whole(*what: RenderableType) -> None:
+    """Print to standard output; a log's or a file's lines are 120 columns wide, so that tables need not be narrow."""
+    console = _Output()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(*what, crop=False)
 
 
 class _FittingTable(Table):
@@ -440,7 +457,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
         if line["advice"] and line["advice"] != failed["message"]:
             details.append(Text(f"  next: {line['advice']}"))
-        if failed["name"] != "import" or line["advice"] != failed["message"]:
+        if line["advice"] != failed["message"]:
             details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
 
