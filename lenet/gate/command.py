@@ -26,6 +26,7 @@ __all__ = ["EXIT_CODES", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 """An error, where there is no verdict, is 2."""
+_LONGEST: Final = 1_000_000
 
 
 def run(
@@ -62,6 +63,13 @@ def run(
             found=f"--tolerance {tolerance:g}, --harm {harm:g}",
             wanted="shares, 0 <= tolerance < harm",
             hint="a row that passes may be slower by more than what is tolerated, not by less",
+        )
+    if not 0 < timeout <= _LONGEST:  # nor NaN
+        raise GateError(
+            "--worker-timeout cannot be used",
+            found=f"{timeout:g}",
+            wanted=f"more than 0 seconds, at most {_LONGEST:,}",
+            hint="the default, 900, is enough for most",
         )
     if sys.platform != "linux":
         raise GateError(
