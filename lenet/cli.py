@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
+
 
 class _Failure(click.ClickException):
     """A `LenetError` as click shows it."""
@@ -39,11 +42,14 @@ class _Failure(click.ClickException):
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors as click shows them. Python's own exit code, 1, is a wrong backend's, or a row's that became slower."""
+    """Errors as click shows them. Its and Python's own exit code, 1, is a wrong backend's, or a slower row's."""
     try:
         yield
     except LenetError as error:
         raise _Failure(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("lenet: interrupted", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again at its end, and complain
         raise click.exceptions.Exit(LenetError.exit_code) from None

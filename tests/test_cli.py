@@ -185,6 +185,15 @@ def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (2, "")
 
 
+def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet.comparison.compare_backends", interrupt)
+    done = lenet("evaluate", "--data", noise_directory, "--backend", "all", *CPU_ONLY)
+    assert (done.exit_code, done.stderr) == (130, "lenet: interrupted\n")
+
+
 def test_a_comparison_of_nothing_is_no_success(noise_directory: Path) -> None:
     done = lenet("evaluate", "--data", noise_directory, "--backend", "pytorch-cudagraph", *CPU_ONLY)
     assert done.exit_code == 2
