@@ -38,7 +38,8 @@ from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
-from lenet.report.tables import first_names, group_reasons, limits_line, row_name, rows_sheets, sheet_5, to_rich
+from lenet.report.rounding import significant
+from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich
 from lenet.results import Matching, NotRun, Row
 
 _TEST_IMAGES: Final = 10_000
@@ -204,7 +205,10 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     return config.stash[_run_key].facts
 
 
-def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
     """Refuse a named baseline of another machine, or of this one by an older clock; the newest is of this one."""
     run = config.stash[_run_key]
     theirs = results.identity(compared_benchmark)
@@ -215,6 +219,8 @@ def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchm
             f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
             f"{differs}  next:   record a baseline here with `nox -s baseline`"
         )
+    # pytest-benchmark's own check comes after, and warns of any difference, the commit's too.
+    compared_benchmark["machine_info"] = machine_info
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
@@ -401,18 +407,16 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
     console = Console(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
     others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
     for other in others:
-        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items())
-        console.print(f"{other.name}: {1e3 * other.stats.median:.4g} ms ({facts})", highlight=False, markup=False)
+        facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items() if value not in ({}, None))
+        median = f"{significant(1e3 * other.stats.median, 4)} ms"
+        console.print(f"{other.name}: {median}{f' ({facts})' if facts else ''}", highlight=False, markup=False)
     if rows:
         if run.limits:
             console.print(limits_line(run.limits), highlight=False)
-        console.print(*map(to_rich, rows_sheets(rows)))
-    for row in rows:
-        if row.unstable:
-            first, *more = row.unstable
-            rest = f" (and {len(more)} more: see the JSON)" if more else ""
-            console.print(f"! {row_name(row.case)}: {first}{rest}", highlight=False, markup=False)
-    console.print(sheet_5(rows, run.not_run))
+        console.print(*map(to_rich, rows_sheets(rows)), crop=False)
+    for remark in remarks(rows):
+        console.print(f"! {remark}", highlight=False, markup=False)
+    console.print(sheet_5(rows, run.not_run), crop=False)
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
     if run.verdict:

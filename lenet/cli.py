@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,13 +19,15 @@ from lenet.errors import BackendError, LenetError, OutputError, ResultsError
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import RenderableType
 
     from lenet.data.cifar10 import Split
     from lenet.results import Measurement
     from lenet.weights import Arrays
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
 
 
 class _Failure(click.ClickException):
@@ -37,23 +40,39 @@ class _Failure(click.ClickException):
         click.echo(f"lenet{rank}: {self.message}", file=file, err=file is None)
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors as click shows them. Its and Python's own exit code, 1, is a wrong backend's, or a slower row's."""
+    try:
+        yield
+    except LenetError as error:
+        raise _Failure(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("lenet: interrupted", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again at its end, and complain
+        raise click.exceptions.Exit(LenetError.exit_code) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        full = OutputError(
+            "the output cannot be written",
+            found=error.strerror or str(error),
+            wanted="room for all of it",
+            hint="free some space and run it again",
+        )
+        raise _Failure(str(full)) from error
+
+
 class _Group(click.Group):
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _told():  # --help and --version print here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _told():
             return super().invoke(ctx)
-        except LenetError as error:
-            raise _Failure(str(error)) from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            # Python's own exit code for it, 1, is that of a wrong backend, or of a row that became slower.
-            full = OutputError(
-                "the output cannot be written",
-                found=error.strerror or str(error),
-                wanted="room for all of it",
-                hint="free some space and run it again",
-            )
-            raise _Failure(str(full)) from error
 
 
 _data_option = click.option(
@@ -70,6 +89,15 @@ _threads_option = click.option(
 )
 _weights_option = click.option(
     "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
+)
+
+
+_storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    default=Path(".benchmarks"),
+    show_default=True,
+    help="Directory of the saved measurements.",
 )
 
 
@@ -202,7 +230,7 @@ def evaluate(
     """Loss and accuracy on the 10,000 test images.
 
     With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
-    float64 reference. Exits with 1 where a backend's logits are wrong.
+    float64 reference. Exits with 1 where a backend's logits are wrong, with 2 where none of those named runs here.
     """
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
@@ -253,7 +281,7 @@ def _evaluate_backends(
     from lenet import backends as table
     from lenet.backends.base import InputType, Precision
     from lenet.comparison import compare_backends
-    from lenet.report.tables import parity_table
+    from lenet.report.tables import parity_table, print_whole
 
     wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
     done, missing = compare_backends(
@@ -271,7 +299,9 @@ def _evaluate_backends(
         document = {"images": len(split), "input": input_type, "backends": lines, "not_run": not_run}
         click.echo(json.dumps(document, indent=2))
     else:
-        _print(parity_table(lines, not_run))
+        print_whole(parity_table(lines, not_run))
+    if not done:
+        raise click.exceptions.Exit(LenetError.exit_code)
     if not all(agreement.right for agreement in done):
         raise click.exceptions.Exit(1)
 
@@ -367,7 +397,7 @@ def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
     can run on the device.
     """
     from lenet import backends as table
-    from lenet.report.tables import backends_table
+    from lenet.report.tables import backends_table, print_whole
 
     lines = []
     for line in [table.entry(name) for name in names or table.names()]:
@@ -380,7 +410,7 @@ def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(lines, indent=2))
     else:
-        _print(backends_table(lines, probed=bool(names)))
+        print_whole(backends_table(lines, probed=bool(names)))
 
 
 def _probe(name: str, device: str) -> tuple[str | None, str | None]:
@@ -406,7 +436,7 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
     from lenet import devices, weights
     from lenet import doctor as clinic
     from lenet.backends.base import Precision
-    from lenet.report.tables import doctor_table
+    from lenet.report.tables import doctor_table, print_whole
 
     target = devices.resolve(device)
     wanted = [table.entry(name).name for name in names or table.names()]
@@ -421,23 +451,14 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
     if as_json:
         click.echo(json.dumps({"machine": machine, "backends": lines}, indent=2))
     else:
-        _print(doctor_table(machine, lines))
+        print_whole(doctor_table(machine, lines))
     if any(examination.broken for examination in found):
         raise click.exceptions.Exit(1)
 
 
-def _print(what: RenderableType) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # else a log's or a file's numbers would be cut to 80 columns
-        console.width = max(console.width, 120)
-    console.print(what)
-
-
 @main.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+@_storage_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown: bool) -> None:
@@ -449,7 +470,7 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
         raise click.UsageError("--csv and --markdown are two forms: name one")
 
     from lenet import results as saved
-    from lenet.report.tables import limits_line, results_markdown, rows_sheets, sheet_5, to_rich
+    from lenet.report.tables import limits_line, print_whole, remarks, results_markdown, rows_sheets, sheet_5, to_rich
 
     measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
@@ -463,8 +484,10 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
             if measurement.limits:
                 click.echo(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
-            _print(to_rich(sheet))
-        _print(sheet_5(rows, saved.not_run(measurements)))
+            print_whole(to_rich(sheet))
+        for remark in remarks(rows):
+            click.echo(f"! {remark}")
+        print_whole(sheet_5(rows, saved.not_run(measurements)))
 
 
 def _latest(storage: Path) -> Measurement:
@@ -485,7 +508,7 @@ def _latest(storage: Path) -> Measurement:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+@_storage_option
 def promote(*, file: Path, storage: Path) -> None:
     """Make a saved measurement a baseline, that later runs on the same machine are compared with."""
     from lenet import results as saved
@@ -502,7 +525,7 @@ def promote(*, file: Path, storage: Path) -> None:
 @click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
 @click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
 @click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Of the page.")
-@click.option("--storage", type=click.Path(path_type=Path), default=Path(".benchmarks"), show_default=True)
+@_storage_option
 def report(
     *,
     files: tuple[Path, ...],

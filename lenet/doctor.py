@@ -23,7 +23,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Precision
 from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
-from lenet.errors import LenetError
+from lenet.errors import BackendError, LenetError
 from lenet.provenance import versions
 
 __all__ = ["Examination", "Step", "examine", "examine_in_processes", "machine"]
@@ -103,7 +103,7 @@ class Examination:
     def broken(self) -> bool:
         """Whether it failed, and not by saying itself that it cannot run here: its reason is then the advice too."""
         last = self.steps[-1] if self.steps else None
-        return not self.passed and not (last and last.name == "import" and last.message == self.advice)
+        return not self.passed and not (last and last.message == self.advice)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -143,7 +143,11 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
             broken = availability.broken and device.type in backend.devices
             advice = _REINSTALL if broken else availability.reason or ""
             return Examination(name, version, None, tuple(steps), advice)
-        executed = backend.executed_precision(precision, device)
+        try:
+            executed = backend.executed_precision(precision, device)
+        except BackendError as error:
+            steps.append(Step("build", passed=False, seconds=0.0, message=error.summary))
+            return Examination(name, version, None, tuple(steps), error.summary)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
         runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))
         logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")

@@ -101,9 +101,9 @@ class Recipe:
             ("--batch-size", self.batch_size, 1 <= self.batch_size <= available, f"1 to {available:,}, the images"),
             ("--batch-size", self.batch_size, shared, parts),
             ("--epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            ("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "more than 0"),
+            ("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "finite, more than 0"),
             ("--momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1"),
-            ("--weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("--weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "finite, at least 0"),
             ("--decay", self.decay, 0 < self.decay <= 1, "more than 0, at most 1"),
             ("--padding", self.padding, 0 <= self.padding <= side, f"0 to {side} pixels, the side of an image"),
             ("--seed", self.seed, 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
@@ -458,7 +458,7 @@ def _restore(run: Run, path: Path) -> None:
     except (WeightsError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be used",
-            found=str(error),
+            found=error.found if isinstance(error, WeightsError) else str(error),
             wanted="a whole checkpoint of this version of `lenet train`",
             hint="delete it to begin again",
         ) from error

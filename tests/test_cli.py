@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,13 +166,38 @@ def test_backends_lists_every_backend() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_an_output_that_cannot_be_written_is_no_verdict(form: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", ["backends", "backends --json", "--version", "--help"])
+def test_an_output_that_cannot_be_written_is_no_verdict(arguments: str) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "lenet", "backends", *form]
+        command = [sys.executable, "-m", "lenet", *arguments.split()]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("lenet: the output cannot be written\n  found:  No space left on device\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lenet", "backends", *form]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet.comparison.compare_backends", interrupt)
+    done = lenet("evaluate", "--data", noise_directory, "--backend", "all", *CPU_ONLY)
+    assert (done.exit_code, done.stderr) == (130, "lenet: interrupted\n")
+
+
+def test_a_comparison_of_nothing_is_no_success(noise_directory: Path) -> None:
+    done = lenet("evaluate", "--data", noise_directory, "--backend", "pytorch-cudagraph", *CPU_ONLY)
+    assert done.exit_code == 2
+    assert "pytorch-cudagraph: pytorch-cudagraph runs on cuda alone" in done.stdout
 
 
 def test_a_table_in_a_log_is_wide_enough_for_its_numbers() -> None:

@@ -516,6 +516,13 @@ def test_a_precision_that_is_not_known_is_refused_where_its_floor_is_told(tmp_pa
         results.load(save(tmp_path / "a.json", document(broken)))
 
 
+@pytest.mark.parametrize("form", [(), ("--markdown",)])
+def test_a_row_that_is_marked_says_why(tmp_path: Path, form: tuple[str, ...]) -> None:
+    text = printed(*form, save(tmp_path / "a.json", document(entry()))).stdout
+    assert " ! " in text
+    assert "pytorch forward fp32 1000: the median is known to 2 % only\n" in text
+
+
 def test_brackets_of_a_file_are_text(tmp_path: Path) -> None:
     case = replace(CASE, backend="[/x]", device="GPU [bold]", images="[red]")
     done = printed(save(tmp_path / "a.json", document(entry(case))))

@@ -252,8 +252,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: object) -> None
     train(tmp_path)
     checkpoint = tmp_path / CHECKPOINT
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))  # type: ignore[operator]
-    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again") as caught:
         train(tmp_path, resume=True)
+    assert "shipped weights" not in str(caught.value), "they are no checkpoint"
 
 
 @pytest.mark.parametrize("change", [{"recipe": [1]}, {"recipe": None}, {"started": ...}, {"data_sha256": ...}])

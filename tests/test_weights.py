@@ -73,6 +73,11 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes
         weights.load(path)
 
 
+def test_a_directory_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="found:  a directory\n"):
+        weights.load(tmp_path)
+
+
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_every_truncated_file_is_refused(cut: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     content = weights.SHIPPED.read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from rich.console import Console
+import click
 
 from lenet.errors import GateError, LenetError
 from lenet.files import make_directory
@@ -20,12 +20,13 @@ from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
 from lenet.gate.session import Outcome
 from lenet.gate.session import run as measure
-from lenet.report.tables import to_rich
+from lenet.report.tables import print_whole, to_rich
 
 __all__ = ["EXIT_CODES", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 """An error, where there is no verdict, is 2."""
+_LONGEST: Final = 1_000_000
 
 
 def run(
@@ -63,6 +64,13 @@ def run(
             wanted="shares, 0 <= tolerance < harm",
             hint="a row that passes may be slower by more than what is tolerated, not by less",
         )
+    if not 0 < timeout <= _LONGEST:  # nor NaN
+        raise GateError(
+            "--worker-timeout cannot be used",
+            found=f"{timeout:g}",
+            wanted=f"more than 0 seconds, at most {_LONGEST:,}",
+            hint="the default, 900, is enough for most",
+        )
     if sys.platform != "linux":
         raise GateError(
             "the gate runs on Linux alone",
@@ -78,12 +86,9 @@ def run(
         report.write(out, report.error_json(error), report.error_page(error))
         raise
     report.write(out, report.to_json(outcome), report.to_page(outcome))
-    console = Console()
-    if not console.is_terminal:  # as the other tables
-        console.width = max(console.width, 120)
-    console.print(to_rich(report.sheet(outcome)))
+    print_whole(to_rich(report.sheet(outcome)))
     for line in report.reasons(outcome):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        click.echo(line)
     return EXIT_CODES[outcome.verdict]
 
 

@@ -58,5 +58,5 @@ def _plot(axes: Axes, history: list[dict[str, float]], quantity: str, scale: flo
         axes.plot(epochs, values, line, color=color, marker=marker, label=split)
     axes.grid(alpha=0.3)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()

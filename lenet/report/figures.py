@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
@@ -185,7 +186,7 @@ class Painter:
                 values = [scale * row[f"{split}_{quantity}"] for row in history]
                 marker = _MARKERS[place] if len(history) <= 15 else ""  # noqa: PLR2004 - more would hide the line
                 axes.plot(epochs, values, "-" if place else "--", color=SERIES[place], marker=marker)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set(xlabel=self._language.text("epoch"), ylabel=label)
             self._plain(axes.xaxis, axes.yaxis)
             last = "; ".join(
@@ -354,11 +355,17 @@ class Painter:
             axis.set_minor_locator(NullLocator())
             if axis.get_scale() == "log":
                 axis.set_major_locator(LogLocator(subs=_SUBDIVISIONS[min(math.floor(_decades(axis)), 2)]))
-            axis.set_major_formatter(FuncFormatter(lambda value, _place: self._shown(value)))
+            axis.set_major_formatter(FuncFormatter(partial(self._tick, axis)))
 
-    def _shown(self, value: float) -> str:
+    def _tick(self, axis: Any, value: float, _place: int | None) -> str:
+        """A tick's number, with as many digits as tell it from the others."""
+        places = axis.get_majorticklocs()
+        apart = (digits for digits in range(3, 9) if len({significant(one, digits) for one in places}) == len(places))
+        return self._shown(value, next(apart, 9))
+
+    def _shown(self, value: float, digits: int = 3) -> str:
         large = abs(value) >= 1e4  # noqa: PLR2004 - where digits begin to need grouping
-        return self._language.number(count(round(value)) if large else significant(value))
+        return self._language.number(count(round(value)) if large else significant(value, digits))
 
     def _medians(self, rows: Sequence[Row]) -> str:
         words = {Mode.FORWARD: self._language.text("forward"), Mode.END_TO_END: self._language.text("e2e")}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +32,9 @@ __all__ = [
     "memory_name",
     "parity_sheet",
     "parity_table",
+    "print_whole",
     "published_sheet",
+    "remarks",
     "results_markdown",
     "row_name",
     "rows_sheets",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _NOTHING = "-"
+_UNBOUNDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,11 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
     ]
 
 
+def remarks(rows: Iterable[Row]) -> list[str]:
+    """Why each row that is marked ``!`` may not be trusted, and what to do: a line a row."""
+    return [f"{row_name(row.case)}: {'; '.join(row.unstable)}" for row in rows if row.unstable]
+
+
 def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
     """The machine's limits, in one line: rates of the largest buffers, times of the shortest work."""
     number, text = language.number, language.text
@@ -179,14 +187,49 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
     )
 
 
+class _Output(Console):
+    """Standard output."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Tell the caller; rich would exit with 1, which is a verdict."""
+        raise  # noqa: PLE0704 - called while the error is handled
+
+
+def print_whole(*what: RenderableType) -> None:
+    """Print to standard output; a log's or a file's lines are 120 columns wide, so that tables need not be narrow."""
+    console = _Output()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(*what, crop=False)
+
+
+class _FittingTable(Table):
+    """Its columns move together where the terminal is narrow, and stand out of it where that is not enough.
+
+    A table of rich's own gives up its first column and then the ends of numbers.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(width=_UNBOUNDED)
+        if self.__rich_measure__(console, unbounded).maximum > options.max_width:
+            self.padding, self.show_edge = (0, 0, 0, 0), False
+            yield ""
+        least = self.__rich_measure__(console, unbounded).minimum
+        yield from super().__rich_console__(console, options.update(width=max(options.max_width, least)))
+
+
 def to_rich(sheet: Sheet) -> Table:
-    """For the terminal: the first column to the left, numbers to the right; nothing is cut off."""
+    """For the terminal: the first column to the left, numbers to the right.
+
+    Nothing is cut off, if it is printed with ``crop=False``.
+    """
     # Names come from files: what looks like rich's markup in them is text.
     title, caption = escape(sheet.title), escape(sheet.caption)
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = _FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box = SIMPLE_HEAD
     for number, heading in enumerate(sheet.columns):
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
+    table.columns[0].min_width = max((len(word) for line in sheet.lines for word in line[0].split()), default=0)
     for line in sheet.lines:
         table.add_row(*map(escape, line))
     return table
@@ -203,7 +246,7 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -> str:
-    """Measurements as a Markdown page: the conditions, the speed tables, all rows, and what was not run.
+    """Measurements as a Markdown page: the conditions, the speed tables, all rows with remarks, and what was not run.
 
     Args:
         measurements: The files, of one machine and commit.
@@ -237,8 +280,11 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
         parts.append(limits_line(limits))
     sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
     reasons = {item.name: item.reason for item in not_run(measurements)}
+    unstable = [f"- {remark}" for remark in remarks(rows)]
     missing = [f"- {text.plain.strip()}" for text in _not_run(reasons)[1:]]
-    return "\n".join([*parts, "", *map(to_markdown, sheets), *(["### Not run", "", *missing] if missing else [])])
+    lines = [*parts, "", *map(to_markdown, sheets)]
+    lines += ["### Unstable rows", "", *unstable, *([""] if missing else [])] if unstable else []
+    return "\n".join([*lines, *(["### Not run", "", *missing] if missing else [])])
 
 
 def _speed_columns(language: Language) -> tuple[str, ...]:
@@ -411,7 +457,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
         if line["advice"] and line["advice"] != failed["message"]:
             details.append(Text(f"  next: {line['advice']}"))
-        if failed["name"] != "import" or line["advice"] != failed["message"]:
+        if line["advice"] != failed["message"]:
             details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
 

@@ -87,9 +87,8 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             return arrays, dict(file.metadata() or {})
     except (AttributeError, OSError, SafetensorError, TypeError) as error:  # NumPy's, for bfloat16 and float8
-        raise WeightsError(
-            f"cannot read {path}", found=str(error), wanted="a whole safetensors file", hint=_HINT
-        ) from error
+        found = "a directory" if path.is_dir() else str(error)
+        raise WeightsError(f"cannot read {path}", found=found, wanted="a whole safetensors file", hint=_HINT) from error
 
 
 def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:

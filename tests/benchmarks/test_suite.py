@@ -125,8 +125,9 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 def put(storage: Path, saved: Saved, name: str, *, here: bool = True, partial: bool = False) -> Path:
-    """Store a copy of the saved run under another name, as if from here or from elsewhere."""
+    """Store a copy of the saved run under another name, as if of an earlier commit, from here or from elsewhere."""
     document = saved.document()
+    document["machine_info"]["commit"] = "0" * 40
     document["lenet"]["partial"] = partial
     if not here:
         document["lenet"]["fingerprint"] = ELSEWHERE
@@ -225,6 +226,7 @@ def test_a_run_is_compared_with_the_newest_whole_one_of_the_same_machine(saved: 
     name = re.escape("test_inference[pytorch-forward-2-fp32-pinned-float32]")
     assert re.findall(rf"^{name} \((\w+)\)", done.stdout, flags=re.MULTILINE).count("NOW") == 1
     assert "0002_wanted.json" in done.stderr
+    assert "machine_info" not in done.stdout + done.stderr, "another commit is what a baseline is for"
     assert not re.search("oldest|elsewhere|partial", done.stdout + done.stderr)
 
 
@@ -430,6 +432,7 @@ def test_a_build_for_a_batch_that_does_not_fit_memory_fails_alone(tmp_path: Path
     assert done.returncode == 1, done.stdout
     assert "batch 1,000,000,000 does not fit: about " in done.stdout
     assert re.search(r"\b3 failed, 3 passed", done.stdout)
+    assert re.search(r"^test_build\[pytorch-1-fp32-float32-build\]: [\d.]+ ms$", done.stdout, re.MULTILINE)
 
 
 def test_a_run_in_which_only_transfers_are_skipped_is_green(tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ def test_a_rule_that_makes_no_sense_is_refused(quick: Path, options: tuple[str, 
     assert "wanted: shares, 0 <= tolerance < harm" in done.output
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_time_that_no_clock_waits_for_is_refused(quick: Path, seconds: str) -> None:
+    quick.mkdir()
+    options = ("--base=base", f"--out={quick / 'gate'}", f"--worker-timeout={seconds}")
+    done = CliRunner().invoke(main, ["gate", *options])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("lenet: --worker-timeout cannot be used\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_gate_leaves_nothing_behind(quick: Path, number: signal.Signals) -> None:
     root = repository(quick, GOOD, {ONE: "hangs"})

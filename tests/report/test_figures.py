@@ -110,6 +110,14 @@ def test_ticks_are_in_the_language() -> None:
     assert "10\N{NO-BREAK SPACE}000" in russian
 
 
+def test_ticks_that_lie_close_are_told_apart_and_epochs_are_whole() -> None:
+    history = [{"epoch": 1.0, "train_loss": 2.3078, "test_loss": 2.301}]
+    ticks = texts(Painter(ENGLISH, []).curves(history, "loss", "t", "y").svg)
+    assert len(set(ticks)) == len(ticks)
+    assert "2.304" in ticks
+    assert [one for one in ticks if one.startswith(("0", "1"))] == ["1"]
+
+
 def test_the_program_s_own_settings_stay() -> None:
     before = dict(mpl.rcParams)
     Painter(ENGLISH, []).bars([row("a")], "t")

@@ -35,7 +35,7 @@ def measured(backend: str, mode: Mode, median: float, batch_size: int = 1000, me
 def render(what: RenderableType, width: int = 80) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(what)
+        console.print(what, crop=False)
     return capture.get()
 
 
@@ -177,6 +177,21 @@ def test_every_sheet_fits_the_terminal_and_nothing_is_cut_off(width: int) -> Non
         assert "…" not in text
         for cell in (cell for line in sheet.lines for cell in line[1:]):
             assert cell in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_narrow_terminal_loses_no_column(width: int) -> None:
+    """Rich's own table gives up the names, then the last digits."""
+    line = {"backend": "pytorch-cudagraph", "precision": "fp16", "loss": 0.79971234, "accuracy": 0.7223, "images": 10}
+    line |= {"delta_loss": 5.1e-9, "delta_accuracy": 1e-4, "max_abs_delta": 9.5e-6, "share_of_tolerance": 0.095}
+    text = render(to_rich(sheet := tables.parity_sheet([line | {"right": True, "diverging_layer": None}])), width)
+    assert all(cell in text for cell in sheet.lines[0])
+    assert max(map(len, text.splitlines())) <= max(width, 80)
+
+
+def test_a_mark_is_explained() -> None:
+    rows = [replace(PUBLISHED[0], unstable=("scatter", "a tail")), PUBLISHED[1]]
+    assert tables.remarks(rows) == ["pytorch forward fp32 1000: scatter; a tail"]
 
 
 def test_markdown_is_a_table_whose_cells_cannot_break_it() -> None:
