@@ -13,6 +13,7 @@ from lenet.report import tables
 from lenet.report.tables import (
     Sheet,
     limits_line,
+    parity_sheet,
     row_name,
     rows_sheets,
     sheet_5,
@@ -108,6 +109,32 @@ def test_bytes_and_where_they_lie_are_told() -> None:
         "a forward fp32 1000 uint8",
         "a forward fp32 1000",
     ]
+
+
+def test_a_cold_cache_is_told() -> None:
+    cold = replace(PUBLISHED[0], case=replace(CASE, cold_cache=True))
+    assert [sheet.title.rpartition("images")[2] for sheet in speed_sheets([PUBLISHED[0], cold])] == ["", ", cold cache"]
+    assert row_name(cold.case) == "pytorch forward fp32 1000 cold"
+
+
+def test_the_quality_table_has_the_coursework_s_form_and_names_the_layer_at_fault() -> None:
+    right = {"backend": "pytorch", "precision": "fp32", "loss": 0.81234, "accuracy": 0.7251, "images": 10_000}
+    right |= {"delta_loss": None, "delta_accuracy": None, "max_abs_delta": 9.5e-6, "share_of_tolerance": 0.113}
+    right |= {"right": True, "diverging_layer": None}
+    wrong = right | {
+        "backend": "tripy",
+        "precision": "tf32",
+        "delta_loss": 2e-4,
+        "delta_accuracy": 1e-4,
+        "right": False,
+    }
+    sheet = parity_sheet([right, wrong, wrong | {"diverging_layer": "conv2"}])
+    assert sheet.title == "LeNet on 10,000 images"
+    assert sheet.lines == (
+        ("pytorch", "fp32", "0.8123400", "0.7251", "-", "-", "9.5e-06", "0.11", "yes"),
+        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: unknown layer"),
+        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: conv2"),
+    )
 
 
 def test_the_limits_are_one_line() -> None:
