@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -546,6 +547,10 @@ def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_pat
     done = printed("--markdown", save(tmp_path / "a.json", content))
     assert done.exit_code == 0, done.output
     assert "a CPU, 2 CPUs, unknown;\nPython 3.12.\n" in done.stdout
+    assert not re.search("GPU:|Limits|Not run", done.stdout)
+    on_a_gpu = printed("--markdown", save(tmp_path / "b.json", of_a_gpu(4))).stdout
+    assert on_a_gpu.startswith("# LeNet on NVIDIA H100 80GB HBM3\n")
+    assert "GPU: NVIDIA H100 80GB HBM3, compute capability unknown" in on_a_gpu
     content["machine_info"]["packages"] = ["torch"]
     with pytest.raises(ResultsError, match="a part of machine_info is no mapping"):
         results.load(save(tmp_path / "a.json", content))

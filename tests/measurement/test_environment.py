@@ -46,6 +46,12 @@ def test_the_facts_are_plain_json(facts: dict[str, Any]) -> None:
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
+def test_cores_are_told_from_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.psutil, "cpu_count", lambda *, logical=True: 8 if logical else 4)
+    cpu = machine_facts(CPU)["cpu"]
+    assert (cpu["cores"], cpu["threads"]) == (4, 8)
+
+
 def test_the_facts_tell_what_gpu_it_is(facts: dict[str, Any]) -> None:
     assert facts["gpu"] == {
         "name": "NVIDIA H100 80GB HBM3",

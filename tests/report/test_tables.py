@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -135,6 +136,30 @@ def test_the_quality_table_has_the_coursework_s_form_and_names_the_layer_at_faul
         ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: unknown layer"),
         ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: conv2"),
     )
+
+
+def test_the_doctor_says_what_worked_and_of_what_did_not_what_to_do_and_the_log_s_end() -> None:
+    def line(backend: str, *steps: tuple[str, bool, str], advice: str = "") -> dict[str, Any]:
+        found = [{"name": name, "passed": passed, "seconds": 1.25, "message": text} for name, passed, text in steps]
+        common = {"version": None, "precision": None, "log": [f"{backend} {number}" for number in range(21)]}
+        return common | {"backend": backend, "passed": steps[-1][1], "steps": found, "advice": advice}
+
+    lines = [
+        line("fine", ("import", True, ""), ("compare", True, "it is right")),
+        line("absent", ("import", False, "install it"), advice="install it"),
+        line("broken", ("import", True, ""), ("build", False, "no kernel"), advice="update the driver"),
+    ]
+    text = render(tables.doctor_table({"torch": "2.14", "gpu": None}, lines), 120)
+    head, _, details = text.partition("fine: it is right\n")
+    cells = [row.replace("│", " ").split() for row in head.splitlines() if row.startswith("│")]
+    assert cells == [
+        ["fine", "-", "-", "1.2", "s", "-", "-", "1.2", "s"],
+        ["absent", "-", "-", "no", "-", "-", "-"],
+        ["broken", "-", "-", "1.2", "s", "no", "-", "-"],
+    ]
+    assert head.startswith("torch 2.14\n")
+    log = "".join(f"  | broken {number}\n" for number in range(1, 21))
+    assert details == f"absent: import: install it\nbroken: build: no kernel\n  next: update the driver\n{log}"
 
 
 def test_the_limits_are_one_line() -> None:
