@@ -15,6 +15,7 @@ from benchmarks import conftest
 from benchmarks import test_inference as suite
 from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.data.synthetic import synthetic
 from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.modes import Mode
 from lenet.results import Case
@@ -46,6 +47,12 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     call = suite._call(_Noting(SPEC, None), images, mode, memory, lambda: host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
+
+
+def test_a_batch_is_of_the_first_images_and_repeats_them_where_it_is_larger() -> None:
+    split = synthetic(3)
+    assert torch.equal(conftest._first_images(split, 2), split.images[:2])
+    assert torch.equal(conftest._first_images(split, 7), split.images[[0, 1, 2, 0, 1, 2, 0]])
 
 
 class _Cyclic(_Noting):
