@@ -465,11 +465,15 @@ def _protocol(config: pytest.Config) -> Protocol:
 
 @pytest.fixture(scope="session")
 def test_split(data_directory: Path | None) -> Split:
+    return _test_split(data_directory)
+
+
+def _test_split(directory: Path | None) -> Split:
     """The real test images, or as many synthetic ones."""
-    if data_directory is None:
+    if directory is None:
         return synthetic(_TEST_IMAGES)
     # A saved row says what the images are, not where they lie on one's disk.
-    return replace(cifar10.load("test", data_directory), source="CIFAR-10 test images")
+    return replace(cifar10.load("test", directory), source="CIFAR-10 test images")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -47,6 +48,12 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     call = suite._call(_Noting(SPEC, None), images, mode, memory, lambda: host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
+
+
+def test_the_images_are_the_test_images(noise_directory: Path) -> None:
+    found = conftest._test_split(noise_directory)
+    assert found.labels[:3].tolist() == [9, 8, 7], "the training images' are 0, 1, 2"
+    assert len(conftest._test_split(None)) == len(found) == 10_000
 
 
 def test_a_batch_is_of_the_first_images_and_repeats_them_where_it_is_larger() -> None:

@@ -240,6 +240,7 @@ def test_a_run_that_became_slower_fails_with_its_tables_and_is_no_baseline(saved
     document = json.loads(before.read_text())
     for one in document["benchmarks"]:
         one["stats"]["median"] = 1e-9
+        one["fullname"] = one["fullname"].replace("-float32]", "]")  # as before names had the input type
     before.write_text(json.dumps(document))
     comparing = ("--benchmark-compare", "--benchmark-compare-fail=median:5%", "--benchmark-autosave")
     done = benchmarks("--mode=forward", *comparing, storage=tmp_path)
