@@ -124,7 +124,8 @@ def test_the_stream_is_switched_only_where_another_is_current(
     monkeypatch.setattr(torch.cuda, "stream", switch)
     waits: list[str] = []
     stream: Any = SimpleNamespace(cuda_stream=7, synchronize=lambda: waits.append("for the stream"))
-    runner = _OnGpu(BuildSpec(torch.device("cuda", index), Precision.FP32, BatchRange.exactly(1)), stream)
+    device = torch.device("cuda" if index is None else f"cuda:{index}")
+    runner = _OnGpu(BuildSpec(device, Precision.FP32, BatchRange.exactly(1)), stream)
     with runner.on_stream():
         pass
     assert switched == [stream] * switches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from lenet.backends import fused
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.errors import BackendError
-from lenet.kernels import SPLIT, Variant, pack
+from lenet.kernels import ENTRY, SPLIT, Variant, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
 from tests.kernels.emulation import COMPILER, library
 
@@ -348,11 +349,13 @@ def test_a_kernel_is_loaded_where_it_will_run_and_allowed_its_shared_memory(
         asked.extend(arguments)
         return (status,)
 
+    def from_cubin(cubin: bytes) -> object:
+        asked.append(cubin)
+        return SimpleNamespace(get_kernel=get_kernel)
+
     core = SimpleNamespace(
         Device=lambda ordinal: SimpleNamespace(set_current=lambda: asked.append(ordinal)),
-        ObjectCode=SimpleNamespace(
-            from_cubin=lambda cubin: asked.append(cubin) or SimpleNamespace(get_kernel=get_kernel)
-        ),
+        ObjectCode=SimpleNamespace(from_cubin=from_cubin),
     )
     driver = SimpleNamespace(
         CUfunction_attribute=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="most shared memory"),
@@ -361,10 +364,10 @@ def test_a_kernel_is_loaded_where_it_will_run_and_allowed_its_shared_memory(
         cuKernelSetAttribute=set_attribute,
     )
     monkeypatch.setattr(fused, "cuda_core", lambda: core)
-    monkeypatch.setattr(fused.importlib, "import_module", {"cuda.bindings.driver": driver}.__getitem__)
+    monkeypatch.setattr(importlib, "import_module", {"cuda.bindings.driver": driver}.__getitem__)
     found: list[str] = []
     loaded = fused._load(1000, torch.device("cuda", 1), found, b"cubin")
     assert loaded is (None if refusals else kernel)
     assert found == refusals
-    assert asked[:3] == [1, b"cubin", fused.ENTRY]
+    assert asked[:3] == [1, b"cubin", ENTRY]
     assert asked[3:] == ([] if wrong else ["most shared memory", 1000, ("kernel", 7), ("device", 1)])

@@ -112,7 +112,7 @@ def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() 
 CASE = Case(
     "pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, cold_cache=False, protocol="adaptive"
 )
-STEADY = 5.0 + 0.001 * (np.arange(100) % 7)
+STEADY = np.array([5.0 + 0.001 * (number % 7) for number in range(100)], dtype=np.float64)
 """Seconds, far above any floor."""
 
 
@@ -122,8 +122,8 @@ def sampled(*, of_a_gpu: bool, **bad: int) -> Samples:
         np.arange(100) >= 100 - bad.get(name, 0) for name in ("launch_bound", "throttled", "slowed")
     )
     return Samples(
-        device=STEADY * np.where(bound | throttled, 10, 1) if of_a_gpu else None,
-        wall=(1 + of_a_gpu) * STEADY * np.where(throttled | slowed, 10, 1),
+        device=STEADY * np.where(bound | throttled, 10.0, 1.0) if of_a_gpu else None,
+        wall=(1.0 + of_a_gpu) * STEADY * np.where(throttled | slowed, 10.0, 1.0),
         launch=0.1 * STEADY,
         launch_bound=bound,
         throttled=throttled,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import psutil
 import pynvml
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_the_facts_are_plain_json(facts: dict[str, Any]) -> None:
 
 
 def test_cores_are_told_from_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.psutil, "cpu_count", lambda *, logical=True: 8 if logical else 4)
+    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: 8 if logical else 4)
     cpu = machine_facts(CPU)["cpu"]
     assert (cpu["cores"], cpu["threads"]) == (4, 8)
 
