@@ -469,11 +469,15 @@ def _protocol(config: pytest.Config) -> Protocol:
 
 @pytest.fixture(scope="session")
 def test_split(data_directory: Path | None) -> Split:
+    return _test_split(data_directory)
+
+
+def _test_split(directory: Path | None) -> Split:
     """The real test images, or as many synthetic ones."""
-    if data_directory is None:
+    if directory is None:
         return synthetic(_TEST_IMAGES)
     # A saved row says what the images are, not where they lie on one's disk.
-    return replace(cifar10.load("test", data_directory), source="CIFAR-10 test images")
+    return replace(cifar10.load("test", directory), source="CIFAR-10 test images")
 
 
 @pytest.fixture(scope="session")
@@ -510,10 +514,14 @@ def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int, 
     @cache
     def find(batch_size: int, input_type: InputType) -> Reference:
         _refuse_what_does_not_fit(batch_size)
-        images = test_split.images[torch.arange(batch_size) % len(test_split)]
-        return comparison.reference_of(shipped.arrays, images, input_type)
+        return comparison.reference_of(shipped.arrays, _first_images(test_split, batch_size), input_type)
 
     return find
+
+
+def _first_images(split: Split, batch_size: int) -> torch.Tensor:
+    """uint8 (batch size, 3, 32, 32): the first ones, and again from the first where the batch is larger."""
+    return split.images[torch.arange(batch_size) % len(split)]
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,15 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from lenet import __version__, backends
 from lenet.cli import main
+from lenet.data import cifar10
+from lenet.evaluation import evaluate
+from lenet.models.pytorch_lenet import from_weights
+from lenet.weights import load
 
 CPU_ONLY = ["--device", "cpu"]
 
@@ -39,6 +44,9 @@ def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
         "weights.safetensors",
     }
     weights = tmp_path / "run" / "weights.safetensors"
+    tested = cifar10.load("test", noise_directory).head(100)
+    wanted = evaluate(from_weights(load(weights).arrays), tested, torch.device("cpu"), 100)
+    assert float(trained.stdout.split()[2].rstrip(",")) == pytest.approx(wanted.loss, abs=1e-5)
     evaluated = lenet("evaluate", "--data", noise_directory, "--weights", weights, "--json", *CPU_ONLY)
     assert evaluated.exit_code == 0, evaluated.output
     document = json.loads(evaluated.stdout)

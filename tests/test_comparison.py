@@ -116,6 +116,15 @@ def test_a_wrong_backend_is_found_and_its_layer_named() -> None:
     assert agreement.share_of_tolerance > 10  # type: ignore[attr-defined]
 
 
+def test_every_difference_is_from_pytorch() -> None:
+    (pytorch, *others), _ = compare("pytorch", "raw", "wrong", input_type=InputType.UINT8)
+    assert [one.backend for one in others] == ["raw", "wrong"]  # type: ignore[attr-defined]
+    for one in others:
+        for name in ("loss", "accuracy"):
+            assert getattr(one, f"delta_{name}") == abs(getattr(one, name) - getattr(pytorch, name))
+    assert others[0].loss != others[1].loss  # type: ignore[attr-defined]
+
+
 def test_what_cannot_run_is_named_with_its_reason_and_the_rest_goes_on() -> None:
     done, missing = compare("absent", "failing", "pytorch")
     assert len(done) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lenet.errors import OutputError
-from lenet.files import make_directory, write_atomically
+from lenet.files import make_directory, only_writer, write_atomically
 
 
 def test_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -20,6 +20,24 @@ def test_replaces_the_whole_file(tmp_path: Path) -> None:
     write_atomically(path, b"second")
     assert path.read_bytes() == b"second"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_whole_content_is_on_the_disk_before_it_has_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_size, path.exists())))
+    write_atomically(path, b"content")
+    assert synced == [(len(b"content"), False)]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_directory_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(OutputError, match="another process that writes"), only_writer(tmp_path):
+        pass
+    with only_writer(tmp_path):
+        assert (tmp_path / ".lock").exists()
 
 
 def test_a_full_disk_leaves_the_previous_file(tmp_path: Path) -> None:

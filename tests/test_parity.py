@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenet import parity, weights
-from lenet.architecture import PARAMETER_SHAPES
+from lenet.architecture import LAYERS, PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD, normalize
 from lenet.data.synthetic import synthetic
 from lenet.models.byte_input import fold_normalization
@@ -59,6 +59,50 @@ def test_the_model_of_a_dot_product_covers_its_rounding(depth: int, seed: int, e
 
 
 BYTES = synthetic(16).images
+# Of the operands, of the sum and of what is stored: half a unit of the last place, but where tensor cores truncate.
+ROUNDOFFS = {
+    "fp32": (0.0, 2**-24, 2**-24),
+    "tf32": (2**-10, 2**-23, 2**-24),
+    "fp16": (2**-11, 2**-23, 2**-11),
+    "bf16": (2**-8, 2**-23, 2**-8),
+    "fp16x2": (math.sqrt(7 / 6) * 2**-22, 2**-23, 2**-22),
+}
+
+
+def flat_weights(slope: float) -> Arrays:
+    """A first layer of equal weights, and layers that each hand on one of their inputs."""
+    arrays = parity._selecting_front(
+        weights.load().arrays, [layer.name for layer in LAYERS if layer.parameter_shapes()]
+    )
+    return arrays | {
+        "conv1.weight": np.full_like(arrays["conv1.weight"], slope),
+        "conv1.bias": np.full_like(arrays["conv1.bias"], 0.5),
+    }
+
+
+@pytest.mark.parametrize("executed", ROUNDOFFS)
+@pytest.mark.parametrize(
+    ("level", "slope"), [(0.75, 2**-7), (200, 2**-7), (3, -(2**-7))], ids=["float32", "light bytes", "dark bytes"]
+)
+def test_the_tolerance_of_a_flat_image_is_the_formula_s_by_hand(level: float, slope: float, executed: str) -> None:
+    operand, summed, stored = ROUNDOFFS[executed]
+    weight, bias, square = [slope] * 3, 0.5, 2 * operand**2 / 3
+    if isinstance(level, int):
+        bias -= 25 * sum(slope * mean / std for mean, std in zip(MEAN, STD, strict=True))
+        weight = [slope / (255 * std) for std in STD]
+        square = (operand**2 + 2**-48) / 3  # a byte is exact; the folded weight is rounded twice
+    y, terms = bias + 25 * level * sum(weight), 25 * level**2 * sum(one**2 for one in weight)
+    peak, kept = y**2, y**2
+    if isinstance(level, int):
+        peak, kept = max(y**2, (y - bias) ** 2, bias**2), y**2 + bias**2
+    assert y > 0, "else ReLU has it"
+    variance = 0.0
+    for length in (75, 150, 400, 120, 84):
+        variance += square * terms + summed**2 / 3 * (terms + (length + 1) * (peak + terms / 4)) + stored**2 / 3 * kept
+        square, terms, peak, kept = 2 * operand**2 / 3, y**2, y**2, y**2
+    kind = torch.uint8 if isinstance(level, int) else torch.float32
+    found = parity.tolerance(flat_weights(slope), torch.full((2, 3, 32, 32), level, dtype=kind), executed)
+    torch.testing.assert_close(found, torch.full_like(found, 6 * math.sqrt(variance)), rtol=1e-9, atol=0)
 
 
 def test_the_reference_of_bytes_normalises_them_exactly(arrays: Arrays) -> None:
@@ -130,6 +174,8 @@ def test_comparison_by_known_answers() -> None:
     right = compare(torch.tensor([[3.05, 1.0], [1.06, 1.0]]), wanted, allowed)
     assert (right.max_abs_delta, right.max_share) == pytest.approx((0.06, 0.6))
     assert (right.top1_agreement, right.flips, right.images) == (0.5, 0, 2)
+    edge = compare(torch.tensor([[2.5, 1.0], [1.0, 1.05]]), wanted, torch.full_like(wanted, 0.5))
+    assert (edge.max_share, edge.right) == (1, True)
     assert right.right  # the second image changed its class, but within both logits' tolerances
     assert not compare(torch.tensor([[3.2, 1.0], [1.0, 1.05]]), wanted, allowed).right
     flipped = compare(torch.tensor([[1.0, 3.0], [1.0, 1.05]]), wanted, allowed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -123,6 +124,17 @@ def test_a_row_survives_being_stored(tmp_path: Path) -> None:
     assert (loaded.limits, found.floor, found.times_floor) == (None, None, None)
 
 
+def test_what_a_run_could_not_tell_is_none(tmp_path: Path) -> None:
+    few = entry(median_low=None, median_high=None)  # type: ignore[arg-type]
+    few["extra_info"] |= dict.fromkeys(("wall_median", "peak_memory_bytes", "max_abs_delta", "share_of_tolerance"))
+    content = document(few)
+    content["machine_info"]["commit"] = None
+    loaded = results.load(save(tmp_path / "a.json", content))
+    (found,) = loaded.rows
+    assert (found.median_low, found.median_high, found.wall_median, found.peak_memory_bytes) == (None,) * 4
+    assert (loaded.commit, found.max_abs_delta, found.share_of_tolerance) == (None,) * 3
+
+
 def test_limits_and_floors_survive_being_stored(tmp_path: Path) -> None:
     limits = Limits({"fp32": 1e12}, ((100, 1e9),), {"pinned": ((100, 1e9),), "pageable": ((100, 5e8),)}, 1e-6, 2e-6)
     floored = entry()
@@ -202,6 +214,7 @@ def test_derived_columns() -> None:
         (document(entry(), schema=99), "schema 99"),
         (document(entry(), kind="../cpu-x"), "cannot name a folder"),
         ({**document(entry()), "benchmarks": 5}, "misshapen"),
+        ({**document(entry()), "machine_info": []}, "misshapen"),
         (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "'summary'"),
         (document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}), "'mode'"),
     ],
@@ -364,7 +377,7 @@ def test_without_files_the_run_that_ended_last_is_taken_whatever_its_number(tmp_
     save(tmp_path / "gpu-z" / "0009_broken.json", "{")
     done = printed("--storage", tmp_path)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"{there}: gpu-y, ")
+    assert done.stdout.startswith(f"{there}: gpu-y, fingerprint f1, c0ffee, 2026-11-24")
     assert "0009_broken.json cannot be read" in done.stderr
     there.unlink()
     assert "0007_old.json: cpu-x" in printed("--storage", tmp_path).stdout
@@ -391,6 +404,7 @@ def test_dates_are_moments(tmp_path: Path) -> None:
 
 def test_only_what_measured_the_same_is_compared() -> None:
     there = {"a": CASE, "b": replace(CASE, batch_size=1), "epoch": None, "gone": replace(CASE, backend="tripy")}
+    there["newer"] = replace(CASE, backend="fused")
     here = {
         "other name": CASE,
         "b": replace(CASE, batch_size=1, protocol="adaptive", images="synthetic"),
@@ -402,7 +416,7 @@ def test_only_what_measured_the_same_is_compared() -> None:
     assert found.alike == {"other name": "a", "epoch": "epoch"}
     differs = "images synthetic, not CIFAR-10 test images, protocol adaptive, not coursework"
     assert found.unlike == {"b": differs}
-    assert (found.new, found.gone) == (("new", "newer"), ("gone",))
+    assert (found.new, found.gone) == (("new", "newer"), ("gone", "newer"))
 
 
 def test_a_row_is_compared_with_none_by_another_protocol() -> None:
@@ -464,6 +478,7 @@ def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
     [
         ("device", None),
         ("batch_size", "1"),
+        ("batch_size", 0),
         ("images", 5),
         ("protocol", None),
         ("cold_cache", "no"),
@@ -490,6 +505,8 @@ def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path,
         (("summary", "p99"), 10**400),
         (("summary", "median"), 1e300),
         (("summary", "iqr"), 10**400),
+        (("max_abs_delta",), -1.0),
+        (("share_of_tolerance",), -1.0),
         (("floor",), {"seconds": 1e-6, "term": []}),
         (("floor",), {"seconds": 10**400, "term": "copy"}),
     ],
@@ -537,6 +554,10 @@ def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_pat
     done = printed("--markdown", save(tmp_path / "a.json", content))
     assert done.exit_code == 0, done.output
     assert "a CPU, 2 CPUs, unknown;\nPython 3.12.\n" in done.stdout
+    assert not re.search("GPU:|Limits|Not run", done.stdout)
+    on_a_gpu = printed("--markdown", save(tmp_path / "b.json", of_a_gpu(4))).stdout
+    assert on_a_gpu.startswith("# LeNet on NVIDIA H100 80GB HBM3\n")
+    assert "GPU: NVIDIA H100 80GB HBM3, compute capability unknown" in on_a_gpu
     content["machine_info"]["packages"] = ["torch"]
     with pytest.raises(ResultsError, match="a part of machine_info is no mapping"):
         results.load(save(tmp_path / "a.json", content))

@@ -137,7 +137,7 @@ def measure_pair(
     """
     folder.mkdir(parents=True)
     began = time.monotonic()
-    busy, own = _processor_seconds()
+    before = _processor_seconds()
     workers: list[_Worker] = []
     try:
         for tree in draw.sample(trees, len(trees)):
@@ -151,9 +151,8 @@ def measure_pair(
         for worker in workers:
             worker.kill()
     seconds = time.monotonic() - began
-    busy_after, own_after = _processor_seconds()
-    others = (busy_after - busy - (own_after - own)) / (seconds * len(os.sched_getaffinity(0)))
-    return Pair(base, head, first, seconds, min(max(others, 0.0), 1.0))
+    others = _share_of_others(before, _processor_seconds(), seconds * len(os.sched_getaffinity(0)))
+    return Pair(base, head, first, seconds, others)
 
 
 def _processor_seconds() -> tuple[float, float]:
@@ -164,6 +163,12 @@ def _processor_seconds() -> tuple[float, float]:
     usable = os.sched_getaffinity(0)
     each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
     return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), sum(os.times()[:4])
+
+
+def _share_of_others(before: tuple[float, float], after: tuple[float, float], seconds: float) -> float:
+    """Of so many seconds of processors, what was busy and not one's own, at two moments of `_processor_seconds`."""
+    busy, own = (late - early for early, late in zip(before, after, strict=True))
+    return min(max((busy - own) / seconds, 0.0), 1.0)
 
 
 def _take_turns(base: _Worker, head: _Worker, draw: random.Random) -> dict[str, str]:

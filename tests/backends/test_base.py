@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet import backends
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import NO_GPU, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.errors import BackendError
 from lenet.weights import Arrays
 
@@ -110,9 +110,9 @@ def test_each_shape_is_judged(arrays: Arrays, input_type: InputType) -> None:
             assert runner.forward(images).shape == (size, 10)
 
 
-@pytest.mark.parametrize(("current", "switches"), [(7, 0), (0, 1)])
+@pytest.mark.parametrize(("index", "current", "switches"), [(0, 7, 0), (0, 0, 1), (1, 6, 0), (None, 7, 0)])
 def test_the_stream_is_switched_only_where_another_is_current(
-    monkeypatch: pytest.MonkeyPatch, current: int, switches: int
+    monkeypatch: pytest.MonkeyPatch, index: int | None, current: int, switches: int
 ) -> None:
     switched: list[object] = []
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: current + index, raising=False)
@@ -122,8 +122,21 @@ def test_the_stream_is_switched_only_where_another_is_current(
         return nullcontext()
 
     monkeypatch.setattr(torch.cuda, "stream", switch)
-    stream = SimpleNamespace(cuda_stream=7)
-    spec = BuildSpec(torch.device("cuda", 0), Precision.FP32, BatchRange.exactly(1))
-    with _OnGpu(spec, stream).on_stream():  # type: ignore[arg-type]
+    waits: list[str] = []
+    stream: Any = SimpleNamespace(cuda_stream=7, synchronize=lambda: waits.append("for the stream"))
+    device = torch.device("cuda" if index is None else f"cuda:{index}")
+    runner = _OnGpu(BuildSpec(device, Precision.FP32, BatchRange.exactly(1)), stream)
+    with runner.on_stream():
         pass
     assert switched == [stream] * switches
+    assert not waits
+    runner.synchronize()
+    assert waits == ["for the stream"]
+
+
+@pytest.mark.parametrize(("there", "reason"), [(True, None), (False, NO_GPU)])
+def test_a_gpu_is_there_where_pytorch_sees_one(
+    monkeypatch: pytest.MonkeyPatch, there: bool, reason: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert backends.load("pytorch").probe(torch.device("cuda", 0)).reason == reason

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -140,6 +142,16 @@ def test_a_tensor_that_fitted_once_is_judged_again_where_it_has_changed(
     change(images)
     with pytest.raises(BackendError, match="do not fit this runner"):
         sums.forward(images)
+
+
+def test_a_captured_pass_is_its_replay_and_leaves_its_logits(sums: Sums) -> None:
+    replays: list[int] = []
+    graph: Any = SimpleNamespace(replay=lambda: replays.append(1))
+    logits = torch.zeros(2, 10)
+    bound = sums._replaying(graph, logits)
+    assert bound.run() is logits
+    assert replays == [1]
+    assert bound.bare is graph.replay
 
 
 @pytest.mark.parametrize("what", ["binding_fails", "passes_fail"])

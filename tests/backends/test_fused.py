@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from lenet.backends import fused
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.errors import BackendError
-from lenet.kernels import SPLIT, Variant, pack
+from lenet.kernels import ENTRY, SPLIT, Variant, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
 from tests.kernels.emulation import COMPILER, library
 
@@ -322,3 +323,51 @@ def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -
     assert code() is not None
     del call
     assert code() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "wrong", "refusals"),
+    [
+        (0, None, []),
+        (1, None, ["1000 bytes of shared memory: 1"]),
+        (0, RuntimeError("no kernel image"), ["no kernel image"]),
+    ],
+    ids=["fits", "too much shared memory", "cannot be loaded"],
+)
+def test_a_kernel_is_loaded_where_it_will_run_and_allowed_its_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, status: int, wrong: Exception | None, refusals: list[str]
+) -> None:
+    kernel, asked = SimpleNamespace(handle=7), list[object]()
+
+    def get_kernel(name: str) -> object:
+        asked.append(name)
+        if wrong:
+            raise wrong
+        return kernel
+
+    def set_attribute(*arguments: object) -> tuple[int]:
+        asked.extend(arguments)
+        return (status,)
+
+    def from_cubin(cubin: bytes) -> object:
+        asked.append(cubin)
+        return SimpleNamespace(get_kernel=get_kernel)
+
+    core = SimpleNamespace(
+        Device=lambda ordinal: SimpleNamespace(set_current=lambda: asked.append(ordinal)),
+        ObjectCode=SimpleNamespace(from_cubin=from_cubin),
+    )
+    driver = SimpleNamespace(
+        CUfunction_attribute=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="most shared memory"),
+        CUkernel=lambda handle: ("kernel", handle),
+        CUdevice=lambda ordinal: ("device", ordinal),
+        cuKernelSetAttribute=set_attribute,
+    )
+    monkeypatch.setattr(fused, "cuda_core", lambda: core)
+    monkeypatch.setattr(importlib, "import_module", {"cuda.bindings.driver": driver}.__getitem__)
+    found: list[str] = []
+    loaded = fused._load(1000, torch.device("cuda", 1), found, b"cubin")
+    assert loaded is (None if refusals else kernel)
+    assert found == refusals
+    assert asked[:3] == [1, b"cubin", ENTRY]
+    assert asked[3:] == ([] if wrong else ["most shared memory", 1000, ("kernel", 7), ("device", 1)])

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks import conftest
 from benchmarks import test_inference as suite
 from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.data.synthetic import synthetic
+from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.modes import Mode
+from lenet.results import Case
+from tests.report.documents import LIMITS
 
 SPEC = BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange.exactly(2), InputType.UINT8)
 
@@ -39,6 +48,18 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     call = suite._call(_Noting(SPEC, None), images, mode, memory, lambda: host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
+
+
+def test_the_images_are_the_test_images(noise_directory: Path) -> None:
+    found = conftest._test_split(noise_directory)
+    assert found.labels[:3].tolist() == [9, 8, 7], "the training images' are 0, 1, 2"
+    assert len(conftest._test_split(None)) == len(found) == 10_000
+
+
+def test_a_batch_is_of_the_first_images_and_repeats_them_where_it_is_larger() -> None:
+    split = synthetic(3)
+    assert torch.equal(conftest._first_images(split, 2), split.images[:2])
+    assert torch.equal(conftest._first_images(split, 7), split.images[[0, 1, 2, 0, 1, 2, 0]])
 
 
 class _Cyclic(_Noting):
@@ -86,3 +107,83 @@ def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() 
     builds(backend, other)
     builds(backend, SPEC)
     assert backend.builds == 3
+
+
+CASE = Case(
+    "pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, cold_cache=False, protocol="adaptive"
+)
+STEADY = np.array([5.0 + 0.001 * (number % 7) for number in range(100)], dtype=np.float64)
+"""Seconds, far above any floor."""
+
+
+def sampled(*, of_a_gpu: bool, **bad: int) -> Samples:
+    """A hundred rounds, of which the last so many are bad, and ten times as long by the clock that sees it."""
+    bound, throttled, slowed = (
+        np.arange(100) >= 100 - bad.get(name, 0) for name in ("launch_bound", "throttled", "slowed")
+    )
+    return Samples(
+        device=STEADY * np.where(bound | throttled, 10.0, 1.0) if of_a_gpu else None,
+        wall=(1.0 + of_a_gpu) * STEADY * np.where(throttled | slowed, 10.0, 1.0),
+        launch=0.1 * STEADY,
+        launch_bound=bound,
+        throttled=throttled,
+        throttling=("sw_power_cap",),
+        slowed=slowed,
+        stopped=Stop.ROUNDS,
+        tare=1e-6 if of_a_gpu else 0.0,
+    )
+
+
+def facts(samples: Samples, case: Case = CASE) -> dict[str, Any]:
+    return suite._facts(case, samples, _Noting(SPEC, None), LIMITS)
+
+
+def test_a_row_of_a_gpu_tells_the_device_s_time_and_the_wall_s_beside_it() -> None:
+    found = facts(sampled(of_a_gpu=True, launch_bound=5, throttled=3, slowed=2))
+    assert found["summary"]["rounds"] == 95
+    assert found["summary"]["median"] == pytest.approx(5.003)
+    assert found["wall_median"] == pytest.approx(10.006)
+    assert (found["tare"], found["launch_bound_share"], found["throttled"], found["slowed"]) == (1e-6, 0.05, 3, 2)
+    assert found["launch_median"] == pytest.approx(0.5003)
+    assert found["images_per_second"] == pytest.approx(1000 / 5.003)
+    assert found["us_per_image"] == pytest.approx(5003)
+    assert found["times_floor"] == pytest.approx(5.003 / found["floor"]["seconds"])
+    assert not found["unstable"]
+
+
+def test_a_row_by_the_wall_clock_has_neither_a_tare_nor_a_wall_time_beside_it() -> None:
+    found = facts(sampled(of_a_gpu=False, throttled=3, slowed=5))
+    assert (found["tare"], found["wall_median"], found["summary"]["rounds"]) == (None, None, 95)
+    assert not found["unstable"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "unstable"),
+    [
+        (sampled(of_a_gpu=True, launch_bound=21), "in 21 of 100 rounds the device began before"),
+        (sampled(of_a_gpu=True, throttled=21), "21 of 100 rounds were throttled"),
+        (sampled(of_a_gpu=False, throttled=21), "21 of 100 rounds were throttled"),
+        (sampled(of_a_gpu=False, slowed=21), "the host's CPU was slowed down by others in 21 of 100 rounds"),
+        (sampled(of_a_gpu=True, slowed=21), None),
+        (replace(sampled(of_a_gpu=True), device=1e-12 * STEADY), suite.UNDERCUT),
+    ],
+    ids=["launch-bound", "throttled", "throttled by the wall clock", "slowed", "slowed by the device's", "too fast"],
+)
+def test_a_row_says_what_disturbed_its_own_clock(samples: Samples, unstable: str | None) -> None:
+    found = facts(samples)["unstable"]
+    assert len(found) == (unstable is not None)
+    assert unstable is None or found[0].startswith(unstable)
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol"),
+    [
+        ({"--protocol": "coursework", "--warmups": 5}, Coursework(warmups=5, rounds=100)),
+        ({"--protocol": "coursework", "--warmups": 0, "--rounds": 7}, Coursework(warmups=0, rounds=7)),
+        ({"--protocol": "adaptive", "--warmups": 5}, Adaptive(warmups=5, time_limit=10.0)),
+        ({"--protocol": "adaptive", "--warmups": 0, "--time-limit": 2.5}, Adaptive(warmups=0, time_limit=2.5)),
+    ],
+)
+def test_the_options_choose_the_protocol(options: dict[str, Any], protocol: Coursework | Adaptive) -> None:
+    config: Any = SimpleNamespace(getoption=options.get)
+    assert conftest._protocol(config) == protocol

@@ -150,6 +150,8 @@ def test_the_coursework_s_table_is_printed_with_what_was_not_run(saved: Saved) -
         milliseconds = (re.escape(significant(1e3 * row.median / images)) for images in (1, row.case.batch_size))
         assert re.search(rf"pytorch +{' !? +'.join(milliseconds)} +1\.00 +- +- +-\s", text)
     assert "seeded synthetic images, seed 0; median of 3 rounds" in text
+    for size in (2, 1):
+        assert f"! pytorch forward fp32 {size}: 3 rounds give no interval of the median: measure at least 6" in text
     assert "Published by the coursework" in text
     left_out = "pytorch-end_to_end-2-fp32-pinned-float32, pytorch-end_to_end-1-fp32-pinned-float32"
     assert f"Not run:\n  {left_out}: {REPEATED}\n" in text
@@ -167,6 +169,11 @@ def test_a_run_is_filed_under_its_kind_of_machine_and_reads_back(saved: Saved) -
         ("pytorch", "forward", size, 3) for size in (2, 1)
     ]
     assert {row.case.images for row in found.rows} == {"seeded synthetic images, seed 0"}
+    assert {row.case.host_memory for row in found.rows} == {None}
+    for row in found.rows:
+        assert row.max_abs_delta is not None
+        assert row.share_of_tolerance is not None
+        assert 0 < row.max_abs_delta < 1e-4 < row.share_of_tolerance <= 1
     assert found.not_run == tuple(NotRun(f"pytorch-end_to_end-{size}-fp32-pinned-float32", REPEATED) for size in (2, 1))
     ratios = [benchmark["extra_info"]["speedup_over_pytorch"] for benchmark in saved.document()["benchmarks"]]
     assert ratios == [1, 1]
@@ -235,6 +242,7 @@ def test_a_run_that_became_slower_fails_with_its_tables_and_is_no_baseline(saved
     document = json.loads(before.read_text())
     for one in document["benchmarks"]:
         one["stats"]["median"] = 1e-9
+        one["fullname"] = one["fullname"].replace("-float32]", "]")  # as before names had the input type
     before.write_text(json.dumps(document))
     comparing = ("--benchmark-compare", "--benchmark-compare-fail=median:5%", "--benchmark-autosave")
     done = benchmarks("--mode=forward", *comparing, storage=tmp_path)

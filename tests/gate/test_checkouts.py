@@ -107,6 +107,7 @@ def test_each_side_gets_what_its_own_dependencies_ask_for(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extras = '[project.optional-dependencies]\nhere = ["pytest>=8"]\naway = ["not-installed-anywhere[x]>=1; 1 < 2"]\n'
+    extras += 'partly = ["pytest>=8", "not-installed-anywhere"]\n'
     (root / "pyproject.toml").write_text(PROJECT.replace("dependencies = []", 'dependencies = ["click"]', 1) + extras)
     git(root, "commit", "--quiet", "--all", "--message=needs click")
     commits = find_commits(root, "base")

@@ -94,6 +94,7 @@ def test_inconclusive_has_an_exit_code_of_its_own(quick: Path, monkeypatch: pyte
     monkeypatch.setattr(command, "Rule", partial(AT_ONCE, alpha=0.4))  # of one pair there is no such bound
     done, document = gate(repository(quick, GOOD, GOOD))
     assert (done.exit_code, document["verdict"]) == (3, "INCONCLUSIVE")
+    assert (document["rule"]["tolerance"], document["rule"]["harm"]) == (0.01, 0.05)
 
 
 def test_an_error_replaces_an_earlier_verdict(quick: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_fault_of_the_gate_itself_is_no_verdict(quick: Path, monkeypatch: pyte
     assert document["found"] == "OSError: [Errno 28] No space left on device"
 
 
-@pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=-1",)])
+@pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=0.05",), ("--tolerance=-1",)])
 def test_a_rule_that_makes_no_sense_is_refused(quick: Path, options: tuple[str, ...]) -> None:
     quick.mkdir()
     done = CliRunner().invoke(main, ["gate", "--base=base", f"--out={quick / 'gate'}", *options])

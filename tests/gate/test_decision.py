@@ -57,11 +57,17 @@ def test_the_sign_test_is_scipy_s_with_ties_against_the_slow_down(sample: list[f
     assert sign_test(sample, 0.0) == pytest.approx(binomtest(above, len(sample), alternative="greater").pvalue)
 
 
-def test_holm_rejects_what_the_published_example_does() -> None:
-    # The worked example of Wikipedia's article "Holm-Bonferroni method": the first and the last of four are rejected.
-    p_values = [0.01, 0.04, 0.03, 0.005]
-    rejected = [p <= level for p, level in zip(p_values, holm(p_values, 0.05), strict=True)]
-    assert rejected == [True, False, False, True]
+@pytest.mark.parametrize(
+    ("p_values", "rejected"),
+    [
+        # The worked example of Wikipedia's article "Holm-Bonferroni method": the first and the last of four.
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
+        ([0.01, 0.02, 0.03], [True, True, True]),  # 0.0167, 0.025 and 0.05
+        ([0.02, 0.03, 0.04], [False, False, False]),  # where the smallest is not rejected none is
+    ],
+)
+def test_holm_rejects_step_by_step_until_one_is_not(p_values: list[float], rejected: list[bool]) -> None:
+    assert [p <= level for p, level in zip(p_values, holm(p_values, 0.05), strict=True)] == rejected
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), levels)

@@ -111,9 +111,10 @@ def test_a_canary_that_changes_voids_the_run(gate: Gate, change: float) -> None:
 
 
 def test_a_canary_that_changes_while_a_fail_is_confirmed_voids_that_fail(gate: Gate) -> None:
-    found = gate.run(lambda stage, _: plain({1: 1.1}, canary=1.0 if stage == "first" else 1.1))
+    first = plain({1: 1.1, 2: 1.0})
+    found = gate.run(lambda stage, _: first if stage == "first" else plain({1: 1.1}, canary=1.1))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.rows[0].verdict is Verdict.INCONCLUSIVE
+    assert [one.verdict for one in found.rows] == [Verdict.INCONCLUSIVE, Verdict.PASS]
     assert "canary" in found.rows[0].reason
 
 
@@ -144,10 +145,11 @@ ONE, TWO = "pytorch-forward-1-fp32-pinned", "pytorch-forward-2-fp32-pinned"
         ({"row 1": row(1, 1.0), "row 3": row(3, 1.0)}, {}, "row 2", "removed or renamed: head has no such row"),
         ({"row 1": row(1, 1.0)}, {TWO: "no GPU here"}, "row 2", "no GPU here"),
         ({"row 1": row(1, 1.0)}, {TWO: "failed: the logits"}, "row 2", "failed: the logits"),
+        ({"row 1": row(1, 1.0)}, {f"{TWO}-0": "failed: once", f"{TWO}-1": "no GPU here"}, "row 2", "failed: once"),
         ({"row 1": row(1, 1.0), "row 2": row(2, 1.0)}, {"new": "failed: at once"}, "new", "failed: at once"),
         ({}, {ONE: "skipped", TWO: "skipped"}, "row 2", "skipped"),
     ],
-    ids=["removed", "renamed", "skipped", "wrong logits", "a new row that fails", "empty"],
+    ids=["removed", "renamed", "skipped", "wrong logits", "one turn fails", "a new row that fails", "empty"],
 )
 @pytest.mark.parametrize("at", [0, 4], ids=["at once", "later"])
 def test_what_head_does_not_measure_fails_and_is_named(
@@ -160,7 +162,7 @@ def test_what_head_does_not_measure_fails_and_is_named(
     found = gate.run(script)
     assert found.verdict is Verdict.FAIL
     by_name = {one.name: one for one in found.rows}
-    assert (by_name[failing].verdict, by_name[failing].reason) == ("FAIL", reason)
+    assert (by_name[failing].verdict, by_name[failing].reason, by_name[failing].pairs) == ("FAIL", reason, 0)
     assert failing in found.reason
     assert len(found.stages[0].pairs) == at + 1
     assert gate.stages == ["first"]

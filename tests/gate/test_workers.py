@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     canary.write_text(CANARY)
     monkeypatch.setattr(workers, "CANARY_FILE", canary)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--an-option-for-another-suite")
+    monkeypatch.setenv("LENET_COMMIT", "of another checkout")
 
 
 def measure(
@@ -61,6 +64,15 @@ def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path) -> None:
     assert set(found.first.values()) == {"base", "head"}
     assert 0 <= found.others <= 1
     assert found.base.measurement.commit == git(tmp_path / "base", "rev-parse", "HEAD")
+
+
+def test_others_have_what_was_busy_and_not_one_s_own() -> None:
+    assert workers._share_of_others((100.0, 10.0), (130.0, 15.0), 50.0) == 0.5
+    assert workers._share_of_others((100.0, 10.0), (101.0, 15.0), 50.0) == 0.0
+    _, before = workers._processor_seconds()
+    time.sleep(0.1)
+    _, after = workers._processor_seconds()
+    assert 0 <= after - before < 0.05, "it slept"
 
 
 def test_a_row_that_lacks_a_turn_is_not_measured(tmp_path: Path) -> None:

@@ -458,16 +458,27 @@ class TestASlowedHost:
         assert host.moves == 1
         assert gpu.log.count("hold") == 2 * (1 + woken)
 
-    def test_where_no_other_cpu_is_quiet_the_next_rounds_are_judged_by_a_new_look(self, gpu: FakeGpu) -> None:
+    @pytest.mark.parametrize(
+        ("looks", "slowed"),
+        [
+            ([False, True, False, False, False], [True, False, False]),
+            ([False, True, True, False, False, False], [True, True, False, False]),
+            ([True, False, False, False], [True, False, False]),
+        ],
+        ids=["quiet again", "still slowed", "before the first round"],
+    )
+    def test_where_no_other_cpu_is_quiet_the_next_rounds_are_judged_by_a_new_look(
+        self, gpu: FakeGpu, looks: list[bool], slowed: list[bool]
+    ) -> None:
         class Host(FakeHost):
             def move(self) -> bool:
                 return False
 
         protocol = Coursework(warmups=0, rounds=2)
-        passing = Host([False, True, False, False, False])
+        passing = Host(looks)
         samples = measure(timed(gpu, endless(0.1)), mode=Mode.FORWARD, stream=None, protocol=protocol, host=passing)
 
-        assert samples.slowed.tolist() == [True, False, False]
+        assert samples.slowed.tolist() == slowed
 
     def test_a_host_that_is_always_slowed_comes_to_an_end_and_shows_something(self, gpu: FakeGpu) -> None:
         samples = measure(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import psutil
 import pynvml
 import pytest
 import torch
@@ -44,6 +45,12 @@ def changed(facts: dict[str, Any], field: str, value: object) -> dict[str, Any]:
 
 def test_the_facts_are_plain_json(facts: dict[str, Any]) -> None:
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_cores_are_told_from_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: 8 if logical else 4)
+    cpu = machine_facts(CPU)["cpu"]
+    assert (cpu["cores"], cpu["threads"]) == (4, 8)
 
 
 def test_the_facts_tell_what_gpu_it_is(facts: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.measurement.floor import Floor, Limits, Workload, best_rate, floor
+from lenet.measurement.floor import Floor, Limits, Workload, best_rate, floor, moved_bytes
 from lenet.measurement.modes import Mode
 
 LIMITS = Limits(
@@ -48,6 +48,11 @@ def test_known_answers(work: Workload, seconds: float, term: str) -> None:
     assert found is not None
     assert found.seconds == pytest.approx(seconds, rel=1e-12)
     assert found.term == term
+
+
+@pytest.mark.parametrize(("precision", "weight"), [("fp32", 4), ("tf32", 4), ("fp16", 2), ("bf16", 2), ("fp16x2", 4)])
+def test_a_weight_is_read_in_the_executed_precision(precision: str, weight: int) -> None:
+    assert moved_bytes(replace(FORWARD, precision=precision)) == 12_328e3 + 62_006 * weight
 
 
 def test_a_link_is_as_fast_as_its_best_copy() -> None:

@@ -43,6 +43,8 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> torch.device:
         (pynvml.nvmlClocksThrottleReasonHwThermalSlowdown, ("hw_thermal_slowdown",)),
         (pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown, ("hw_power_brake_slowdown",)),
         (pynvml.nvmlClocksEventReasonDisplayClockSetting, ("display_clock_setting",)),
+        (0x200, ("board_limit",)),
+        (0x400, ("reliability",)),
         (0x4 | 0x20, ("sw_power_cap", "sw_thermal_slowdown")),
         (1 << 40, ("unknown_0x10000000000",)),
     ],
@@ -132,6 +134,7 @@ def test_a_gpu_that_nvml_does_not_know_is_said_to_be_missing(
 def test_nvml_is_closed_once(nvml: FakeNvml, h100: torch.device) -> None:
     with GpuSampler(h100) as sampler:
         assert nvml.opened == 1
+    assert nvml.opened == 0
     sampler.close()
 
     assert nvml.opened == 0

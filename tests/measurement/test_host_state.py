@@ -59,6 +59,9 @@ def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
         assert watch.move()
         assert cpus.allowed == {3}
         assert not watch.is_slowed()
+    cpus.slow = {0, 1}
+    assert not watch.move(), "outside of a row"
+    assert cpus.allowed == {0, 1, 2, 3}
 
 
 def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:

@@ -148,6 +148,10 @@ def test_alternating_values_have_a_negative_autocorrelation(sample: list[float],
     assert statistics.lag1_autocorrelation(sample) == pytest.approx(certified, rel=1e-9)
 
 
+def test_two_values_have_a_deviation() -> None:
+    assert summarize([1.0, 3.0]).stddev == pytest.approx(math.sqrt(2))
+
+
 def test_equal_values_have_no_autocorrelation() -> None:
     assert statistics.lag1_autocorrelation([0.5] * 10) == 0
 
@@ -213,7 +217,9 @@ def test_nothing_is_said_of_a_steady_sample() -> None:
     [
         (steady(5), "5 rounds give no interval", "measure at least 6"),
         ([1.0, 1.2] * 10, "the median is known to ±9.1% only", "more rounds"),
+        ([1.0, 1.03] * 10, "the median is known to ±1.5% only", "more rounds"),
         ([*steady(98), 3.0, 3.0], "the standard deviation is 27% of the mean", "end other work"),
+        ([1.0, 1.25] * 10, "the standard deviation is 11% of the mean", "end other work"),
         ([*steady(98), 3.0, 3.0], "the 99th percentile is 3.0 times the median", "interrupts"),
         ([1.0 + 0.001 * index for index in range(50)], "lag-1 autocorrelation 0.94", "lock the clocks"),
     ],

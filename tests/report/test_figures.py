@@ -80,6 +80,21 @@ def test_a_bar_is_as_long_as_its_median() -> None:
     assert widths[1] / widths[0] == pytest.approx(3, rel=1e-3)
 
 
+def test_a_bar_has_its_median_s_interval() -> None:
+    shown = [replace(row("a"), median_low=0.8e-3, median_high=1.1e-3), replace(row("b"), median_low=None)]
+    drawn = list(parsed(Painter(ENGLISH, []).bars(shown, "t").svg).iter("path"))
+
+    def across(style: str) -> list[list[float]]:
+        found = [one.get("d", "") for one in drawn if style in one.get("style", "")]
+        return [sorted({float(x) for x in re.findall(r"[ML] ([\d.]+)", path)}) for path in found]
+
+    (start, end), _ = across("fill: var(--series-1)")
+    whisker, *caps = across("stroke: var(--ink)")
+    low, high = ((x - start) / (end - start) for x in whisker)
+    assert (low, high) == pytest.approx((0.8, 1.1), rel=1e-3)
+    assert caps == [[x] for x in whisker]
+
+
 def test_a_box_has_its_quartiles() -> None:
     chart = Painter(ENGLISH, []).boxes([row("a"), row("b")], "t")
     boxes = [one for one in parsed(chart.svg).iter("path") if "fill: var(--paper)" in one.get("style", "")]
