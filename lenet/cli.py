@@ -439,7 +439,7 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
     from lenet.report.tables import doctor_table, print_whole
 
     target = devices.resolve(device)
-    wanted = [table.entry(name).name for name in names or table.names()]
+    wanted = list(dict.fromkeys(table.entry(name).name for name in names or table.names()))
     asked = Precision(precision)
     if here:
         arrays = weights.load().arrays

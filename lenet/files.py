@@ -45,11 +45,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        advice = "name another file" if error.errno == errno.EEXIST else "free some space or choose another directory"
         raise OutputError(
             f"cannot write {path}",
             found=error.strerror or str(error),
             wanted=f"{len(content):,} bytes of room in a directory that can be written",
-            hint="free some space or choose another directory; the previous file, if any, is unchanged",
+            hint=f"{advice}; the previous file, if any, is unchanged",
         ) from error
 
 

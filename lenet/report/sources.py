@@ -164,6 +164,7 @@ def _read_parity(path: Path) -> Mapping[str, Any]:
 def _read_gate(path: Path) -> Mapping[str, Any]:
     def interpret(text: str) -> Mapping[str, Any]:
         found = results.parse(text)
+        _require(found, "schema")
         if found["schema"] != _GATE_SCHEMA:
             raise ValueError(f"schema {found['schema']}, not {_GATE_SCHEMA}")
         if found["verdict"] == "ERROR":
@@ -192,7 +193,9 @@ def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) 
 
 
 def _require(found: Mapping[str, Any], *names: str) -> None:
-    """Raise the KeyError that names what is missing."""
+    """Raise the KeyError that names what is missing, or the TypeError that says that nothing has a name there."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"a {type(found).__name__} in the place of an object with {names[0]!r}")
     for name in names:
         found[name]
 

@@ -232,9 +232,11 @@ def test_a_bad_file_is_named_and_the_rest_reported(
 @pytest.mark.parametrize(
     ("option", "content", "found"),
     [
-        ("--parity", "[]", "list indices"),
+        ("--parity", "[]", "a list in the place of an object with 'backends'"),
         ("--parity", '{"backends": [{"backend": "x"}], "not_run": {}}', "no 'loss'"),
+        ("--gate", "[1]", "a list in the place of an object with 'schema'"),
         ("--gate", '{"schema": 7}', "schema 7, not 1"),
+        ("--gate", '{"schema": 1}', "no 'verdict'"),
         ("--gate", "{}", "no 'schema'"),
         ("--gate", '{"schema": 1, "verdict": "ERROR", "reason": "it hung", "found": "x"}', "no verdict: it hung: x"),
         ("--gate", "[" * 10_000, "nested too deeply"),
