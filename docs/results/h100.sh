@@ -14,7 +14,8 @@ cd "$(dirname "$0")/../.."
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 backends=(pytorch pytorch-compile pytorch-cudagraph fused)
 sizes=(1 10 100 1000 10000)
-longest=${LENET_LONGEST:-600} # seconds of a run of the suite
+longest=${LENET_LONGEST:-600}     # seconds of a run of the suite
+time_limit=${LENET_TIME_LIMIT:-2} # seconds of a row; on a host that is busy now and then end-to-end rows take all of it
 failed=()
 
 newest() { # NAME: of a stage that was run twice into one directory, the file of the later run; what is not there, if none
@@ -24,7 +25,7 @@ newest() { # NAME: of a stage that was run twice into one directory, the file of
 suite() { # NAME OPTION...
   timeout --signal=INT --kill-after=60 "$longest" python3 -m pytest benchmarks/test_inference.py benchmarks/test_transfer.py \
     "${backends[@]/#/--backend=}" --benchmark-save="$1" --benchmark-save-data "--benchmark-storage=file://$out" \
-    --protocol=adaptive --time-limit=2 --durations=30 "${@:2}" -q > "$out/$1.log"
+    --protocol=adaptive "--time-limit=$time_limit" --durations=30 "${@:2}" -q > "$out/$1.log"
   local status=$?
   tail -n 1 "$out/$1.log"
   return $status
