@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
+from lenet.backends.base import Precision
 from lenet.measurement import limits as module
 from lenet.measurement.floor import Limits
 from lenet.measurement.limits import measure_limits
@@ -35,11 +40,48 @@ def test_the_rates_are_those_of_an_independent_look(measured: Limits) -> None:
     assert 1e-2 < max(rate for _, rate in measured.memory) / (2 * 4 * 2**22 / copy) < 1e2
 
 
+class Traffic(TorchDispatchMode):
+    """Bytes that copies read and write."""
+
+    moved = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            self.moved += sum(tensor.nbytes for tensor in args[:2])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
+def test_a_rate_is_what_a_call_does_over_its_seconds(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
+    """By PyTorch's own count of operations, and by the sizes of the tensors that are copied."""
+
+    def shortest(call: Callable[[], object], *_: object) -> float:
+        call()
+        return 1e-3
+
+    monkeypatch.setattr(module, "_shortest", shortest)
+    with FlopCounterMode(display=False) as counter:
+        rate = module._arithmetic(CPU, precision)
+    assert rate == pytest.approx(counter.get_total_flops() / 1e-3)
+    with Traffic() as traffic:  # type: ignore[no-untyped-call]
+        rate = module._memory(CPU, 2**16)
+    assert traffic.moved == 2**16
+    assert rate == pytest.approx(traffic.moved / 1e-3)
+
+
 def _seconds(call: object) -> float:
     assert callable(call)
     began = perf_counter()
     call()
     return perf_counter() - began
+
+
+def test_a_series_counts_as_one_call_s_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([1.0, 3.0])
+    monkeypatch.setattr(module, "perf_counter", lambda: next(moments))
+    calls: list[None] = []
+    assert module._seconds(lambda: calls.append(None), CPU, 4) == 0.5
+    assert len(calls) == 4
 
 
 def test_the_least_of_several_looks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
