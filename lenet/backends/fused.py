@@ -106,25 +106,19 @@ class Fused(Backend):
         fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
         bytes_in = spec.input is InputType.UINT8
-        on_device = {n: Variant(spec.precision, n, bytes_in, shared_bytes) for n in sizes}
-        on_host = {
-            n: for_host_images(Variant(spec.precision, min(n, HOST_IMAGES), bytes_in, shared_bytes)) for n in sizes
-        }
-        kernels = {
-            variant: load_kernel(arrays, variant, spec.device, spec.batches.maximum)
-            for variant in dict.fromkeys([*on_device.values(), *on_host.values()])
-        }
+        variants = {n: Variant(spec.precision, n, bytes_in, shared_bytes) for n in IMAGES_A_BLOCK}
+
+        @functools.cache
+        def load(variant: Variant) -> Kernel:
+            return load_kernel(arrays, variant, spec.device, spec.batches.maximum)
+
+        on_device = {n: load(variants[n]) for n in sizes}
+        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)])) for n in sizes}
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
             split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
-        return _FusedRunner(
-            spec,
-            choose,
-            {n: kernels[variant] for n, variant in on_device.items()},
-            {n: kernels[variant] for n, variant in on_host.items()},
-            split,
-        )
+        return _FusedRunner(spec, choose, on_device, on_host, split)
 
 
 def shared_memory(device: torch.device) -> int:
