@@ -69,7 +69,7 @@ def gate(root: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
     ids=["no change", "slow-down", "removed row", "renamed row", "wrong logits", "killed worker", "hung worker"],
 )
 def test_the_exit_code_says_what_came_of_it(quick: Path, head: Any, code: int, verdict: str, reason: str) -> None:
-    timeout = 8 if "hangs" in head.values() else 60
+    timeout = 15 if "hangs" in head.values() else 60
     done, document = gate(repository(quick, GOOD, head), f"--worker-timeout={timeout}")
     assert done.exit_code == code, done.output
     assert document["verdict"] == verdict
@@ -155,7 +155,7 @@ def test_an_interrupted_gate_leaves_nothing_behind(quick: Path, number: signal.S
         while process.poll() is None and not child.exists():
             time.sleep(0.05)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert "the gate was interrupted" in output
     assert len(git(root, "worktree", "list").splitlines()) == 1
@@ -192,7 +192,7 @@ def test_nox_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SLOWED = """            began = time.perf_counter()
             logits = self._network(images)
-            until = began + 3 * (time.perf_counter() - began)
+            until = began + 8 * (time.perf_counter() - began)
             while time.perf_counter() < until:
                 pass
             return logits
@@ -200,7 +200,11 @@ SLOWED = """            began = time.perf_counter()
 
 
 def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End to end, with the real canary; on one pair, so by a factor that no noise makes or hides."""
+    """End to end, with the real canary; on one pair, so by a factor that no noise makes or hides.
+
+    A machine that others use may disturb the canary of a pair, and the gate then rightly says that it does not know: it
+    is asked again, as a person would.
+    """
     root = tmp_path / "clone"
     root.mkdir()
     for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
@@ -217,10 +221,13 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
-    rows = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=300")
-    done, document = gate(root, "--tolerance=0.5", "--harm=1", *rows)
+    options = ("--tolerance=1", "--harm=3", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu")
+    done, document = gate(root, *options, "--rounds=100")
+    for _ in range(3):
+        if document["verdict"] == "INCONCLUSIVE":
+            done, document = gate(root, *options, "--rounds=100")
     assert done.exit_code == 1, done.output
     assert document["verdict"] == "FAIL"
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
-    assert document["rows"][0]["ratio"] > 2
+    assert document["rows"][0]["ratio"] > 3
     assert all(len(pair["medians"]["canary"][0]) == TURNS for stage in document["stages"] for pair in stage["pairs"])

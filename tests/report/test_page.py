@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 from lenet import published, training
 from lenet.architecture import STAGES
@@ -319,12 +321,34 @@ def test_the_coursework_s_recipe_is_the_default_one() -> None:
     assert own == dict(published.RECIPE)
 
 
-def test_ten_baselines_of_a_hundred_rows_build_fast_and_stay_small(tmp_path: Path) -> None:
-    files = documents.ten_baselines(tmp_path)
+def plain_charts(count: int) -> float:
+    """Processor time, in seconds, in which matplotlib draws so many charts of the same size and nothing but axes."""
     started = time.process_time()
-    result, page = report(*files, out=tmp_path / "report.html")
-    seconds = time.process_time() - started
-    assert result.exit_code == 0, result.output
+    for _ in range(count):
+        figure = Figure(figsize=(420 / 72, 300 / 72))
+        figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot([1, 2, 3], [1, 2, 3])
+        figure.savefig(io.BytesIO(), format="svg")
+    return time.process_time() - started
+
+
+def test_ten_baselines_of_a_hundred_rows_build_fast_and_stay_small(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """In under 5 s where matplotlib draws a plain chart in 50 ms; on a slower or busier machine it may take more."""
+    files = documents.ten_baselines(tmp_path)
+
+    def build() -> tuple[str, float]:
+        started = time.process_time()
+        result, page = report(*files, out=tmp_path / "report.html")
+        seconds = time.process_time() - started
+        assert result.exit_code == 0, result.output
+        record_property("report_seconds", seconds)
+        return page, seconds / plain_charts(100)
+
+    page, share = build()
+    for _ in range(2):  # for what else the machine did meanwhile
+        if share >= 1:
+            share = build()[1]
+    assert share < 1
     assert len(page.encode()) < 6_000_000
-    assert seconds < 5
     assert page.count("<svg") == 1 + 10 + 10 + 20 + 4 + 20 + 2
