@@ -24,7 +24,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors.numpy import save as to_safetensors
 
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
@@ -437,7 +436,7 @@ def _to_checkpoint(run: Run) -> bytes:
         "started": run.started,
         "history": [dataclasses.asdict(record) for record in run.history],
     }
-    return to_safetensors(tensors, {"checkpoint": json.dumps(metadata)})
+    return weights.to_safetensors(tensors, {"checkpoint": json.dumps(metadata)})
 
 
 def _restore(run: Run, path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save as to_safetensors
 
 from lenet import training, weights
 from lenet.data import augmentation
@@ -246,7 +245,13 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[: len(c) // 2], lambda _: b"", lambda c: c.replace(b"schema", b"scheme")]
+    "damage",
+    [
+        lambda c: c[: len(c) // 2],
+        lambda _: b"",
+        lambda c: c.replace(b"schema", b"scheme"),
+        lambda c: c[:-1] + bytes([c[-1] ^ 1]),
+    ],
 )
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: object) -> None:
     train(tmp_path)
@@ -263,7 +268,7 @@ def test_a_checkpoint_with_other_entries_is_refused(tmp_path: Path, change: dict
     train(tmp_path, dataclasses.replace(SMALL, epochs=1))
     arrays, texts = weights.read_safetensors(tmp_path / CHECKPOINT)
     entries = {key: value for key, value in (json.loads(texts["checkpoint"]) | change).items() if value is not ...}
-    (tmp_path / CHECKPOINT).write_bytes(to_safetensors(arrays, {"checkpoint": json.dumps(entries)}))
+    (tmp_path / CHECKPOINT).write_bytes(weights.to_safetensors(arrays, {"checkpoint": json.dumps(entries)}))
     with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
         train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
 

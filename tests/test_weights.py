@@ -87,6 +87,31 @@ def test_every_truncated_file_is_refused(cut: float, tmp_path_factory: pytest.Te
         weights.load(path)
 
 
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_every_flipped_bit_is_noticed(place: float, bit: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Or changes no tensor, as in the name of the digest itself."""
+    shipped = weights.load()
+    path = tmp_path_factory.mktemp("flipped") / "weights.safetensors"
+    weights.save(path, shipped.arrays, {"recipe": {"epochs": 60}})
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        found = weights.load(path)
+    except WeightsError:
+        return
+    assert all(np.array_equal(array, shipped.arrays[name]) for name, array in found.arrays.items())
+
+
+def test_a_value_changed_after_the_file_was_written_is_called_damage(arrays: Arrays, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights.save(path, arrays, {})
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + np.float32(0.5).tobytes())
+    with pytest.raises(WeightsError, match=r"is damaged\n  found:  values other than those that were written"):
+        weights.load(path)
+
+
 def test_shipped_weights_name_recipe_and_metrics() -> None:
     shipped = weights.load()
     recipe = json.loads(shipped.metadata["recipe"])

@@ -1,10 +1,12 @@
 """Named weights: safetensors files to and from NumPy arrays, checked against the architecture.
 
-safetensors holds tensors and text alone, so loading a file runs no code of it.
+safetensors holds tensors and text alone, so loading a file runs no code of it. It has no checksum: the files written
+here say in their metadata what they should hold.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +15,21 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
+from safetensors.numpy import save as serialize
 
 from lenet.architecture import PARAMETER_SHAPES
 from lenet.errors import WeightsError
 from lenet.files import write_atomically
 
-__all__ = ["SHIPPED", "Arrays", "Weights", "check", "load", "read_safetensors", "save"]
+__all__ = ["SHIPPED", "Arrays", "Weights", "check", "load", "read_safetensors", "save", "to_safetensors"]
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 SHIPPED: Final = Path(__file__).with_name("lenet_cifar10.safetensors")
 """The weights that come with the package; the README says how they were trained."""
+
+_DIGEST: Final = "sha256"
+"""The metadata's key for the digest of all tensors and of the other metadata."""
 
 _HINT: Final = "use a weights.safetensors that `lenet train` wrote, or the shipped weights"
 
@@ -73,22 +78,45 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, ob
     """
     check(arrays, path)
     texts = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomically(path, to_safetensors(dict(arrays), texts))
+    write_atomically(path, to_safetensors(arrays, texts))
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file's content, with a digest by which `read_safetensors` finds a changed bit."""
+    return serialize(dict(arrays), {**metadata, _DIGEST: _digest(arrays, metadata)})
 
 
 def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """All tensors and the metadata of a safetensors file, unchecked.
+    """All tensors and the metadata of a safetensors file, checked against its digest if it has one.
 
     Raises:
-        WeightsError: The file is missing, is no whole safetensors file, or holds a dtype that NumPy has not.
+        WeightsError: The file is missing, is no whole safetensors file, holds a dtype that NumPy has not, or is not
+            what its digest was made of.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return arrays, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except (AttributeError, OSError, SafetensorError, TypeError) as error:  # NumPy's, for bfloat16 and float8
         found = "a directory" if path.is_dir() else str(error)
         raise WeightsError(f"cannot read {path}", found=found, wanted="a whole safetensors file", hint=_HINT) from error
+    digest = metadata.pop(_DIGEST, None)
+    if digest is not None and digest != _digest(arrays, metadata):
+        raise WeightsError(
+            f"{path} is damaged",
+            found="values other than those that were written",
+            wanted="tensors and metadata of the digest that the file holds",
+            hint=_HINT,
+        )
+    return arrays, metadata
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    described = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+    digest = hashlib.sha256(json.dumps([described, dict(metadata)], sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:
