@@ -348,7 +348,15 @@ def _configuration(
     switch(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     shapes = [(size, *INPUT_SHAPE) for size in (batches.minimum, batches.optimum, batches.maximum)]
-    profile.set_shape(INPUT, *shapes)
+    try:
+        profile.set_shape(INPUT, *shapes)
+    except (RuntimeError, TypeError) as error:  # it holds the sizes to be inconsistent, or its integers are too short
+        raise BackendError(
+            f"{trt.__name__} refused the batch sizes",
+            found=f"{shapes}: {str(error).partition('. ')[0].splitlines()[0]}",
+            wanted="sizes that its dimensions can hold",
+            hint="choose smaller batches",
+        ) from error
     _accepted(trt, config.add_optimization_profile(profile) >= 0, f"the profile {shapes}")
     if target is not None:
         config.num_compute_capabilities = 1

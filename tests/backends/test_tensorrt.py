@@ -672,6 +672,13 @@ for precision in (Precision.FP32, Precision.TF32, Precision.FP16):
         with pytest.raises(BackendError, match="refused optimisation level 99"):
             build_plan(trt, models[Precision.FP32], precision=Precision.FP32, batches=BATCHES, optimization_level=99)
 
+    @pytest.mark.parametrize("maximum", [2**31, 2**70])
+    def test_a_batch_that_no_dimension_holds_is_refused(
+        self, trt: ModuleType, models: dict[Precision, bytes], maximum: int
+    ) -> None:
+        with pytest.raises(BackendError, match=rf"refused the batch sizes\n  found:  .*\({maximum}, 3,.*: \w+"):
+            build_plan(trt, models[Precision.FP32], precision=Precision.FP32, batches=BatchRange(1, 2, maximum))
+
     def test_bytes_that_are_no_onnx_are_refused_with_the_parsers_message(self, trt: ModuleType) -> None:
         with pytest.raises(BackendError, match=r"(?s)cannot parse.*found:  .*Failed to parse the ONNX model"):
             build_plan(trt, b"no model", precision=Precision.FP32, batches=BATCHES)
