@@ -102,15 +102,14 @@ train() {
   python3 docs/results/train_h100.py > "$out/train-h100.md"
 }
 
-[ $# -gt 0 ] || set -- compile campaign repeat floor check parity sanitize profile train
+stages=(compile campaign repeat floor check parity sanitize profile train)
+[ $# -gt 0 ] || set -- "${stages[@]}"
 for one in "$@"; do
-  case $one in
-  compile | campaign | repeat | floor | check | parity | sanitize | profile | train) "$one" || failed+=("$one") ;;
-  *)
-    echo "there is no stage $one: compile, campaign, repeat, floor, check, parity, sanitize, profile, train" >&2
+  if ! printf '%s\n' "${stages[@]}" | grep -qxF -- "$one"; then
+    echo "there is no stage $one: ${stages[*]}" >&2
     exit 2
-    ;;
-  esac
+  fi
+  "$one" || failed+=("$one")
 done
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}" >&2
