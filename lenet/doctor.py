@@ -85,6 +85,7 @@ class Examination:
         steps: What was tried, up to the first that failed.
         advice: What to do next; empty where all is well.
         log: The lines that the libraries wrote.
+        unavailable: Whether it said itself that it cannot run here, or not so.
     """
 
     backend: str
@@ -93,6 +94,7 @@ class Examination:
     steps: tuple[Step, ...]
     advice: str = ""
     log: tuple[str, ...] = field(default=())
+    unavailable: bool = False
 
     @property
     def passed(self) -> bool:
@@ -101,9 +103,8 @@ class Examination:
 
     @property
     def broken(self) -> bool:
-        """Whether it failed, and not by saying itself that it cannot run here: its reason is then the advice too."""
-        last = self.steps[-1] if self.steps else None
-        return not self.passed and not (last and last.message == self.advice)
+        """Whether it failed where it should have run."""
+        return not self.passed and not self.unavailable
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -142,12 +143,12 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
             steps[-1] = Step("import", passed=False, seconds=steps[-1].seconds, message=availability.reason or "")
             broken = availability.broken and device.type in backend.devices
             advice = _REINSTALL if broken else availability.reason or ""
-            return Examination(name, version, None, tuple(steps), advice)
+            return Examination(name, version, None, tuple(steps), advice, unavailable=not broken)
         try:
             executed = backend.executed_precision(precision, device)
         except BackendError as error:
             steps.append(Step("build", passed=False, seconds=0.0, message=error.summary))
-            return Examination(name, version, None, tuple(steps), error.summary)
+            return Examination(name, version, None, tuple(steps), error.summary, unavailable=True)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
         runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))
         logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
@@ -193,7 +194,8 @@ def _examine_in_process(name: str, device: str, precision: Precision, seconds: f
     try:
         found = json.loads(done.stdout[done.stdout.index("{") :])["backends"][0]
         steps = tuple(Step(**step) for step in found["steps"])
-        return Examination(name, found["version"], found["precision"], steps, found["advice"], log)
+        told = {key: found[key] for key in ("version", "precision", "advice", "unavailable")}
+        return Examination(backend=name, steps=steps, log=log, **told)
     except (ValueError, KeyError, IndexError, TypeError):
         message = f"the process ended with {done.returncode}"
         step = Step("process", passed=False, seconds=time.perf_counter() - started, message=message)
