@@ -221,11 +221,12 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
-    options = ("--tolerance=1", "--harm=3", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu")
-    done, document = gate(root, *options, "--rounds=100")
+    rows = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=100")
+    ask = partial(gate, root, "--tolerance=1", "--harm=3", *rows)
+    done, document = ask()
     for _ in range(3):
         if document["verdict"] == "INCONCLUSIVE":
-            done, document = gate(root, *options, "--rounds=100")
+            done, document = ask()
     assert done.exit_code == 1, done.output
     assert document["verdict"] == "FAIL"
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
