@@ -353,7 +353,7 @@ def _configuration(
     except (RuntimeError, TypeError) as error:  # it holds the sizes to be inconsistent, or its integers are too short
         raise BackendError(
             f"{trt.__name__} refused the batch sizes",
-            found=f"{shapes}: {str(error).partition('. ')[0].splitlines()[0]}",
+            found=f"{shapes}: {str(error).partition('. ')[0]}",
             wanted="sizes that its dimensions can hold",
             hint="choose smaller batches",
         ) from error

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 import torch
 
-from lenet import architecture
+from lenet import architecture, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry
 from lenet.backends.base import (
@@ -243,9 +243,7 @@ def _source(arrays: Mapping[str, np.ndarray]) -> str:
     digest = sha256()
     for path in (architecture.__file__, byte_input.__file__, tripy_lenet.__file__, __file__):
         digest.update(sha256(Path(path).read_bytes()).digest())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    digest.update(weights.digest(arrays).encode())
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ from lenet.architecture import PARAMETER_SHAPES
 from lenet.errors import WeightsError
 from lenet.files import write_atomically
 
-__all__ = ["SHIPPED", "Arrays", "Weights", "check", "load", "read_safetensors", "save", "to_safetensors"]
+__all__ = ["SHIPPED", "Arrays", "Weights", "check", "digest", "load", "read_safetensors", "save", "to_safetensors"]
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -56,8 +56,8 @@ def load(path: Path = SHIPPED) -> Weights:
         path: A safetensors file.
 
     Raises:
-        WeightsError: The file cannot be read, or a tensor is missing, extra, of another shape or dtype, or holds a
-            value that is not finite.
+        WeightsError: The file cannot be read or is damaged, or a tensor is missing, extra, of another shape or dtype,
+            or holds a value that is not finite.
     """
     arrays, metadata = read_safetensors(path)
     check(arrays, path)
@@ -83,7 +83,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, ob
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file's content, with a digest by which `read_safetensors` finds a changed bit."""
-    return serialize(dict(arrays), {**metadata, _DIGEST: _digest(arrays, metadata)})
+    return serialize(dict(arrays), {**metadata, _DIGEST: _digest_of_file(arrays, metadata)})
 
 
 def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
@@ -100,8 +100,8 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     except (AttributeError, OSError, SafetensorError, TypeError) as error:  # NumPy's, for bfloat16 and float8
         found = "a directory" if path.is_dir() else str(error)
         raise WeightsError(f"cannot read {path}", found=found, wanted="a whole safetensors file", hint=_HINT) from error
-    digest = metadata.pop(_DIGEST, None)
-    if digest is not None and digest != _digest(arrays, metadata):
+    written = metadata.pop(_DIGEST, None)
+    if written is not None and written != _digest_of_file(arrays, metadata):
         raise WeightsError(
             f"{path} is damaged",
             found="values other than those that were written",
@@ -111,12 +111,17 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     return arrays, metadata
 
 
-def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    described = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
-    digest = hashlib.sha256(json.dumps([described, dict(metadata)], sort_keys=True).encode())
-    for name in sorted(arrays):
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, dtypes and shapes, in hexadecimal; their order does not count."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _digest_of_file(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([digest(arrays), dict(metadata)], sort_keys=True).encode()).hexdigest()
 
 
 def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:
