@@ -34,6 +34,7 @@ EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
 MARKS = 20
+TURNS = 5
 FAULTS: list[str] = []
 """What was wrong or failed."""
 
@@ -101,7 +102,7 @@ class Check:
         logits = torch.empty(batch + 16, 10, device=self.device)
         workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
         workspace[:batch, -4:] = 0
-        if kernel.variant.from_host:
+        if kernel.variant.persistent:
             images = images.cpu().pin_memory()
         launch = replace(kernel, workspace=workspace[:batch]).bind(self.stream, images[:batch], logits[:batch])
         runs = []
@@ -208,9 +209,9 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
         if images <= largest_that_fits(precision, check.shared_bytes):
             variant = Variant(precision, images, bytes_in, check.shared_bytes)
             yield variant, EVERY if images == MOST else SOME
-            waiting = for_host_images(variant)
-            if waiting.from_host:
-                yield waiting, EVERY if images == HOST_IMAGES else SOME
+            going_on = for_host_images(variant, asynchronous=True)
+            if going_on.persistent and images <= 2 * HOST_IMAGES:
+                yield going_on, EVERY if images == HOST_IMAGES else SOME
     if check.most_split:
         for bytes_in in (False, True):
             yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
@@ -219,7 +220,7 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
     images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
-    order = ", weights first" if variant.from_host else ""
+    order = ", persistent" if variant.persistent else ""
     return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps{order}"
 
 
@@ -272,22 +273,22 @@ def transfer_row(check: Check, precision: str, kind: InputType) -> str:
     return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
 
 
-def time_from_host(check: Check, kernels: dict[Variant, Kernel], turns: int = 5) -> None:
-    """What the order of the weights and the images a block do at batch 1000, in turns, beside the copy alone.
+def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
+    """What the images a block do, and blocks that go on through the batch, at batch 1000, beside the copy alone.
 
-    Wall microseconds of the launch itself, without `forward`; of each variant the median of its turns' medians.
+    Wall microseconds of the launch itself, without `forward`, in turns; of each the median of its turns' medians.
     """
-    host = check.pixels[:1000].pin_memory()
+    host = (check.pixels if bytes_in else check.images[False].cpu())[:1000].pin_memory()
     there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
     calls: dict[str, Callable[[], object]] = {"copy alone": lambda: there.copy_(host, non_blocking=True)}
     for variant, kernel in kernels.items():
-        if (variant.precision, variant.bytes_in) == ("fp16", True):
+        if (variant.precision, variant.bytes_in, variant.blocks_an_image) == (precision, bytes_in, 1):
             calls[title(variant)] = kernel.bind(check.stream, host, logits)
     times: dict[str, list[float]] = {what: [] for what in calls}
     with torch.cuda.stream(check.stream):
-        for _, (what, call) in product(range(turns), calls.items()):
+        for _, (what, call) in product(range(TURNS), calls.items()):
             times[what].append(wall(call, check.stream.synchronize))
-    print("\n| uint8 from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
+    print("\n| from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
     alone = median(times["copy alone"])
     for what, found in times.items():
         print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
@@ -310,10 +311,12 @@ def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
         kernels[variant] = check.kernel(variant)
-        return check.check(lambda _: kernels[variant], sizes)
+        if few and variant.persistent:  # a block has several turns
+            return check.check(lambda _: kernels[variant], (*FEW, 2 * MOST * check.multiprocessors + 1))
+        return check.check(lambda _: kernels[variant], FEW if few else sizes)
 
     for variant, sizes in variants(check):
-        guarded(title(variant), partial(examine, variant, FEW if few else sizes))
+        guarded(title(variant), partial(examine, variant, sizes))
     return kernels
 
 
@@ -341,6 +344,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
             cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
         return " | ".join(cells)
 
+    kernels = {variant: kernel for variant, kernel in kernels.items() if not variant.persistent}
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
     print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
@@ -379,7 +383,8 @@ def main() -> None:
     for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
-    time_from_host(check, kernels)
+    for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
+        time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")

@@ -101,7 +101,7 @@ class Fused(Backend):
                 wanted="room for one image and the convolutions' weights",
                 hint="choose another precision",
             )
-        multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count
+        multiprocessors = _multiprocessors(spec.device)
         choose = functools.partial(images_a_block, multiprocessors=multiprocessors, most=most)
         fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
@@ -113,7 +113,8 @@ class Fused(Backend):
             return load_kernel(arrays, variant, spec.device, spec.batches.maximum)
 
         on_device = {n: load(variants[n]) for n in sizes}
-        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)])) for n in sizes}
+        asynchronous = torch.cuda.get_device_capability(spec.device) >= AMPERE
+        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)], asynchronous=asynchronous)) for n in sizes}
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
@@ -125,6 +126,10 @@ def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a block can ask for."""
     properties = torch.cuda.get_device_properties(device)
     return int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def images_a_block(batch: int, *, multiprocessors: int, most: int) -> int:
@@ -183,12 +188,14 @@ class Kernel:
         parameters: The packed weights, uint8, on the device.
         workspace: float32 (largest batch, the variant's `workspace`) on the device: where blocks that share an image
             leave their sums. Launches that run at the same time would spoil one another's: one stream has the kernel.
+        multiprocessors: Of the device.
     """
 
     variant: Variant
     code: Cached[Any]
     parameters: torch.Tensor
     workspace: torch.Tensor
+    multiprocessors: int
 
     def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], torch.Tensor]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
@@ -215,7 +222,7 @@ class Kernel:
         # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
         # cuLaunchKernelEx).
         config = _LaunchConfig(
-            blocks=(self.variant.blocks(batch), 1, 1),
+            blocks=(self.variant.blocks(batch, self.multiprocessors), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
@@ -283,7 +290,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
         # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
         parameters = torch.from_numpy(pack(arrays, variant)).to(device)
         workspace = torch.zeros(largest_batch, variant.workspace).to(device)
-    return Kernel(variant, code, parameters, workspace)
+    return Kernel(variant, code, parameters, workspace, _multiprocessors(device))
 
 
 def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: bytes) -> Any | None:

@@ -38,7 +38,6 @@ _FC3_WEIGHTS = PARAMETER_SHAPES["fc3.weight"][0] * _HIDDEN2
 # As in `tensor_cores.cu`, in chunks of 16 bytes: conv1's and conv2's fragments, the rows of the fully connected layers'
 # inputs, each padded, and an image's maps.
 _FRAGMENTS, _ROWS, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8 + 128 + 8 + 96 + 8), 297
-_FC_FRAGMENTS = 32 * (8 * 25 + 6 * 8 + 6)  # of the fully connected layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Variant:
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
         blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
-        from_host: Whether all weights are copied while images are on their way from the host; not in fp32.
+        persistent: Whether a block goes on through the batch, and its next images come while it computes; not in fp32.
     """
 
     precision: str
@@ -59,11 +58,12 @@ class Variant:
     bytes_in: bool
     shared_bytes: int
     blocks_an_image: int = 1
-    from_host: bool = False
+    persistent: bool = False
 
-    def blocks(self, batch: int) -> int:
-        """Blocks of a launch."""
-        return -(-batch // self.images) * self.blocks_an_image
+    def blocks(self, batch: int, multiprocessors: int) -> int:
+        """Blocks of a launch on a GPU of so many multiprocessors."""
+        groups = -(-batch // self.images)
+        return min(groups, multiprocessors) if self.persistent else groups * self.blocks_an_image
 
     @property
     def workspace(self) -> int:
@@ -98,7 +98,7 @@ class Variant:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
-        flags = {"BFLOAT": self.precision == "bf16", "FROM_HOST": self.from_host}
+        flags = {"BFLOAT": self.precision == "bf16", "PERSISTENT": self.persistent}
         return shared | {name: str(value).lower() for name, value in flags.items()} | {"PARTS": str(self.parts)}
 
     @property
@@ -109,7 +109,7 @@ class Variant:
 
     @property
     def needed_bytes(self) -> int:
-        """Shared memory without which it does not compile; more holds fc1's weights as well."""
+        """Shared memory without which it does not compile; more holds weights as well."""
         row = -(-self.maps_a_thread * 5 // 4) * 4  # of conv1's kernels, padded
         constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
         if self.blocks_an_image > 1:
@@ -117,8 +117,8 @@ class Variant:
         if self.precision == "fp32":
             return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
-        late = self.parts * 16 * _FC_FRAGMENTS if self.from_host else 0
-        return fixed + late + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
+        staged = 3 * 32 * 32 * (1 if self.bytes_in else 4) if self.persistent else 0
+        return fixed + self.images * staged + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -128,10 +128,15 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     return max(fitting, default=0)
 
 
-def for_host_images(variant: Variant) -> Variant:
-    """The variant that is the best for images in the host's memory: itself, where the weights do not all fit."""
-    waiting = replace(variant, from_host=variant.precision != "fp32")
-    return waiting if waiting.needed_bytes <= variant.shared_bytes else variant
+def for_host_images(variant: Variant, *, asynchronous: bool) -> Variant:
+    """The variant that is the best for images in the host's memory: a persistent one, where its next images fit.
+
+    Args:
+        variant: With so many images a block.
+        asynchronous: Whether the GPU copies to shared memory while a thread goes on: from compute capability 8.0.
+    """
+    persistent = replace(variant, persistent=asynchronous and variant.precision != "fp32")
+    return persistent if persistent.needed_bytes <= variant.shared_bytes else variant
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:

@@ -32,16 +32,18 @@
 // (y % 2 * 7 + y / 2) * 21 + x % 2 * 7 + x / 2, so a window's next neighbour is the next chunk, the window below 21 = 5
 // (mod 8) chunks on, and the next image 297 = 25 (mod 8): 8 windows in a row touch all 32 banks, as `ldmatrix` wants.
 //
-// The fully connected layers' weights, 130 kB (PARTS = 1), come from L2. They are copied behind the images, during the
-// convolutions; but FROM_HOST, where the images lie in the host's memory, while these are on their way over the bus, which
-// takes longer: then a block's work begins with all at hand, and the last one's ends sooner.
+// A block takes one group of IMAGES images, and others take the others. But PERSISTENT, where the images lie in the host's
+// memory, there is a block a multiprocessor, and each goes through the batch: while it computes a group, its next one is
+// on its way over the bus to where it is STAGED, so that the bus never waits for arithmetic. Blocks that each ended with
+// a group would read, and compute, all at the same time.
 //
-// Macros: IMAGES, BYTES (input is uint8), FROM_HOST, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
+// Macros: IMAGES, BYTES (input is uint8), PERSISTENT, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
 // or 2).
 
 constexpr int THREADS = 32 * WARPS;
 // Images that are waited for before conv1 begins; with split operands all, for there are no registers to hold more.
-constexpr int FIRST_IMAGES = PARTS == 1 && IMAGES > 4 ? 4 : IMAGES;
+constexpr int FIRST_IMAGES = PARTS == 1 && IMAGES > 4 && !PERSISTENT ? 4 : IMAGES;
+constexpr int PIECES = PIXELS / (BYTES ? 16 : 4);            // of 16 bytes, in which an image comes
 
 // Parameters, in chunks of 16 bytes; `_pack_parts` of `lenet.kernels` writes them.
 constexpr int STEPS1 = 7, COLUMNS1 = 3, STEPS2 = 13;         // conv1: depth 112, 24 columns; conv2: depth 208
@@ -63,15 +65,15 @@ constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + PARTS * STRIDE
 constexpr int HIDDEN2_AT = HIDDEN1_AT + PARTS * STRIDE4, MAPS_AT = HIDDEN2_AT + PARTS * STRIDE5;
 constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
-// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT). FROM_HOST all are
-// behind the pixels.
-constexpr int REGION = FROM_HOST || PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
-constexpr int FC1_AT = PIXELS_AT + REGION;
-constexpr int FC2_AT = FROM_HOST ? FC1_AT + WEIGHTS3 : PIXELS_AT;
-constexpr int END = FROM_HOST ? FC2_AT + WEIGHTS4 + WEIGHTS5 : FC1_AT + WEIGHTS3;
+// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT). PERSISTENT all are
+// behind the next images, since pixels come again.
+constexpr int STAGED_AT = PIXELS_AT + PIXEL_CHUNKS, STAGED = PERSISTENT ? IMAGES * PIECES : 0;
+constexpr int REGION = PERSISTENT || PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
+constexpr int FC1_AT = PIXELS_AT + REGION + STAGED;
+constexpr int FC2_AT = PERSISTENT ? FC1_AT + WEIGHTS3 : PIXELS_AT;
+constexpr int END = PERSISTENT ? FC2_AT + WEIGHTS4 + WEIGHTS5 : FC1_AT + WEIGHTS3;
 constexpr bool RESIDENT = END <= SHARED_BYTES / 16;
-static_assert((FROM_HOST ? END : PIXELS_AT + PIXEL_CHUNKS) <= SHARED_BYTES / 16,
-              "shared memory is too small for so many images");
+static_assert(STAGED_AT + STAGED <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
 constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
 constexpr int HALF3 = SHARED3 ? ceil_div(STEPS3, 2) : STEPS3;
@@ -131,7 +133,6 @@ __device__ __forceinline__ float finish(float sum, float scale, float bias) {
     return PARTS == 2 ? sum * scale + bias : sum + bias;
 }
 
-constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 constexpr int PIXEL_PART = IMAGES * CHANNELS * PLANE;
 
 struct StorePixels {
@@ -331,6 +332,28 @@ __device__ __forceinline__ void classify(const uint4* weights, const uint4* inpu
     }
 }
 
+// The next images, on their way to shared memory. A thread reads the pieces that it asked for: that needs no barrier.
+struct Staged {
+    uint4* at;
+
+    __device__ __forceinline__ void fetch(const uint4* from, int count) {
+#pragma unroll
+        for (int piece = threadIdx.x; piece < STAGED; piece += THREADS) {
+            if (piece < count * PIECES)
+                copy_async(at + piece, from + piece);
+            else
+                at[piece] = make_uint4(0, 0, 0, 0);
+        }
+        commit_copies();
+    }
+    template <typename Store>
+    __device__ __forceinline__ void settle(Store store) {
+        wait_for_copies<0>();
+#pragma unroll
+        for (int piece = threadIdx.x; piece < STAGED; piece += THREADS) store(piece, at[piece]);
+    }
+};
+
 // images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
@@ -342,72 +365,93 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     uint4* maps = shared + MAPS_AT;
     unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
+    const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
+    const uint4* weights4 = RESIDENT ? shared + FC2_AT : parameters + FC2;
     int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
-
-    // Groups of copies: the constants, FROM_HOST with all other weights; fc1; fc2 and fc3 in their time.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
-    early.fetch(from, count);
+    Staged staged{shared + STAGED_AT};
+
+    // Groups of copies: the constants; fc1; fc2 and fc3 in their time. PERSISTENT: the first images; the constants and
+    // all that is RESIDENT; the images of a turn, during the one before.
+    if constexpr (PERSISTENT)
+        staged.fetch(from, count);
+    else
+        early.fetch(from, count);
     copy_block(shared, parameters, CONSTANTS, THREADS);
-    if (FROM_HOST) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3 + WEIGHTS4 + WEIGHTS5, THREADS);
+    if (PERSISTENT && RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3 + WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
-    for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
-    early.settle(StorePixels{pixels});
-    late.fetch(from, count);
-    wait_for_copies<0>();
-    __syncthreads();
-    // Only now: what is wanted later may not stand in the images' way.
-    if (RESIDENT && !FROM_HOST) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
-    commit_copies();
-
-    Conv1 conv1;
-    conv1.load(shared, bias + BIAS1, scale[0]);
-    constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
-    constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
-    const unsigned* words = reinterpret_cast<const unsigned*>(pixels);
-    unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
-#pragma unroll 1
-    for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
-        if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
-            late.settle(StorePixels{pixels});
+    do {
+        // Channels that no map fills; sums of fc1 may have been there.
+        for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;
+        int now = count, stride = PERSISTENT ? gridDim.x * IMAGES : batch;
+        if constexpr (PERSISTENT) {
+            staged.settle(StorePixels{pixels});
+            first += stride;
+            from += static_cast<long long>(stride) * PIECES;
+            count = min(IMAGES, batch - first);
+            if (count > 0) staged.fetch(from, count);
             __syncthreads();
+        } else {
+            early.settle(StorePixels{pixels});
+            late.fetch(from, count);
+            wait_for_copies<0>();
+            __syncthreads();
+            // Only now: what is wanted later may not stand in the images' way.
+            if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
+            commit_copies();
         }
-        int tile = round * WARPS + warp;
-        if (tile < TILES) conv1.tile(tile, words, map_elements);
-    }
-    __syncthreads();
 
-    if (RESIDENT && !FROM_HOST) copy_block(shared + FC2_AT, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
-    commit_copies();
+        Conv1 conv1;
+        conv1.load(shared, bias + BIAS1, scale[0]);
+        constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
+        constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
+        const unsigned* words = reinterpret_cast<const unsigned*>(pixels);
+        unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
 #pragma unroll 1
-    for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
-        conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
-    wait_for_copies<0>();
-    __syncthreads();
-
-    const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
-    const uint4* weights4 = RESIDENT ? shared + FC2_AT : parameters + FC2;
-    float sums[4];
-    if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
-    if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
-        float4* others = reinterpret_cast<float4*>(maps) + threadIdx.x % (32 * ROWS3);
-        if (warp / ROWS3 == 1) {
-            connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, features);
-            *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
+        for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
+            if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
+                late.settle(StorePixels{pixels});
+                __syncthreads();
+            }
+            int tile = round * WARPS + warp;
+            if (tile < TILES) conv1.tile(tile, words, map_elements);
         }
         __syncthreads();
-        if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
-    }
-    if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
-    __syncthreads();
-    if (warp < ROWS4) {
-        connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
-        store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);
-    }
-    __syncthreads();
-    if (warp == 0) classify(weights4 + WEIGHTS4, hidden2, bias + BIAS5, scale[4], logits, count);
+
+        if constexpr (!PERSISTENT) {
+            if (RESIDENT) copy_block(shared + FC2_AT, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
+            commit_copies();
+        }
+#pragma unroll 1
+        for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
+            conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
+        if constexpr (!PERSISTENT) wait_for_copies<0>();
+        __syncthreads();
+
+        float sums[4];
+        if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
+        if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
+            float4* others = reinterpret_cast<float4*>(maps) + threadIdx.x % (32 * ROWS3);
+            if (warp / ROWS3 == 1) {
+                connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, features);
+                *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
+            }
+            __syncthreads();
+            if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
+        }
+        if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
+        __syncthreads();
+        if (warp < ROWS4) {
+            connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
+            store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);
+        }
+        __syncthreads();
+        if (warp == 0) classify(weights4 + WEIGHTS4, hidden2, bias + BIAS5, scale[4], logits, now);
+        logits += static_cast<long long>(stride) * CLASSES;
+    } while (PERSISTENT && count > 0);
 }

@@ -15,6 +15,7 @@ from lenet.kernels import Variant
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
+MULTIPROCESSORS = 2
 
 
 @cache
@@ -36,7 +37,10 @@ def library(variant: Variant) -> ctypes.CDLL:
 def emulate(
     variant: Variant, images: np.ndarray, parameters: np.ndarray, workspace: np.ndarray | None = None
 ) -> np.ndarray:
-    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given."""
+    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given.
+
+    The emulated GPU has `MULTIPROCESSORS`.
+    """
     logits = np.zeros((len(images), 10), np.float32)
     if workspace is None:
         workspace = np.zeros((len(images), variant.workspace), np.float32)
@@ -52,7 +56,7 @@ def emulate(
         ctypes.c_size_t(parameters.nbytes),
         pointer(logits),
         ctypes.c_int(len(images)),
-        ctypes.c_int(variant.blocks(len(images))),
+        ctypes.c_int(variant.blocks(len(images), MULTIPROCESSORS)),
         pointer(workspace),
         ctypes.c_size_t(workspace.nbytes),
     )

@@ -59,11 +59,13 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
         (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
         (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
-        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"], from_host=True), 5),
-        (Variant("bf16", 1, bytes_in=False, shared_bytes=SHARED["sm_80"], from_host=True), 2),
+        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"], persistent=True), 11),
+        (Variant("bf16", 1, bytes_in=False, shared_bytes=SHARED["sm_80"], persistent=True), 5),
+        (Variant("fp16", 2, bytes_in=False, shared_bytes=SHARED["sm_89"], persistent=True), 9),
+        (Variant("fp16x2", 1, bytes_in=True, shared_bytes=SHARED["sm_90"], persistent=True), 3),
     ],
     ids=lambda value: (
-        f"{value.precision}-{value.images}-{value.blocks_an_image}{'-from-host' * value.from_host}"
+        f"{value.precision}-{value.images}-{value.blocks_an_image}{'-persistent' * value.persistent}"
         if isinstance(value, Variant)
         else None
     ),
@@ -126,12 +128,14 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
-    variants += [for_host_images(variant) for variant in variants if variant.blocks_an_image == 1]
+    asynchronous = architecture != "sm_75"
+    one_each = [variant for variant in variants if variant.blocks_an_image == 1]
+    variants += [for_host_images(variant, asynchronous=asynchronous) for variant in one_each]
     for variant in dict.fromkeys(variants):
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
-        assert int(registers) <= MOST_REGISTERS[precision], variant
+        assert int(registers) <= MOST_REGISTERS[precision] or variant.persistent, variant
 
 
 @compiled
@@ -141,7 +145,7 @@ def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str)
     if precision == "fp32":
         variants.append(Variant(precision, 1, bytes_in=False, shared_bytes=0, blocks_an_image=SPLIT))
     else:
-        variants += [replace(variant, from_host=True) for variant in variants]
+        variants += [replace(variant, persistent=True, bytes_in=kind) for variant in variants for kind in (False, True)]
     for variant in variants:
         assert compile_variant(replace(variant, shared_bytes=variant.needed_bytes), "sm_90").cubin
         short = replace(variant, shared_bytes=variant.needed_bytes - 16)
@@ -157,20 +161,25 @@ def test_what_the_compiler_says_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "images", "name", "first"),
+    ("precision", "images", "name", "persistent"),
     [
         ("fp16", 2, "sm_90", True),
         ("bf16", 1, "sm_80", True),
-        ("fp16", 2, "sm_89", False),
-        ("fp16x2", 1, "sm_90", False),
+        ("fp16", 2, "sm_89", True),
+        ("fp16x2", 2, "sm_90", True),
+        ("fp16x2", 2, "sm_89", False),
         ("fp32", 2, "sm_90", False),
     ],
 )
-def test_weights_are_copied_while_images_come_from_the_host_where_all_fit(
-    precision: str, images: int, name: str, *, first: bool
+def test_a_block_goes_on_through_images_of_the_host_where_the_next_ones_fit(
+    precision: str, images: int, name: str, *, persistent: bool
 ) -> None:
-    variant = Variant(precision, images, bytes_in=True, shared_bytes=SHARED[name])
-    assert for_host_images(variant) == replace(variant, from_host=first)
+    variant = Variant(precision, images, bytes_in=False, shared_bytes=SHARED[name])
+    assert for_host_images(variant, asynchronous=True) == replace(variant, persistent=persistent)
+    assert for_host_images(variant, asynchronous=False) == variant
+    assert [replace(variant, persistent=persistent).blocks(n, 132) for n in (1, 264, 1000)] == (
+        [1, 132, 132] if persistent else [1, 132, 500]
+    )
 
 
 @pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])
