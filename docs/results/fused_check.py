@@ -2,7 +2,8 @@
 
 ``python docs/results/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
 on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
-``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
+``compute-sanitizer``; with ``--host`` only the kernels for images in the host's memory are compared. With
+``--zero-copy`` the one of fp16 that reads bytes there runs twenty times, for ``ncu``.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
         if images <= largest_that_fits(precision, check.shared_bytes):
             variant = Variant(precision, images, bytes_in, check.shared_bytes)
             yield variant, EVERY if images == MOST else SOME
-            going_on = for_host_images(variant, asynchronous=True)
+            going_on = for_host_images(variant, torch.cuda.get_device_capability(check.device))
             if going_on.persistent and images <= 2 * HOST_IMAGES:
                 yield going_on, EVERY if images == HOST_IMAGES else SOME
     if check.most_split:
@@ -294,6 +295,11 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
         print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
 
 
+def time_all_from_host(check: Check, kernels: dict[Variant, Kernel]) -> None:
+    for precision, bytes_in in product(sorted({variant.precision for variant in kernels}), (True, False)):
+        time_from_host(check, kernels, precision, bytes_in=bytes_in)
+
+
 def zero_copy(check: Check) -> None:
     """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
     runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
@@ -304,19 +310,20 @@ def zero_copy(check: Check) -> None:
             runner.synchronize()
 
 
-def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
-    """Compile and check every variant; those that could be loaded, right or wrong."""
+def examine_all(check: Check, *, few: bool, host: bool) -> dict[Variant, Kernel]:
+    """Compile and check every variant, or those of the host's memory; those that could be loaded, right or wrong."""
     print("| variant | correctness |\n|---|---|")
     kernels: dict[Variant, Kernel] = {}
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
         kernels[variant] = check.kernel(variant)
-        if few and variant.persistent:  # a block has several turns
-            return check.check(lambda _: kernels[variant], (*FEW, 2 * MOST * check.multiprocessors + 1))
+        if few and variant.persistent:  # a block has two turns, the first has three
+            return check.check(lambda _: kernels[variant], (*FEW, 2 * variant.images * check.multiprocessors + 1))
         return check.check(lambda _: kernels[variant], FEW if few else sizes)
 
     for variant, sizes in variants(check):
-        guarded(title(variant), partial(examine, variant, sizes))
+        if variant.persistent or not host or (variant.precision != "fp32" and variant.images == HOST_IMAGES):
+            guarded(title(variant), partial(examine, variant, sizes))
     return kernels
 
 
@@ -361,8 +368,11 @@ def main() -> None:
     print(f"# The fused kernel on {devices.describe(check.device)}\n")
     print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
     print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")
-    kernels = examine_all(check, few="--few" in sys.argv)
+    kernels = examine_all(check, few="--few" in sys.argv, host="--host" in sys.argv)
     if "--few" in sys.argv:
+        return
+    if "--host" in sys.argv:
+        time_all_from_host(check, kernels)
         return
     examine_chosen(check, kernels)
     warm = torch.randn(4096, 4096, device=check.device)
@@ -383,8 +393,7 @@ def main() -> None:
     for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
-    for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
-        time_from_host(check, kernels, precision, bytes_in=bytes_in)
+    time_all_from_host(check, kernels)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")

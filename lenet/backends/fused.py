@@ -113,8 +113,8 @@ class Fused(Backend):
             return load_kernel(arrays, variant, spec.device, spec.batches.maximum)
 
         on_device = {n: load(variants[n]) for n in sizes}
-        asynchronous = torch.cuda.get_device_capability(spec.device) >= AMPERE
-        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)], asynchronous=asynchronous)) for n in sizes}
+        capability = torch.cuda.get_device_capability(spec.device)
+        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)], capability)) for n in sizes}
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:

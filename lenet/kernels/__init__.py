@@ -117,8 +117,7 @@ class Variant:
         if self.precision == "fp32":
             return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
-        staged = 3 * 32 * 32 * (1 if self.bytes_in else 4) if self.persistent else 0
-        return fixed + self.images * staged + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
+        return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -128,15 +127,12 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     return max(fitting, default=0)
 
 
-def for_host_images(variant: Variant, *, asynchronous: bool) -> Variant:
-    """The variant that is the best for images in the host's memory: a persistent one, where its next images fit.
+def for_host_images(variant: Variant, capability: tuple[int, int]) -> Variant:
+    """The variant with as many images a block that is the best for images in the host's memory.
 
-    Args:
-        variant: With so many images a block.
-        asynchronous: Whether the GPU copies to shared memory while a thread goes on: from compute capability 8.0.
+    Persistent on tensor cores, but not before compute capability 8.0: on 7.5 it would spill registers.
     """
-    persistent = replace(variant, persistent=asynchronous and variant.precision != "fp32")
-    return persistent if persistent.needed_bytes <= variant.shared_bytes else variant
+    return replace(variant, persistent=variant.precision != "fp32" and capability >= (8, 0))
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:

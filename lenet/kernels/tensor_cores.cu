@@ -34,8 +34,7 @@
 //
 // A block takes one group of IMAGES images, and others take the others. But PERSISTENT, where the images lie in the host's
 // memory, there is a block a multiprocessor, and each goes through the batch: while it computes a group, its next one is
-// on its way over the bus to where it is STAGED, so that the bus never waits for arithmetic. Blocks that each ended with
-// a group would read, and compute, all at the same time.
+// on its way over the bus to its registers, so that the bus never waits for arithmetic.
 //
 // Macros: IMAGES, BYTES (input is uint8), PERSISTENT, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
 // or 2).
@@ -66,14 +65,13 @@ constexpr int HIDDEN2_AT = HIDDEN1_AT + PARTS * STRIDE4, MAPS_AT = HIDDEN2_AT + 
 constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
 // fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT). PERSISTENT all are
-// behind the next images, since pixels come again.
-constexpr int STAGED_AT = PIXELS_AT + PIXEL_CHUNKS, STAGED = PERSISTENT ? IMAGES * PIECES : 0;
+// behind the pixels, which come again.
 constexpr int REGION = PERSISTENT || PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
-constexpr int FC1_AT = PIXELS_AT + REGION + STAGED;
+constexpr int FC1_AT = PIXELS_AT + REGION;
 constexpr int FC2_AT = PERSISTENT ? FC1_AT + WEIGHTS3 : PIXELS_AT;
 constexpr int END = PERSISTENT ? FC2_AT + WEIGHTS4 + WEIGHTS5 : FC1_AT + WEIGHTS3;
 constexpr bool RESIDENT = END <= SHARED_BYTES / 16;
-static_assert(STAGED_AT + STAGED <= SHARED_BYTES / 16, "shared memory is too small for so many images");
+static_assert(PIXELS_AT + PIXEL_CHUNKS <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
 constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
 constexpr int HALF3 = SHARED3 ? ceil_div(STEPS3, 2) : STEPS3;
@@ -332,28 +330,6 @@ __device__ __forceinline__ void classify(const uint4* weights, const uint4* inpu
     }
 }
 
-// The next images, on their way to shared memory. A thread reads the pieces that it asked for: that needs no barrier.
-struct Staged {
-    uint4* at;
-
-    __device__ __forceinline__ void fetch(const uint4* from, int count) {
-#pragma unroll
-        for (int piece = threadIdx.x; piece < STAGED; piece += THREADS) {
-            if (piece < count * PIECES)
-                copy_async(at + piece, from + piece);
-            else
-                at[piece] = make_uint4(0, 0, 0, 0);
-        }
-        commit_copies();
-    }
-    template <typename Store>
-    __device__ __forceinline__ void settle(Store store) {
-        wait_for_copies<0>();
-#pragma unroll
-        for (int piece = threadIdx.x; piece < STAGED; piece += THREADS) store(piece, at[piece]);
-    }
-};
-
 // images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
@@ -374,14 +350,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     logits += static_cast<long long>(first) * CLASSES;
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
-    Staged staged{shared + STAGED_AT};
 
-    // Groups of copies: the constants; fc1; fc2 and fc3 in their time. PERSISTENT: the first images; the constants and
-    // all that is RESIDENT; the images of a turn, during the one before.
-    if constexpr (PERSISTENT)
-        staged.fetch(from, count);
-    else
-        early.fetch(from, count);
+    // Groups of copies: the constants, PERSISTENT with all that is RESIDENT; fc1; fc2 and fc3 in their time.
+    early.fetch(from, count);
     copy_block(shared, parameters, CONSTANTS, THREADS);
     if (PERSISTENT && RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3 + WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
@@ -389,19 +360,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         // Channels that no map fills; sums of fc1 may have been there.
         for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;
         int now = count, stride = PERSISTENT ? gridDim.x * IMAGES : batch;
+        early.settle(StorePixels{pixels});
         if constexpr (PERSISTENT) {
-            staged.settle(StorePixels{pixels});
             first += stride;
             from += static_cast<long long>(stride) * PIECES;
             count = min(IMAGES, batch - first);
-            if (count > 0) staged.fetch(from, count);
-            __syncthreads();
+            early.fetch(from, count);
         } else {
-            early.settle(StorePixels{pixels});
             late.fetch(from, count);
-            wait_for_copies<0>();
-            __syncthreads();
-            // Only now: what is wanted later may not stand in the images' way.
+        }
+        wait_for_copies<0>();
+        __syncthreads();
+        if constexpr (!PERSISTENT) {  // only now: what is wanted later may not stand in the images' way
             if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
             commit_copies();
         }

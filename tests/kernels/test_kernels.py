@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
+from lenet.backends.fused import HOST_IMAGES
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
 from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits, pack
@@ -128,9 +130,12 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
-    asynchronous = architecture != "sm_75"
-    one_each = [variant for variant in variants if variant.blocks_an_image == 1]
-    variants += [for_host_images(variant, asynchronous=asynchronous) for variant in one_each]
+    capability = (int(architecture[3]), int(architecture[4]))
+    variants += [
+        for_host_images(Variant(precision, n, kind, shared_bytes), capability)
+        for n, kind in product(IMAGES_A_BLOCK, (False, True))
+        if n <= min(most, HOST_IMAGES)
+    ]
     for variant in dict.fromkeys(variants):
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
@@ -161,25 +166,15 @@ def test_what_the_compiler_says_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "images", "name", "persistent"),
-    [
-        ("fp16", 2, "sm_90", True),
-        ("bf16", 1, "sm_80", True),
-        ("fp16", 2, "sm_89", True),
-        ("fp16x2", 2, "sm_90", True),
-        ("fp16x2", 2, "sm_89", False),
-        ("fp32", 2, "sm_90", False),
-    ],
+    ("precision", "capability", "persistent"),
+    [("fp16", (8, 9), True), ("fp16x2", (9, 0), True), ("fp16", (7, 5), False), ("fp32", (9, 0), False)],
 )
-def test_a_block_goes_on_through_images_of_the_host_where_the_next_ones_fit(
-    precision: str, images: int, name: str, *, persistent: bool
+def test_a_block_goes_on_through_images_of_the_host(
+    precision: str, capability: tuple[int, int], *, persistent: bool
 ) -> None:
-    variant = Variant(precision, images, bytes_in=False, shared_bytes=SHARED[name])
-    assert for_host_images(variant, asynchronous=True) == replace(variant, persistent=persistent)
-    assert for_host_images(variant, asynchronous=False) == variant
-    assert [replace(variant, persistent=persistent).blocks(n, 132) for n in (1, 264, 1000)] == (
-        [1, 132, 132] if persistent else [1, 132, 500]
-    )
+    variant = for_host_images(Variant(precision, 2, bytes_in=False, shared_bytes=SHARED["sm_75"]), capability)
+    assert variant == Variant(precision, 2, bytes_in=False, shared_bytes=SHARED["sm_75"], persistent=persistent)
+    assert [variant.blocks(n, 132) for n in (1, 264, 1000)] == [1, 132, 132 if persistent else 500]
 
 
 @pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])
