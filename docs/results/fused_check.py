@@ -2,8 +2,7 @@
 
 ``python docs/results/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
 on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
-``compute-sanitizer``; with ``--host`` only the kernels for images in the host's memory are compared. With
-``--zero-copy`` the one of fp16 that reads bytes there runs twenty times, for ``ncu``.
+``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ import torch
 
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
-from lenet.backends.fused import HOST_IMAGES, Kernel, images_a_block, largest_split, load_kernel, shared_memory
+from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 
@@ -103,8 +102,6 @@ class Check:
         logits = torch.empty(batch + 16, 10, device=self.device)
         workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
         workspace[:batch, -4:] = 0
-        if kernel.variant.persistent:
-            images = images.cpu().pin_memory()
         launch = replace(kernel, workspace=workspace[:batch]).bind(self.stream, images[:batch], logits[:batch])
         runs = []
         for _ in range(2):
@@ -208,11 +205,7 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     """All that the backend uses, and the batches at which to check them."""
     for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
         if images <= largest_that_fits(precision, check.shared_bytes):
-            variant = Variant(precision, images, bytes_in, check.shared_bytes)
-            yield variant, EVERY if images == MOST else SOME
-            going_on = for_host_images(variant, torch.cuda.get_device_capability(check.device))
-            if going_on.persistent and images <= 2 * HOST_IMAGES:
-                yield going_on, EVERY if images == HOST_IMAGES else SOME
+            yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
     if check.most_split:
         for bytes_in in (False, True):
             yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
@@ -221,8 +214,7 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
     images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
-    order = ", persistent" if variant.persistent else ""
-    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps{order}"
+    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
 
 
 def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
@@ -275,7 +267,7 @@ def transfer_row(check: Check, precision: str, kind: InputType) -> str:
 
 
 def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
-    """What the images a block do, and blocks that go on through the batch, at batch 1000, beside the copy alone.
+    """What the images a block do at batch 1000 from the host's memory, beside the copy alone.
 
     Wall microseconds of the launch itself, without `forward`, in turns; of each the median of its turns' medians.
     """
@@ -295,11 +287,6 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
         print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
 
 
-def time_all_from_host(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    for precision, bytes_in in product(sorted({variant.precision for variant in kernels}), (True, False)):
-        time_from_host(check, kernels, precision, bytes_in=bytes_in)
-
-
 def zero_copy(check: Check) -> None:
     """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
     runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
@@ -310,20 +297,17 @@ def zero_copy(check: Check) -> None:
             runner.synchronize()
 
 
-def examine_all(check: Check, *, few: bool, host: bool) -> dict[Variant, Kernel]:
-    """Compile and check every variant, or those of the host's memory; those that could be loaded, right or wrong."""
+def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
+    """Compile and check every variant; those that could be loaded, right or wrong."""
     print("| variant | correctness |\n|---|---|")
     kernels: dict[Variant, Kernel] = {}
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
         kernels[variant] = check.kernel(variant)
-        if few and variant.persistent:  # a block has two turns, the first has three
-            return check.check(lambda _: kernels[variant], (*FEW, 2 * variant.images * check.multiprocessors + 1))
-        return check.check(lambda _: kernels[variant], FEW if few else sizes)
+        return check.check(lambda _: kernels[variant], sizes)
 
     for variant, sizes in variants(check):
-        if variant.persistent or not host or (variant.precision != "fp32" and variant.images == HOST_IMAGES):
-            guarded(title(variant), partial(examine, variant, sizes))
+        guarded(title(variant), partial(examine, variant, FEW if few else sizes))
     return kernels
 
 
@@ -351,7 +335,6 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
             cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
         return " | ".join(cells)
 
-    kernels = {variant: kernel for variant, kernel in kernels.items() if not variant.persistent}
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
     print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
@@ -368,11 +351,8 @@ def main() -> None:
     print(f"# The fused kernel on {devices.describe(check.device)}\n")
     print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
     print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")
-    kernels = examine_all(check, few="--few" in sys.argv, host="--host" in sys.argv)
+    kernels = examine_all(check, few="--few" in sys.argv)
     if "--few" in sys.argv:
-        return
-    if "--host" in sys.argv:
-        time_all_from_host(check, kernels)
         return
     examine_chosen(check, kernels)
     warm = torch.randn(4096, 4096, device=check.device)
@@ -393,7 +373,8 @@ def main() -> None:
     for precision in ("fp32", "fp16", "fp16x2"):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
-    time_all_from_host(check, kernels)
+    for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
+        time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")

@@ -27,7 +27,7 @@ from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputT
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits, pack
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
 
 __all__ = [
@@ -101,35 +101,26 @@ class Fused(Backend):
                 wanted="room for one image and the convolutions' weights",
                 hint="choose another precision",
             )
-        multiprocessors = _multiprocessors(spec.device)
+        multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count
         choose = functools.partial(images_a_block, multiprocessors=multiprocessors, most=most)
         fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
         bytes_in = spec.input is InputType.UINT8
-        variants = {n: Variant(spec.precision, n, bytes_in, shared_bytes) for n in IMAGES_A_BLOCK}
-
-        @functools.cache
-        def load(variant: Variant) -> Kernel:
-            return load_kernel(arrays, variant, spec.device, spec.batches.maximum)
-
-        on_device = {n: load(variants[n]) for n in sizes}
-        capability = torch.cuda.get_device_capability(spec.device)
-        on_host = {n: load(for_host_images(variants[min(n, HOST_IMAGES)], capability)) for n in sizes}
+        kernels = {}
+        for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
+            variant = Variant(spec.precision, images, bytes_in, shared_bytes)
+            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum)
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
             split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
-        return _FusedRunner(spec, choose, on_device, on_host, split)
+        return _FusedRunner(spec, choose, kernels, split)
 
 
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a block can ask for."""
     properties = torch.cuda.get_device_properties(device)
     return int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
-
-
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def images_a_block(batch: int, *, multiprocessors: int, most: int) -> int:
@@ -188,14 +179,12 @@ class Kernel:
         parameters: The packed weights, uint8, on the device.
         workspace: float32 (largest batch, the variant's `workspace`) on the device: where blocks that share an image
             leave their sums. Launches that run at the same time would spoil one another's: one stream has the kernel.
-        multiprocessors: Of the device.
     """
 
     variant: Variant
     code: Cached[Any]
     parameters: torch.Tensor
     workspace: torch.Tensor
-    multiprocessors: int
 
     def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], torch.Tensor]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
@@ -222,7 +211,7 @@ class Kernel:
         # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
         # cuLaunchKernelEx).
         config = _LaunchConfig(
-            blocks=(self.variant.blocks(batch, self.multiprocessors), 1, 1),
+            blocks=(self.variant.blocks(batch), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
@@ -290,7 +279,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
         # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
         parameters = torch.from_numpy(pack(arrays, variant)).to(device)
         workspace = torch.zeros(largest_batch, variant.workspace).to(device)
-    return Kernel(variant, code, parameters, workspace, _multiprocessors(device))
+    return Kernel(variant, code, parameters, workspace)
 
 
 def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: bytes) -> Any | None:
@@ -318,8 +307,7 @@ class _FusedRunner(BindingRunner):
     Args:
         spec: What it was built for.
         choose: Images a block, by batch.
-        on_device: The kernels for images on the device, by images a block.
-        on_host: Those for images in the host's memory, by the same.
+        kernels: By images a block.
         split: That which spreads an image over blocks, for the batches that its workspace holds, if there is one.
     """
 
@@ -329,14 +317,12 @@ class _FusedRunner(BindingRunner):
         self,
         spec: BuildSpec,
         choose: Callable[[int], int],
-        on_device: Mapping[int, Kernel],
-        on_host: Mapping[int, Kernel],
+        kernels: Mapping[int, Kernel],
         split: Kernel | None,
     ) -> None:
         super().__init__(spec, new_stream(spec.device))
         self._choose = choose
-        self._on_device = on_device
-        self._on_host = on_host
+        self._kernels = kernels
         self._split = split
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
@@ -354,7 +340,8 @@ class _FusedRunner(BindingRunner):
         """What runs a batch. Images in the host's memory are read once, by one block each."""
         if on_device and self._split is not None and batch <= len(self._split.workspace):
             return self._split
-        return (self._on_device if on_device else self._on_host)[self._choose(batch)]
+        size = self._choose(batch)
+        return self._kernels[size if on_device else min(size, HOST_IMAGES)]
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:

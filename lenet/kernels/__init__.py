@@ -7,7 +7,7 @@ Two sources, each told its sizes by macros: ``fp32.cu`` and ``tensor_cores.cu``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ import torch
 from lenet.architecture import PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
 
-__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "for_host_images", "largest_that_fits", "pack"]
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
 
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
@@ -50,7 +50,6 @@ class Variant:
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
         blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
-        persistent: Whether a block goes on through the batch, and its next images come while it computes; not in fp32.
     """
 
     precision: str
@@ -58,12 +57,10 @@ class Variant:
     bytes_in: bool
     shared_bytes: int
     blocks_an_image: int = 1
-    persistent: bool = False
 
-    def blocks(self, batch: int, multiprocessors: int) -> int:
-        """Blocks of a launch on a GPU of so many multiprocessors."""
-        groups = -(-batch // self.images)
-        return min(groups, multiprocessors) if self.persistent else groups * self.blocks_an_image
+    def blocks(self, batch: int) -> int:
+        """Blocks of a launch."""
+        return -(-batch // self.images) * self.blocks_an_image
 
     @property
     def workspace(self) -> int:
@@ -98,8 +95,8 @@ class Variant:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
-        flags = {"BFLOAT": self.precision == "bf16", "PERSISTENT": self.persistent}
-        return shared | {name: str(value).lower() for name, value in flags.items()} | {"PARTS": str(self.parts)}
+        bfloat = str(self.precision == "bf16").lower()
+        return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
 
     @property
     def source(self) -> str:
@@ -109,7 +106,7 @@ class Variant:
 
     @property
     def needed_bytes(self) -> int:
-        """Shared memory without which it does not compile; more holds weights as well."""
+        """Shared memory without which it does not compile; more holds fc1's weights as well."""
         row = -(-self.maps_a_thread * 5 // 4) * 4  # of conv1's kernels, padded
         constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
         if self.blocks_an_image > 1:
@@ -125,14 +122,6 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     variants = (Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK)
     fitting = [variant.images for variant in variants if variant.needed_bytes <= shared_bytes]
     return max(fitting, default=0)
-
-
-def for_host_images(variant: Variant, capability: tuple[int, int]) -> Variant:
-    """The variant with as many images a block that is the best for images in the host's memory.
-
-    Persistent on tensor cores, but not before compute capability 8.0: on 7.5 it would spill registers.
-    """
-    return replace(variant, persistent=variant.precision != "fp32" and capability >= (8, 0))
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:

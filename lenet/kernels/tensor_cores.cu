@@ -32,17 +32,11 @@
 // (y % 2 * 7 + y / 2) * 21 + x % 2 * 7 + x / 2, so a window's next neighbour is the next chunk, the window below 21 = 5
 // (mod 8) chunks on, and the next image 297 = 25 (mod 8): 8 windows in a row touch all 32 banks, as `ldmatrix` wants.
 //
-// A block takes one group of IMAGES images, and others take the others. But PERSISTENT, where the images lie in the host's
-// memory, there is a block a multiprocessor, and each goes through the batch: while it computes a group, its next one is
-// on its way over the bus to its registers, so that the bus never waits for arithmetic.
-//
-// Macros: IMAGES, BYTES (input is uint8), PERSISTENT, SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1
-// or 2).
+// Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, BFLOAT (bf16, not fp16), PARTS (1 or 2).
 
 constexpr int THREADS = 32 * WARPS;
 // Images that are waited for before conv1 begins; with split operands all, for there are no registers to hold more.
-constexpr int FIRST_IMAGES = PARTS == 1 && IMAGES > 4 && !PERSISTENT ? 4 : IMAGES;
-constexpr int PIECES = PIXELS / (BYTES ? 16 : 4);            // of 16 bytes, in which an image comes
+constexpr int FIRST_IMAGES = PARTS == 1 && IMAGES > 4 ? 4 : IMAGES;
 
 // Parameters, in chunks of 16 bytes; `_pack_parts` of `lenet.kernels` writes them.
 constexpr int STEPS1 = 7, COLUMNS1 = 3, STEPS2 = 13;         // conv1: depth 112, 24 columns; conv2: depth 208
@@ -64,13 +58,10 @@ constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + PARTS * STRIDE
 constexpr int HIDDEN2_AT = HIDDEN1_AT + PARTS * STRIDE4, MAPS_AT = HIDDEN2_AT + PARTS * STRIDE5;
 constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
-// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT). PERSISTENT all are
-// behind the pixels, which come again.
-constexpr int REGION = PERSISTENT || PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
+// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT).
+constexpr int REGION = PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
 constexpr int FC1_AT = PIXELS_AT + REGION;
-constexpr int FC2_AT = PERSISTENT ? FC1_AT + WEIGHTS3 : PIXELS_AT;
-constexpr int END = PERSISTENT ? FC2_AT + WEIGHTS4 + WEIGHTS5 : FC1_AT + WEIGHTS3;
-constexpr bool RESIDENT = END <= SHARED_BYTES / 16;
+constexpr bool RESIDENT = FC1_AT + WEIGHTS3 <= SHARED_BYTES / 16;
 static_assert(PIXELS_AT + PIXEL_CHUNKS <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
 constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
@@ -131,6 +122,7 @@ __device__ __forceinline__ float finish(float sum, float scale, float bias) {
     return PARTS == 2 ? sum * scale + bias : sum + bias;
 }
 
+constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 constexpr int PIXEL_PART = IMAGES * CHANNELS * PLANE;
 
 struct StorePixels {
@@ -339,89 +331,73 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const float* bias = reinterpret_cast<const float*>(weights2 + WEIGHTS2);
     const float* scale = bias + BIASES;
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
-    uint4* maps = shared + MAPS_AT;
-    unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
-    const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
-    const uint4* weights4 = RESIDENT ? shared + FC2_AT : parameters + FC2;
+    uint4 *maps = shared + MAPS_AT, *region = shared + PIXELS_AT;
+    unsigned short* pixels = reinterpret_cast<unsigned short*>(region);
     int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
+
+    // Groups of copies: the constants; fc1; fc2 and fc3 in their time.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
-
-    // Groups of copies: the constants, PERSISTENT with all that is RESIDENT; fc1; fc2 and fc3 in their time.
     early.fetch(from, count);
     copy_block(shared, parameters, CONSTANTS, THREADS);
-    if (PERSISTENT && RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3 + WEIGHTS4 + WEIGHTS5, THREADS);
     commit_copies();
-    do {
-        // Channels that no map fills; sums of fc1 may have been there.
-        for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;
-        int now = count, stride = PERSISTENT ? gridDim.x * IMAGES : batch;
-        early.settle(StorePixels{pixels});
-        if constexpr (PERSISTENT) {
-            first += stride;
-            from += static_cast<long long>(stride) * PIECES;
-            count = min(IMAGES, batch - first);
-            early.fetch(from, count);
-        } else {
-            late.fetch(from, count);
-        }
-        wait_for_copies<0>();
-        __syncthreads();
-        if constexpr (!PERSISTENT) {  // only now: what is wanted later may not stand in the images' way
-            if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
-            commit_copies();
-        }
+    for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
+    early.settle(StorePixels{pixels});
+    late.fetch(from, count);
+    wait_for_copies<0>();
+    __syncthreads();
+    // Only now: what is wanted later may not stand in the images' way.
+    if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
+    commit_copies();
 
-        Conv1 conv1;
-        conv1.load(shared, bias + BIAS1, scale[0]);
-        constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
-        constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
-        const unsigned* words = reinterpret_cast<const unsigned*>(pixels);
-        unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
+    Conv1 conv1;
+    conv1.load(shared, bias + BIAS1, scale[0]);
+    constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
+    constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
+    const unsigned* words = reinterpret_cast<const unsigned*>(region);
+    unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
 #pragma unroll 1
-        for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
-            if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
-                late.settle(StorePixels{pixels});
-                __syncthreads();
-            }
-            int tile = round * WARPS + warp;
-            if (tile < TILES) conv1.tile(tile, words, map_elements);
-        }
-        __syncthreads();
-
-        if constexpr (!PERSISTENT) {
-            if (RESIDENT) copy_block(shared + FC2_AT, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
-            commit_copies();
-        }
-#pragma unroll 1
-        for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
-            conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
-        if constexpr (!PERSISTENT) wait_for_copies<0>();
-        __syncthreads();
-
-        float sums[4];
-        if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
-        if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
-            float4* others = reinterpret_cast<float4*>(maps) + threadIdx.x % (32 * ROWS3);
-            if (warp / ROWS3 == 1) {
-                connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, features);
-                *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
-            }
+    for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
+        if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
+            late.settle(StorePixels{pixels});
             __syncthreads();
-            if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
         }
-        if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
-        __syncthreads();
-        if (warp < ROWS4) {
-            connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
-            store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);
+        int tile = round * WARPS + warp;
+        if (tile < TILES) conv1.tile(tile, words, map_elements);
+    }
+    __syncthreads();
+
+    if (RESIDENT) copy_block(region, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
+    commit_copies();
+#pragma unroll 1
+    for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
+        conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
+    wait_for_copies<0>();
+    __syncthreads();
+
+    const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
+    const uint4* weights4 = RESIDENT ? region : parameters + FC2;
+    float sums[4];
+    if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
+    if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
+        float4* others = reinterpret_cast<float4*>(maps) + threadIdx.x % (32 * ROWS3);
+        if (warp / ROWS3 == 1) {
+            connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, features);
+            *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
         }
         __syncthreads();
-        if (warp == 0) classify(weights4 + WEIGHTS4, hidden2, bias + BIAS5, scale[4], logits, now);
-        logits += static_cast<long long>(stride) * CLASSES;
-    } while (PERSISTENT && count > 0);
+        if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
+    }
+    if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
+    __syncthreads();
+    if (warp < ROWS4) {
+        connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
+        store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);
+    }
+    __syncthreads();
+    if (warp == 0) classify(weights4 + WEIGHTS4, hidden2, bias + BIAS5, scale[4], logits, count);
 }

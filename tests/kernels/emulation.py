@@ -15,7 +15,6 @@ from lenet.kernels import Variant
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
-MULTIPROCESSORS = 2
 
 
 @cache
@@ -37,10 +36,7 @@ def library(variant: Variant) -> ctypes.CDLL:
 def emulate(
     variant: Variant, images: np.ndarray, parameters: np.ndarray, workspace: np.ndarray | None = None
 ) -> np.ndarray:
-    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given.
-
-    The emulated GPU has `MULTIPROCESSORS`.
-    """
+    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given."""
     logits = np.zeros((len(images), 10), np.float32)
     if workspace is None:
         workspace = np.zeros((len(images), variant.workspace), np.float32)
@@ -56,7 +52,7 @@ def emulate(
         ctypes.c_size_t(parameters.nbytes),
         pointer(logits),
         ctypes.c_int(len(images)),
-        ctypes.c_int(variant.blocks(len(images), MULTIPROCESSORS)),
+        ctypes.c_int(variant.blocks(len(images))),
         pointer(workspace),
         ctypes.c_size_t(workspace.nbytes),
     )

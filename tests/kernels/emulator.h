@@ -34,7 +34,7 @@ constexpr int min(int a, int b) { return a < b ? a : b; }
 constexpr unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 
 struct Index { unsigned x; };
-static Index threadIdx, blockIdx, gridDim;
+static Index threadIdx, blockIdx;
 
 namespace emulator {
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ import torch
 
 from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.fused import HOST_IMAGES
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, for_host_images, largest_that_fits, pack
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, nvrtc_version
 from tests.kernels.emulation import COMPILER, emulate
 
@@ -61,15 +59,9 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
         (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
         (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
-        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"], persistent=True), 11),
-        (Variant("bf16", 1, bytes_in=False, shared_bytes=SHARED["sm_80"], persistent=True), 5),
-        (Variant("fp16", 2, bytes_in=False, shared_bytes=SHARED["sm_89"], persistent=True), 9),
-        (Variant("fp16x2", 1, bytes_in=True, shared_bytes=SHARED["sm_90"], persistent=True), 3),
     ],
     ids=lambda value: (
-        f"{value.precision}-{value.images}-{value.blocks_an_image}{'-persistent' * value.persistent}"
-        if isinstance(value, Variant)
-        else None
+        f"{value.precision}-{value.images}-{value.blocks_an_image}" if isinstance(value, Variant) else None
     ),
 )
 def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
@@ -130,17 +122,11 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
-    capability = (int(architecture[3]), int(architecture[4]))
-    variants += [
-        for_host_images(Variant(precision, n, kind, shared_bytes), capability)
-        for n, kind in product(IMAGES_A_BLOCK, (False, True))
-        if n <= min(most, HOST_IMAGES)
-    ]
-    for variant in dict.fromkeys(variants):
+    for variant in variants:
         log = compile_variant(variant, architecture).log
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
-        assert int(registers) <= MOST_REGISTERS[precision] or variant.persistent, variant
+        assert int(registers) <= MOST_REGISTERS[precision], variant
 
 
 @compiled
@@ -149,8 +135,6 @@ def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str)
     variants = [Variant(precision, images, bytes_in=False, shared_bytes=0) for images in IMAGES_A_BLOCK]
     if precision == "fp32":
         variants.append(Variant(precision, 1, bytes_in=False, shared_bytes=0, blocks_an_image=SPLIT))
-    else:
-        variants += [replace(variant, persistent=True, bytes_in=kind) for variant in variants for kind in (False, True)]
     for variant in variants:
         assert compile_variant(replace(variant, shared_bytes=variant.needed_bytes), "sm_90").cubin
         short = replace(variant, shared_bytes=variant.needed_bytes - 16)
@@ -163,18 +147,6 @@ def test_what_the_compiler_says_is_shown() -> None:
     variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
     with pytest.raises(BackendError, match=r"(?s)NVRTC cannot compile the kernel for sm_1.*found:"):
         compile_variant(variant, "sm_1")
-
-
-@pytest.mark.parametrize(
-    ("precision", "capability", "persistent"),
-    [("fp16", (8, 9), True), ("fp16x2", (9, 0), True), ("fp16", (7, 5), False), ("fp32", (9, 0), False)],
-)
-def test_a_block_goes_on_through_images_of_the_host(
-    precision: str, capability: tuple[int, int], *, persistent: bool
-) -> None:
-    variant = for_host_images(Variant(precision, 2, bytes_in=False, shared_bytes=SHARED["sm_75"]), capability)
-    assert variant == Variant(precision, 2, bytes_in=False, shared_bytes=SHARED["sm_75"], persistent=persistent)
-    assert [variant.blocks(n, 132) for n in (1, 264, 1000)] == [1, 132, 132 if persistent else 500]
 
 
 @pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])
