@@ -145,7 +145,7 @@ class Row:
         median_low: Lower end of the median's 95 % interval; None where there are too few rounds.
         median_high: Its upper end.
         wall_median: Median wall time of the same calls, launch included, where device time is what counts; else None.
-        peak_memory_bytes: Device memory; None on a CPU.
+        peak_memory_bytes: Device memory; None on a CPU, and where it could not be told.
         throttled: Rounds that were discarded because the GPU was throttled.
         unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
         facts: What the build says of itself, such as an engine's hash.

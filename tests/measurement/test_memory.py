@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lenet.measurement.memory import PeakMemory, peak_memory
+from lenet.measurement.memory import PeakMemory, allocated, peak_memory
 
 MIB = 1 << 20
 CUDA = torch.device("cuda", 0)
@@ -21,6 +21,7 @@ class FakeDeviceMemory:
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: self.peak)
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.reserved)
         monkeypatch.setattr(torch.cuda, "mem_get_info", self._info)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: self.allocated)
 
     def allocate(self, size: int) -> None:
         self.allocated += size
@@ -78,6 +79,24 @@ def test_what_others_free_is_not_negative(memory: FakeDeviceMemory) -> None:
     memory.elsewhere = 100 * MIB
 
     assert peak_memory(call, CUDA) == PeakMemory(allocated=0, outside=0)
+
+
+def test_what_cublas_keeps_is_given_back_before_what_is_held_is_told(
+    memory: FakeDeviceMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is gone when a compiled network has been built, and the network's own memory comes out negative."""
+    # PyTorch without CUDA has none.
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: memory.free(33 * MIB), raising=False)
+    memory.allocate(40 * MIB)
+
+    assert allocated(CUDA) == 7 * MIB
+    assert allocated(torch.device("cpu")) == 0
+
+
+def test_what_is_held_before_is_not_the_call_s_and_no_memory_is_negative() -> None:
+    peak = PeakMemory(allocated=30 * MIB, outside=2 * MIB)
+
+    assert [peak.beyond(held) for held in (0, 31 * MIB, 32 * MIB, 33 * MIB)] == [32 * MIB, MIB, 0, None]
 
 
 def test_there_is_none_on_a_cpu_but_the_call_is_run() -> None:
