@@ -35,7 +35,7 @@ from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, NoHostWatch
 from lenet.measurement.limits import measure_limits
-from lenet.measurement.memory import allocated
+from lenet.measurement.memory import PeakMemory, allocated
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
 from lenet.report.rounding import significant
@@ -575,6 +575,14 @@ class Built:
         if self._buffer is None:
             self._buffer = torch.empty_like(batch, device=self.runner.spec.device)
         return self._buffer.zero_()
+
+    def taken(self, peak: PeakMemory, *, zero_copy: bool) -> int | None:
+        """The bytes that a row's call took, the runner's own among them; None where that cannot be told.
+
+        Where the call reads the host's memory, the batch on the device is of the runner's other rows.
+        """
+        others = self._buffer.nbytes if zero_copy and self._buffer is not None else 0
+        return peak.beyond(self.held_before + others)
 
 
 class Builds:

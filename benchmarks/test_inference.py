@@ -96,9 +96,7 @@ def test_inference(
     benchmark.extra_info["share_of_tolerance"] = compared.max_share
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
-    # The batch on the device is of the runner's other rows where this one reads the host's.
-    held_before = built.held_before + (images.nbytes if case.zero_copy else 0)
-    benchmark.extra_info["peak_memory_bytes"] = peak.beyond(held_before) if peak else None
+    benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
     store(samples.seconds.tolist())
 
 

@@ -114,12 +114,13 @@ def repeatable(train: Split, test: Split, device: torch.device) -> None:
 
 
 def commands(device: torch.device, epochs: int) -> None:
-    """`lenet train` as a process of its own, from its start to its end, alone and as one rank of torchrun's (NCCL)."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    """`lenet train` as a process of its own, from its start to its end, and as a rank for each GPU of torchrun's (NCCL)."""
+    count = torch.cuda.device_count()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     heading(f"As a command, {epochs} epochs", "started by", "wall, s", "exit code", "said at the end")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "alone", Path(folder) / "ranks"
-        for name, launcher, path in (("python", [], out[0]), ("torchrun", torchrun, out[1])):
+        for name, launcher, path in (("python", [], out[0]), (f"torchrun, ranks: {count}", torchrun, out[1])):
             command = [sys.executable, *launcher, "-m", "lenet", "train", "--device", device.type]
             command += ["--epochs", str(epochs), "--out", str(path)]
             began = time.perf_counter()

@@ -18,6 +18,7 @@ from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.synthetic import synthetic
 from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
+from lenet.measurement.memory import PeakMemory
 from lenet.measurement.modes import Mode
 from lenet.results import Case
 from tests.report.documents import LIMITS
@@ -107,6 +108,20 @@ def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() 
     builds(backend, other)
     builds(backend, SPEC)
     assert backend.builds == 3
+
+
+def test_a_row_takes_its_runner_and_its_batch_and_nothing_that_was_there_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend: Any = _Building()
+    monkeypatch.setattr(conftest, "allocated", lambda _: 1_000_000 * (1 + backend.builds))
+    built = Builds({})(backend, SPEC)
+    batch = built.buffer(torch.ones(2, 3, 32, 32, dtype=torch.uint8))
+    peak = PeakMemory(allocated=1_000_000 + 50_000 + batch.nbytes, outside=700)
+
+    assert built.taken(peak, zero_copy=False) == 50_700 + batch.nbytes
+    assert built.taken(peak, zero_copy=True) == 50_700, "the batch on the device is of other rows"
+    assert Built(built.runner, 1_000_000).taken(peak, zero_copy=True) == 50_700 + batch.nbytes, "it was never made"
 
 
 CASE = Case(

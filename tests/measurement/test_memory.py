@@ -15,8 +15,8 @@ class FakeDeviceMemory:
     """PyTorch's allocator, and a library beside it, on one device of 1000 MiB."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.allocated = self.peak = self.reserved = self.elsewhere = 0
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+        self.allocated = self.peak = self.reserved = self.elsewhere = self.queued = 0
+        monkeypatch.setattr(torch.cuda, "synchronize", self._synchronize)
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", self._reset)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: self.peak)
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.reserved)
@@ -30,6 +30,10 @@ class FakeDeviceMemory:
 
     def free(self, size: int) -> None:
         self.allocated -= size
+
+    def _synchronize(self, _: torch.device) -> None:
+        """What a library has queued to allocate (``cudaMallocAsync``) is taken when its stream comes to it."""
+        self.elsewhere, self.queued = self.elsewhere + self.queued, 0
 
     def _reset(self, _: torch.device) -> None:
         self.peak = self.allocated
@@ -70,6 +74,15 @@ def test_what_another_library_takes_is_counted_once(memory: FakeDeviceMemory) ->
 
     assert found == PeakMemory(allocated=30 * MIB, outside=200 * MIB)
     assert found.total == 230 * MIB
+
+
+def test_what_is_queued_is_waited_for_and_what_was_before_is_not_the_call_s(memory: FakeDeviceMemory) -> None:
+    def call() -> None:
+        memory.queued += 20 * MIB
+
+    memory.queued = 500 * MIB
+
+    assert peak_memory(call, CUDA) == PeakMemory(allocated=0, outside=20 * MIB)
 
 
 def test_what_others_free_is_not_negative(memory: FakeDeviceMemory) -> None:
