@@ -114,7 +114,7 @@ def repeatable(train: Split, test: Split, device: torch.device) -> None:
 
 
 def commands(device: torch.device, epochs: int) -> None:
-    """`lenet train` as a process of its own, from its start to its end, and as a rank for each GPU of torchrun's (NCCL)."""
+    """`lenet train` as a process of its own, from start to end, and as a rank for each GPU of torchrun's (NCCL)."""
     count = torch.cuda.device_count()
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     heading(f"As a command, {epochs} epochs", "started by", "wall, s", "exit code", "said at the end")

@@ -100,13 +100,24 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", list(SPEED), ids=[f"{name}-pinned" for name in SPEED])
+        metafunc.parametrize("case", list(SPEED))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    if "GATE" in os.environ:
+        with Path(os.environ["LENET_DATA"], "began").open("a") as began:
+            began.write(item.name + chr(10))
+    return (yield)
 
 
 def behave(case):
     how = SPEED[case]
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "kills the gate":
+        os.kill(int(os.environ["GATE"]), signal.SIGKILL)
+        time.sleep(0.2)  # until its pipes are closed
     if how == "hangs":
         child = subprocess.Popen(["sleep", "600"])
         Path(os.environ["LENET_DATA"], "child").write_text(str(child.pid))
@@ -136,10 +147,12 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
 """
 
 CASES = """
+import pytest
 from conftest import behave
 
 
-def test_inference(case):
+@pytest.mark.parametrize("memory", ["pinned"])
+def test_inference(case, memory):
     behave(case)
 """
 

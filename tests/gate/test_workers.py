@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lenet.errors import GateError
@@ -19,6 +23,18 @@ from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.gate import test_workers
+from tests.gate.test_workers import ONE, TWO, workers
+
+folder = Path(sys.argv[1])
+workers.CANARY_FILE = folder / "test_canary.py"
+os.environ["GATE"] = str(os.getpid())
+test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}])
+"""
+"""A gate that its own worker kills, whichever has the first turn."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +51,12 @@ def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def measure(
     tmp_path: Path,
     head: Mapping[str, float | str],
+    base: Mapping[str, float | str] = GOOD,
     *,
     only: list[str] | None = None,
 ) -> Pair:
     trees = []
-    for side, speeds in (("base", GOOD), ("head", head)):
+    for side, speeds in (("base", base), ("head", head)):
         root = repository(tmp_path / side, speeds, speeds)
         trees.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
     draw = random.Random(0)  # noqa: S311
@@ -88,6 +105,7 @@ def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
 
 def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
     assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == turns(TWO)
+    assert f"{TURNS} deselected" in (tmp_path / "pairs" / "0" / "head.log").read_text()
 
 
 def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path) -> None:
@@ -96,6 +114,27 @@ def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path) -> 
         measure(tmp_path, {ONE: "killed", TWO: 2.0})
     assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned-turn0]"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_workers_of_a_killed_gate_end_before_their_next_turn(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    def left() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("LENET_DATA") == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    end = time.monotonic() + 60
+    while left() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left()
+    logs = [(tmp_path / "pairs" / "0" / f"{side}.log").read_text() for side in ("base", "head")]
+    assert ["the gate is gone" in log for log in logs] == [True, True], "\n".join(logs)
+    assert (tmp_path / "began").read_text().split() == [f"test_inference[{ONE}-pinned-turn0]"]
 
 
 def test_a_suite_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Path) -> None:
