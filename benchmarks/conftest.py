@@ -35,7 +35,7 @@ from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, NoHostWatch
 from lenet.measurement.limits import measure_limits
-from lenet.measurement.memory import PeakMemory, allocated
+from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
 from lenet.measurement.modes import Mode
 from lenet.parity import Reference
 from lenet.report.rounding import significant
@@ -603,6 +603,7 @@ class Builds:
             self._last.clear()
             # The runner before is in cycles: its memory would count as in use before this one, and be free later.
             gc.collect()
+            free_workspaces(spec.device)
             held = allocated(spec.device)
             self._last[key] = Built(backend.build(self._arrays, spec), held)
         return self._last[key]

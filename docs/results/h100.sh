@@ -2,9 +2,9 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash docs/results/h100.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign and
-# repeat, the suite's rows; floor, more of them, which tunes its networks itself; check, scripts of one table each; parity,
-# which tunes those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite that takes too long is ended as by Ctrl-C: its
-# rows are kept. Its log says where the time went.
+# repeat, the suite's rows; floor, more of them, which tunes its networks itself; check, scripts of one table each;
+# parity, which tunes those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite
+# that takes too long is ended as by Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 mkdir -p "$1"

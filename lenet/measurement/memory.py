@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PeakMemory", "allocated", "peak_memory"]
+__all__ = ["PeakMemory", "allocated", "free_workspaces", "peak_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,19 @@ class PeakMemory:
 
 
 def allocated(device: torch.device) -> int:
-    """What PyTorch's allocator has handed out on a GPU now, in bytes; 0 on a CPU.
+    """What PyTorch's allocator has handed out on a GPU now, in bytes; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
-    First it takes back the workspaces that cuBLAS keeps, 33 MiB on an H100 for each stream that it ran on (PyTorch's
-    notes, "CUDA semantics", "cuBLAS workspaces"): the build of a compiled network frees them all, and would be found to
-    take less than nothing. No CUDA graph that was captured with one of them may be replayed afterwards.
+
+def free_workspaces(device: torch.device) -> None:
+    """Give back the workspaces that cuBLAS keeps on a GPU, 33 MiB on an H100 for each stream that it ran on.
+
+    The build of a compiled network frees them all: those of earlier runners would count as in use before it, and it
+    would be found to take less than nothing. No CUDA graph that was captured with one may be replayed afterwards
+    (PyTorch's notes, "CUDA semantics", "cuBLAS workspaces").
     """
-    if device.type != "cuda":
-        return 0
-    torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - what the notes name; there is no public one
-    return torch.cuda.memory_allocated(device)
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - what the notes name; there is no public one
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> PeakMemory | None:

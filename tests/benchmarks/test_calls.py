@@ -113,8 +113,11 @@ def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() 
 def test_a_row_takes_its_runner_and_its_batch_and_nothing_that_was_there_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Workspaces of earlier runners are none of it: a build can free them."""
     backend: Any = _Building()
-    monkeypatch.setattr(conftest, "allocated", lambda _: 1_000_000 * (1 + backend.builds))
+    kept = {"workspaces": 33_000_000}
+    monkeypatch.setattr(conftest, "free_workspaces", lambda _: kept.clear())
+    monkeypatch.setattr(conftest, "allocated", lambda _: 1_000_000 * (1 + backend.builds) + sum(kept.values()))
     built = Builds({})(backend, SPEC)
     batch = built.buffer(torch.ones(2, 3, 32, 32, dtype=torch.uint8))
     peak = PeakMemory(allocated=1_000_000 + 50_000 + batch.nbytes, outside=700)
