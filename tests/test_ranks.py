@@ -27,13 +27,15 @@ from lenet.errors import RankError, RecipeError
 from lenet.ranks import Ranks
 from lenet.training import Recipe
 
-RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.005, train_images=1000, test_images=50)
-OPTIONS = "--epochs 16 --batch-size 100 --learning-rate 0.005 --train-images 1000 --test-images 50"
+RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
+OPTIONS = "--epochs 16 --batch-size 100 --learning-rate 0.00005 --train-images 1000 --test-images 50"
 OPTIONS += " --device cpu --threads 1"
-# The mean of 100 images' gradients, summed in another order, is off by at most 99 u times the mean of their sizes
-# (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2), which is below 0.25 here; u = 2^-24. Each of
-# 160 steps adds that times the learning rate over (1 - momentum), 0.05: so small a rate that steps do not enlarge it.
-TOLERANCE = 160 * 0.05 * 99 * 2.0**-24 * 0.25
+# Each of 160 steps rounds a weight, below 0.25 here, by at most u = 2^-24 of it. And the mean of 100 images' gradients,
+# summed in another order, is off by at most 99 u times the mean of their sizes (Higham, Accuracy and Stability of
+# Numerical Algorithms, section 4.2), below 0.25 too, which counts by the learning rate over (1 - momentum), 0.0005.
+# About once a run that puts a pixel on the other side of a ReLU's or a pool's edge; then the gradient leaps, and at a
+# larger rate so do the steps after it: at 0.005 weights differed by 1e-4 to 1e-3 for most seeds, here by 1e-7 at most.
+TOLERANCE = 160 * 2.0**-24 * 0.25 * (1 + 0.0005 * 99)
 
 SLOW_DOWNLOAD = """
 import os, sys, time
@@ -88,7 +90,7 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     with torchrun(noise_directory, out, "--resume") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert len(re.findall(r"\n +16 +0\.005 ", said)) == 1, "one rank alone shows progress"
+    assert len(re.findall(r"\n +16 +5e-05 ", said)) == 1, "one rank alone shows progress"
 
     splits = cifar10.load("train", noise_directory), cifar10.load("test", noise_directory)
     training.train(RECIPE, *splits, out=tmp_path / "one", device=torch.device("cpu"))

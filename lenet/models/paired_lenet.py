@@ -6,8 +6,9 @@ from 6 channels to 12, whose kernels are each kernel at its two places among zer
 
     x x x x x .    the left output's           . x x x x x    the right output's
 
-That multiplies by a zero in six, and leaves 4 channels in 16 idle in the place of 10. (The second convolution has 16
-channels, and gains nothing.) The pool has 6 channels too, which PyTorch's takes one by one: whole rows are quicker.
+That multiplies by a zero in six, and leaves 4 channels in 16 idle in the place of 10. The second convolution has 16
+channels, and gains nothing, but its gradient in what it is given has 6: that is a convolution of paired columns too.
+The pool has 6 channels as well, which PyTorch's takes one by one: whole rows are quicker.
 """
 
 from __future__ import annotations
@@ -37,19 +38,20 @@ def forward(model: LeNet, images: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, 10), likewise.
     """
-    x: torch.Tensor = _PoolAndActivate.apply(_convolve(images, model.conv1))
-    x = relu(max_pool2d(model.conv2(x), 2))
+    first, second = model.conv1, model.conv2
+    x: torch.Tensor = _PoolAndActivate.apply(_convolve(images, first.weight, first.bias))
+    x = relu(max_pool2d(_SecondConvolution.apply(x, second.weight, second.bias), 2))
     x = relu(model.fc1(x.flatten(1)))
     x = relu(model.fc2(x))
     logits: torch.Tensor = model.fc3(x)
     return logits
 
 
-def _convolve(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
-    """``layer(x)`` for an odd kernel that leaves an even width."""
-    assert layer.bias is not None
-    kernels = torch.stack((pad(layer.weight, (0, 1)), pad(layer.weight, (1, 0)))).flatten(0, 1)
-    y = conv2d(_pair_columns(x), _pair_columns(kernels), layer.bias.repeat(2))
+def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: int = 0) -> torch.Tensor:
+    """``conv2d(x, weight, bias, padding=(rows, 0))`` for an odd kernel that leaves an even width of an even one."""
+    kernels = torch.stack((pad(weight, (0, 1)), pad(weight, (1, 0)))).flatten(0, 1)
+    biases = None if bias is None else bias.repeat(2)
+    y = conv2d(_pair_columns(x), _pair_columns(kernels), biases, padding=(rows, 0))
     count, channels, height, width = y.shape
     return y.permute(0, 2, 3, 1).reshape(count, height, width * 2, channels // 2).permute(0, 3, 1, 2)
 
@@ -58,6 +60,41 @@ def _pair_columns(x: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) -> (N, 2 * C, H, W / 2), the channels last: those of a pair's left column, then the right's."""
     count, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).reshape(count, height, width // 2, channels * 2).permute(0, 3, 1, 2)
+
+
+class _SecondConvolution(Function):
+    """``conv2d(x, weight, bias)`` for an odd kernel, with its gradient in x by paired columns.
+
+    That is the convolution of the output's gradient, with zeros around it, with the kernels turned by half a turn.
+    oneDNN is quickest with the columns of zeros in memory, and the rows of zeros as its own padding.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return conv2d(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        border = weight.shape[-1] - 1
+        widened = pad(gradient.permute(0, 2, 3, 1), (0, 0, border, border)).permute(0, 3, 1, 2)
+        of_x = _convolve(widened, weight.flip(2, 3).transpose(0, 1), None, rows=border)
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient,
+            x,
+            weight,
+            bias_sizes=[len(weight)],
+            stride=[1, 1],
+            padding=[0, 0],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=[False, True, True],
+        )
+        return of_x, of_weight, of_bias
 
 
 class _PoolAndActivate(Function):

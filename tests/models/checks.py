@@ -25,7 +25,7 @@ def check_same_function(
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 
 
-def check_slope(convolve_pool_activate: Callable[[torch.Tensor, torch.nn.Conv2d], torch.Tensor]) -> None:
+def check_slope(of_layer: Callable[[torch.Tensor, torch.nn.Conv2d], torch.Tensor]) -> None:
     """A block's gradients, of its input and its layer's parameters, are the slopes of its values."""
     torch.manual_seed(1)
     layer = torch.nn.Conv2d(2, 3, 3).double()
@@ -34,6 +34,6 @@ def check_slope(convolve_pool_activate: Callable[[torch.Tensor, torch.nn.Conv2d]
     def block(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         stand_in = torch.nn.Module()
         stand_in.weight, stand_in.bias = weight, bias
-        return convolve_pool_activate(x, stand_in)  # type: ignore[arg-type]
+        return of_layer(x, stand_in)  # type: ignore[arg-type]
 
     assert torch.autograd.gradcheck(block, [x, *layer.parameters()])

@@ -43,8 +43,14 @@ def test_of_equals_across_from_each_other_one_gets_the_gradient() -> None:
 
 
 def test_the_gradient_is_the_slope() -> None:
-    def convolve_pool_activate(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
-        pooled: torch.Tensor = paired_lenet._PoolAndActivate.apply(paired_lenet._convolve(x, layer))
+    def first(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
+        convolved = paired_lenet._convolve(x, layer.weight, layer.bias)
+        pooled: torch.Tensor = paired_lenet._PoolAndActivate.apply(convolved)
         return pooled
 
-    check_slope(convolve_pool_activate)
+    def second(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
+        convolved: torch.Tensor = paired_lenet._SecondConvolution.apply(x, layer.weight, layer.bias)
+        return convolved
+
+    check_slope(first)
+    check_slope(second)
