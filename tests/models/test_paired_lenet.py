@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import max_pool2d, relu
@@ -14,13 +16,39 @@ from tests.models.checks import check_same_function, check_slope
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
 @pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
 def test_logits_and_gradients_are_the_plain_modules(
-    count: int, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+    monkeypatch: pytest.MonkeyPatch,
+    capability: str,
+    count: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    layout: torch.memory_format,
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     torch.manual_seed(0)
     model = LeNet(pool_first=True).to(dtype).to(memory_format=layout)
     images = torch.randn(count, 3, 32, 32, dtype=dtype).contiguous(memory_format=layout)
     check_same_function(paired_lenet.forward, model, images, tolerance)
+
+
+@pytest.mark.parametrize(("capability", "channels"), [("AVX512", [6, 6, 32]), ("AVX2", [3, 6])])
+def test_columns_are_paired_where_vectors_have_16_numbers(
+    monkeypatch: pytest.MonkeyPatch, capability: str, channels: list[int]
+) -> None:
+    """What each convolution is given, the gradient's in the second among them: of pairs, twice the channels."""
+    given = []
+
+    def conv2d(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        given.append(x.shape[1])
+        return plain(x, *arguments, **options)
+
+    plain = torch.conv2d
+    for module in (paired_lenet, torch.nn.functional):
+        monkeypatch.setattr(module, "conv2d", conv2d)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    paired_lenet.forward(LeNet(pool_first=True), torch.randn(2, 3, 32, 32)).sum().backward()
+    assert given == channels
 
 
 def test_the_pool_is_pytorchs_to_the_bit_in_values_and_gradients() -> None:
