@@ -1,4 +1,4 @@
-"""LeNet's first block as oneDNN and a few cores do it best, for training on a CPU: the same function of the parameters.
+"""LeNet's convolutions as oneDNN and a few cores do them best, for training on a CPU: the same function of the weights.
 
 With AVX-512 oneDNN's kernels compute 16 channels at a time, and the first convolution has 6, of 3. With the channels
 last, two columns side by side lie in memory as one column of twice the channels. So the same memory goes through a
