@@ -21,6 +21,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, max_pool2d, pad, relu
+from torch.nn.grad import conv2d_weight
 
 from lenet.models.pytorch_lenet import LeNet
 
@@ -86,20 +87,7 @@ class _SecondConvolution(Function):
         border = weight.shape[-1] - 1
         widened = pad(gradient.permute(0, 2, 3, 1), (0, 0, border, border)).permute(0, 3, 1, 2)
         of_x = _convolve(widened, weight.flip(2, 3).transpose(0, 1), None, rows=border)
-        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient,
-            x,
-            weight,
-            bias_sizes=[len(weight)],
-            stride=[1, 1],
-            padding=[0, 0],
-            dilation=[1, 1],
-            transposed=False,
-            output_padding=[0, 0],
-            groups=1,
-            output_mask=[False, True, True],
-        )
-        return of_x, of_weight, of_bias
+        return of_x, conv2d_weight(x, weight.shape, gradient), gradient.sum((0, 2, 3))
 
 
 class _PoolAndActivate(Function):

@@ -107,7 +107,7 @@ def pytest_generate_tests(metafunc):
 def pytest_runtest_protocol(item):
     if "GATE" in os.environ:
         with Path(os.environ["LENET_DATA"], "began").open("a") as began:
-            began.write(item.name + chr(10))
+            print(item.name, file=began)
     return (yield)
 
 
