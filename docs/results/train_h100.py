@@ -16,11 +16,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
 import torch
 import torch.profiler
 from torch.nn.functional import max_pool2d, relu
@@ -113,23 +114,75 @@ def repeatable(train: Split, test: Split, device: torch.device) -> None:
         print(f"- {name} of {recipe.epochs} epochs: a weight differs by at most {largest:.1e}", flush=True)
 
 
-def commands(device: torch.device, epochs: int) -> None:
-    """`lenet train` as a process of its own, from start to end, and as a rank for each GPU of torchrun's (NCCL)."""
+def command(out: Path, *options: str, ranks: int = 0) -> list[str]:
+    """`lenet train` on a GPU, as a process of its own, or as so many of torchrun's."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+    return [sys.executable, *torchrun, "-m", "lenet", "train", "--device", "cuda", "--out", str(out), *options]
+
+
+def run_command(name: str, parts: list[str]) -> None:
+    """Run it to its end, and print a row of how that went."""
+    began = time.perf_counter()
+    done = subprocess.run(parts, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
+    wall = time.perf_counter() - began
+    row(name, f"{wall:.2f}", done.returncode, (done.stdout.strip() or done.stderr[-500:]).replace("\n", " "))
+
+
+def largest_difference(*runs: Path) -> float:
+    """The most that a weight of two runs differs by."""
+    one, other = (weights.load(path / "weights.safetensors").arrays for path in runs)
+    return float(max(abs(one[name] - other[name]).max() for name in one))
+
+
+COMMAND_COLUMNS = ("started by", "wall, s", "exit code", "said at the end")
+
+
+def commands(epochs: int) -> None:
+    """`lenet train` from a process's start to its end, alone and as a rank for each GPU of torchrun's (NCCL).
+
+    At the recipe's rate rounding grows until weights are others; at one so small that no pixel changes the side of a
+    ReLU's or a pool's edge, they differ by rounding alone: `tests/test_ranks.py` derives by how much.
+    """
     count = torch.cuda.device_count()
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    heading(f"As a command, {epochs} epochs", "started by", "wall, s", "exit code", "said at the end")
+    heading(f"As a command, {epochs} epochs", *COMMAND_COLUMNS)
+    slowly, steps = ("--epochs", "1", "--learning-rate", "0.00005"), 250
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "alone", Path(folder) / "ranks"
-        for name, launcher, path in (("python", [], out[0]), (f"torchrun, ranks: {count}", torchrun, out[1])):
-            command = [sys.executable, *launcher, "-m", "lenet", "train", "--device", device.type]
-            command += ["--epochs", str(epochs), "--out", str(path)]
-            began = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
-            wall = time.perf_counter() - began
-            row(name, f"{wall:.2f}", done.returncode, (done.stdout.strip() or done.stderr[-500:]).replace("\n", " "))
-        alone, ranks = (weights.load(path / "weights.safetensors").arrays for path in out)
-    largest = max(abs(alone[name] - ranks[name]).max() for name in alone)
-    print(f"\nA weight of the two differs by at most {largest:.1e}.", flush=True)
+        alone, ranks, slow_alone, slow_ranks = (Path(folder) / str(number) for number in range(4))
+        run_command("python", command(alone, "--epochs", str(epochs)))
+        run_command(f"torchrun, ranks: {count}", command(ranks, "--epochs", str(epochs), ranks=count))
+        run_command("python, 1 epoch at 0.00005", command(slow_alone, *slowly))
+        run_command(f"torchrun, ranks: {count}, the same", command(slow_ranks, *slowly, ranks=count))
+        print(f"\nA weight of the first two differs by at most {largest_difference(alone, ranks):.1e}.")
+        found, allowed = largest_difference(slow_alone, slow_ranks), steps * 2.0**-24 * 0.25 * (1 + 0.0005 * 199)
+        print(f"Of the last two by {found:.1e}; {allowed:.1e} is allowed.", flush=True)
+        if count > 1:
+            kill_a_rank(Path(folder) / "killed", epochs, count, ranks)
+    if not found <= allowed:
+        raise AssertionError(f"ranks give other weights: {found:.1e}")
+
+
+def kill_a_rank(out: Path, epochs: int, count: int, whole: Path) -> None:
+    """Kill the last rank after some epochs, and resume; `whole` is the run that none killed."""
+    options = ("--epochs", str(epochs))
+    with subprocess.Popen(command(out, *options, ranks=count), stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        started: dict[str, psutil.Process] = {}
+        history = out / "history.csv"
+        while not history.exists() or len(history.read_text(encoding="utf-8").splitlines()) < 5:  # noqa: PLR2004
+            if process.poll() is not None:
+                raise AssertionError(f"it ended before a rank was killed: {process.communicate()[1][-2000:]}")
+            with suppress(psutil.Error):  # of a child that has just ended
+                started |= {child.environ().get("RANK", ""): child for child in psutil.Process(process.pid).children()}
+            time.sleep(0.01)
+        started[str(count - 1)].kill()
+        killed = time.perf_counter()
+        _, said = process.communicate(timeout=180)
+        seconds = time.perf_counter() - killed
+    heading("A rank is killed, and the run resumed", *COMMAND_COLUMNS)
+    survivor = said[said.find("lenet (rank") :].splitlines()[:4] if "lenet (rank" in said else said[-1500:].splitlines()
+    row("kill -9, until torchrun ended", f"{seconds:.2f}", process.returncode, " ".join(survivor).replace("|", " "))
+    run_command("torchrun, --resume", command(out, *options, "--resume", ranks=count))
+    found = largest_difference(whole, out)
+    print(f"\nA weight differs from the run's that none killed by at most {found:.1e}.", flush=True)
 
 
 def profile(train: Split, device: torch.device) -> None:
@@ -365,7 +418,7 @@ def main() -> int:
         with told("repeating"):
             repeatable(train, test, device)
         with told("the commands"):
-            commands(device, arguments.epochs)
+            commands(arguments.epochs)
     with told("the variants"):
         variants(train, device)
     with told("the profile"):

@@ -110,7 +110,7 @@ class Variant:
         row = -(-self.maps_a_thread * 5 // 4) * 4  # of conv1's kernels, padded
         constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
         if self.blocks_an_image > 1:
-            return 4 * (constants + _FEATURES // SPLIT + 6 * 6 * 16 + 4 + 20 * _HIDDEN1 + _HIDDEN1 * _HIDDEN2)
+            return 4 * (constants + _FEATURES // SPLIT + 6 * 6 * 16 + 4 + 20 * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + 4)
         if self.precision == "fp32":
             return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)

@@ -3,7 +3,8 @@
 // Everything that a CPU has no instruction for stands between the two #ifndef lines: the host emulator of the tests
 // (tests/kernels/emulator.h) defines LENET_HOST_EMULATOR and gives its own. No header is included, so NVRTC needs none.
 //
-// Instructions: PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution/ (cp.async, ldmatrix, mma, cvt).
+// Instructions: PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution/ (cp.async, cp.async.bulk, mbarrier,
+// ldmatrix, mma, cvt).
 
 constexpr int CHANNELS = 3, SIZE = 32, PIXELS = CHANNELS * SIZE * SIZE;  // of an image
 constexpr int WARP = 32;  // threads
@@ -44,6 +45,46 @@ __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 #endif
 }
+
+// Bulk copies, from compute capability 9.0 on: one thread asks for many bytes, and they come beside what the threads' own
+// loads and copies ask for, which are answered in the order of asking: a copy behind an image that comes from the host
+// would wait for it, and whatever is asked for next for the copy.
+#if __CUDA_ARCH__ >= 900
+constexpr bool BULK = true;
+#else
+constexpr bool BULK = false;
+#endif
+
+// In shared memory, the arrival of one bulk copy (an `mbarrier`): `begin` by one thread; behind a barrier of the block,
+// `wait` by each thread that reads what came.
+struct alignas(8) Arrival {
+    unsigned long long state;
+
+#if __CUDA_ARCH__ >= 900
+    // `to` and `from` are aligned to 16 bytes. What threads wrote at `to`, they did before a barrier of the block.
+    __device__ __forceinline__ void begin(uint4* to, const uint4* from, int chunks) {
+        unsigned at = address(), bytes = 16 * chunks;
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                     ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from), "r"(bytes), "r"(at)
+                     : "memory");
+    }
+    __device__ __forceinline__ void wait() {
+        unsigned done = 0;
+        while (!done)
+            asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                         : "=r"(done)
+                         : "r"(address())
+                         : "memory");
+    }
+    __device__ __forceinline__ unsigned address() { return static_cast<unsigned>(__cvta_generic_to_shared(this)); }
+#else
+    __device__ __forceinline__ void begin(uint4*, const uint4*, int) {}
+    __device__ __forceinline__ void wait() {}
+#endif
+};
 
 // Counts one more, and says whether that makes `count`; the counter is then 0 again. What this thread wrote before, or
 // others of its block before a barrier, the last one sees, and behind a barrier its block (acquire and release: PTX ISA,

@@ -18,8 +18,9 @@
 //
 // The fully connected layers are products of IMAGES rows with K split over the 20 warps, whose partial sums are then
 // added up. Their weights are as many bytes as all else together (235 kB a block, from L2), so where shared memory is
-// large enough (RESIDENT) each warp copies its own slice in the background, to its place at the end of shared memory, as
-// soon as what lies there is not needed any more: at once, after conv1 (pixels), or after conv2 (maps):
+// large enough (RESIDENT) each warp copies its own slice in the background (in BULK where the GPU can), to its place at the
+// end of shared memory, as soon as what lies there is not needed any more: at once, after conv1 (pixels), or after conv2
+// (maps):
 //
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
@@ -70,10 +71,13 @@ constexpr int MAP_ROW = 16, MAP = ROWS1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // o
 constexpr int FEATURES_AT = CONSTANTS, MAPS_AT = FEATURES_AT + IMAGES * FEATURES_HERE;
 constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS_HERE;
 constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
-constexpr int END = SHARED_BYTES / 16 * 4;
+constexpr int ALL = SHARED_BYTES / 16 * 4;
 constexpr int FC2_AT = PIXELS_AT + SHARES * HIDDEN1;  // where blocks share an image: all of fc2, behind fc1's sums
-constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 : FREE_AT;
-static_assert(NEEDED <= END, "shared memory is too small for so many images");
+constexpr int ARRIVALS = BLOCKS > 1 ? 4 : BULK ? 6 * SHARES : 0;  // of fc2; of a warp's three slices: two floats each
+constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 + ARRIVALS : FREE_AT;
+static_assert(NEEDED <= ALL, "shared memory is too small for so many images");
+constexpr int ARRIVALS_AT = ALL - ARRIVALS, END = ARRIVALS_AT;
+static_assert(ARRIVALS % 4 == 0, "slices are aligned to 16 bytes");
 
 // Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
 // sums alone.
@@ -305,9 +309,24 @@ __device__ __forceinline__ void classify(const float* weights, const float* bias
     }
 }
 
-__device__ __forceinline__ void copy_slice(float* shared, const float* parameters, int at, int floats) {
+// A warp copies a slice of weights to where they are RESIDENT.
+__device__ __forceinline__ void copy_slice(Arrival& arrival, float* shared, const float* global, int floats) {
+    if (!RESIDENT) return;
+    if (BULK) {
+        if (threadIdx.x % 32 == 0)
+            arrival.begin(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
+        return;
+    }
 #pragma unroll 1
-    for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, parameters + at + i);
+    for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, global + i);
+}
+
+// Waits for a slice, which all but the last PENDING groups of copies hold where it did not come in bulk.
+template <int PENDING>
+__device__ __forceinline__ void wait_for_slice(Arrival& arrival) {
+    wait_for_copies<PENDING>();
+    __syncwarp();
+    if (RESIDENT && BULK) arrival.wait();
 }
 
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
@@ -358,6 +377,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
     int warp = threadIdx.x / 32;
+    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
 
     int block = blockIdx.x % BLOCKS, first = blockIdx.x / BLOCKS * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * IMAGE_PIECES;
@@ -378,7 +398,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float weights3[DEPTH_HERE][4] = {};
     if constexpr (BLOCKS > 1) {
         fetch_slice<DEPTH_HERE, HIDDEN1>(weights3, parameters + FC1 + (block * SHARES + warp) * DEPTH_HERE * HIDDEN1);
-        copy_block(memory + FC2_AT / 4, reinterpret_cast<const uint4*>(parameters + FC2), HIDDEN1 * HIDDEN2 / 4, THREADS);
+        const uint4* weights4 = reinterpret_cast<const uint4*>(parameters + FC2);
+        if (!BULK)
+            copy_block(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4, THREADS);
+        else if (threadIdx.x == 0)
+            arrivals[0].begin(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
     }
     if (HELD) {
         held.settle(StorePixels{pixels});
@@ -393,12 +417,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
     auto copy_when_free = [&](int from_here, int to_here) {
         int at = HOME + warp * NEXT_HOME;
-        if (RESIDENT && from_here <= at && at < to_here)
-            copy_slice(home, parameters, FC1 + warp * SLICE, SLICE);
+        if (from_here <= at && at < to_here) copy_slice(arrivals[0], home, parameters + FC1 + warp * SLICE, SLICE);
     };
     auto copy_late = [&] {
-        if (RESIDENT)
-            copy_slice(late_home, parameters, FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
+        copy_slice(arrivals[1], late_home, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
     };
     copy_when_free(FREE_AT, END);
     if (ROOMY) copy_late();
@@ -425,21 +447,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
         store_sums<HIDDEN1>(sums, home);
         wait_for_copies<0>();  // before any block ends
+        if (BULK) arrivals[0].wait();
         __syncthreads();
         if (!leave_sums(shared + HOME, workspace, block)) return;
         sum_blocks(workspace, bias + BIAS3, hidden1);
     } else {
         if (!ROOMY) copy_late();
         commit_copies();
-        wait_for_copies<1>();
-        __syncwarp();
+        wait_for_slice<1>(arrivals[0]);
         multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
             sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
         __syncwarp();  // fc2's weights and the sums lie where the weights did
-        if (RESIDENT) copy_slice(home2, parameters, FC2 + warp * SLICE2, SLICE2);
+        copy_slice(arrivals[2], home2, parameters + FC2 + warp * SLICE2, SLICE2);
         commit_copies();
-        wait_for_copies<1>();
-        __syncwarp();
+        wait_for_slice<1>(arrivals[1]);
         multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
             sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
             features + SHARES * EARLY + warp * LATE);
@@ -448,6 +469,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
     }
     wait_for_copies<0>();
+    if (RESIDENT && BULK) arrivals[2].wait();
     __syncthreads();
     Sums sums2 = {};
     multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(

@@ -58,10 +58,14 @@ constexpr int FEATURES_AT = CONSTANTS, HIDDEN1_AT = FEATURES_AT + PARTS * STRIDE
 constexpr int HIDDEN2_AT = HIDDEN1_AT + PARTS * STRIDE4, MAPS_AT = HIDDEN2_AT + PARTS * STRIDE5;
 constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
-// fc2 and fc3 are copied to where the pixels were, fc1 behind them; all if there is room (RESIDENT).
-constexpr int REGION = PIXEL_CHUNKS > WEIGHTS4 + WEIGHTS5 ? PIXEL_CHUNKS : WEIGHTS4 + WEIGHTS5;
-constexpr int FC1_AT = PIXELS_AT + REGION;
-constexpr bool RESIDENT = FC1_AT + WEIGHTS3 <= SHARED_BYTES / 16;
+// fc1's weights lie behind the pixels, fc2's and fc3's where those were; all if there is room (RESIDENT). Where copies are
+// BULK and there is room for it, fc2's and fc3's lie behind fc1's (APART), and all come as one copy while the images do.
+constexpr int LATE = WEIGHTS4 + WEIGHTS5, ARRIVALS = BULK ? 1 : 0;  // a chunk: two arrivals
+constexpr bool APART = BULK && PIXELS_AT + PIXEL_CHUNKS + WEIGHTS3 + LATE + ARRIVALS <= SHARED_BYTES / 16;
+constexpr int REGION = APART || PIXEL_CHUNKS > LATE ? PIXEL_CHUNKS : LATE;
+constexpr int FC1_AT = PIXELS_AT + REGION, FC2_AT = APART ? FC1_AT + WEIGHTS3 : PIXELS_AT;
+constexpr int ARRIVALS_AT = FC1_AT + WEIGHTS3 + (APART ? LATE : 0);
+constexpr bool RESIDENT = ARRIVALS_AT + ARRIVALS <= SHARED_BYTES / 16;
 static_assert(PIXELS_AT + PIXEL_CHUNKS <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
 constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
@@ -322,6 +326,17 @@ __device__ __forceinline__ void classify(const uint4* weights, const uint4* inpu
     }
 }
 
+// The block copies weights to where they are RESIDENT, unless they came with the images (APART); as one group of copies.
+__device__ __forceinline__ void copy_late(Arrival& arrival, uint4* shared, const uint4* global, int chunks) {
+    if (RESIDENT && !APART) {
+        if (!BULK)
+            copy_block(shared, global, chunks, THREADS);
+        else if (threadIdx.x == 0)
+            arrival.begin(shared, global, chunks);
+    }
+    commit_copies();
+}
+
 // images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
@@ -331,18 +346,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const float* bias = reinterpret_cast<const float*>(weights2 + WEIGHTS2);
     const float* scale = bias + BIASES;
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
-    uint4 *maps = shared + MAPS_AT, *region = shared + PIXELS_AT;
-    unsigned short* pixels = reinterpret_cast<unsigned short*>(region);
+    uint4* maps = shared + MAPS_AT;
+    unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
+    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
     int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
 
-    // Groups of copies: the constants; fc1; fc2 and fc3 in their time.
+    // Groups of copies that are not BULK: the constants; fc1; fc2 and fc3 in their time.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
     early.fetch(from, count);
+    if (APART && threadIdx.x == 0) arrivals[0].begin(shared + FC1_AT, parameters + FC1, WEIGHTS3 + LATE);
     copy_block(shared, parameters, CONSTANTS, THREADS);
     commit_copies();
     for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) maps[i].w = 0;  // channels that no map fills
@@ -351,14 +368,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     wait_for_copies<0>();
     __syncthreads();
     // Only now: what is wanted later may not stand in the images' way.
-    if (RESIDENT) copy_block(shared + FC1_AT, parameters + FC1, WEIGHTS3, THREADS);
-    commit_copies();
+    copy_late(arrivals[0], shared + FC1_AT, parameters + FC1, WEIGHTS3);
 
     Conv1 conv1;
     conv1.load(shared, bias + BIAS1, scale[0]);
     constexpr int TILES = ceil_div(IMAGES * POOLED1, 16);
     constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 16 / WARPS;
-    const unsigned* words = reinterpret_cast<const unsigned*>(region);
+    const unsigned* words = reinterpret_cast<const unsigned*>(pixels);
     unsigned short* map_elements = reinterpret_cast<unsigned short*>(maps);
 #pragma unroll 1
     for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
@@ -371,16 +387,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     __syncthreads();
 
-    if (RESIDENT) copy_block(region, parameters + FC2, WEIGHTS4 + WEIGHTS5, THREADS);
-    commit_copies();
+    copy_late(arrivals[1], shared + FC2_AT, parameters + FC2, LATE);
 #pragma unroll 1
     for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
         conv2(unit, weights2, bias + BIAS2, scale[1], maps, reinterpret_cast<unsigned short*>(features));
     wait_for_copies<0>();
+    if (RESIDENT && BULK) arrivals[0].wait();
     __syncthreads();
 
     const uint4* weights3 = RESIDENT ? shared + FC1_AT : parameters + FC1;
-    const uint4* weights4 = RESIDENT ? region : parameters + FC2;
+    const uint4* weights4 = RESIDENT ? shared + FC2_AT : parameters + FC2;
     float sums[4];
     if (warp < ROWS3) connect<0, HALF3, STRIDE3>(sums, weights3 + warp * STEPS3 * PARTS * FRAGMENT, features);
     if (SHARED3) {  // a second warp has the other inputs, and leaves its sums where the maps were
@@ -394,6 +410,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, bias + BIAS3, scale[2], hidden1);
     __syncthreads();
+    if (RESIDENT && BULK && !APART) arrivals[1].wait();  // behind a barrier: `begin` made it
     if (warp < ROWS4) {
         connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, hidden1);
         store_hidden<HIDDEN2, STRIDE5>(sums, warp, bias + BIAS4, scale[3], hidden2);

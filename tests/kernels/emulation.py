@@ -18,10 +18,10 @@ COMPILER = shutil.which("g++")
 
 
 @cache
-def library(variant: Variant) -> ctypes.CDLL:
+def library(variant: Variant, *, bulk: bool) -> ctypes.CDLL:
     """The kernel's source behind the emulator's header, compiled."""
     directory = Path(mkdtemp(prefix="lenet-emulator-"))
-    macros = dict(variant.macros)
+    macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
     parameters = "const float*" if variant.precision == "fp32" else "const uint4*"
     source = f'#include "emulator.h"\n{variant.source}\nusing Parameters = {parameters};\n#include "harness.inc"\n'
     (directory / "kernel.cpp").write_text(source, encoding="utf-8")
@@ -34,9 +34,17 @@ def library(variant: Variant) -> ctypes.CDLL:
 
 
 def emulate(
-    variant: Variant, images: np.ndarray, parameters: np.ndarray, workspace: np.ndarray | None = None
+    variant: Variant,
+    images: np.ndarray,
+    parameters: np.ndarray,
+    workspace: np.ndarray | None = None,
+    *,
+    bulk: bool = True,
 ) -> np.ndarray:
-    """Logits (N, 10), float32; NaN where the kernel wrote none. The workspace is a new one unless given."""
+    """Logits (N, 10), float32; NaN where the kernel wrote none.
+
+    The workspace is a new one unless given. Copies are BULK, as from compute capability 9.0 on, unless told otherwise.
+    """
     logits = np.zeros((len(images), 10), np.float32)
     if workspace is None:
         workspace = np.zeros((len(images), variant.workspace), np.float32)
@@ -45,7 +53,7 @@ def emulate(
     def pointer(array: np.ndarray) -> ctypes.c_void_p:
         return ctypes.c_void_p(array.ctypes.data)
 
-    library(variant).emulate(
+    library(variant, bulk=bulk).emulate(
         pointer(images),
         ctypes.c_size_t(images.nbytes),
         pointer(parameters),

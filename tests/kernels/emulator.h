@@ -1,7 +1,8 @@
 // Runs one block of a CUDA kernel after another on the CPU: each thread is a fibre, and waits at barriers for the others.
 //
 // It gives what lenet/kernels/common.cuh leaves to a GPU. Shared memory starts as NaNs, and an asynchronous copy happens
-// as late as it may: when its group is waited for. Memory ends at a page that cannot be touched. What this cannot show
+// as late as it may: when its group is waited for, or its arrival, which must have begun. Memory ends at a page that
+// cannot be touched. The macro EMULATED_BULK says whether copies are BULK. What this cannot show
 // are races (fibres run one at a time) and how tensor cores round inside a product.
 
 #define LENET_HOST_EMULATOR
@@ -12,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -68,7 +70,15 @@ struct Warp {
     int turn[32] = {};
 };
 
+struct BulkCopy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
 static uint4* shared;
+static std::map<const void*, BulkCopy> bulk_copies;  // of the block's arrivals; of 0 bytes where it came
+static bool misused;                                 // an arrival was waited for or begun when it must not be
 static std::vector<Fibre> fibres;
 static std::vector<Warp> warps;
 static Barrier block_barrier;
@@ -174,6 +184,26 @@ inline void wait_for_copies() {
         groups.erase(groups.begin());
     }
 }
+
+constexpr bool BULK = EMULATED_BULK;
+struct Arrival {
+    float guard[2];  // a real one is not to be written over: NaNs as long as nobody does
+
+    void begin(uint4* to, const uint4* from, int chunks) {
+        emulator::misused |= emulator::bulk_copies.count(this) > 0;
+        emulator::bulk_copies[this] = {to, from, size_t(chunks) * 16};
+    }
+    void wait() {
+        auto found = emulator::bulk_copies.find(this);
+        if (found == emulator::bulk_copies.end() || !std::isnan(guard[0]) || !std::isnan(guard[1])) {
+            emulator::misused = true;
+            return;
+        }
+        memcpy(found->second.to, found->second.from, found->second.bytes);
+        found->second.bytes = 0;
+    }
+};
+
 inline bool is_last_of(unsigned count, unsigned* counter) {
     *counter = (*counter + 1) % count;
     return *counter == 0;

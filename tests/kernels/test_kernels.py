@@ -46,11 +46,13 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @emulated
+@pytest.mark.parametrize("bulk", [False, True], ids=["copies", "bulk"])
 @pytest.mark.parametrize(
     ("variant", "batch"),
     [
         (Variant("fp32", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
         (Variant("fp32", 8, bytes_in=True, shared_bytes=SHARED["sm_90"]), 8),
+        (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3),
         (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
         (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_75"]), 1),
         (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=SPLIT), 3),
@@ -64,12 +66,12 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         f"{value.precision}-{value.images}-{value.blocks_an_image}" if isinstance(value, Variant) else None
     ),
 )
-def test_logits_are_the_reference_s(variant: Variant, batch: int) -> None:
-    """Blocks that are full and not, with fc1's weights in shared memory and not, of both input types."""
+def test_logits_are_the_reference_s(variant: Variant, batch: int, bulk: bool) -> None:
+    """Blocks full and not, fc1's weights in shared memory and not, of both input types and ways to copy."""
     arrays = weights.load().arrays
     images = normalize(pixels(batch))
     given = pixels(batch) if variant.bytes_in else images
-    logits = torch.from_numpy(emulate(variant, given.numpy(), pack(arrays, variant)))
+    logits = torch.from_numpy(emulate(variant, given.numpy(), pack(arrays, variant), bulk=bulk))
     compared = parity.compare(
         logits, parity.reference(arrays, images), parity.tolerance(arrays, images, variant.precision)
     )
