@@ -36,8 +36,7 @@ class _Failure(click.ClickException):
     exit_code = LenetError.exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
-        click.echo(f"lenet{rank}: {self.message}", file=file, err=file is None)
+        click.echo(self.message, file=file, err=file is None)
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except LenetError as error:
-        raise _Failure(str(error)) from error
+        raise _Failure(error.told) from error
     except KeyboardInterrupt:
         click.echo("lenet: interrupted", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
@@ -62,7 +61,7 @@ def _told() -> Iterator[None]:
             wanted="room for all of it",
             hint="free some space and run it again",
         )
-        raise _Failure(str(full)) from error
+        raise _Failure(full.told) from error
 
 
 class _Group(click.Group):

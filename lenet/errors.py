@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 __all__ = [
@@ -50,6 +51,12 @@ class LenetError(Exception):
 
     def __str__(self) -> str:
         return f"{self.summary}\n  found:  {self.found}\n  wanted: {self.wanted}\n  next:   {self.hint}"
+
+    @property
+    def told(self) -> str:
+        """What the command line prints; it names the rank where torchrun started the process."""
+        rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
+        return f"lenet{rank}: {self}"
 
 
 class DataError(LenetError):

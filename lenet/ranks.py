@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,17 @@ from torch import distributed
 
 from lenet.errors import RankError
 
-__all__ = ["LONG_PATIENCE", "PATIENCE", "Ranks", "join"]
+__all__ = ["GRACE", "LONG_PATIENCE", "PATIENCE", "Ranks", "join"]
 
 PATIENCE: Final = timedelta(minutes=2)
 """How long a rank waits for the others before it gives up."""
 LONG_PATIENCE: Final = timedelta(hours=1)
 """How long it waits where one works for all: 170 MB come at 50 kB/s within it. One that ends is noticed at once."""
+GRACE: Final = timedelta(seconds=5)
+"""How long a rank that torchrun asks to end may take until it says why. torchrun itself kills it after 30 s."""
+
+_giving_up = threading.Event()
+"""Set when the main thread is about to say why this rank ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +149,48 @@ def join(device: torch.device) -> Iterator[Ranks]:
     """Connect to the other processes that ``torchrun`` started, by NCCL on CUDA and by gloo on a CPU.
 
     Where torchrun started nothing, this process trains alone. When a rank has ended, torchrun asks the others to end
-    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends.
+    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends, within `GRACE`, even if its main thread
+    waits in a call that hears no signal. On CUDA the process is then ended at once.
 
     Raises:
-        RankError: The others cannot be reached.
+        RankError: On a CPU, the others cannot be reached, or what is done inside raised it.
     """
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
         yield Ranks()
         return
-    signal.signal(signal.SIGTERM, lambda *_: _give_up("torchrun asks this one to end"))
-    with _others_there():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(distributed.get_rank(), distributed.get_world_size(), joined=True)
-    # After an error nothing is taken down: NCCL would wait for the rank that is gone.
+    _hear_sigterm()
+    try:
+        with _others_there():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), joined=True)
+    except RankError as error:
+        # Nothing is taken down: NCCL would wait for the rank that is gone, and Python's end for the GPU, which does.
+        if device.type == "cuda":
+            _leave(error)
+        raise
     distributed.destroy_process_group()
+
+
+def _hear_sigterm() -> None:
+    """Let the main thread give up at SIGTERM, and another in its place where it does not come to it."""
+    signal.signal(signal.SIGTERM, lambda *_: _give_up(_ASKED))
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)  # written to when the signal comes; the handler waits for the main thread
+
+    def watch() -> None:
+        while os.read(reader, 1) != bytes([signal.SIGTERM]):
+            pass
+        if not _giving_up.wait(GRACE.total_seconds()):
+            _leave(_lost(f"{_ASKED}, which waits in a call that hears no signal"))
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(error: RankError) -> NoReturn:
+    """End the process as the command line does, but now."""
+    os.write(2, f"{error.told}\n".encode())
+    os._exit(error.exit_code)
 
 
 @contextmanager
@@ -168,9 +202,17 @@ def _others_there() -> Iterator[None]:
         _give_up(str(error).strip().splitlines()[0])
 
 
+_ASKED: Final = "torchrun asks this one to end"
+
+
 def _give_up(reason: str) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or torchrun's would cut the message short
-    raise RankError(
+    _giving_up.set()
+    raise _lost(reason)
+
+
+def _lost(reason: str) -> RankError:
+    return RankError(
         f"rank {os.environ['RANK']} cannot go on: another rank has ended or is silent",
         found=reason,
         wanted=f"all {os.environ['WORLD_SIZE']} ranks until the end",

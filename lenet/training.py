@@ -47,6 +47,9 @@ _GPU_EVALUATION_BATCH: Final = 5000
 """Few launches, in about 0.7 GB of a GPU's memory."""
 _GPU_IMAGES_AT_ONCE: Final = 10_000
 """Images that a GPU augments together, in whole batches: few launches, in about 0.5 GB of its memory."""
+_STEPS_AHEAD: Final = 100
+"""Steps that a rank queues on a GPU before it makes sure that the others go on: fewer than the GPU's queue holds.
+Behind a full one the call that queues would wait for them for ever, and hear no signal."""
 _MOMENTUM: Final = "momentum."
 
 
@@ -317,9 +320,11 @@ def train_epoch(
     """
     step.begin_epoch(recipe.learning_rate_of(number))
     draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)
-    for batch, batch_labels in _batches(images, labels, recipe, draw, step.ranks):
+    for steps, (batch, batch_labels) in enumerate(_batches(images, labels, recipe, draw, step.ranks), 1):
         step(batch, batch_labels)
         on_step(len(batch_labels) * step.ranks.size)
+        if steps % _STEPS_AHEAD == 0:
+            step.ranks.wait(step.device)
     loss_sum, hits = step.end_epoch()
     return loss_sum / len(labels), hits / len(labels)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
 from lenet.errors import RankError, RecipeError
 from lenet.ranks import Ranks
+from lenet.steps import Step
 from lenet.training import Recipe
 
 RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
@@ -57,6 +59,22 @@ training.train, cifar10.download, ranks.PATIENCE = train, lambda _: time.sleep(3
 cli.main()
 """
 """Ranks that have met take longer to fetch the data than they wait for one another elsewhere."""
+
+DEAF = """
+import ctypes, os, signal
+from datetime import timedelta
+from lenet import cli, ranks, training
+
+def train(*_, ranks, **__):
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # as behind a GPU's full queue: it never returns, and no handler of Python's runs
+
+training.train, ranks.GRACE = train, timedelta(seconds=0.5)
+cli.main()
+"""
 
 
 def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
@@ -108,6 +126,55 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
+
+
+def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
+    noise_directory: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text(DEAF, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    command += ["train", "--data", str(noise_directory), "--device", "cpu", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr
+    assert "found:  torchrun asks this one to end, which waits in a call that hears no signal" in done.stderr
+    assert re.search(r"rank +: 0 .*\n +exitcode +: 2 ", done.stderr), "torchrun had to kill it"
+
+
+def test_on_a_gpu_a_rank_that_gives_up_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python's end would wait for the GPU, and the GPU for the rank that is gone."""
+    monkeypatch.setattr(distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(ranks, "_hear_sigterm", lambda: None)
+    monkeypatch.setattr(os, "_exit", Mock(side_effect=SystemExit))
+    for name in ("init_process_group", "destroy_process_group", "get_rank", "get_world_size"):
+        monkeypatch.setattr(distributed, name, Mock(return_value=0))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit), ranks.join(torch.device("cuda")):
+        raise ranks._lost("NCCL")
+    os._exit.assert_called_once_with(2)  # type: ignore[attr-defined]
+    distributed.destroy_process_group.assert_not_called()  # type: ignore[attr-defined]
+    assert capfd.readouterr().err.startswith(
+        "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n"
+    )
+    with pytest.raises(RankError), ranks.join(torch.device("cpu")):
+        raise ranks._lost("gloo")
+    os._exit.assert_called_once()  # type: ignore[attr-defined]
+
+
+def test_a_rank_never_queues_an_epoch_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's queue holds about a thousand launches."""
+    split, recipe = synthetic(50), Recipe(batch_size=10)
+    run = training.new_run(recipe, split, torch.device("cpu"))
+    step = Step(run.model, run.optimizer, Ranks())
+    waited: list[int] = []
+    monkeypatch.setattr(Ranks, "wait", lambda _self, _device: waited.append(len(step._seen)))
+    monkeypatch.setattr(training, "_STEPS_AHEAD", 2)
+    training.train_epoch(step, split.images, split.labels, recipe, 1)
+    assert waited == [2, 4, 5]
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(300, 100), (299, 99), (200, 150)])
