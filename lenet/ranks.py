@@ -122,8 +122,17 @@ class Ranks:
         with _others_there():
             distributed.barrier(group)
 
-    def wait(self, device: torch.device) -> None:
-        """Wait for what a GPU has to do, for `PATIENCE` at most, which a dead rank would keep waiting for ever.
+    def mark(self, device: torch.device) -> torch.cuda.Event | None:
+        """What a GPU has to do up to here, to `wait` for; None on a CPU, and for one that trains alone."""
+        if not self.joined or device.type != "cuda":
+            return None
+        with _others_there():
+            mark = torch.cuda.Event()
+            mark.record()
+        return mark
+
+    def wait(self, done: torch.cuda.Event | None) -> None:
+        """Wait until a GPU has done what it had to at a `mark`, for `PATIENCE` at most: a dead rank never lets it.
 
         In turns, so that a signal is heard meanwhile. What NCCL noticed of the sums before shows here, if NCCL's own
         watchdog has not ended the process.
@@ -131,12 +140,10 @@ class Ranks:
         Raises:
             RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
         """
-        if not self.joined or device.type != "cuda":
+        if done is None:
             return
         end = time.monotonic() + PATIENCE.total_seconds()
         with _others_there():
-            done = torch.cuda.Event()
-            done.record()
             while not done.query() and time.monotonic() < end:
                 time.sleep(1e-4)
             late = not done.query()

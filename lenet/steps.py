@@ -55,6 +55,7 @@ class Step:
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._mark: torch.cuda.Event | None = None
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Go one step.
@@ -73,6 +74,17 @@ class Step:
         self.optimizer.step()
         return logits.detach()
 
+    def look(self) -> None:
+        """Make sure that the other ranks go on: wait for what was queued at the look before.
+
+        The GPU has then still to do what was queued since.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than `lenet.ranks.PATIENCE`.
+        """
+        before, self._mark = self._mark, self.ranks.mark(self.device)
+        self.ranks.wait(before)
+
     def begin_epoch(self, learning_rate: float) -> None:
         """Set the learning rate, and forget the logits of the epoch before."""
         self.model.train()
@@ -89,7 +101,7 @@ class Step:
         loss = cross_entropy(logits.double(), labels, reduction="sum")
         sums = torch.stack([loss, (logits.argmax(1) == labels).sum().double()])
         self.ranks.add(sums)
-        self.ranks.wait(self.device)
+        self.ranks.wait(self.ranks.mark(self.device))
         loss_sum, hits = sums.tolist()
         return loss_sum, int(hits)
 

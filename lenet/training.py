@@ -47,9 +47,9 @@ _GPU_EVALUATION_BATCH: Final = 5000
 """Few launches, in about 0.7 GB of a GPU's memory."""
 _GPU_IMAGES_AT_ONCE: Final = 10_000
 """Images that a GPU augments together, in whole batches: few launches, in about 0.5 GB of its memory."""
-_STEPS_AHEAD: Final = 100
-"""Steps that a rank queues on a GPU before it makes sure that the others go on: fewer than the GPU's queue holds.
-Behind a full one the call that queues would wait for them for ever, and hear no signal."""
+_STEPS_A_LOOK: Final = 25
+"""Steps after which a rank makes sure that the others go on. It queues twice as many on a GPU, far fewer than fill the
+GPU's queue: behind a full one the call that queues would wait for the others for ever, and hear no signal."""
 _MOMENTUM: Final = "momentum."
 
 
@@ -323,8 +323,8 @@ def train_epoch(
     for steps, (batch, batch_labels) in enumerate(_batches(images, labels, recipe, draw, step.ranks), 1):
         step(batch, batch_labels)
         on_step(len(batch_labels) * step.ranks.size)
-        if steps % _STEPS_AHEAD == 0:
-            step.ranks.wait(step.device)
+        if steps % _STEPS_A_LOOK == 0:
+            step.look()
     loss_sum, hits = step.end_epoch()
     return loss_sum / len(labels), hits / len(labels)
 

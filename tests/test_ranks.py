@@ -61,13 +61,19 @@ cli.main()
 """Ranks that have met take longer to fetch the data than they wait for one another elsewhere."""
 
 DEAF = """
-import ctypes, os, signal
+import ctypes, os, signal, sys, time
 from datetime import timedelta
+from pathlib import Path
 from lenet import cli, ranks, training
+
+deaf = Path(sys.argv.pop(1))
 
 def train(*_, ranks, **__):
     if ranks.rank == 1:
+        while not deaf.exists():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
+    deaf.touch()
     mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # as behind a GPU's full queue: it never returns, and no handler of Python's runs
@@ -134,7 +140,8 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
     script = tmp_path / "deaf.py"
     script.write_text(DEAF, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    command += ["train", "--data", str(noise_directory), "--device", "cpu", "--out", str(tmp_path / "run")]
+    command += [str(tmp_path / "deaf"), "train", "--data", str(noise_directory), "--device", "cpu"]
+    command += ["--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr
@@ -166,15 +173,16 @@ def test_on_a_gpu_a_rank_that_gives_up_ends_at_once(
 
 
 def test_a_rank_never_queues_an_epoch_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's queue holds about a thousand launches."""
-    split, recipe = synthetic(50), Recipe(batch_size=10)
+    """A GPU's queue holds about a thousand launches. A look waits for the one before, so the GPU has work meanwhile."""
+    split, recipe = synthetic(70), Recipe(batch_size=10)
     run = training.new_run(recipe, split, torch.device("cpu"))
     step = Step(run.model, run.optimizer, Ranks())
-    waited: list[int] = []
-    monkeypatch.setattr(Ranks, "wait", lambda _self, _device: waited.append(len(step._seen)))
-    monkeypatch.setattr(training, "_STEPS_AHEAD", 2)
+    waited: list[tuple[object, int]] = []
+    monkeypatch.setattr(Ranks, "mark", lambda _self, _device: len(step._seen))
+    monkeypatch.setattr(Ranks, "wait", lambda _self, done: waited.append((done, len(step._seen))))
+    monkeypatch.setattr(training, "_STEPS_A_LOOK", 2)
     training.train_epoch(step, split.images, split.labels, recipe, 1)
-    assert waited == [2, 4, 5]
+    assert waited == [(None, 2), (2, 4), (4, 6), (7, 7)]
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(300, 100), (299, 99), (200, 150)])
@@ -209,8 +217,10 @@ def test_a_gpu_that_waits_for_a_dead_rank_is_given_up(
     monkeypatch.setattr(ranks, "PATIENCE", timedelta(milliseconds=10))
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
+    two = Ranks(0, 2, joined=True)
+    mark = two.mark(torch.device("cuda"))
     with pytest.raises(RankError, match=rf"another rank has ended or is silent\n  found:  .*{reason}"):
-        Ranks(0, 2, joined=True).wait(torch.device("cuda"))
+        two.wait(mark)
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
