@@ -30,6 +30,7 @@ __all__ = [
     "limit_name",
     "limits_line",
     "memory_name",
+    "one_protocol",
     "parity_sheet",
     "parity_table",
     "print_whole",
@@ -122,8 +123,10 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
     """Every row with the columns that people tune by: one sheet of times, one of rates and memory."""
     number, text = language.number, language.text
     times, rates = [], []
+    shared = one_protocol(rows)
+    protocol = ", " + text("adaptive") if shared and rows[0].case.protocol == "adaptive" else ""
     for row in rows:
-        name = row_name(row.case)
+        name = row_name(row.case, protocol=not shared)
         faster = speedup(row, rows)
         wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
         memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
@@ -138,7 +141,7 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
         rates.append((name, number(significant(row.microseconds_per_image)), rate, gain, limit, memory))
     return [
         Sheet(
-            text("Times, ms/batch"),
+            text("Times, ms/batch") + protocol,
             (text("row"), text("median"), "p95", "p99", text("IQR"), text("wall"), text("error")),
             tuple(times),
             text(
@@ -148,7 +151,7 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
             ),
         ),
         Sheet(
-            text("Rates"),
+            text("Rates") + protocol,
             (text("row"), text("us/image"), text("images/s"), text("speed-up"), text("floor"), text("memory")),
             tuple(rates),
             text(
@@ -159,9 +162,15 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
     ]
 
 
-def remarks(rows: Iterable[Row]) -> list[str]:
-    """Why each row that is marked ``!`` may not be trusted, and what to do: a line a row."""
-    return [f"{row_name(row.case)}: {'; '.join(row.unstable)}" for row in rows if row.unstable]
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Why each row that is marked ``!`` may not be trusted, and what to do: a line a row, named as in `rows_sheets`."""
+    protocol = not one_protocol(rows)
+    return [f"{row_name(row.case, protocol=protocol)}: {'; '.join(row.unstable)}" for row in rows if row.unstable]
+
+
+def one_protocol(rows: Iterable[Row]) -> bool:
+    """Whether rows need not say by which protocol each was measured."""
+    return len({row.case.protocol for row in rows}) == 1
 
 
 def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
@@ -363,11 +372,11 @@ def _runtime(case: Case) -> str:
     return case.backend if case.precision == case.asked else f"{case.backend} ({case.precision})"
 
 
-def row_name(case: Case) -> str:
-    """A case in a few words."""
+def row_name(case: Case, *, protocol: bool = True) -> str:
+    """A case in a few words, the protocol among them if it is adaptive and they are to tell it."""
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
-    kind += " adaptive" if case.protocol == "adaptive" else ""
+    kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
     return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
 

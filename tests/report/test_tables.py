@@ -99,6 +99,19 @@ def test_rows_of_two_protocols_stand_in_tables_of_their_own() -> None:
     assert row_name(other.case) == "pytorch forward fp32 1000 adaptive"
 
 
+def test_a_protocol_that_all_rows_share_is_told_once() -> None:
+    other = replace(PUBLISHED[0], case=replace(CASE, protocol="adaptive"), unstable=("scatter",))
+    for rows, name, title in (
+        ([other], "pytorch forward fp32 1000", ", adaptive"),
+        ([other, PUBLISHED[2]], "pytorch forward fp32 1000 adaptive", ""),
+        ([replace(other, case=CASE)], "pytorch forward fp32 1000", ""),
+    ):
+        times, rates = rows_sheets(rows)
+        assert (times.title, rates.title) == (f"Times, ms/batch{title}", f"Rates{title}")
+        assert times.lines[0][0] == rates.lines[0][0] == name
+        assert tables.remarks(rows) == [f"{name}: scatter"]
+
+
 def test_bytes_and_where_they_lie_are_told() -> None:
     rows = [measured("fused", Mode.END_TO_END, 1e-4, memory="zero-copy"), measured("a", Mode.FORWARD, 1e-3)]
     rows = [replace(row, case=replace(row.case, input="uint8")) for row in rows] + [measured("a", Mode.FORWARD, 2e-3)]
