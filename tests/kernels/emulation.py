@@ -18,7 +18,7 @@ COMPILER = shutil.which("g++")
 
 
 @cache
-def library(variant: Variant, *, bulk: bool) -> ctypes.CDLL:
+def library(variant: Variant, *, bulk: bool = True) -> ctypes.CDLL:
     """The kernel's source behind the emulator's header, compiled."""
     directory = Path(mkdtemp(prefix="lenet-emulator-"))
     macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
