@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -24,7 +25,8 @@ PATIENCE: Final = timedelta(minutes=2)
 LONG_PATIENCE: Final = timedelta(hours=1)
 """How long it waits where one works for all: 170 MB come at 50 kB/s within it. One that ends is noticed at once."""
 GRACE: Final = timedelta(seconds=5)
-"""How long a rank that torchrun asks to end may take until it says why. torchrun itself kills it after 30 s."""
+"""How long the main thread of a rank that torchrun asks to end may take until it hears of it, and half of how long it
+may then take to say why and end; after that another thread does. torchrun kills the rank after 30 s."""
 
 _giving_up = threading.Event()
 """Set when the main thread is about to say why this rank ends."""
@@ -156,8 +158,8 @@ def join(device: torch.device) -> Iterator[Ranks]:
     """Connect to the other processes that ``torchrun`` started, by NCCL on CUDA and by gloo on a CPU.
 
     Where torchrun started nothing, this process trains alone. When a rank has ended, torchrun asks the others to end
-    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends, within `GRACE`, even if its main thread
-    waits in a call that hears no signal. On CUDA the process is then ended at once.
+    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends before that, even if its main thread waits
+    in a call that hears no signal (but lets other threads run), or hangs on its way out. On CUDA it then ends at once.
 
     Raises:
         RankError: On a CPU, the others cannot be reached, or what is done inside raised it.
@@ -186,10 +188,15 @@ def _hear_sigterm() -> None:
     signal.set_wakeup_fd(writer)  # written to when the signal comes; the handler waits for the main thread
 
     def watch() -> None:
-        while os.read(reader, 1) != bytes([signal.SIGTERM]):
-            pass
-        if not _giving_up.wait(GRACE.total_seconds()):
-            _leave(_lost(f"{_ASKED}, which waits in a call that hears no signal"))
+        asked = False
+        while not (asked or _giving_up.is_set()):
+            if select.select([reader], [], [], 1)[0]:
+                asked = os.read(reader, 1) == bytes([signal.SIGTERM])
+        reason = f"{_ASKED}, and it waits in a call that hears no signal"
+        if _giving_up.wait(GRACE.total_seconds()):  # so it ends by itself, unless something is in its way
+            time.sleep(2 * GRACE.total_seconds())
+            reason = "it hangs on its way out"
+        _leave(_lost(reason))
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -38,7 +38,7 @@ def exact_float32() -> AbstractContextManager[None]:
 
 
 class Step:
-    """One step on this rank's part of a batch. The logits stay on the device, so that no step is waited for.
+    """One step on this rank's part of a batch. The logits stay on the device, so that a step need not be waited for.
 
     Args:
         model: Its weights are changed in place.

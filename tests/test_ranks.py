@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -145,8 +147,46 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr
-    assert "found:  torchrun asks this one to end, which waits in a call that hears no signal" in done.stderr
+    assert "found:  torchrun asks this one to end, and it waits in a call that hears no signal" in done.stderr
     assert re.search(r"rank +: 0 .*\n +exitcode +: 2 ", done.stderr), "torchrun had to kill it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "gives_up", "said"),
+    [
+        (True, False, "torchrun asks this one to end, and it waits in a call that hears no signal"),
+        (True, True, "it hangs on its way out"),
+        (False, True, "it hangs on its way out"),
+    ],
+    ids=["deaf", "asked", "by itself"],
+)
+def test_a_rank_that_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, *, asked: bool, gives_up: bool, said: str
+) -> None:
+    """The signal's handler may not be reached, or what it raises may not come to the message."""
+    left: queue.Queue[RankError] = queue.Queue()
+    monkeypatch.setattr(ranks, "_leave", left.put)
+    monkeypatch.setattr(ranks, "GRACE", timedelta(milliseconds=300))
+    monkeypatch.setattr(ranks, "_giving_up", threading.Event())
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before, handler = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGTERM)
+    try:
+        ranks._hear_sigterm()
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        time.sleep(1.5)
+        assert left.empty(), "nobody asked"
+        began = time.monotonic()
+        if gives_up:
+            ranks._giving_up.set()
+        if asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        error = left.get(timeout=10)
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGTERM, handler)
+    assert time.monotonic() - began > (0.6 if gives_up else 0.3)
+    assert error.found == said
 
 
 def test_on_a_gpu_a_rank_that_gives_up_ends_at_once(
