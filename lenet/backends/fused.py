@@ -44,7 +44,7 @@ __all__ = [
 LARGEST_BATCH: Final = 2**20
 HOST_IMAGES: Final = 2
 """The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
-Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 us of it."""
+Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""

@@ -59,6 +59,8 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
         (Variant("fp32", 1, bytes_in=True, shared_bytes=SHARED["sm_89"], blocks_an_image=SPLIT), 1),
         (Variant("fp16", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
         (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
+        (Variant("fp16", 4, bytes_in=False, shared_bytes=SHARED["sm_90"]), 6),
+        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3),
         (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
         (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
     ],
