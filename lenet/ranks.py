@@ -28,6 +28,8 @@ GRACE: Final = timedelta(seconds=5)
 """How long the main thread of a rank that torchrun asks to end may take until it hears of it, and half of how long it
 may then take to say why and end; after that another thread does. torchrun kills the rank after 30 s."""
 
+_ASKED: Final = "torchrun asks this one to end"
+
 _giving_up = threading.Event()
 """Set when the main thread is about to say why this rank ends."""
 
@@ -214,9 +216,6 @@ def _others_there() -> Iterator[None]:
         yield
     except RuntimeError as error:
         _give_up(str(error).strip().splitlines()[0])
-
-
-_ASKED: Final = "torchrun asks this one to end"
 
 
 def _give_up(reason: str) -> NoReturn:

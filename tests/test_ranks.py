@@ -31,6 +31,7 @@ from lenet.ranks import Ranks
 from lenet.steps import Step
 from lenet.training import Recipe
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
 OPTIONS = "--epochs 16 --batch-size 100 --learning-rate 0.00005 --train-images 1000 --test-images 50"
 OPTIONS += " --device cpu --threads 1"
@@ -86,8 +87,8 @@ cli.main()
 
 
 def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "lenet", "train", "--data", str(noise_directory), "--out", str(out), *OPTIONS.split(), *options]
+    command = [*TORCHRUN, "-m", "lenet", "train", "--data", str(noise_directory), "--out", str(out)]
+    command += [*OPTIONS.split(), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -129,8 +130,8 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     script, meeting = tmp_path / "slow.py", tmp_path / "meeting"
     script.write_text(SLOW_DOWNLOAD, encoding="utf-8")
     meeting.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    command += [str(meeting), "train", "--download", "--data", str(noise_directory), "--device", "cpu"]
+    command = [*TORCHRUN, str(script), str(meeting), "train", "--download"]
+    command += ["--data", str(noise_directory), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
@@ -141,9 +142,8 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
 ) -> None:
     script = tmp_path / "deaf.py"
     script.write_text(DEAF, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    command += [str(tmp_path / "deaf"), "train", "--data", str(noise_directory), "--device", "cpu"]
-    command += ["--out", str(tmp_path / "run")]
+    command = [*TORCHRUN, str(script), str(tmp_path / "deaf"), "train", "--data", str(noise_directory)]
+    command += ["--device", "cpu", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr

@@ -30,7 +30,6 @@ __all__ = [
     "limit_name",
     "limits_line",
     "memory_name",
-    "one_protocol",
     "parity_sheet",
     "parity_table",
     "print_whole",
@@ -38,6 +37,7 @@ __all__ = [
     "remarks",
     "results_markdown",
     "row_name",
+    "row_names",
     "rows_sheets",
     "sheet_5",
     "significant",
@@ -123,10 +123,8 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
     """Every row with the columns that people tune by: one sheet of times, one of rates and memory."""
     number, text = language.number, language.text
     times, rates = [], []
-    shared = one_protocol(rows)
-    protocol = ", " + text("adaptive") if shared and rows[0].case.protocol == "adaptive" else ""
-    for row in rows:
-        name = row_name(row.case, protocol=not shared)
+    protocol = ", " + text("adaptive") if {row.case.protocol for row in rows} == {"adaptive"} else ""
+    for row, name in zip(rows, row_names(rows), strict=True):
         faster = speedup(row, rows)
         wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
         memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
@@ -164,13 +162,8 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet
 
 def remarks(rows: Sequence[Row]) -> list[str]:
     """Why each row that is marked ``!`` may not be trusted, and what to do: a line a row, named as in `rows_sheets`."""
-    protocol = not one_protocol(rows)
-    return [f"{row_name(row.case, protocol=protocol)}: {'; '.join(row.unstable)}" for row in rows if row.unstable]
-
-
-def one_protocol(rows: Iterable[Row]) -> bool:
-    """Whether rows need not say by which protocol each was measured."""
-    return len({row.case.protocol for row in rows}) == 1
+    names = zip(rows, row_names(rows), strict=True)
+    return [f"{name}: {'; '.join(row.unstable)}" for row, name in names if row.unstable]
 
 
 def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
@@ -378,6 +371,12 @@ def row_name(case: Case, *, protocol: bool = True) -> str:
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
     kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
     return f"{_runtime(case)} {mode} {case.asked} {case.batch_size}{kind}"
+
+
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """Each row's name, without the protocol where all rows are of one."""
+    protocol = len({row.case.protocol for row in rows}) > 1
+    return [row_name(row.case, protocol=protocol) for row in rows]
 
 
 def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -> Table:
