@@ -28,7 +28,7 @@ _BIN = _TORCH / ("Scripts" if os.name == "nt" else "bin")
 _STAMP = _TORCH / "lenet-bench.state"
 _PROJECT = nox.project.load_toml(_ROOT / "pyproject.toml")
 _NVIDIA_PAGE = "https://nvidia.github.io/TensorRT-Incubator/packages.html"
-_PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/test_parity.py")
+_PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/parity")
 
 
 @nox.session(python=False)

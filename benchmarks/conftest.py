@@ -6,6 +6,7 @@ import argparse
 import gc
 import io
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -37,7 +38,7 @@ from lenet.measurement.host_state import HostWatch, NoHostWatch
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
 from lenet.measurement.modes import Mode
-from lenet.parity import Reference
+from lenet.parity import ENOUGH_IMAGES, Reference
 from lenet.report.rounding import significant
 from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich
 from lenet.results import Matching, NotRun, Row
@@ -509,12 +510,16 @@ def _refuse_what_does_not_fit(batch_size: int) -> None:
 
 @pytest.fixture(scope="session")
 def reference_of(shipped: weights.Weights, test_split: Split) -> Callable[[int, InputType], Reference]:
-    """The reference for a batch: the first test images, repeated where the batch is larger, normalised or as bytes."""
+    """The reference of whole batches of test images, normalised or as bytes: one, or as many as `ENOUGH_IMAGES` take.
+
+    The images are the first ones, and again from the first where the batch is larger than the test set.
+    """
 
     @cache
     def find(batch_size: int, input_type: InputType) -> Reference:
-        _refuse_what_does_not_fit(batch_size)
-        return comparison.reference_of(shipped.arrays, _first_images(test_split, batch_size), input_type)
+        count = batch_size * math.ceil(ENOUGH_IMAGES / batch_size)
+        _refuse_what_does_not_fit(count)
+        return comparison.reference_of(shipped.arrays, _first_images(test_split, count), input_type)
 
     return find
 
@@ -526,16 +531,15 @@ def _first_images(split: Split, batch_size: int) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def host_images(reference_of: Callable[[int, InputType], Reference]) -> Callable[[int, InputType, str], torch.Tensor]:
-    """A batch in the host's memory, pinned once for all rows that want it so."""
+    """A batch in the host's memory, which rows may fill with other images; pinned once for all that want it so."""
 
     @cache
-    def pinned(batch_size: int, input_type: InputType) -> torch.Tensor:
-        return reference_of(batch_size, input_type).images.pin_memory()
+    def memory(batch_size: int, input_type: InputType, *, pinned: bool) -> torch.Tensor:
+        batch = reference_of(batch_size, input_type).images[:batch_size]
+        return batch.pin_memory() if pinned else batch.clone()
 
     def find(batch_size: int, input_type: InputType, host_memory: str) -> torch.Tensor:
-        if host_memory == "pageable":
-            return reference_of(batch_size, input_type).images
-        return pinned(batch_size, input_type)
+        return memory(batch_size, input_type, pinned=host_memory != "pageable")
 
     return find
 
@@ -561,10 +565,11 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
 
 @dataclass(slots=True)
 class Built:
-    """A runner, and the bytes of device memory that were in use before it was built."""
+    """A runner, the bytes of device memory that were in use before it was built, and how long that took, in seconds."""
 
     runner: Runner
     held_before: int
+    build_seconds: float = 0.0
     _buffer: torch.Tensor | None = None
 
     def buffer(self, batch: torch.Tensor) -> torch.Tensor:
@@ -604,8 +609,9 @@ class Builds:
             # The runner before is in cycles: its memory would count as in use before this one, and be free later.
             gc.collect()
             free_workspaces(spec.device)
-            held = allocated(spec.device)
-            self._last[key] = Built(backend.build(self._arrays, spec), held)
+            held, began = allocated(spec.device), time.perf_counter()
+            runner = backend.build(self._arrays, spec)
+            self._last[key] = Built(runner, held, time.perf_counter() - began)
         return self._last[key]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from statistics import median
@@ -12,8 +13,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.conftest import Built
 from lenet import devices
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.comparison import RowParity, layer_at_fault
 from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
 from lenet.measurement.floor import Limits, floor
@@ -22,10 +25,14 @@ from lenet.measurement.host_state import NoHostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
-from lenet.parity import Comparison, Reference
+from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case
+from lenet.weights import Weights
 
 UNDERCUT = "it is faster than the machine's limits, which were measured while it was busy: measure again"
+FINER = "its logits lack the rounding of {}: the library ran a finer arithmetic, which the label does not say"
+_QUICK_BUILD = 3.0
+"""Seconds a build may take for a wrong row's layer to be looked for at once, by up to nine builds."""
 
 
 def test_inference(
@@ -44,7 +51,8 @@ def test_inference(
     sampler: GpuSampler,
     host: NoHostWatch,
     limits: Callable[[], Limits],
-    build: Callable[[Backend, BuildSpec], Any],
+    build: Callable[[Backend, BuildSpec], Built],
+    shipped: Weights,
     test_split: Split,
     reference_of: Callable[[int, InputType], Reference],
     host_images: Callable[[int, InputType, str], torch.Tensor],
@@ -57,11 +65,12 @@ def test_inference(
     if mode is Mode.END_TO_END and host_memory == "zero-copy" and not runner.maps_host_memory:
         pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
     with runner.on_stream():
-        images = built.buffer(reference.images)
-        if mode is Mode.FORWARD:  # end to end copies them itself, or is found wrong
-            images.copy_(reference.images)
-    call = _call(runner, images, mode, host_memory, lambda: host_images(batch_size, input_type, host_memory))
-    compared = _check_parity(runner, call, reference, executed)
+        images = built.buffer(reference.images[:batch_size])
+    source = images if mode is Mode.FORWARD else host_images(batch_size, input_type, host_memory)
+    call = _call(runner, images, mode, host_memory, source)
+    parity = RowParity(call, source, runner, reference, executed)
+    with _failing_with_the_layer(backend, shipped, built, reference, executed):
+        compared = parity.check_before()
 
     case = Case(
         backend=backend.name,
@@ -90,10 +99,10 @@ def test_inference(
         )
         after = sampler.sample()
         peak = peak_memory(call, device)
+    with _failing_with_the_layer(backend, shipped, built, reference, executed):
+        parity.check_after()
     benchmark.group = f"{mode}, batch {batch_size}, {precision}, {input_type}"
-    benchmark.extra_info.update(_facts(case, samples, runner, machine))
-    benchmark.extra_info["max_abs_delta"] = compared.max_abs_delta
-    benchmark.extra_info["share_of_tolerance"] = compared.max_share
+    benchmark.extra_info.update(_facts(case, samples, runner, machine, compared))
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
     benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
@@ -101,7 +110,7 @@ def test_inference(
 
 
 def _call(
-    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: str, host: Callable[[], torch.Tensor]
+    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: str, source: torch.Tensor
 ) -> Callable[[], torch.Tensor]:
     """What a round of the mode does, on the runner's stream.
 
@@ -110,11 +119,10 @@ def _call(
         images: The batch on the device, where it is copied to end to end.
         mode: What a round covers.
         host_memory: What the batch lies in, end to end.
-        host: Gives that batch.
+        source: The batch in that memory.
     """
     if mode is Mode.FORWARD:
         return partial(runner.forward, images)
-    source = host()
     if host_memory == "zero-copy":
         return partial(runner.forward, source)
 
@@ -132,18 +140,22 @@ def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bo
         pytest.skip("a cold cache is for forward passes on a GPU")
 
 
-def _check_parity(runner: Runner, call: Callable[[], torch.Tensor], reference: Reference, executed: str) -> Comparison:
-    """How the logits of the very call that is timed compare with the reference's; fails the row where wrong."""
-    with torch.inference_mode(), runner.on_stream():
-        logits = call()
-    runner.synchronize()
-    compared = reference.compare(logits, executed)
-    if not compared.right:
-        pytest.fail(f"the logits are wrong, so nothing is timed: {compared}", pytrace=False)
-    return compared
+@contextmanager
+def _failing_with_the_layer(
+    backend: Backend, shipped: Weights, built: Built, reference: Reference, executed: str
+) -> Iterator[None]:
+    """Fail the row where its logits are wrong, and name the layer where the builds that this takes are quick."""
+    try:
+        yield
+    except ParityError as error:
+        where = f"; {error.hint}"
+        if built.build_seconds <= _QUICK_BUILD:
+            layer = layer_at_fault(backend, shipped.arrays, built.runner.spec, reference.images, executed)
+            where = f"; the layer at fault is {layer}" if layer else "; a new build shows no layer at fault"
+        pytest.fail(f"{error.summary}: {error.found}{where}", pytrace=False)
 
 
-def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict[str, Any]:
+def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits, compared: Comparison) -> dict[str, Any]:
     """What is stored beside the row's times."""
     seconds = samples.seconds
     summary = summarize(seconds)
@@ -154,6 +166,7 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
         throttling_problem(throttled, len(samples.throttled), samples.throttling),
         launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
         UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
+        FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
     ]
     unstable = [*instabilities(summary), *filter(None, problems)]
     return {
@@ -173,4 +186,7 @@ def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict
         "stopped": samples.stopped,
         "unstable": unstable,
         "facts": runner.facts(zero_copy=case.zero_copy),
+        "max_abs_delta": compared.max_abs_delta,
+        "share_of_tolerance": compared.max_share,
+        "closeness": asdict(compared.closeness) if compared.closeness else None,
     }

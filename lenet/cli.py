@@ -427,7 +427,7 @@ def _probe(name: str, device: str) -> tuple[str | None, str | None]:
 @click.option("--here", is_flag=True, help="Examine in this process, so that a debugger sees the library.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the libraries' logs whole.")
 def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, as_json: bool) -> None:
-    """Import, build, run and compare each backend (or those named) on 8 images, and say what to do next.
+    """Import, build, run and compare each backend (or those named) on 32 images, and say what to do next.
 
     Exits with 1 where a backend that is installed does not work.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,21 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lenet import backends, parity
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import LenetError, UnavailableError
 
-__all__ = ["BASELINE", "Agreement", "Missing", "compare_backends", "logits_of", "reference_of"]
+__all__ = [
+    "BASELINE",
+    "Agreement",
+    "Missing",
+    "RowParity",
+    "compare_backends",
+    "layer_at_fault",
+    "logits_of",
+    "reference_of",
+]
 
 BASELINE = "pytorch"
 _PROBED = 64
@@ -176,15 +185,7 @@ def _agreement(
     compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()
     accuracy = (logits.argmax(1) == split.labels).double().mean().item()
-    layer = None
-    if not compared.right:
-        few = reference.images[:_PROBED].to(device)
-
-        def forward_with(changed: Mapping[str, np.ndarray]) -> Any:
-            probe = backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few))))
-            return lambda images: logits_of(probe, images, len(images))
-
-        layer = parity.diverging_layer(forward_with, arrays, few, executed)
+    layer = None if compared.right else layer_at_fault(backend, arrays, spec, reference.images, executed)
     return Agreement(
         backend=name,
         version=backend.probe(device).version,
@@ -202,6 +203,103 @@ def _agreement(
         diverging_layer=layer,
         facts=runner.facts(),
     )
+
+
+def layer_at_fault(
+    backend: Backend, arrays: Mapping[str, np.ndarray], spec: BuildSpec, images: torch.Tensor, executed: str
+) -> str | None:
+    """Name the layer at which a wrong backend diverges (`parity.diverging_layer`); builds it up to nine times.
+
+    Args:
+        backend: The suspect.
+        arrays: Weights by parameter name.
+        spec: What it was built for.
+        images: (N, 3, 32, 32) for which it was found wrong, on any device; the first ones are used.
+        executed: The precision that it runs.
+    """
+    few = images[:_PROBED].to(spec.device)
+
+    def forward_with(changed: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+        probe = backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few))))
+        return lambda batch: logits_of(probe, batch, len(batch))
+
+    return parity.diverging_layer(forward_with, arrays, few, executed)
+
+
+class RowParity:
+    """Whether the very call that a row times gives right logits: before its rounds, after them, and for other images.
+
+    Args:
+        call: What is timed; it returns the logits.
+        place: Where the call takes its images from: (batch, 3, 32, 32), on the device, or in the host's memory.
+        runner: Whose call it is.
+        reference: Of whole batches. The first is the one that is timed.
+        executed: The precision that the backend runs.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[], torch.Tensor],
+        place: torch.Tensor,
+        runner: Runner,
+        reference: parity.Reference,
+        executed: str,
+    ) -> None:
+        self._call = call
+        self._place = place
+        self._runner = runner
+        self._reference = reference
+        self._executed = executed
+        self._firsts = range(0, len(reference.images), len(place))
+
+    def check_before(self) -> parity.Comparison:
+        """Run every batch of the reference; the one that is to be timed comes last and stays in its place.
+
+        Raises:
+            ParityError: Logits are wrong.
+        """
+        logits = [self._logits_of(first) for first in reversed(self._firsts)]
+        compared = self._reference.compare(torch.cat(logits[::-1]), self._executed)
+        if not compared.right:
+            raise self._wrong("the logits are wrong, so nothing is timed", compared)
+        return compared
+
+    def check_after(self) -> None:
+        """Run the timed batch again as it lies there, then other images in its place.
+
+        Raises:
+            ParityError: Logits that were right before the rounds are wrong after them.
+        """
+        compared = self._reference.compare(self._run(), self._executed)
+        if not compared.right:
+            raise self._wrong("the logits were right before the rounds and are wrong after them", compared)
+        if len(self._firsts) > 1:
+            first = self._firsts[1]
+            compared = self._reference.compare(self._logits_of(first), self._executed, first)
+        else:
+            compared = self._reference.compare(self._logits_of(0, backwards=True).flip(0), self._executed)
+        if not compared.right:
+            raise self._wrong("the logits are wrong once other images lie in the same memory", compared)
+
+    def _logits_of(self, first: int, *, backwards: bool = False) -> torch.Tensor:
+        batch = self._reference.images[first : first + len(self._place)]
+        with torch.inference_mode(), self._runner.on_stream():
+            self._place.copy_(batch.flip(0) if backwards else batch)
+        return self._run()
+
+    def _run(self) -> torch.Tensor:
+        with torch.inference_mode(), self._runner.on_stream():
+            logits = self._call()
+        self._runner.synchronize()
+        return logits.cpu().clone()
+
+    def _wrong(self, summary: str, compared: parity.Comparison) -> parity.ParityError:
+        return parity.ParityError(
+            summary,
+            found=str(compared),
+            wanted=f"at most 1 of the tolerance, and of what {self._executed} allows",
+            hint="`lenet evaluate --backend all` names the layer",
+        )
 
 
 def _reason(error: LenetError) -> str:

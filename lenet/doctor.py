@@ -28,7 +28,7 @@ from lenet.provenance import versions
 
 __all__ = ["Examination", "Step", "examine", "examine_in_processes", "machine"]
 
-IMAGES: Final = 8
+IMAGES: Final = parity.ENOUGH_IMAGES
 """Images that each backend runs."""
 SECONDS: Final = 100
 """Time that each backend's process is given: two minutes, less what this process takes to start and to print.
@@ -152,8 +152,8 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
         runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))
         logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
-        wanted, allowed = parity.reference(arrays, images), parity.tolerance(arrays, images, executed)
-        compared = _step(steps, "compare", lambda: parity.compare(logits, wanted, allowed), str)
+        reference = parity.Reference(arrays, images)
+        compared = _step(steps, "compare", lambda: reference.compare(logits, executed), str)
         if not compared.right:
             steps[-1] = Step("compare", passed=False, seconds=steps[-1].seconds, message=str(compared))
             advice = "the logits are wrong: `lenet evaluate --backend all` names the layer"

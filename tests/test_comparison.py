@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from lenet import backends, weights
-from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner
-from lenet.comparison import Missing, compare_backends
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.comparison import Missing, RowParity, compare_backends, reference_of
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import LeNet, from_weights
+from lenet.parity import ParityError
 
 CPU = torch.device("cpu")
 SPLIT = synthetic(50)
@@ -132,3 +135,66 @@ def test_what_cannot_run_is_named_with_its_reason_and_the_rest_goes_on() -> None
         Missing("absent", "absent is not installed: pip install absent"),
         Missing("failing", "the engine cannot be built: out of memory"),
     ]
+
+
+class _Stateful(_WrongRunner):
+    """PyTorch, whose logits a fault changes by what it was called with before."""
+
+    def __init__(self, fault: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor], batch: int) -> None:
+        spec = BuildSpec(CPU, Precision.FP32, BatchRange.exactly(batch))
+        super().__init__(from_weights(weights.load().arrays), spec)
+        self._fault = fault
+        self._before: list[torch.Tensor] = []
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        self._before.append(super()._forward(images).clone())
+        return self._fault(self._before[-1], self._before[:-1])
+
+
+def row_of(runner: Runner, batch: int) -> RowParity:
+    place = torch.empty(batch, *INPUT_SHAPE)
+    reference = reference_of(weights.load().arrays, synthetic(max(batch, 32)).images, InputType.FLOAT32)
+    return RowParity(lambda: runner.forward(place), place, runner, reference, "fp32")
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32, 40])
+def test_a_row_whose_logits_stay_right_passes(batch: int) -> None:
+    row = row_of(_Stateful(lambda found, _: found, batch), batch)
+    assert row.check_before().images == max(batch, 32)
+    row.check_after()
+
+
+@pytest.mark.parametrize("batch", [1, 8, 40])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            lambda found, before: found if len(before) < 40 else found * math.nan,
+            "right before the rounds and are wrong",
+        ),
+        (lambda found, before: found if len(before) < 40 else before[0] + 1, "right before the rounds and are wrong"),
+        (lambda found, before: found if len(before) < 40 else before[39], "once other images lie in the same memory"),
+        (lambda found, before: found if len(before) < 41 else found + before[-1] - found, "once other images lie"),
+    ],
+    ids=["NaN", "another's", "remembered", "the batch before's"],
+)
+def test_a_row_whose_logits_go_wrong_later_fails_and_says_when(
+    batch: int, fault: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor], message: str
+) -> None:
+    runner = _Stateful(fault, batch)
+    row = row_of(runner, batch)
+    row.check_before()
+    rounds = 40 - len(runner._before)
+    for _ in range(rounds):
+        row._call()
+    with pytest.raises(ParityError, match=message):
+        row.check_after()
+
+
+def test_a_small_batch_is_checked_on_images_enough_for_every_unit() -> None:
+    """On one image most units of fc2 are idle: eight that are forgotten change nothing there."""
+    arrays = weights.load().arrays
+    forgetting = {**arrays, "fc2.weight": arrays["fc2.weight"] * (np.arange(120) < 112).astype(np.float32)}
+    runner = _WrongRunner(from_weights(forgetting), BuildSpec(CPU, Precision.FP32, BatchRange.exactly(1)))
+    with pytest.raises(ParityError, match="nothing is timed"):
+        row_of(runner, 1).check_before()

@@ -24,7 +24,7 @@ def test_a_backend_that_works_passes_every_step() -> None:
     assert found.passed
     assert not found.broken
     assert [step.name for step in found.steps] == ["import", "build", "run", "compare"]
-    assert "top-1 agreement 1.0000 over 8 images" in found.steps[-1].message
+    assert "top-1 agreement 1.0000 over 32 images" in found.steps[-1].message
 
 
 def test_a_backend_that_is_not_here_says_why_and_is_not_broken() -> None:

@@ -20,6 +20,7 @@ from lenet.data.synthetic import synthetic
 from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.memory import PeakMemory
 from lenet.measurement.modes import Mode
+from lenet.parity import Bounds, Closeness, Comparison
 from lenet.results import Case
 from tests.report.documents import LIMITS
 
@@ -46,7 +47,7 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     mode: Mode, memory: str, *, gets_the_hosts: bool, copies: bool
 ) -> None:
     images, host = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 3, 32, 32, dtype=torch.uint8)
-    call = suite._call(_Noting(SPEC, None), images, mode, memory, lambda: host)
+    call = suite._call(_Noting(SPEC, None), images, mode, memory, host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
 
@@ -152,8 +153,11 @@ def sampled(*, of_a_gpu: bool, **bad: int) -> Samples:
     )
 
 
-def facts(samples: Samples, case: Case = CASE) -> dict[str, Any]:
-    return suite._facts(case, samples, _Noting(SPEC, None), LIMITS)
+RIGHT = Comparison(max_abs_delta=1e-6, max_share=0.1, top1_agreement=1.0, flips=0, images=32)
+
+
+def facts(samples: Samples, case: Case = CASE, compared: Comparison = RIGHT) -> dict[str, Any]:
+    return suite._facts(case, samples, _Noting(SPEC, None), LIMITS, compared)
 
 
 def test_a_row_of_a_gpu_tells_the_device_s_time_and_the_wall_s_beside_it() -> None:
@@ -191,6 +195,14 @@ def test_a_row_says_what_disturbed_its_own_clock(samples: Samples, unstable: str
     found = facts(samples)["unstable"]
     assert len(found) == (unstable is not None)
     assert unstable is None or found[0].startswith(unstable)
+
+
+@pytest.mark.parametrize("finer", [False, True])
+def test_a_row_whose_logits_lack_its_precision_s_rounding_says_so(*, finer: bool) -> None:
+    near = Closeness("exact", rms=0.0, largest=0.0, bounds=Bounds(0.35, 3.0), finer=finer)
+    found = facts(sampled(of_a_gpu=True), replace(CASE, precision="tf32"), replace(RIGHT, closeness=near))
+    assert found["unstable"] == ([suite.FINER.format("tf32")] if finer else [])
+    assert found["closeness"]["finer"] is finer
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from lenet.data.augmentation import MEAN, STD, normalize
 from lenet.data.synthetic import synthetic
 from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
-from lenet.parity import ParityError, compare, diverging_layer
+from lenet.parity import ParityError, compare, diverging_layer, network
+from lenet.parity.diverging_layer import _selecting_front
+from lenet.parity.network import Arithmetic
 from lenet.weights import Arrays
 
 IMAGES = normalize(synthetic(16).images)
@@ -27,16 +29,29 @@ def test_the_reference_is_pytorch_in_float64(arrays: Arrays) -> None:
     torch.testing.assert_close(parity.reference(arrays, IMAGES), wanted.detach(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("executed", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-)
+DTYPES = [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+COARSER_BITS = {"fp32": 12, "fp16": 4, "bf16": 2}
+"""Of mantissa, the leading one included: too few for the precision, which has 24, 11 and 8."""
+
+
+def coarser(executed: str) -> Arithmetic:
+    """Operands of too few bits, emulated in float64: no processor's rounding is in it."""
+    kept = COARSER_BITS[executed]
+
+    def to(x: torch.Tensor) -> torch.Tensor:
+        mantissa, exponent = torch.frexp(x)
+        return torch.ldexp(torch.ldexp(mantissa, torch.tensor(kept)).round(), exponent - kept)
+
+    return Arithmetic("coarser", operand=to)
+
+
+@pytest.mark.parametrize(("executed", "dtype"), DTYPES)
 def test_the_tolerance_holds_and_is_not_idle(executed: str, dtype: torch.dtype) -> None:
-    """PyTorch's own arithmetic stays within it, and uses more than a hundredth of it."""
+    """PyTorch's own arithmetic stays within it; operands of too few bits do not."""
     arrays = weights.load().arrays
-    logits = from_weights(arrays).to(dtype)(IMAGES.to(dtype))
-    compared = compare(logits, parity.reference(arrays, IMAGES), parity.tolerance(arrays, IMAGES, executed))
-    assert compared.right
-    assert compared.max_share > 0.01
+    wanted, allowed = parity.reference(arrays, IMAGES), parity.tolerance(arrays, IMAGES, executed)
+    assert compare(from_weights(arrays).to(dtype)(IMAGES.to(dtype)), wanted, allowed).right
+    assert not compare(network.forward(arrays, IMAGES, coarser(executed)), wanted, allowed).right
 
 
 @given(depth=st.integers(8, 400), seed=st.integers(0, 2**32), executed=st.sampled_from(["fp32", "fp16", "bf16"]))
@@ -59,10 +74,10 @@ def test_the_model_of_a_dot_product_covers_its_rounding(depth: int, seed: int, e
 
 
 BYTES = synthetic(16).images
-# Of the operands, of the sum and of what is stored: half a unit of the last place, but where tensor cores truncate.
+# Of the operands, of the sum and of what is stored: half a unit of the last place, but where tensor cores cut sums.
 ROUNDOFFS = {
     "fp32": (0.0, 2**-24, 2**-24),
-    "tf32": (2**-10, 2**-23, 2**-24),
+    "tf32": (2**-11, 2**-23, 2**-24),
     "fp16": (2**-11, 2**-23, 2**-11),
     "bf16": (2**-8, 2**-23, 2**-8),
     "fp16x2": (math.sqrt(7 / 6) * 2**-22, 2**-23, 2**-22),
@@ -71,13 +86,16 @@ ROUNDOFFS = {
 
 def flat_weights(slope: float) -> Arrays:
     """A first layer of equal weights, and layers that each hand on one of their inputs."""
-    arrays = parity._selecting_front(
-        weights.load().arrays, [layer.name for layer in LAYERS if layer.parameter_shapes()]
-    )
+    arrays = _selecting_front(weights.load().arrays, [layer.name for layer in LAYERS if layer.parameter_shapes()])
     return arrays | {
         "conv1.weight": np.full_like(arrays["conv1.weight"], slope),
         "conv1.bias": np.full_like(arrays["conv1.bias"], 0.5),
     }
+
+
+def cut(value: float) -> float:
+    """A float32 whose lower 13 bits are zero, as tensor cores read an operand of tf32."""
+    return float((np.array(value, np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32))
 
 
 @pytest.mark.parametrize("executed", ROUNDOFFS)
@@ -100,9 +118,22 @@ def test_the_tolerance_of_a_flat_image_is_the_formula_s_by_hand(level: float, sl
     for length in (75, 150, 400, 120, 84):
         variance += square * terms + summed**2 / 3 * (terms + (length + 1) * (peak + terms / 4)) + stored**2 / 3 * kept
         square, terms, peak, kept = 2 * operand**2 / 3, y**2, y**2, y**2
+    truncated = cut(bias + 25 * sum(cut(one) * cut(level) for one in weight))
+    of_truncation = abs(truncated - y) if executed == "tf32" else 0.0
     kind = torch.uint8 if isinstance(level, int) else torch.float32
     found = parity.tolerance(flat_weights(slope), torch.full((2, 3, 32, 32), level, dtype=kind), executed)
-    torch.testing.assert_close(found, torch.full_like(found, 6 * math.sqrt(variance)), rtol=1e-9, atol=0)
+    wanted = torch.full_like(found, 6 * math.sqrt(variance) + of_truncation)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
+
+
+def test_a_pool_hands_on_the_largest_variance_of_its_window() -> None:
+    """Another element of the window may win: an image of two levels is allowed what the higher one alone is."""
+    names = [layer.name for layer in LAYERS if layer.parameter_shapes()]
+    arrays = _selecting_front(weights.load().arrays, names)
+    high = torch.full((1, 3, 32, 32), 1.5)
+    mixed = high / 4
+    mixed[..., ::2, ::2] = 1.5
+    torch.testing.assert_close(parity.tolerance(arrays, mixed, "fp16"), parity.tolerance(arrays, high, "fp16"))
 
 
 def test_the_reference_of_bytes_normalises_them_exactly(arrays: Arrays) -> None:
@@ -111,21 +142,19 @@ def test_the_reference_of_bytes_normalises_them_exactly(arrays: Arrays) -> None:
     torch.testing.assert_close(parity.reference(arrays, BYTES), wanted.detach(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("executed", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-)
+@pytest.mark.parametrize(("executed", "dtype"), DTYPES)
 @pytest.mark.parametrize("kind", ["noise", "flat", "black", "white"])
 def test_the_tolerance_of_bytes_holds_and_is_not_idle(executed: str, dtype: torch.dtype, kind: str) -> None:
-    """For a folded network; it is at most twice that of normalised images, where those are of noise."""
+    """For a folded network, as above; it is at most twice that of normalised images, where those are of noise."""
     arrays = weights.load().arrays
     levels = torch.arange(0, 256, 17, dtype=torch.uint8).view(-1, 1, 1, 1).expand_as(BYTES)
     kinds = {"noise": BYTES, "flat": levels, "black": torch.zeros_like(BYTES), "white": torch.full_like(BYTES, 255)}
     images = kinds[kind]
     logits = from_weights(fold_normalization(arrays)).to(dtype)(images.to(dtype))
-    allowed = parity.tolerance(arrays, images, executed)
-    compared = compare(logits, parity.reference(arrays, images), allowed)
+    wanted, allowed = parity.reference(arrays, images), parity.tolerance(arrays, images, executed)
+    compared = compare(logits, wanted, allowed)
     assert compared.right, compared
-    assert compared.max_share > 0.01
+    assert not compare(network.forward(arrays, images, coarser(executed)), wanted, allowed).right
     if kind == "noise":
         assert (allowed <= 2 * parity.tolerance(arrays, IMAGES, executed)).all()
 
@@ -156,11 +185,10 @@ def test_the_layer_at_fault_is_named_for_bytes_too() -> None:
 
 def test_a_coarser_precision_is_allowed_more() -> None:
     arrays = weights.load().arrays
-    bounds = [
-        parity.tolerance(arrays, IMAGES, executed).mean() for executed in ("fp32", "fp16x2", "fp16", "tf32", "bf16")
-    ]
-    assert bounds == sorted(bounds)
-    assert bounds[0] < 1e-4
+    for order in (("fp32", "fp16x2", "fp16", "bf16"), ("fp32", "tf32", "bf16")):
+        bounds = [parity.tolerance(arrays, IMAGES, executed).mean() for executed in order]
+        assert bounds == sorted(bounds)
+        assert bounds[0] < 1e-4
 
 
 def test_an_unknown_precision_has_no_tolerance(arrays: Arrays) -> None:

@@ -1,0 +1,24 @@
+"""Whether logits are right: a float64 reference, what a precision may make of it, and the layer that diverges."""
+
+from __future__ import annotations
+
+from lenet.parity.comparison import ENOUGH_IMAGES, Bounds, Closeness, Comparison, Reference, compare
+from lenet.parity.diverging_layer import diverging_layer
+from lenet.parity.network import reference
+from lenet.parity.tolerance import SIGMAS, ParityError, Rounding, rounding, tolerance
+
+__all__ = [
+    "ENOUGH_IMAGES",
+    "SIGMAS",
+    "Bounds",
+    "Closeness",
+    "Comparison",
+    "ParityError",
+    "Reference",
+    "Rounding",
+    "compare",
+    "diverging_layer",
+    "reference",
+    "rounding",
+    "tolerance",
+]

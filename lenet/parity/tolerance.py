@@ -1,0 +1,178 @@
+r"""How far a precision may stray from the float64 reference.
+
+The tolerance is derived, not guessed. A dot product :math:`y = \sum_i w_i x_i + b` of length :math:`k`, computed with
+unit roundoff :math:`u` from operands that carry an error already, gets an error from four sources:
+
+1. the operands' own errors, :math:`\sum_i w_i \delta x_i`;
+2. rounding the operands to a format of unit roundoff :math:`u_o`: :math:`|\delta| \le u_o |w_i|` and
+   :math:`u_o |x_i|` each;
+3. the :math:`k` multiplications and :math:`k` additions of the sum;
+4. storing the result in a format of unit roundoff :math:`u_s`: :math:`|\delta| \le u_s |y|`.
+
+Worst-case bounds of 3 grow with :math:`k u` and are far too wide to catch a fault. Rounding errors behave as if they
+were independent and of mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
+Sci. Comput. 41(5), 2019), and then grow with :math:`\sqrt k\,u`. So variances are carried through the layers instead.
+A rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, of variance :math:`u^2 v^2 / 3`. The
+partial sums of terms that come in an order unrelated to their values have a mean square of at most :math:`y^2 + Q/4`,
+where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is :math:`f^2 y^2 + f(1-f)Q`). Together:
+
+.. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
+          + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
+
+Images may also be bytes. Their reference normalises them in float64. A backend is taken to fold the normalisation into
+the first convolution (`lenet.models.byte_input`): its operands are then the bytes, which no format rounds, and weights
+:math:`w' = w / (255 s)`, which are rounded to float32 when they are folded; its bias :math:`b' = b - \sum w m / s`, no
+longer small beside the sum, is rounded as it is stored; and the partial sums begin or end as far from zero as the bias
+is large, so that :math:`y^2` in their mean square becomes :math:`\max(y^2, (y - b')^2, b'^2)`.
+
+ReLU and max-pooling pass a variance on: a pool's output takes the largest of its window's, since another element may
+win. A logit may differ from the reference by `SIGMAS` standard deviations.
+
+TF32 also allows operands to be truncated. That error's mean is not zero: every operand becomes smaller. The network is
+therefore computed with truncated operands as well, and a tf32 logit may differ by the distance to that one in addition.
+What is left of a truncation's error without its mean is as wide as a rounding's.
+
+The expressions are evaluated in float64 on the CPU, with the weights and the images at hand, so the tolerance follows
+the size of the numbers: extreme images are allowed more than flat ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch.nn.functional import max_pool2d
+
+from lenet.architecture import LAYERS, Flatten, Layer, MaxPool2d
+from lenet.errors import LenetError
+from lenet.parity.network import TRUNCATED_TO_TF32, affine, apply, folded, forward, parameters_of
+
+__all__ = ["SIGMAS", "ParityError", "Rounding", "rounding", "tolerance"]
+
+SIGMAS: Final = 6.0
+"""Standard deviations that a logit may stray: for a normal error, one in 5e8 strays further."""
+
+
+class ParityError(LenetError):
+    """A backend's logits are not those of the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Unit roundoffs (half the distance from 1 to the next number) of a precision's arithmetic.
+
+    Attributes:
+        operand: Of the format that operands of a multiplication are rounded to; 0 where they are float32 already.
+        sum: Of the accumulator.
+        stored: Of the format that a layer's result is stored in.
+    """
+
+    operand: float
+    sum: float
+    stored: float
+
+
+_FLOAT32: Final = 2.0**-24
+# A kernel may also hand the tensor cores its float32 operands as they are. They then read the upper bits alone (PTX
+# ISA, mma with .tf32 operands): the error is as wide, but its mean is not zero. `tolerance` adds that mean.
+_TF32: Final = 2.0**-11
+_FLOAT16: Final = 2.0**-11
+_BFLOAT16: Final = 2.0**-8
+# An operand split into two fp16 numbers: the second holds what rounding to the first left, at most 2^-11 of the value,
+# to within 2^-11 of itself. Its product leaves out low x low, of at most 2^-22 |w x| and, as the product of two
+# uniform errors, variance 2^-44 (w x)^2 / 9: as much as another sixth of the operands' 2 (2^-22)^2 (w x)^2 / 3.
+_FLOAT16_PAIR: Final = 2.0**-22
+_FLOAT16_PAIR_PRODUCT: Final = math.sqrt(7 / 6) * _FLOAT16_PAIR
+
+_ROUNDING: Final = {
+    "fp32": Rounding(0.0, _FLOAT32, _FLOAT32),
+    # The tensor cores truncate where they add, so a sum's error is up to twice a rounding's.
+    "tf32": Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
+    "fp16": Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
+    "bf16": Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
+    "fp16x2": Rounding(_FLOAT16_PAIR_PRODUCT, 2 * _FLOAT32, _FLOAT16_PAIR),
+}
+
+
+def rounding(executed: str) -> Rounding:
+    """The roundoffs of an executed precision (`Backend.executed_precision`).
+
+    Raises:
+        ParityError: The precision is unknown.
+    """
+    if executed not in _ROUNDING:
+        raise ParityError(
+            f"there is no tolerance for {executed!r}",
+            found=executed,
+            wanted=", ".join(_ROUNDING),
+            hint="derive its roundoffs and add them to lenet/parity/tolerance.py",
+        )
+    return _ROUNDING[executed]
+
+
+def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: str) -> torch.Tensor:
+    """How far each logit may be from the reference: `SIGMAS` standard deviations of the module's model.
+
+    Args:
+        arrays: Weights by parameter name.
+        images: (N, 3, 32, 32), on any device: normalised float32, or uint8 bytes.
+        executed: The precision that the backend really runs.
+
+    Returns:
+        float64 (N, 10) on the CPU.
+
+    Raises:
+        ParityError: The precision is unknown.
+    """
+    u = rounding(executed)
+    x = images.detach().cpu().double()
+    variance: torch.Tensor | None = None  # the images are exact
+    of_bytes = images.dtype is torch.uint8
+    with torch.inference_mode():
+        for layer in LAYERS:
+            parameters = parameters_of(layer, arrays)
+            of_folded = of_bytes and layer is LAYERS[0]
+            if of_folded and parameters is not None:
+                parameters = folded(*parameters)
+            y = apply(layer, x, parameters)
+            if parameters is not None:
+                variance = _variance(layer, x, y, variance, parameters, u, of_bytes=of_folded)
+            elif variance is not None and isinstance(layer, MaxPool2d):
+                variance = max_pool2d(variance, layer.window)
+            elif variance is not None and isinstance(layer, Flatten):
+                variance = variance.flatten(1)
+            x = y
+    assert variance is not None  # the last layer has weights
+    allowed = SIGMAS * variance.sqrt()
+    return allowed + (forward(arrays, images, TRUNCATED_TO_TF32) - x).abs() if executed == "tf32" else allowed
+
+
+def _variance(
+    layer: Layer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    variance: torch.Tensor | None,
+    parameters: tuple[torch.Tensor, torch.Tensor],
+    u: Rounding,
+    *,
+    of_bytes: bool,
+) -> torch.Tensor:
+    """The module's formula: the variance of ``y``, given that of ``x``, if any; of bytes, with their normalisation."""
+    weight, bias = parameters
+    length = weight[0].numel()
+    square = u.operand**2 * 2 / 3
+    peak = y**2
+    stored = u.stored**2 / 3 * y**2
+    if of_bytes:
+        square = (u.operand**2 + _FLOAT32**2) / 3
+        bias = bias.view(1, -1, 1, 1)
+        peak = torch.maximum(peak, torch.maximum((y - bias) ** 2, bias**2))
+        stored = stored + u.stored**2 / 3 * bias**2
+    terms = affine(layer, x**2, weight**2, None)
+    summed = u.sum**2 / 3 * (terms + (length + 1) * (peak + terms / 4))
+    added = square * terms + summed + stored
+    return added if variance is None else affine(layer, variance, weight**2, None) + added
