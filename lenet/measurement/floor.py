@@ -9,10 +9,9 @@ The limits are measured (`lenet.measurement.limits`); what a batch needs follows
   machine copies memory. Nothing between the layers is counted, for a fused network keeps it on chip. The rate is the
   best of all buffers that are no smaller than those bytes, so a batch that may stay in a cache is held to the cache's
   rate; after a cold start it is the largest buffer's;
-- *copy*, end to end: its images' bytes from the host, at the rate of the kind of memory that they lie in. Bytes that
-  the device reads from the host (zero-copy) cross the same link as pinned memory's copy. The link's rate is the best of
-  all buffers, for only other traffic makes a larger one slower; from pageable memory the host's caches do, so there it
-  is the best of those that are no smaller;
+- *copy*, end to end: its images' bytes from the host, at the link's rate, which is the best of all copies from pinned
+  memory. Bytes in pageable memory, and those that the device reads itself (zero-copy), cross the same link. How fast
+  the host stages pageable memory changes from moment to moment, so it is no limit;
 - *launch*: the shortest work that can be launched, timed by the row's own clock.
 
 The longest, not the sum: different units do these things, and nothing keeps them from overlapping, not even the copy
@@ -148,7 +147,7 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
         "launch": limits.launch,
     }
     if work.mode is Mode.END_TO_END:
-        terms["copy"] = copy_seconds(work, limits)
+        terms["copy"] = image_bytes(work) / best_rate(limits.copy["pinned"], 0)
         terms["launch"] = max(limits.launch, limits.launch_wall)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
@@ -165,7 +164,7 @@ def peak_rate(precision: str, limits: Limits) -> float | None:
 
 
 def copy_seconds(work: Workload, limits: Limits) -> float:
-    """The shortest time in which a batch's images come from the host, by the module's rule.
+    """How long a batch's images take from the host: at the link's rate, or at that of pageable memory as measured.
 
     Raises:
         KeyError: The machine's copies were not measured.

@@ -30,6 +30,10 @@ _MATRIX: Final = {"cuda": 4096, "cpu": 512}
 _SIZES: Final = {"cuda": tuple(2**power for power in range(20, 30)), "cpu": tuple(2**power for power in range(16, 28))}
 """Bytes that are moved, from what fits in a cache to what fits in none."""
 
+_GRAPH_BYTES: Final = 2**31
+_MOST_COPIES: Final = 500
+"""Bytes and copies in one launch of copies on a GPU: a copy of a megabyte is shorter than its launch."""
+
 _SECONDS: Final = 0.02
 _ARITHMETIC_SECONDS: Final = 0.1
 """How long the best of each limit is looked for: longer where two threads must find the machine free at once."""
@@ -79,9 +83,16 @@ def _arithmetic(device: torch.device, precision: Precision) -> float:
 
 
 def _memory(device: torch.device, moved: int) -> float:
-    """Bytes a second that are read and written when half as many are copied."""
+    """Bytes a second that are read and written when half as many are copied; on a GPU, of many copies in one launch."""
     source, target = (torch.zeros(moved // 2, dtype=torch.uint8, device=device) for _ in range(2))
-    return moved / _shortest(lambda: target.copy_(source), device)
+    if device.type == "cpu":
+        return moved / _shortest(lambda: target.copy_(source), device)
+    copies = min(max(_GRAPH_BYTES // moved, 1), _MOST_COPIES)
+    graph = torch.cuda.CUDAGraph()
+    with devices.capturing(graph, None):
+        for _ in range(copies):
+            target.copy_(source)
+    return copies * moved / _shortest(graph.replay, device)
 
 
 def _copies(device: torch.device) -> dict[str, Rates]:
