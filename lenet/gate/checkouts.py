@@ -178,7 +178,7 @@ def _ask(root: Path, *arguments: str, may_be_none: bool = False) -> str:
         _refuse(
             "git cannot use this directory as a checkout",
             done.stderr.strip() or f"`git {shlex.join(arguments)}` ended with {done.returncode}",
-            f"a directory in a clone, not {root}",
+            f"a checkout that git can read at {root}",
             _remedy(done.stderr) or "mend what git says, or go to your clone",
         )
     return done.stdout.rstrip("\n")

@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["SIGNALS", "interruptible", "uninterrupted"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""By Ctrl-C, a job that is cancelled, a terminal that is closed, and Ctrl-\\."""
+SIGNALS: Final = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"})
+"""By Ctrl-C, a job that is cancelled, a terminal that is closed, and Ctrl-\\; Windows lacks the last two."""
 
 
 @contextmanager

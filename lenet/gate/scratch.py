@@ -6,7 +6,6 @@ another process's by then.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -58,6 +57,8 @@ def remove_worktree(repository: Path, path: Path) -> None:
 
 def _new_lock(directory: Path, repository: Path) -> int:
     """The descriptor of the directory's lock. The file has its name only once it is locked: none finds it unlocked."""
+    import fcntl  # which Windows lacks: the command says that it needs Linux
+
     lock = os.open(directory / _NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     common = git(repository, "rev-parse", "--git-common-dir").stdout.rstrip("\n")
@@ -83,6 +84,8 @@ def _remove_abandoned(repository: Path) -> None:
 
 def _take_over(directory: Path) -> int | None:
     """The descriptor of the lock that a gate left; None where the gate lives, or where it is another user's."""
+    import fcntl
+
     try:
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():

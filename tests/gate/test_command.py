@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -113,6 +114,29 @@ def test_a_fault_of_the_gate_itself_is_no_verdict(quick: Path, monkeypatch: pyte
     done, document = gate(repository(quick, GOOD, GOOD))
     assert (done.exit_code, document["verdict"]) == (2, "ERROR")
     assert document["found"] == "OSError: [Errno 28] No space left on device"
+
+
+WINDOWS = """
+import enum, signal, sys
+from click.testing import CliRunner
+from lenet.cli import main
+sys.modules["fcntl"] = None
+signal.Signals = enum.IntEnum("Signals", {one.name: one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM")})
+del signal.SIGHUP, signal.SIGQUIT
+from lenet.gate import command
+sys.platform = "win32"
+done = CliRunner().invoke(main, ["gate", "--base=base"])
+print(done.output)
+sys.exit(done.exit_code)
+"""
+
+
+def test_what_windows_lacks_is_not_needed_to_say_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WINDOWS]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "the gate runs on Linux alone" in done.stdout
 
 
 @pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=0.05",), ("--tolerance=-1",)])

@@ -101,15 +101,16 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    """A repository whose head hangs, with a hook, and a worktree that lies elsewhere at the moment."""
+    """A repository whose head hangs, with hooks, and a worktree that lies elsewhere at the moment."""
     made = Place(tmp_path, {ONE: "hangs"})
     git(made.root, "worktree", "add", "--detach", "--quiet", str(tmp_path / "wt"))
     git(tmp_path / "wt", "commit", "--quiet", "--allow-empty", "--message=theirs")
     (tmp_path / "wt").rename(tmp_path / "away")
-    hook = made.root / ".git" / "hooks" / "post-checkout"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(HOOK)
-    hook.chmod(0o755)
+    for name in "post-checkout", "reference-transaction":
+        hook = made.root / ".git" / "hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(HOOK)
+        hook.chmod(0o755)
     yield made
     for process in made.orphans:
         with suppress(psutil.NoSuchProcess):
