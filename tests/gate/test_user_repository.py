@@ -225,12 +225,12 @@ def test_two_gates_at_once_leave_each_other_alone(place: Place) -> None:
 
 
 def test_modules_of_the_user_s_path_are_found_after_the_tree_s(place: Place, tmp_path: Path) -> None:
-    """An interpreter that has nothing installed, and finds pytest, and a misleading conftest, by PYTHONPATH alone."""
+    """An interpreter that has nothing installed, and finds pytest, and a misleading plugin, by PYTHONPATH alone."""
     commit_a_good_head(place)
     bare = tmp_path / "bare"
     venv.create(bare, symlinks=True)
     (tmp_path / "misleading").mkdir()
-    (tmp_path / "misleading" / "conftest.py").write_text("raise RuntimeError")
+    (tmp_path / "misleading" / "lenet_gate_turns.py").write_text("raise RuntimeError")
     entries = [str(ROOT), os.path.relpath(Path(pytest.__file__).parents[1], place.root), str(tmp_path / "misleading")]
     python = str(bare / "bin" / "python")
     code, output = place.run(python=python, PYTHONPATH=os.pathsep.join(entries))
