@@ -1,12 +1,20 @@
-"""What tests and benchmarks share: where CIFAR-10 is."""
+"""What tests and benchmarks share: where CIFAR-10 is, and which repository git is asked about."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lenet.data import cifar10
+from lenet.provenance import without_git_variables
+
+
+def pytest_configure() -> None:
+    """Ask git about this repository, also from a hook of another: pytest-benchmark does, and tests start git."""
+    for name in os.environ.keys() - without_git_variables().keys():
+        del os.environ[name]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

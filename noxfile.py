@@ -12,9 +12,11 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import nox
 from nox.command import CommandFailed
@@ -120,9 +122,9 @@ def gate(session: nox.Session) -> None:
         sys.exit(2)  # nox itself would make 1 of it, which is a verdict
     # Where dependencies differ the gate makes environments, and needs the page that this one was made with.
     environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
-    done = subprocess.run([str(_BIN / "lenet"), "gate", *session.posargs], cwd=_ROOT, env=environment, check=False)  # noqa: S603
-    if done.returncode:
-        sys.exit(done.returncode)  # nox itself would make 1 of every code, and lose what the code says
+    code = _run_gate([str(_BIN / "lenet"), "gate", *session.posargs], environment)
+    if code:
+        sys.exit(code)  # nox itself would make 1 of every code, and lose what the code says
 
 
 @nox.session(python=False)
@@ -147,6 +149,29 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", env={"PYTHONPATH": str(_ROOT)})
     session.run("actionlint")
     session.run("zizmor", "--offline", "--pedantic", "--strict-collection", "--no-progress", ".github")
+
+
+def _run_gate(command: list[str], environment: dict[str, str] | None) -> int:
+    """Run the gate, and hand signals on to it, so that it cleans up: nox would leave it running, or kill it at once."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        early.append(number)
+        for process in started:
+            process.send_signal(number)
+
+    before = {one: signal.signal(one, hand_on) for one in numbers if signal.getsignal(one) != signal.SIG_IGN}
+    try:
+        with subprocess.Popen(command, cwd=_ROOT, env=environment) as process:  # noqa: S603
+            started.append(process)
+            for number in early:
+                process.send_signal(number)
+            return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _evaluate(session: nox.Session) -> None:
@@ -180,7 +205,7 @@ def _update_environment(session: nox.Session) -> None:
     installed, failure = _read_stamp()
     if installed == state:
         if failure:
-            session.warn(f"{failure}; to try again, delete {_STAMP}")
+            session.warn(f"{failure}\nTo try again, delete {_STAMP}")
         return
 
     session.log(f"installing the environment {_TORCH} (PyTorch is several GB the first time)")
@@ -210,15 +235,14 @@ def _install_gpu_set(session: nox.Session, gpu: str, calls: list[list[str]]) -> 
     """Install every runtime; where that fails, say so, and return why."""
     session.log(f"{gpu}: installing every runtime, the extra `gpu`, with {_NVIDIA_PAGE} for TriPy's compiled half")
     for arguments in calls:
-        done = subprocess.run([*_pip(), *arguments], cwd=_ROOT, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
-        sys.stderr.write(done.stderr)
+        done = subprocess.run(  # noqa: S603
+            [*_pip(), *arguments], cwd=_ROOT, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        )
         if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            failure = (
-                f"the extra `gpu` was not installed: {errors[-1] if errors else f'pip ended with {done.returncode}'}"
-            )
-            session.warn(f"{failure}; what runs without it is installed instead, and the rows of the rest say why")
+            failure = f"the extra `gpu` was not installed: {done.stderr.strip() or f'pip ended with {done.returncode}'}"
+            session.warn(f"{failure}\nWhat runs without it is installed instead, and the rows of the rest say why")
             return failure
+        sys.stderr.write(done.stderr)
     return ""
 
 

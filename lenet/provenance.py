@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
-__all__ = ["package_version", "source_commit", "versions"]
+__all__ = ["git", "git_command", "package_version", "source_commit", "versions", "without_git_variables"]
+
+_CONFIGURATION: Final = frozenset({"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"})
 
 
 def package_version(distribution: str) -> str | None:
@@ -30,7 +35,7 @@ def source_commit() -> str | None:
 
     Returns:
         The environment's ``LENET_COMMIT`` where it is set, as for a copy of a checkout without its history; else the
-        full hash, or None where the package does not run from a git checkout.
+        full hash, or None where the package does not run from a git checkout. Where git fails, the log has its reason.
     """
     if named := os.environ.get("LENET_COMMIT"):
         return named
@@ -38,13 +43,63 @@ def source_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+        commit = git(root, "rev-parse", "HEAD")
+        status = git(root, "status", "--porcelain", "--untracked-files=no")
+        commit.check_returncode()
+        status.check_returncode()
+    except subprocess.CalledProcessError as error:
+        logging.getLogger(__name__).warning("the source's commit is not recorded: %s", error.stderr.strip())
         return None
-    return f"{commit}+dirty" if dirty else commit
+    except OSError as error:
+        logging.getLogger(__name__).warning("the source's commit is not recorded: git cannot be started: %s", error)
+        return None
+    return commit.stdout.strip() + ("+dirty" if status.stdout else "")
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+def git(root: Path, *arguments: str, process_group: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run git in a directory, on the repository that it lies in.
+
+    Args:
+        root: The directory.
+        arguments: As git takes them.
+        process_group: As `subprocess.run` takes it. A terminal's Ctrl-C does not reach a group of its own.
+
+    Returns:
+        The exit code, the output, and git's messages.
+
+    Raises:
+        OSError: git cannot be started.
+    """
+    return subprocess.run(  # noqa: S603
+        git_command(root, *arguments),
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",  # a path need not be UTF-8
+        env=without_git_variables(),
+        process_group=process_group,
+        check=False,
+    )
+
+
+def git_command(root: Path, *arguments: str) -> list[str]:
+    """A command of git that runs no hook of the user's, and does not refresh the index in passing."""
+    return ["git", "-C", str(root), "--no-optional-locks", "-c", f"core.hooksPath={os.devnull}", *arguments]
+
+
+def without_git_variables() -> dict[str, str]:
+    """The environment without the variables that tie git to one repository, such as ``GIT_DIR`` and ``GIT_INDEX_FILE``.
+
+    git sets them for its hooks and aliases. They win over the directory that a command names. Settings stay, as git
+    itself keeps them for a submodule: a ``safe.directory`` may be among them.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _repository_variables()}
+
+
+@cache
+def _repository_variables() -> frozenset[str]:
+    """The names that git itself tells; none where there is no git to read them."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return frozenset()
+    return frozenset(done.stdout.split()) - _CONFIGURATION

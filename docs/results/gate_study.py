@@ -22,6 +22,8 @@ from multiprocessing import Process
 from pathlib import Path
 from typing import Any
 
+from lenet.provenance import without_git_variables
+
 ROOT = Path(__file__).resolve().parents[2]
 CYCLE = (0, 2, 5, 5, 10)
 """Slow-downs in percent; each cycle is run in an order of its own. 5 % is what the power is asked for."""
@@ -157,7 +159,8 @@ def compact(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def git(repository: Path, *arguments: str) -> None:
-    subprocess.run(["git", "-C", str(repository), *WHO, *arguments], check=True)  # noqa: S603, S607
+    command = ["git", "-C", str(repository), *WHO, *arguments]
+    subprocess.run(command, env=without_git_variables(), check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

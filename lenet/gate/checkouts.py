@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lenet.errors import GateError
+from lenet.gate.interrupts import uninterrupted
+from lenet.gate.scratch import remove_worktree
 from lenet.gate.workers import SIDES, Tree
-from lenet.provenance import package_version
+from lenet.provenance import git, git_command, package_version, without_git_variables
 
 __all__ = ["Commits", "checked_out", "find_commits"]
 
@@ -49,22 +52,19 @@ def find_commits(repository: Path, reference: str) -> Commits:
     Raises:
         GateError: It is no checkout, the worktree is dirty, the reference is unknown or shares no ancestor with head.
     """
-    root = Path(
-        _git(repository, "rev-parse", "--show-toplevel")
-        or _refuse("this is no git checkout", str(repository), "a directory in a clone", "go to your clone")
-    )
-    if dirty := _git(root, "status", "--porcelain"):
+    root = Path(_ask(repository, "rev-parse", "--show-toplevel"))
+    if dirty := _ask(root, "status", "--porcelain"):
         _refuse(
             "the worktree is dirty",
-            "; ".join(dirty.splitlines()[:5]),
+            "; ".join(dirty.split("\n")[:5]),
             "no change but those committed, for commits are what is compared",
             "commit what belongs to the change, and remove or ignore the rest",
         )
-    if not _git(root, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}"):
+    if not _ask(root, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", may_be_none=True):
         _refuse(
             f"there is no {reference!r}", "no such commit", "a branch, tag or commit", "fetch it: `git fetch origin`"
         )
-    base = _git(root, "merge-base", reference, "HEAD")
+    base = _ask(root, "merge-base", reference, "HEAD", may_be_none=True)
     if not base:
         _refuse(
             f"{reference} and HEAD have no common ancestor",
@@ -72,9 +72,9 @@ def find_commits(repository: Path, reference: str) -> Commits:
             "a commit that both come from",
             "fetch the whole history: `git fetch --unshallow origin`",
         )
-    head = str(_git(root, "rev-parse", "HEAD"))
-    needs = [_dependencies(root, commit) for commit in (str(base), head)]
-    return Commits(root, str(base), head, reference, needs[0] != needs[1])
+    head = _ask(root, "rev-parse", "HEAD")
+    needs = [_dependencies(root, commit) for commit in (base, head)]
+    return Commits(root, base, head, reference, needs[0] != needs[1])
 
 
 @contextmanager
@@ -94,20 +94,24 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
     try:
         for side, commit in zip(SIDES, (commits.base, commits.head), strict=True):
             path = stage / side
-            _run("git", "-C", str(commits.repository), "worktree", "add", "--detach", "--quiet", str(path), commit)
+            add = ("worktree", "add", "--no-checkout", "--detach", "--quiet", str(path), commit)
+            _run(*git_command(commits.repository, *add))
+            _run(*git_command(path, "reset", "--hard", "--no-recurse-submodules", "--quiet"))
             python = _own_python(path, stage / f"{side}-env") if commits.own_environments else sys.executable
             caches = stage / f"{side}-caches"
             (caches / "lenet").mkdir(parents=True, mode=0o700)
             trees.append(Tree(side, path, commit, python, caches))
         yield trees[0], trees[1]
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        _git(commits.repository, "worktree", "prune")  # forgets those whose directory is gone
+        with uninterrupted():
+            for side in SIDES:
+                remove_worktree(commits.repository, stage / side)
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _dependencies(root: Path, commit: str) -> tuple[Any, ...]:
     """What a commit's pyproject.toml says is to be installed."""
-    document = tomllib.loads(_git(root, "show", f"{commit}:pyproject.toml") or "")
+    document = tomllib.loads(git(root, "show", f"{commit}:pyproject.toml").stdout)  # nothing where it has no such file
     project = document.get("project", {})
     wanted = ("requires-python", "dependencies", "optional-dependencies")
     return (*(project.get(name) for name in wanted), document.get("dependency-groups", {}).get("benchmark"))
@@ -132,22 +136,59 @@ def _is_here(requirement: str) -> bool:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
+    ) as process:
+        try:
+            output, messages = process.communicate()
+        except BaseException:
+            process.terminate()  # git and pip then remove what they have begun
+            process.wait()
+            raise
+    if process.returncode != 0:
         _refuse(
             "the checkouts cannot be prepared",
-            (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1],
-            f"`{' '.join(command[:6])} ...` to work",
-            "mend that and try again",
+            messages.strip() or output.strip() or f"exit code {process.returncode}",
+            f"this to work: {shlex.join(command)}",
+            _remedy(messages) or "mend what is found and try again",
         )
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails."""
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else None
+def _environment() -> dict[str, str]:
+    """For git, venv and pip. An environment of its own holds all that it needs: nothing counts as there already."""
+    return {name: value for name, value in without_git_variables().items() if name != "PYTHONPATH"}
 
 
-def _refuse(summary: str, found: str, wanted: str, hint: str) -> Any:
+def _ask(root: Path, *arguments: str, may_be_none: bool = False) -> str:
+    """What git prints.
+
+    Args:
+        root: A directory of the checkout.
+        arguments: As git takes them.
+        may_be_none: Exit code 1 says that there is no such thing, and nothing is printed.
+
+    Raises:
+        GateError: git cannot answer; in its own words.
+    """
+    try:
+        done = git(root, *arguments)
+    except FileNotFoundError:
+        _refuse("git is not installed", "no program `git` on PATH", "git, which the gate asks", "install git")
+    if done.returncode > may_be_none:
+        _refuse(
+            "git cannot use this directory as a checkout",
+            done.stderr.strip() or f"`git {shlex.join(arguments)}` ended with {done.returncode}",
+            f"a checkout that git can read at {root}",
+            _remedy(done.stderr) or "mend what git says, or go to your clone",
+        )
+    return done.stdout.rstrip("\n")
+
+
+def _remedy(messages: str) -> str | None:
+    """The command that git advises where the checkout belongs to another user."""
+    advised = re.search(r"git config --global --add safe\.directory .+", messages)
+    return f"if you trust its owner: `{advised[0].strip()}`" if advised else None
+
+
+def _refuse(summary: str, found: str, wanted: str, hint: str) -> NoReturn:
     raise GateError(summary, found=found, wanted=wanted, hint=hint)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import click
@@ -18,6 +16,7 @@ from lenet.gate import report
 from lenet.gate.checkouts import find_commits
 from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
+from lenet.gate.interrupts import interruptible
 from lenet.gate.session import Outcome
 from lenet.gate.session import run as measure
 from lenet.report.tables import print_whole, to_rich
@@ -79,12 +78,13 @@ def run(
             hint="`pytest benchmarks --benchmark-compare` is the quick look that works anywhere",
         )
     make_directory(out)
-    try:
-        outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
-    except LenetError as error:
-        # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
-        report.write(out, report.error_json(error), report.error_page(error))
-        raise
+    with interruptible():
+        try:
+            outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
+        except LenetError as error:
+            # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+            report.write(out, report.error_json(error), report.error_page(error))
+            raise
     report.write(out, report.to_json(outcome), report.to_page(outcome))
     print_whole(to_rich(report.sheet(outcome)))
     for line in report.reasons(outcome):
@@ -93,7 +93,6 @@ def run(
 
 
 def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         commits = find_commits(Path.cwd(), reference)
         with GateDisplay() as display:
@@ -118,11 +117,3 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
             wanted="a run to its end",
             hint="if the error is the gate's, report it with the traceback",
         ) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Let a job that is cancelled clean up as Ctrl-C does."""
-    del number, frame
-    raise KeyboardInterrupt

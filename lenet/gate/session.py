@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Final
 from lenet.errors import GateError
 from lenet.gate.checkouts import Commits, checked_out
 from lenet.gate.decision import Decision, Rule, Verdict, decide, drifted
+from lenet.gate.scratch import scratch_directory
 from lenet.gate.workers import CANARY, Pair, Tree, case_pattern, measure_pair
 from lenet.measurement.environment import describe_difference
 from lenet.results import FAILED
@@ -144,11 +144,11 @@ def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeou
     began = time.monotonic()
     draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
     stages: list[Stage] = []
-    with tempfile.TemporaryDirectory(prefix="lenet-gate-") as temporary:
+    with scratch_directory(commits.repository) as scratch:
         for name in ("first", "again"):
             earlier = stages[0] if stages else None
-            with checked_out(commits, Path(temporary) / name) as trees:
-                stage = _measure(name, trees, rule, suite, Path(temporary), earlier, draw, timeout, tell)
+            with checked_out(commits, scratch / name) as trees:
+                stage = _measure(name, trees, rule, suite, scratch, earlier, draw, timeout, tell)
             stages.append(stage)
             if stage.void or stage.closed or not stage.failing:
                 break

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ import psutil
 
 from lenet import results
 from lenet.errors import GateError, ResultsError
+from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
 from lenet.results import Case, Measurement, Row
 
@@ -213,7 +215,7 @@ class _Worker:
         hears, self._tell = os.pipe()
         listen, says = os.pipe()
         self._listen = os.fdopen(listen, encoding="utf-8")
-        environment = {**os.environ, **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
+        environment = {**without_git_variables(), **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
         environment["LENET_GATE_TURNS"] = str(TURNS)
         environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, as all of it
         if only is not None:
@@ -334,10 +336,16 @@ class _Worker:
 def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
     """Where a process finds its source, its caches and the images."""
     return {
-        "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins)]),
+        "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
         "LENET_CACHE": str(tree.caches / "lenet"),
         "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
         "TRITON_CACHE_DIR": str(tree.caches / "triton"),
         # The trees have no data of their own.
         "LENET_DATA": str(Path(os.environ.get("LENET_DATA") or "data").resolve()),
     }
+
+
+def _inherited_path(tree: Tree) -> list[str]:
+    """The user's own PYTHONPATH, which may hold torch; an environment of the tree's own has all that it needs."""
+    inherited = os.environ.get("PYTHONPATH", "") if tree.python == sys.executable else ""
+    return [os.path.abspath(entry) for entry in inherited.split(os.pathsep) if entry]  # noqa: PTH100 - not resolved

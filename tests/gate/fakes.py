@@ -10,6 +10,7 @@ from typing import Any
 
 from lenet.gate.workers import TURNS, Pair, Side
 from lenet.measurement.modes import Mode
+from lenet.provenance import without_git_variables
 from lenet.results import Case, Measurement, Row
 
 MACHINE: dict[str, Any] = {
@@ -174,7 +175,8 @@ pythonpath = ["."]
 
 def git(root: Path, *arguments: str) -> str:
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", "-C", str(root), *who, *arguments], capture_output=True, text=True, check=True)
+    command = ["git", "-C", str(root), *who, *arguments]
+    done = subprocess.run(command, env=without_git_variables(), capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

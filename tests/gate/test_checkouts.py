@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,8 +77,54 @@ def test_what_cannot_be_compared_is_refused(root: Path, spoil: Callable[[Path], 
 
 
 def test_outside_of_a_clone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="this is no git checkout"):
+    with pytest.raises(GateError, match="git cannot use this directory") as caught:
         find_commits(tmp_path, "base")
+    assert "not a git repository" in caught.value.found
+
+
+def test_a_clone_of_another_user_is_refused_with_git_s_own_remedy(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # of git's own tests: nobody but root can give it away
+    with pytest.raises(GateError) as caught:
+        find_commits(root, "base")
+    assert caught.value.found.startswith("fatal: detected dubious ownership in repository at")
+    (command,) = re.findall(r"`(.*)`", caught.value.hint)
+    assert command == f"git config --global --add safe.directory {root}"
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    subprocess.run(command.split(), check=True)
+    assert find_commits(root, "base").head == find_commits(root, "HEAD").base
+
+
+def test_a_checkout_that_git_cannot_read_is_not_taken_for_a_clean_one(root: Path) -> None:
+    (root / ".git" / "index").write_bytes(b"damaged")
+    with pytest.raises(GateError) as caught:
+        find_commits(root, "base")
+    assert "index file" in caught.value.found
+
+
+def test_a_missing_git_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root))
+    with pytest.raises(GateError, match="git is not installed"):
+        find_commits(root, "base")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_all_that_a_failing_program_says_is_shown_with_its_command(stream: str) -> None:
+    code = f"import sys; print('the reason', 'a note', sep=chr(10), file=sys.{stream}); sys.exit(3)"
+    with pytest.raises(GateError) as caught:
+        checkouts._run(sys.executable, "-c", code)
+    assert caught.value.found == "the reason\na note"
+    assert shlex.join([sys.executable, "-c", code]) in caught.value.wanted
+
+
+def test_a_worktree_that_is_away_stays_registered(root: Path, tmp_path: Path) -> None:
+    git(root, "worktree", "add", "--detach", "--quiet", str(tmp_path / "theirs"))
+    (tmp_path / "theirs").rename(tmp_path / "away")
+    with checked_out(find_commits(root, "base"), tmp_path / "first") as (base, _):
+        (base.path / ".git").unlink()  # whatever a worker does
+    assert len(git(root, "worktree", "list").splitlines()) == 2
+    (tmp_path / "away").rename(tmp_path / "theirs")
+    assert git(tmp_path / "theirs", "status", "--porcelain") == ""
 
 
 def test_checkouts_are_alike_and_are_removed(root: Path, tmp_path: Path) -> None:

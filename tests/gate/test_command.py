@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -117,6 +116,29 @@ def test_a_fault_of_the_gate_itself_is_no_verdict(quick: Path, monkeypatch: pyte
     assert document["found"] == "OSError: [Errno 28] No space left on device"
 
 
+WINDOWS = """
+import enum, signal, sys
+from click.testing import CliRunner
+from lenet.cli import main
+sys.modules["fcntl"] = None
+signal.Signals = enum.IntEnum("Signals", {one.name: one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM")})
+del signal.SIGHUP, signal.SIGQUIT
+from lenet.gate import command
+sys.platform = "win32"
+done = CliRunner().invoke(main, ["gate", "--base=base"])
+print(done.output)
+sys.exit(done.exit_code)
+"""
+
+
+def test_what_windows_lacks_is_not_needed_to_say_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WINDOWS]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "the gate runs on Linux alone" in done.stdout
+
+
 @pytest.mark.parametrize("options", [("--tolerance=0.05", "--harm=0.01"), ("--tolerance=0.05",), ("--tolerance=-1",)])
 def test_a_rule_that_makes_no_sense_is_refused(quick: Path, options: tuple[str, ...]) -> None:
     quick.mkdir()
@@ -134,34 +156,6 @@ def test_a_time_that_no_clock_waits_for_is_refused(quick: Path, seconds: str) ->
     assert done.stderr.startswith("lenet: --worker-timeout cannot be used\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_gate_leaves_nothing_behind(quick: Path, number: signal.Signals) -> None:
-    root = repository(quick, GOOD, {ONE: "hangs"})
-    program = (
-        "import signal, pathlib; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from lenet.gate import workers; from lenet.cli import main\n"
-        f"workers.CANARY_FILE = pathlib.Path({str(workers.CANARY_FILE)!r}); main()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(quick.parent)}
-    with subprocess.Popen(
-        [sys.executable, "-c", program, "gate", "--base=base"],
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        child = quick.parent / "child"  # the worker that hangs has started
-        while process.poll() is None and not child.exists():
-            time.sleep(0.05)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2, output
-    assert "the gate was interrupted" in output
-    assert len(git(root, "worktree", "list").splitlines()) == 1
-    assert not list(quick.parent.glob("lenet-gate-*"))
-
-
 def test_nox_exits_with_2_where_the_environment_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise CommandFailed
@@ -171,23 +165,48 @@ def test_nox_exits_with_2_where_the_environment_cannot_be_made(monkeypatch: pyte
         noxfile.gate.func(SimpleNamespace(posargs=()))
 
 
-def test_nox_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Session:
-        posargs = ("--base", "main")
-
-    ran: list[list[str]] = []
-
-    def run(arguments: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(arguments)
-        return subprocess.CompletedProcess(arguments, 3)
-
+@pytest.fixture
+def nox_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The script that the session runs in the place of `lenet`."""
     monkeypatch.setattr(noxfile, "_update_environment", lambda _: None)
     monkeypatch.setattr(noxfile, "_nvidia_gpu", lambda: None)
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(noxfile, "_BIN", tmp_path)
+    script = tmp_path / "lenet"
+    script.touch(mode=0o755)
+    return script
+
+
+def test_nox_keeps_the_exit_code(nox_gate: Path) -> None:
+    nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 3\n')
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(SystemExit) as caught:
-        noxfile.gate.func(Session())
+        noxfile.gate.func(SimpleNamespace(posargs=("--base", "main")))
     assert caught.value.code == 3
-    assert ran[0][1:] == ["gate", "--base", "main"]
+    assert Path(f"{nox_gate}.arguments").read_text() == "gate --base main\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_nox_waits_until_the_gate_has_cleaned_up(nox_gate: Path, number: signal.Signals) -> None:
+    """The gate's stand-in has nox send itself the signal, and then takes its time."""
+    name = number.name.removeprefix("SIG")
+    trap = f"trap 'sleep 1; touch {nox_gate}.cleaned; exit 2' {name}"
+    nox_gate.write_text(f"#!/bin/sh\n{trap}\nkill -{name} $PPID\nwhile :; do sleep 0.05; done\n")
+    with pytest.raises(SystemExit) as caught:
+        noxfile.gate.func(SimpleNamespace(posargs=()))
+    assert caught.value.code == 2
+    assert Path(f"{nox_gate}.cleaned").exists()
+
+
+def test_nox_says_all_of_pip_s_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reason = "ERROR: no matching version (from versions: none)\nERROR: no matching distribution\n[notice] a new release"
+    monkeypatch.setattr(noxfile, "_pip", lambda: [sys.executable, "-c", f"raise SystemExit({reason!r})"])
+    monkeypatch.setattr(noxfile, "_STAMP", tmp_path / "state")
+    told: list[str] = []
+    session: Any = SimpleNamespace(log=told.append, warn=told.append)
+    failure = noxfile._install_gpu_set(session, "a GPU", [["--editable"]])
+    assert reason in failure
+    assert any(reason in one for one in told)
 
 
 SLOWED = """            began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 import subprocess
@@ -145,3 +146,14 @@ def test_a_suite_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Path
         measure_pair((tree, tree), ("--bakcend=pytorch",), tmp_path / "pairs" / "0", draw, timeout=60)
     assert caught.value.found == "exit code 4"
     assert "unrecognized arguments: --bakcend=pytorch" in caught.value.hint
+
+
+def test_an_environment_of_a_tree_s_own_is_not_mixed_with_the_user_s_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "relative")
+    tree = Tree("base", tmp_path / "base", "", sys.executable, tmp_path)
+    plugins = tmp_path / "plugins"
+    for one, theirs in ((tree, [str(Path.cwd() / "relative")]), (replace(tree, python="another"), [])):
+        found = workers._environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
+        assert found == [str(tree.path), str(plugins), *theirs]

@@ -1,0 +1,54 @@
+"""Signals that end the gate: it cleans up whichever comes, and no second one cuts that short."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+__all__ = ["SIGNALS", "interruptible", "uninterrupted"]
+
+SIGNALS: Final = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"})
+"""By Ctrl-C, a job that is cancelled, a terminal that is closed, and Ctrl-\\; Windows lacks the last two."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first signal raise KeyboardInterrupt, and ignore those that follow.
+
+    A signal that the caller of the gate ignores, as nohup does, stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _heard()}
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for number in before:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put signals off until the context is left."""
+    late: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: late.append(number)) for number in _heard()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def _heard() -> list[signal.Signals]:
+    return [number for number in SIGNALS if signal.getsignal(number) not in {signal.SIG_IGN, None}]

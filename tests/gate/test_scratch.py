@@ -1,0 +1,153 @@
+"""The gate's directory: which of those that are there already are removed, and which are left alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lenet.gate.interrupts import SIGNALS, interruptible, uninterrupted
+from lenet.gate.scratch import scratch_directory
+from tests.gate.fakes import git, repository
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lenet.gate.scratch import scratch_directory
+from lenet.provenance import git
+with scratch_directory(Path(sys.argv[1])) as path:
+    git(Path(sys.argv[1]), "worktree", "add", "--detach", str(path / "first" / "base"))
+    (path / "first-pairs").mkdir()
+    print(path, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return repository(tmp_path / "clone", {}, {})
+
+
+def killed(root: Path, temporary: Path) -> Path:
+    """The directory of a gate that was killed."""
+    command = [sys.executable, "-c", KILLED, str(root)]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_a_directory_is_its_user_s_own_and_is_removed_at_the_end(root: Path, temporary: Path) -> None:
+    with scratch_directory(root) as path:
+        assert (path.parent, path.stat().st_mode & 0o777) == (temporary, 0o700)
+        (path / "plugins").mkdir()
+    assert not list(temporary.iterdir())
+
+
+def test_what_a_killed_gate_of_another_repository_left_is_removed(root: Path, tmp_path: Path, temporary: Path) -> None:
+    other = repository(tmp_path / "other", {}, {})
+    left = killed(other, temporary)
+    assert len(git(other, "worktree", "list").splitlines()) == 2
+    with scratch_directory(root):
+        assert not left.exists()
+        assert len(git(other, "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", ["other", "tmp/{left}/first", "tmp/{left}/first/base/.git"])
+def test_what_is_no_longer_whole_is_removed_all_the_same(
+    root: Path, tmp_path: Path, temporary: Path, missing: str
+) -> None:
+    other = repository(tmp_path / "other", {}, {})
+    left = killed(other, temporary)
+    path = tmp_path / missing.format(left=left.name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with scratch_directory(root):
+        assert not left.exists()
+    if other.exists():
+        assert len(git(other, "worktree", "list").splitlines()) == 1
+
+
+def no_lock(left: Path) -> None:
+    """One that is just being made."""
+    (left / "lenet-gate.lock").unlink()
+
+
+def another_name(left: Path) -> None:
+    left.rename(left.with_name("lenet"))
+
+
+def a_link(left: Path) -> None:
+    """One that another user may have made, to a directory of ours."""
+    left.rename(left.with_name("ours"))
+    left.symlink_to("ours")
+
+
+def another_user(left: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory to another user")
+    os.chown(left, 65534, 65534)
+
+
+@pytest.mark.parametrize("spoil", [no_lock, another_name, a_link, another_user])
+def test_what_may_not_be_the_gate_s_own_is_left_alone(
+    root: Path, temporary: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(killed(root, temporary))
+    before = sorted(temporary.rglob("*"))
+    with scratch_directory(root):
+        pass
+    assert sorted(temporary.rglob("*")) == before
+
+
+def test_the_first_signal_interrupts_and_later_ones_do_not() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for first in SIGNALS:
+        with interruptible():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(first)
+            for later in SIGNALS:
+                signal.raise_signal(later)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(), uninterrupted():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_is_put_off_until_what_must_not_be_interrupted_is_done() -> None:
+    done = []
+
+    def clean_up() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("cleaned up")
+
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        clean_up()
+    assert done == ["cleaned up"]
