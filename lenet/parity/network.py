@@ -45,6 +45,7 @@ class Arithmetic:
         bias: Of biases.
         product: Of a sum of products, before its bias is added.
         stored: Of a layer's result.
+        centre: What is taken off bytes before they are multiplied; the first bias makes up for it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Arithmetic:
     bias: Round = _exact
     product: Round = _exact
     stored: Round = _exact
+    centre: float = 0.0
 
 
 EXACT: Final = Arithmetic("exact")
@@ -90,9 +92,15 @@ _ARITHMETICS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
 }
 
 
-def arithmetics(executed: str) -> tuple[Arithmetic, ...]:
-    """The ways in which a right runtime of an executed precision may round; none where that is float32's or nearly."""
-    return _ARITHMETICS.get(executed, ())
+def arithmetics(executed: str, *, of_bytes: bool = False) -> tuple[Arithmetic, ...]:
+    """The ways in which a right runtime of an executed precision may round; none where that is float32's or nearly.
+
+    Args:
+        executed: The precision.
+        of_bytes: Whether the images are bytes. Weights' rounding then counts less where a runtime centres these.
+    """
+    found = _ARITHMETICS.get(executed, ())
+    return (*found, replace(found[0], name="centred bytes", centre=128.0)) if found and of_bytes else found
 
 
 def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: Arithmetic = EXACT) -> torch.Tensor:
@@ -116,7 +124,10 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
         for layer in LAYERS:
             parameters = parameters_of(layer, arrays)
             if parameters is not None and arithmetic is not EXACT:
-                weight, bias = folded(*parameters) if of_bytes and layer is LAYERS[0] else parameters
+                weight, bias = parameters
+                if of_bytes and layer is LAYERS[0]:
+                    weight, bias = folded(weight, bias)
+                    x, bias = x - arithmetic.centre, bias + arithmetic.centre * weight.sum((1, 2, 3))
                 weight, bias = arithmetic.operand(weight), arithmetic.bias(bias)
                 x = arithmetic.product(affine(layer, arithmetic.operand(x), weight, None))
                 x = arithmetic.stored(x + (bias.view(1, -1, 1, 1) if isinstance(layer, Conv2d) else bias))

@@ -103,6 +103,25 @@ def test_logits_without_the_rounding_of_their_label_are_right_and_called_finer(e
         assert not rounded.closeness.finer
 
 
+@pytest.mark.parametrize("executed", ROUNDED)
+def test_bytes_that_are_centred_round_otherwise_and_are_right(executed: str) -> None:
+    """By hand, with the first layer's own sums: what is added to its bias is what centring takes off."""
+    of, arrays = reference("uint8"), fold_normalization(weights.load().arrays)
+    dtype = DTYPES[executed]
+    exact = torch.from_numpy(arrays["conv1.weight"])
+    bias = torch.from_numpy(arrays["conv1.bias"]) + 128 * exact.sum((1, 2, 3))
+    centred = {
+        **arrays,
+        "conv1.weight": exact.to(dtype).float().numpy(),
+        "conv1.bias": (bias - 128 * exact.to(dtype).float().sum((1, 2, 3))).numpy(),
+    }
+    plain = faults().Emulation(centred, arithmetics(executed)[0])
+    compared = of.compare(plain(of.images), executed)
+    assert compared.closeness is not None
+    assert compared.closeness.arithmetic == "centred bytes"
+    assert compared.closeness.rms < 0.05
+
+
 def test_float16_under_the_label_bfloat16_is_called_finer() -> None:
     of = reference("float32")
     logits = parity.network.forward(weights.load().arrays, of.images, arithmetics("fp16")[0])
