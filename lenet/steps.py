@@ -1,8 +1,10 @@
-"""A step of stochastic gradient descent, launched operator by operator or replayed as one CUDA graph."""
+"""A step of stochastic gradient descent: operator by operator, by several threads, or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final, TypeAlias
@@ -16,10 +18,13 @@ from lenet.models import paired_lenet, windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
 
-__all__ = ["Forward", "GraphStep", "Step", "exact_float32", "step_for"]
+__all__ = ["Forward", "GraphStep", "Step", "ThreadedStep", "exact_float32", "step_for"]
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Normalised float32 images (n, 3, 32, 32) -> logits (n, 10)."""
+
+_MOST_PARTS: Final = 4
+"""Threads that take parts of a batch: more would mostly wait for Python's lock, and have few images each."""
 
 _EAGER_STEPS: Final = 3
 """Steps before a capture, in which cuBLAS, cuDNN and NCCL set themselves up (PyTorch's CUDA graph notes)."""
@@ -171,8 +176,94 @@ class GraphStep(Step):
                 tensor.copy_(value)
 
 
+class ThreadedStep(Step):
+    """The same step by several threads, each of which takes a part of the batch all the way through the network.
+
+    They wait for each other once a step. OpenMP's threads would wait for each other in every operator, and spin: where
+    another program has one of the cores, each of those waits lasts until the system gives it back.
+
+    The batch after is made ready by the caller while the threads compute. A step's result is taken at the next step.
+
+    Args:
+        model: As for `Step`, on a CPU.
+        optimizer: Likewise.
+        ranks: As for `Step`.
+        parts: Number of threads.
+        forward: How a model's logits are computed.
+    """
+
+    def __init__(
+        self,
+        model: LeNet,
+        optimizer: torch.optim.SGD,
+        ranks: Ranks,
+        parts: int,
+        forward: Callable[[LeNet, torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__(model, optimizer, ranks, partial(forward, model))
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(self._threads // parts,))
+        self._of_model = forward
+        self._twins = [_twin(model) for _ in range(parts)]
+        self._queued: list[Future[torch.Tensor]] = []
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Go one step; images and labels as for `Step`."""
+        self._finish()
+        parts = zip(images.chunk(len(self._twins)), labels.chunk(len(self._twins)), strict=True)
+        self._labels = labels
+        self._queued = [
+            self._pool.submit(self._differentiate, twin, *part, len(labels))
+            for twin, part in zip(self._twins, parts, strict=False)  # a short batch has fewer parts
+        ]
+
+    def _differentiate(self, twin: LeNet, images: torch.Tensor, labels: torch.Tensor, whole: int) -> torch.Tensor:
+        twin.zero_grad(set_to_none=True)
+        logits = self._of_model(twin, images)
+        (cross_entropy(logits, labels, reduction="sum") / whole).backward()
+        return logits.detach()
+
+    def _finish(self) -> None:
+        """Add up the gradients of the step that is under way, in the order of its parts, and change the weights."""
+        if not self._queued:
+            return
+        logits = torch.cat([part.result() for part in self._queued])
+        used = self._twins[: len(self._queued)]
+        self._queued = []
+        for parameter, *parts in zip(self.parameters, *(twin.parameters() for twin in used), strict=True):
+            first, *others = (part.grad for part in parts if part.grad is not None)
+            for other in others:
+                first.add_(other)  # in place, so that it keeps the weights' layout, on which the fused SGD relies
+            parameter.grad = first
+        self.ranks.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.optimizer.step()
+        self._seen.append((logits, self._labels))
+
+    def begin_epoch(self, learning_rate: float) -> None:
+        """As `Step`. The caller's own operators run on one thread until the epoch's end: the others are the parts'."""
+        super().begin_epoch(learning_rate)
+        torch.set_num_threads(1)
+
+    def end_epoch(self) -> tuple[float, int]:
+        """As `Step`."""
+        self._finish()
+        torch.set_num_threads(self._threads)
+        return super().end_epoch()
+
+
+def _twin(model: LeNet) -> LeNet:
+    """A model of the same weights, in the same memory, with gradients of its own."""
+    twin = copy.deepcopy(model)
+    for own, shared in zip(twin.parameters(), model.parameters(), strict=True):
+        own.data = shared.data
+    return twin.train()
+
+
 def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
-    """The step for a model where it is: on CUDA a graph with convolutions as matrix products, else paired columns.
+    """The step for a model where it is.
+
+    On CUDA it is a graph, with convolutions as matrix products. On a CPU columns are paired, and torch's threads, up to
+    `_MOST_PARTS` of them, each take a part of the batch.
 
     Args:
         model: Its weights are changed in place.
@@ -182,4 +273,7 @@ def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: R
     """
     if next(model.parameters()).device.type == "cuda":
         return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(windowed_lenet.forward, model))
-    return Step(model, optimizer, ranks, partial(paired_lenet.forward, model))
+    parts = min(torch.get_num_threads(), _MOST_PARTS)
+    if parts == 1:
+        return Step(model, optimizer, ranks, partial(paired_lenet.forward, model))
+    return ThreadedStep(model, optimizer, ranks, parts, paired_lenet.forward)

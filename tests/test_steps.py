@@ -2,18 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lenet import training
+from lenet import training, weights
 from lenet.data.synthetic import synthetic
 from lenet.models import paired_lenet, windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
-from lenet.steps import GraphStep, Step, exact_float32, step_for
+from lenet.steps import GraphStep, Step, ThreadedStep, exact_float32, step_for
 from lenet.training import Recipe
 
 RECIPE = Recipe(batch_size=8, learning_rate=0.02, milestones=(1,))
@@ -177,3 +179,91 @@ def test_a_gpu_learns_as_a_cpu_does() -> None:
         assert epochs(on_cpu, 1, 320) == pytest.approx(epochs(on_gpu, 1, 320), rel=1e-3)
         for one, other in zip(for_cpu.model.parameters(), for_gpu.model.parameters(), strict=True):
             torch.testing.assert_close(one.detach(), other.detach().cpu(), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def step_of(count: int, set_threads: Callable[[int], None]) -> Step:
+    set_threads(count)
+    run = training.new_run(RECIPE, SPLIT, CPU)
+    return step_for(run.model, run.optimizer, RECIPE.batch_size, Ranks())
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, None), (2, 2), (3, 3), (64, 4)])
+def test_torch_s_threads_up_to_four_take_parts_of_a_batch(
+    count: int, parts: int | None, threads: Callable[[int], None]
+) -> None:
+    step = step_of(count, threads)
+    assert isinstance(step, ThreadedStep) == (parts is not None)
+    if isinstance(step, ThreadedStep):
+        assert len(step._twins) == parts
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_threads_train_as_one_but_for_rounding_and_each_time_to_the_same_bits(
+    count: int, threads: Callable[[int], None]
+) -> None:
+    """Batches of 8 in three parts are of 3, 3 and 2; the last batch, of 4, has two parts."""
+    one, several, again = (step_of(number, threads) for number in (1, count, count))
+    figures = [epochs(step, 2, 500) for step in (one, several, again)]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+    assert figures[2] == figures[1]
+    for alone, shared, repeated in zip(values(one), values(several), values(again), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-3, atol=1e-4)
+        assert torch.equal(shared, repeated)
+
+
+def test_a_batch_of_fewer_images_than_threads_takes_a_step(threads: Callable[[int], None]) -> None:
+    one, several = (step_of(number, threads) for number in (1, 3))
+    for step in (one, several):
+        step.begin_epoch(0.02)
+        for rows in (slice(0, 8), slice(8, 9)):
+            step(training.augmentation.normalize(SPLIT.images[rows]), SPLIT.labels[rows])
+        step.end_epoch()
+    for alone, shared in zip(values(one), values(several), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_fails_in_a_thread_reaches_the_caller(threads: Callable[[int], None]) -> None:
+    step = step_of(2, threads)
+    step.begin_epoch(0.02)
+    step(torch.zeros(8, 3, 31, 31), torch.zeros(8, dtype=torch.int64))
+    with pytest.raises(RuntimeError):
+        step.end_epoch()
+
+
+def test_torch_has_its_threads_again_at_an_epoch_s_end(threads: Callable[[int], None]) -> None:
+    step = step_of(3, threads)
+    epochs(step, 1, 16)
+    assert torch.get_num_threads() == 3
+
+
+def test_a_resumed_run_of_several_threads_has_the_same_bits(tmp_path: Path, threads: Callable[[int], None]) -> None:
+    threads(2)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+
+    def trained(out: Path, epochs: int, *, resume: bool = False) -> None:
+        recipe = replace(RECIPE, epochs=epochs, train_images=100)
+        training.train(recipe, SPLIT, SPLIT.head(50), out=out, device=CPU, resume=resume)
+
+    class Stopped(Exception):  # noqa: N818 - no error, but what ends the first part
+        pass
+
+    def stop(record: training.EpochRecord) -> None:
+        if record.epoch == 1:
+            raise Stopped
+
+    trained(whole, 2)
+    recipe = replace(RECIPE, epochs=2, train_images=100)
+    with pytest.raises(Stopped):
+        training.train(recipe, SPLIT, SPLIT.head(50), out=parted, device=CPU, on_epoch=stop)
+    threads(2)
+    trained(parted, 2, resume=True)
+    assert weights.digest(weights.load(whole / "weights.safetensors").arrays) == weights.digest(
+        weights.load(parted / "weights.safetensors").arrays
+    )
