@@ -6,6 +6,7 @@ import argparse
 import gc
 import io
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
+from pytest_benchmark.utils import safe_dumps
 from rich.console import Console
 
 from lenet import backends, comparison, devices, results, weights
@@ -28,8 +30,8 @@ from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
-from lenet.errors import BackendError, LenetError, did_you_mean
-from lenet.files import make_directory
+from lenet.errors import BackendError, LenetError, OutputError, did_you_mean
+from lenet.files import prepare_file, write_atomically
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.floor import Limits
@@ -78,6 +80,7 @@ class _Run:
         limits: The machine's, once they are measured.
         matching: What the run has in common with its baseline, where there is one.
         regressed: Why each row fails `--benchmark-compare-fail`, by its name.
+        unsaved: Why a file could not be saved.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -92,6 +95,7 @@ class _Run:
         self.limits: Limits | None = None
         self.matching: Matching | None = None
         self.regressed: dict[str, str] = {}
+        self.unsaved: list[OutputError] = []
 
 
 _run_key = pytest.StashKey[_Run]()
@@ -180,10 +184,14 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         run = config.stash[_run_key] = _Run(machine_facts(devices.resolve(option.device)))
         storage = _storage(config)
-        if option.benchmark_save or option.benchmark_autosave:
-            make_directory(storage / run.kind, "--benchmark-storage")
+        if name := option.benchmark_save or option.benchmark_autosave:
+            prepare_file(storage / run.kind / f"0000_{name}.json", "--benchmark-storage")
+        if option.benchmark_json:
+            prepare_file(option.benchmark_json, "--benchmark-json")
         if option.benchmark_compare is True:
-            found = results.newest(storage, run.kind, run.fingerprint, run.facts)
+            found, problems = results.newest(storage, run.kind, run.fingerprint, run.facts)
+            for problem in problems:
+                print(f"lenet: passed over: {problem}", file=sys.stderr)  # noqa: T201
             option.benchmark_compare = str(found.path)
         elif option.benchmark_compare:
             found = results.load(results.find_file(storage, run.kind, option.benchmark_compare))
@@ -197,9 +205,35 @@ def _storage(config: pytest.Config) -> Path:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """File results under the kind of machine; pytest-benchmark's own name for it holds neither CPU nor GPU."""
-    stored = session.config._benchmarksession  # type: ignore[attr-defined]
-    stored.machine_id = stored.storage.default_machine_id = session.config.stash[_run_key].kind
+    """File results under the kind of machine, each file whole or not at all.
+
+    pytest-benchmark's own name for the machine holds neither CPU nor GPU, its own files can be left half-written, and
+    its numbers end at 9999.
+    """
+    stored, run = session.config._benchmarksession, session.config.stash[_run_key]  # type: ignore[attr-defined]
+    stored.machine_id = stored.storage.default_machine_id = run.kind
+
+    def save(document: dict[str, Any], name: str) -> None:
+        folder = stored.storage.path / run.kind
+        keep(document, lambda content: results.store(content, name, folder, "--benchmark-storage"))
+
+    def save_json(document: dict[str, Any]) -> None:
+        def write(content: bytes) -> Path:
+            write_atomically(stored.json, content)
+            return Path(stored.json)
+
+        keep(document, write)
+
+    def keep(document: dict[str, Any], write: Callable[[bytes], Path]) -> None:
+        try:
+            path = write(safe_dumps(document, indent=4).encode())
+        except OutputError as error:
+            run.unsaved.append(error)
+        else:
+            said = f"Saved benchmark data in: {path}"
+            stored.logger.info(said)
+
+    stored.storage.save, stored.save_json = save, save_json
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -316,7 +350,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
     with warnings.catch_warnings():
         # Nor is it an error that there is nothing to save. It warns outside of what pytest's own filters cover.
         warnings.simplefilter("default", PytestBenchmarkWarning)
-        return (yield)
+        done = yield
+    run = session.config.stash.get(_run_key, None)
+    if run is not None and run.unsaved and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR  # 1 says that a row failed or became slower
+    return done
 
 
 def _finish(session: pytest.Session, exitstatus: int) -> None:
@@ -422,7 +460,7 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
         console.print("The run was interrupted: rows are missing.")
     if run.verdict:
         console.print(run.verdict)
-    for line in _comparison(run):
+    for line in (*_comparison(run), *(f"Not saved: {error}" for error in run.unsaved)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     terminalreporter.section("LeNet")
     terminalreporter.write(text.getvalue())

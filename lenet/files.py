@@ -3,55 +3,163 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import secrets
+import shlex
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
 
-__all__ = ["make_directory", "only_writer", "write_atomically"]
+__all__ = ["make_directory", "only_writer", "prepare_file", "remedy", "write_atomically"]
+
+_PREFIX: Final = ".lenet-"
+_SUFFIX: Final = ".partial"
+"""A temporary file's name is short, so that every name a file can have can be written."""
+_REMEDIES: Final[Mapping[int, str]] = {
+    errno.EACCES: "get the right to write there",
+    errno.EDQUOT: "delete files of yours, for `quota` allows no more",
+    errno.EFBIG: "raise the size that a file may have (`ulimit -f`)",
+    errno.EISDIR: "name a file in it",
+    errno.EMFILE: "raise the number of files that may be open (`ulimit -n`)",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOSPC: "free some space",
+    errno.EPERM: "get the right to write there",
+}
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def remedy(error: OSError, otherwise: str) -> str:
+    """What to do about a file that cannot be written.
+
+    Args:
+        error: Why it cannot.
+        otherwise: What helps whatever the cause is, such as another directory.
+    """
+    known = _REMEDIES.get(error.errno or 0)
+    return f"{known}, or {otherwise}" if known else otherwise
+
+
+def write_atomically(
+    path: Path, content: bytes, mode: int | None = None, otherwise: str = "choose another directory"
+) -> None:
     """Replace ``path`` by ``content``, so that a reader sees the old file or the new one, never a part.
 
     The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over
-    ``path``: a full disk or a killed process leaves the previous file as it was. A link, a pipe or a device is not
-    replaced.
+    ``path``: a full disk or a killed process leaves the previous file as it was. The next call in the directory
+    removes the temporary file of a killed process. A link, a pipe or a device is not replaced.
 
     Args:
         path: The file; its directory must exist.
         content: Its new content.
+        mode: The file's permissions. By default a file that is replaced keeps those it has, and a new file gets
+            what the umask leaves of 0666.
+        otherwise: What to do if the file cannot be written, for the error to name.
 
     Raises:
         OutputError: The file cannot be written, or ``path`` is no regular file.
     """
-    temporary = None
     try:
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "something that is no regular file")
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        before = _permissions(path)
+        mode = before if mode is None else mode
+        with _temporary(path.parent, 0o666 if mode is None else mode) as (descriptor, temporary):
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(descriptor)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        advice = "name another file" if error.errno == errno.EEXIST else "free some space or choose another directory"
-        raise OutputError(
-            f"cannot write {path}",
-            found=error.strerror or str(error),
-            wanted=f"{len(content):,} bytes of room in a directory that can be written",
-            hint=f"{advice}; the previous file, if any, is unchanged",
-        ) from error
+        raise _unwritable(path, error, f"{len(content):,} bytes of room", otherwise) from error
+
+
+def prepare_file(path: Path, option: str) -> None:
+    """Refuse before any work what `write_atomically` would refuse after it; create the directory if it is missing.
+
+    Args:
+        path: The file that is to be written.
+        option: What chooses it, for the error to name.
+
+    Raises:
+        OutputError: The directory cannot be created or written, or ``path`` is no regular file.
+    """
+    make_directory(path.parent, option)
+    try:
+        _permissions(path)
+    except OSError as error:
+        raise _unwritable(path, error, "a file", f"choose another with {option}") from error
+
+
+def _permissions(path: Path) -> int | None:
+    """The permissions of a file that is to be replaced; None if there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EEXIST, "something that is no regular file")
+    return status.st_mode & 0o777
+
+
+def _unwritable(path: Path, error: OSError, wanted: str, otherwise: str) -> OutputError:
+    if error.errno == errno.EEXIST:
+        advice = "name another file"
+    elif not path.parent.exists():
+        advice = f"create the directory first: mkdir -p {shlex.quote(str(path.parent))}"
+    else:
+        advice = remedy(error, otherwise)
+    return OutputError(
+        f"cannot write {path}",
+        found=error.strerror or str(error),
+        wanted=f"{wanted} in a directory that can be written",
+        hint=f"{advice}; the previous file, if any, is unchanged",
+    )
+
+
+@contextmanager
+def _temporary(directory: Path, mode: int) -> Iterator[tuple[int, Path]]:
+    """A new file, open and locked; it is removed at the end unless it was renamed."""
+    _remove_leftovers(directory)
+    descriptor, path = _create(directory, mode)
+    try:
+        yield descriptor, path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _create(directory: Path, mode: int) -> tuple[int, Path]:
+    """A new file, open and locked by its writer, so that no other writer takes it for a leftover."""
+    while True:
+        path = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        # The kernel takes the umask off. The owner can always open a leftover, to see whether it is locked.
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, mode | 0o600)
+        with suppress(OSError):  # where a file system has no locks, leftovers stay
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            return descriptor, path
+        os.close(descriptor)  # another writer locked it first and removed it
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove this user's temporary files that no writer holds locked."""
+    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def make_directory(path: Path, option: str = "--out") -> None:
@@ -66,40 +174,48 @@ def make_directory(path: Path, option: str = "--out") -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path):
+        with _temporary(path, 0o600):
             pass
     except OSError as error:
         raise OutputError(
             f"cannot write into {path}",
             found=error.strerror or str(error),
             wanted="a directory that can be created and written",
-            hint=f"choose another directory with {option}",
+            hint=remedy(error, f"choose another directory with {option}"),
         ) from error
 
 
 @contextmanager
-def only_writer(directory: Path, option: str = "--out") -> Iterator[None]:
+def only_writer(directory: Path, option: str = "--out", wait: float = 0) -> Iterator[None]:
     """Keep every other process that asks for the same out of a directory; a process that is killed lets go of it.
 
     Args:
         directory: It exists, and gets the file ``.lock``, which stays.
         option: What chooses it, for the error to name.
+        wait: Seconds that another process has to let go of it.
 
     Raises:
         OutputError: Another process has it, or the lock cannot be had.
     """
     lock = FileLock(directory / ".lock")
+    elsewhere = f"choose another directory with {option}"
     try:
-        lock.acquire(timeout=0)
-    except (NotImplementedError, OSError) as error:
-        held = isinstance(error, Timeout)
-        raise OutputError(
-            f"{directory} cannot be locked",
-            found="another process that writes into it" if held else str(error),
-            wanted="a directory of this process alone",
-            hint=f"wait until that one has ended, or choose another directory with {option}",
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise _unlocked(
+            directory, "another process that writes into it", f"wait until that one has ended, or {elsewhere}"
         ) from error
+    except NotImplementedError as error:
+        raise _unlocked(directory, str(error), elsewhere) from error
+    except OSError as error:
+        raise _unlocked(directory, error.strerror or str(error), remedy(error, elsewhere)) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _unlocked(directory: Path, found: str, hint: str) -> OutputError:
+    return OutputError(
+        f"{directory} cannot be locked", found=found, wanted="a directory of this process alone", hint=hint
+    )

@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -29,6 +30,7 @@ from typing import Any, Final
 
 from lenet.errors import ResultsError
 from lenet.files import make_directory, only_writer, write_atomically
+from lenet.measurement import schema
 from lenet.measurement.environment import describe_difference
 from lenet.measurement.floor import Floor, Limits, Workload, moved_bytes
 from lenet.measurement.modes import Mode
@@ -56,6 +58,7 @@ __all__ = [
     "row",
     "short_name",
     "speedup",
+    "store",
     "stored_files",
     "to_csv",
 ]
@@ -67,9 +70,10 @@ _SAME_CLOCK_OF_A_GPU: Final = (4,)
 FAILED: Final = "failed: "
 """What the reason of a row that failed begins with, as against one that cannot run here."""
 BASELINE_BACKEND: Final = "pytorch"
-_LEAST: Final = 1e-15
-_MOST: Final = 1e30
-"""Bounds of times, rates and counts, beyond which nothing is measured and arithmetic on them may overflow."""
+_STORED_NAME: Final = re.compile(r"([0-9]{4,})_(.*)\.json", re.DOTALL)
+"""A stored file's number, which has no end, and its name."""
+_PATIENCE: Final = 10.0
+"""Seconds to wait for another process that stores a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +308,11 @@ def load(path: Path) -> Measurement:
             hint="measure again with this version, or read the file with the version that wrote it",
         )
     try:
-        rows = [row(benchmark) for benchmark in document["benchmarks"]]
+        schema.check(document)
+        rows = tuple(found for found in map(row, document["benchmarks"]) if found is not None)
+        for one in rows:
+            if one.floor:
+                moved_bytes(one.case.workload)  # knows the precision and the input type
         found = Measurement(
             path=path,
             kind=about["kind"],
@@ -313,15 +321,13 @@ def load(path: Path) -> Measurement:
             commit=document["machine_info"].get("commit"),
             date=document["datetime"],
             partial=about["partial"],
-            rows=tuple(_check_times(found) for found in rows if found is not None),
-            not_run=tuple(NotRun(**item) for item in about["not_run"]),
-            limits=_check_limits(Limits.from_json(about["limits"])) if about.get("limits") else None,
-            regressed=tuple(map(str, about.get("regressed", ()))),
+            rows=rows,
+            not_run=tuple(NotRun(item["name"], item["reason"]) for item in about["not_run"]),
+            limits=Limits.from_json(about["limits"]) if about.get("limits") else None,
+            regressed=tuple(about.get("regressed", ())),
             measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
         )
-        _ = found.ended
-        _check_types(found)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
     return found
 
@@ -362,60 +368,6 @@ def _of_a_gpu(document: Mapping[str, Any]) -> bool:
     return isinstance(facts, dict) and bool(facts.get("gpu"))
 
 
-def _check_types(found: Measurement) -> None:
-    """Refuse what a table would stumble over."""
-    parts = ("cpu", "gpu", "cuda", "system", "python", "torch", "packages")
-    texts: list[object] = [found.kind, found.fingerprint, "" if found.commit is None else found.commit]
-    texts += (text for item in found.not_run for text in (item.name, item.reason))
-    counts: list[object] = []
-    for one in found.rows:
-        case = one.case
-        texts += [case.backend, case.asked, case.precision, case.device, case.images, case.protocol, case.input]
-        texts += ["" if case.host_memory is None else case.host_memory, *one.unstable]
-        texts += [one.floor.term] if one.floor else []
-        memory = 0 if one.peak_memory_bytes is None else one.peak_memory_bytes
-        counts += [case.batch_size, case.cold_cache, one.rounds, one.throttled, memory]
-        if one.floor:
-            moved_bytes(case.workload)  # knows the precision and the input type
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("what should be a text is none")
-    if not re.fullmatch(r"\w[\w.+-]*", found.kind):
-        raise ValueError(f"the kind of machine {found.kind!r} cannot name a folder")
-    if not all(isinstance(number, int) and number < _MOST for number in counts) or not isinstance(found.partial, bool):
-        raise TypeError("what should be a number is none")
-    if not all(isinstance(found.machine.get(part) or {}, Mapping) for part in parts):
-        raise TypeError("a part of machine_info is no mapping")
-
-
-def _check_times(found: Row) -> Row:
-    """Refuse what no clock gives, so that whoever divides by a time need not look."""
-    times = (found.median, found.mean, found.minimum, found.p95, found.p99, *(found.samples or ()))
-    spreads = (found.stddev, found.iqr)
-    either = [one for one in (found.median_low, found.median_high, found.wall_median) if one is not None]
-    if not all(_LEAST < time < _MOST for time in (*times, *either)) or not all(0 <= one < _MOST for one in spreads):
-        raise ValueError(f"a time of {found.case.backend} is no positive number of seconds")
-    if found.case.batch_size < 1:
-        raise ValueError(f"batch {found.case.batch_size}")
-    if found.floor is not None and not _LEAST < found.floor.seconds < _MOST:
-        raise ValueError(f"a floor of {found.case.backend} is no positive number of seconds")
-    errors = (one for one in (found.max_abs_delta, found.share_of_tolerance) if one is not None)
-    if not all(0 <= one < _MOST for one in errors):
-        raise ValueError(f"an error of {found.case.backend} is no size")
-    return found
-
-
-def _check_limits(found: Limits) -> Limits:
-    """Refuse rates and times that nothing measures."""
-    rates = [rate for pairs in (found.memory, *found.copy.values()) for _, rate in pairs]
-    if not found.memory or not all(
-        _LEAST < one < _MOST for one in (*found.arithmetic.values(), *rates, found.launch, found.launch_wall)
-    ):
-        raise ValueError("a limit of the machine is no positive number")
-    if found.copy and not (found.copy.keys() == {"pinned", "pageable"} and all(found.copy.values())):
-        raise ValueError("the rates of pinned and of pageable memory are not both there")
-    return found
-
-
 def row(benchmark: Mapping[str, Any]) -> Row | None:
     """The row of one entry of pytest-benchmark's ``benchmarks``, or None where it is no case of the suite's.
 
@@ -453,8 +405,24 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
 
 
 def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
-    """The saved files under a storage directory, of one kind of machine or of all, the oldest first."""
-    return sorted(storage.glob(f"{kind or '*'}/[0-9][0-9][0-9][0-9]_*.json"), key=lambda path: (path.name, path.parent))
+    """The saved files under a storage directory, of one kind of machine or of all, by their numbers."""
+    found = [path for path in storage.glob(f"{kind or '*'}/*.json") if _STORED_NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (_number(path), path.name, path.parent))
+
+
+def _number(stored: Path) -> int:
+    return int(stored.name.partition("_")[0])
+
+
+def _load_each(paths: Iterable[Path]) -> tuple[list[Measurement], list[ResultsError]]:
+    """The files that can be read, and why each of the others cannot."""
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(load(path))
+        except ResultsError as error:
+            problems.append(error)
+    return found, problems
 
 
 def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
@@ -466,16 +434,13 @@ def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
     Returns:
         The measurement, None where no file can be read; and why each that cannot be read was passed over.
     """
-    found, problems = [], []
-    for path in stored_files(storage):
-        try:
-            found.append(load(path))
-        except ResultsError as error:
-            problems.append(error)
+    found, problems = _load_each(stored_files(storage))
     return max(reversed(found), key=lambda one: one.ended, default=None), problems
 
 
-def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]) -> Measurement:
+def newest(
+    storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]
+) -> tuple[Measurement, list[ResultsError]]:
     """The newest whole measurement of this very machine in which nothing failed.
 
     Args:
@@ -484,41 +449,43 @@ def newest(storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any])
         fingerprint: Of this machine.
         facts: Of this machine, to tell what differs.
 
+    Returns:
+        The measurement; and why each file of this kind of machine that cannot be read was passed over.
+
     Raises:
-        ResultsError: There is none, or a file of this kind of machine cannot be read; the fingerprints that are
-            there are named, those of other kinds too.
+        ResultsError: There is none; the fingerprints that are there are named, those of other kinds too, and the
+            files that cannot be read.
     """
-    alike = [load(path) for path in stored_files(storage, kind)]
+    alike, problems = _load_each(stored_files(storage, kind))
     ours = [one for one in alike if one.fingerprint == fingerprint and one.flaw is None]
     if ours:
-        return ours[-1]
-    others = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in alike}
-    for path in stored_files(storage):
-        if path.parent.name != kind:
-            try:
-                other = load(path)
-                others.add(f"{other.fingerprint} ({other.kind})")
-            except ResultsError:
-                others.add(f"{path}, which cannot be read")
+        return ours[-1], problems
+    unlike, more = _load_each(path for path in stored_files(storage) if path.parent.name != kind)
+    there = {f"{one.fingerprint} ({one.kind}{f'; {one.flaw}' if one.flaw else ''})" for one in alike}
+    there |= {f"{one.fingerprint} ({one.kind})" for one in unlike}
+    there |= {f"{one.summary}: {one.found}" for one in (*problems, *more)}
     differences = describe_difference(facts, alike[-1].machine) if alike else []
     raise ResultsError(
         f"no baseline of this machine in {storage}",
-        found=", ".join(sorted(others)) or "no file at all",
+        found=", ".join(sorted(there)) or "no file at all",
         wanted=f"{fingerprint} ({kind})" + (f"; it differs by {'; '.join(differences)}" if differences else ""),
         hint="record one here with `nox -s baseline`; times of another machine cannot be compared",
     )
 
 
 def find_file(storage: Path, kind: str, name: str) -> Path:
-    """A saved file by its path, or by the number or beginning of its name among this kind of machine's.
+    """A saved file by its path, or by its number or the beginning of its name among this kind of machine's.
 
     Raises:
         ResultsError: There is none; those that are there are named.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # noqa: PTH113 - false for a name that no file can have, where pathlib raises
         return Path(name)
     stored = stored_files(storage, kind)
-    found = [path for path in stored if path.name.startswith(name)]
+    if re.fullmatch("[0-9]+", name):
+        found = [path for path in stored if str(_number(path)) == (name.lstrip("0") or "0")]
+    else:
+        found = [path for path in stored if path.name.startswith(name)]
     if not found:
         raise ResultsError(
             f"there is no baseline {name!r} in {storage / kind}",
@@ -541,7 +508,7 @@ def promote(path: Path, storage: Path) -> Path:
 
     Raises:
         ResultsError: The file cannot be read, was cut short, holds no row, or is of a run in which something failed.
-        OutputError: The baseline cannot be written, or another process promotes one of the same kind.
+        OutputError: As of `store`.
     """
     measurement = load(path)
     if measurement.flaw is not None:
@@ -551,15 +518,32 @@ def promote(path: Path, storage: Path) -> Path:
             wanted="a whole run without a failure",
             hint="mend what failed and measure again",
         )
-    folder = storage / measurement.kind
-    make_directory(folder, "--storage")
-    with only_writer(folder, "--storage"):  # from the look for the last number until the next one is taken
-        stored = stored_files(storage, measurement.kind)
-        number = int(stored[-1].name[:4]) + 1 if stored else 1
-        # Any other name would never be found again.
-        name = re.sub(r"^[0-9]{4}_", "", path.name).removesuffix(".json")
+    numbered = _STORED_NAME.fullmatch(path.name)
+    name = numbered[2] if numbered else path.name.removesuffix(".json")
+    return store(path.read_bytes(), name, storage / measurement.kind, "--storage")
+
+
+def store(content: bytes, name: str, folder: Path, option: str) -> Path:
+    """Save a file of measurements, whole or not at all, under the next number.
+
+    Args:
+        content: The file's content.
+        name: What follows the number in the file's name.
+        folder: Of its kind of machine, in the storage directory.
+        option: What chooses the storage directory, for an error to name.
+
+    Returns:
+        The new file.
+
+    Raises:
+        OutputError: It cannot be written, or another process keeps the directory.
+    """
+    make_directory(folder, option)
+    with only_writer(folder, option, _PATIENCE):  # from the look for the last number until the next one is taken
+        stored = stored_files(folder.parent, folder.name)
+        number = _number(stored[-1]) + 1 if stored else 1
         target = folder / f"{number:04d}_{name}.json"
-        write_atomically(target, path.read_bytes())
+        write_atomically(target, content, otherwise=f"choose another directory with {option}")
     return target
 
 

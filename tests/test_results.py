@@ -55,7 +55,8 @@ def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
     """A benchmark as the suite stores it."""
     return {
         "name": "test_inference[x]",
-        "stats": {"data": [0.002, 0.002]},
+        "fullname": "benchmarks/test_inference.py::test_inference[x]",
+        "stats": documents.stats([0.002, 0.002]),
         "extra_info": {
             "case": asdict(case),
             "summary": SUMMARY | summary,
@@ -111,7 +112,7 @@ def measurement(tmp_path: Path, name: str, *benchmarks: dict[str, Any], **about:
 
 def test_a_row_survives_being_stored(tmp_path: Path) -> None:
     not_run = [{"name": "tripy", "reason": "not installed"}]
-    loaded = measurement(tmp_path, "a.json", entry(), {"name": "test_epoch", "extra_info": {}}, not_run=not_run)
+    loaded = measurement(tmp_path, "a.json", entry(), {**entry(), "extra_info": {}}, not_run=not_run)
     (found,) = loaded.rows
     assert found.case == CASE
     assert (found.rounds, found.median, found.p99, found.wall_median) == (100, 0.002, 0.005, 0.0022)
@@ -190,7 +191,7 @@ def test_limits_that_cannot_be_read_are_an_error(tmp_path: Path, limits: object)
 
 @pytest.mark.parametrize("copy", [{"pinned": [[100, 1e9]]}, {"pinned": [[100, 1e9]], "pageable": []}])
 def test_copies_of_one_kind_of_memory_alone_are_an_error(tmp_path: Path, copy: object) -> None:
-    with pytest.raises(ResultsError, match="pinned and of pageable memory are not both there"):
+    with pytest.raises(ResultsError, match=r"not the rates of pinned and of pageable memory|not a list of at least 1"):
         measurement(tmp_path, "a.json", entry(), limits={**FULL, "memory": [[100, 1e9]], "copy": copy})
 
 
@@ -212,11 +213,14 @@ def test_derived_columns() -> None:
         ("[1, 2]", "it is not of this suite"),
         ({"benchmarks": []}, "it is not of this suite"),
         (document(entry(), schema=99), "schema 99"),
-        (document(entry(), kind="../cpu-x"), "cannot name a folder"),
+        (document(entry(), kind="../cpu-x"), "not a text that can name a folder"),
         ({**document(entry()), "benchmarks": 5}, "misshapen"),
         ({**document(entry()), "machine_info": []}, "misshapen"),
-        (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "'summary'"),
-        (document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}), "'mode'"),
+        (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "extra_info.summary is missing"),
+        (
+            document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}),
+            "case.asked is missing",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: Any, found: str) -> None:
@@ -239,7 +243,7 @@ def test_the_newest_is_this_machine_s_whole_one(tmp_path: Path) -> None:
     abouts.append({"kind": "gpu-y", "fingerprint": "f3"})
     for number, about in enumerate(abouts):
         save(tmp_path / about.get("kind", "cpu-x") / f"000{number + 1}_x.json", document(entry(), **about))
-    assert results.newest(tmp_path, "cpu-x", "f1", {}).path.name == "0002_x.json"
+    assert results.newest(tmp_path, "cpu-x", "f1", {})[0].path.name == "0002_x.json"
     there = r"f1 \(cpu-x\), f1 \(cpu-x; failed rows: tripy\), .*f2 \(cpu-x\), f3 \(gpu-y\)"
     message = rf"(?s)no baseline of this machine.*found:  {there}.*wanted: f9 \(cpu-x\)"
     with pytest.raises(ResultsError, match=message + r"; it differs by cpu\.model: 'another', not 'a CPU'"):
@@ -283,12 +287,46 @@ def test_two_processes_never_promote_under_one_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "promoted"),
-    [("2026.json", "0001_2026.json"), ("mine.txt", "0001_mine.txt.json"), ("12345_x.json", "0001_12345_x.json")],
+    [("2026.json", "0001_2026.json"), ("mine.txt", "0001_mine.txt.json"), ("12345_x.json", "0001_x.json")],
 )
 def test_whatever_its_name_a_baseline_is_found_again(tmp_path: Path, name: str, promoted: str) -> None:
     target = results.promote(save(tmp_path / name, document(entry())), tmp_path / "storage")
     assert target.name == promoted
     assert results.stored_files(tmp_path / "storage") == [target]
+
+
+def test_processes_that_store_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    source, storage = save(tmp_path / "baseline.json", document(entry())), tmp_path / "storage"
+    script = "import sys; from pathlib import Path; from lenet.results import store\n"
+    script += "for _ in range(10): store(Path(sys.argv[1]).read_bytes(), 'x', Path(sys.argv[2]), '--storage')"
+    command = [sys.executable, "-c", script, str(source), str(storage / "cpu-x")]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(timeout=200) for process in processes] == [0] * 3
+    assert [path.name for path in results.stored_files(storage)] == [f"{one:04d}_x.json" for one in range(1, 31)]
+
+
+def test_numbers_have_no_end(tmp_path: Path) -> None:
+    source, storage = save(tmp_path / "baseline.json", document(entry())), tmp_path / "storage"
+    last = save(storage / "cpu-x" / "9999_a.json", document(entry()))
+    promoted = [results.promote(source, storage) for _ in range(3)]
+    assert [path.name for path in promoted] == [f"{number}_baseline.json" for number in (10000, 10001, 10002)]
+    assert results.stored_files(storage) == [last, *promoted]
+    assert results.newest(storage, "cpu-x", "f1", {})[0].path == promoted[-1]
+    assert results.find_file(storage, "cpu-x", "10000") == promoted[0]
+    again = results.promote(promoted[0], storage)
+    assert again.name == "10003_baseline.json"
+    save(storage / "cpu-x" / f"{'9' * 30}_a.json", document(entry()))
+    assert results.promote(source, storage).name == f"1{'0' * 30}_baseline.json"
+
+
+def test_a_number_names_one_file_and_no_longer_one(tmp_path: Path) -> None:
+    for number in (100, 1000, 10000):
+        save(tmp_path / "cpu-x" / f"{number:04d}_x.json", document(entry()))
+    for name, found in ("1000", "1000"), ("0100", "0100"), ("100", "0100"), ("1000_", "1000"), ("10000_x", "10000"):
+        assert results.find_file(tmp_path, "cpu-x", name).name == f"{found}_x.json"
+    for name in "10", "0", "9" * 5000:
+        with pytest.raises(ResultsError, match="there is no baseline"):
+            results.find_file(tmp_path, "cpu-x", name)
 
 
 @pytest.mark.parametrize(
@@ -455,14 +493,29 @@ def test_runs_of_unknown_sources_are_never_put_together(tmp_path: Path, commit: 
 def test_a_damaged_file_of_another_kind_of_machine_is_in_nobody_s_way(tmp_path: Path) -> None:
     damaged = save(tmp_path / "gpu-y" / "0009_x.json", "{")
     with pytest.raises(
-        ResultsError, match=rf"no baseline of this machine.*\n  found:  {damaged}, which cannot be read"
+        ResultsError, match=rf"no baseline of this machine.*\n  found:  {damaged} cannot be read: no whole JSON"
     ):
         results.newest(tmp_path, "cpu-x", "f1", {})
     ours = save(tmp_path / "cpu-x" / "0001_x.json", document(entry()))
-    assert results.newest(tmp_path, "cpu-x", "f1", {}).path == ours
-    save(tmp_path / "cpu-x" / "0002_x.json", "{")
-    with pytest.raises(ResultsError, match=r"0002_x\.json cannot be read"):
-        results.newest(tmp_path, "cpu-x", "f1", {})
+    found, problems = results.newest(tmp_path, "cpu-x", "f1", {})
+    assert (found.path, problems) == (ours, [])
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0", json.dumps(document())[:-9]])
+def test_a_stored_file_that_cannot_be_read_is_passed_over_and_named(tmp_path: Path, content: str) -> None:
+    ours = save(tmp_path / "cpu-x" / "0001_x.json", document(entry()))
+    damaged = save(tmp_path / "cpu-x" / "0002_x.json", content)
+    found, problems = results.newest(tmp_path, "cpu-x", "f1", {})
+    assert (found.path, [one.summary for one in problems]) == (ours, [f"{damaged} cannot be read"])
+    with pytest.raises(ResultsError, match=f"(?s)no baseline of this machine.*{damaged} cannot be read: no whole JSON"):
+        results.newest(tmp_path, "cpu-x", "another", {})
+    done = printed("--storage", tmp_path)
+    assert done.exit_code == 0
+    assert f"{damaged} cannot be read" in done.stderr
+    page = tmp_path / "report.html"
+    done = CliRunner().invoke(main, ["report", "--storage", str(tmp_path), "--out", str(page)])
+    assert (done.exit_code, f"{damaged} cannot be read" in done.stderr) == (1, True)
+    assert "a CPU" in page.read_text()
 
 
 def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
@@ -559,5 +612,5 @@ def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_pat
     assert on_a_gpu.startswith("# LeNet on NVIDIA H100 80GB HBM3\n")
     assert "GPU: NVIDIA H100 80GB HBM3, compute capability unknown" in on_a_gpu
     content["machine_info"]["packages"] = ["torch"]
-    with pytest.raises(ResultsError, match="a part of machine_info is no mapping"):
+    with pytest.raises(ResultsError, match=r"machine_info\.packages is .* not an object"):
         results.load(save(tmp_path / "a.json", content))

@@ -25,7 +25,7 @@ import platformdirs
 from filelock import FileLock
 
 from lenet.errors import BackendError, OutputError
-from lenet.files import write_atomically
+from lenet.files import remedy, write_atomically
 
 __all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "EngineRefusedError", "default_directory"]
 
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _FORMAT: Final = 1
 """Of an entry: a line of JSON (`_header`), then the content. Part of every key, so another format is a miss."""
+_ELSEWHERE: Final = "set LENET_CACHE to another directory"
 
 
 class EngineRefusedError(BackendError):
@@ -134,7 +135,6 @@ class EngineCache:
                 if value is not None:
                     return Cached(value, _sha256(content), from_cache=True)
                 _warn(self._path(key, "engine"), "the library refuses it")
-            self._remove_leftovers(key)
             content = build()
             value = accept(content)
             if value is None:
@@ -188,15 +188,11 @@ class EngineCache:
             OutputError: The entry cannot be written.
         """
         self.make_directory()
-        write_atomically(self._path(key, kind), _header(key, kind, content) + b"\n" + content)
+        content = _header(key, kind, content) + b"\n" + content
+        write_atomically(self._path(key, kind), content, 0o600, _ELSEWHERE)
 
     def _path(self, key: EngineKey, kind: str) -> Path:
         return self.directory / f"{key.digest}.{kind}"
-
-    def _remove_leftovers(self, key: EngineKey) -> None:
-        """Remove what a killed writer of this engine left; who holds the lock knows that nobody is writing it now."""
-        for leftover in self.directory.glob(f".{self._path(key, 'engine').name}.*"):
-            leftover.unlink(missing_ok=True)
 
     @contextmanager
     def _lock(self, key: EngineKey) -> Iterator[None]:
@@ -242,7 +238,7 @@ class EngineCache:
             "the engine cache cannot be written",
             found=f"{self.directory}: {error.strerror or error}",
             wanted="a directory that can be created and written",
-            hint="set LENET_CACHE to another directory",
+            hint=remedy(error, _ELSEWHERE),
         )
 
 

@@ -269,7 +269,7 @@ def test_a_run_that_became_slower_fails_with_its_tables_and_is_no_baseline(saved
     (after,) = tmp_path.rglob("0002_*.json")
     found = results.load(after)
     assert found.flaw == f"slower than its baseline: {name}"
-    assert results.newest(tmp_path, found.kind, found.fingerprint, {}).path == before
+    assert results.newest(tmp_path, found.kind, found.fingerprint, {})[0].path == before
 
 
 def test_rows_under_other_conditions_are_not_compared_and_a_comparison_of_none_fails(
@@ -317,7 +317,7 @@ def test_a_damaged_baseline_is_refused_by_name(saved: Saved, tmp_path: Path) -> 
     other = put(tmp_path / "other", saved, "0001_other.json")
     other.write_text(other.read_text().replace(f'"schema": {results.SCHEMA}', '"schema": 99'))
     for option, path, found in (
-        ("--benchmark-compare", truncated, "no whole JSON document"),
+        (f"--benchmark-compare={truncated}", truncated, "no whole JSON document"),
         (f"--benchmark-compare={other}", other, "schema 99\n"),
     ):
         done = benchmarks(option, storage=tmp_path)

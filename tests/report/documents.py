@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pytest_benchmark.stats import Stats
+
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import summarize
@@ -44,7 +46,16 @@ def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     least = floor(case.workload, LIMITS)
     facts["floor"] = asdict(least) if least else None
     more: dict[str, Any] = {"peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
-    return {"name": "test_inference", "stats": {"data": seconds}, "extra_info": facts | more}
+    name = {"name": "test_inference", "fullname": "benchmarks/test_inference.py::test_inference"}
+    return {**name, "stats": stats(seconds), "extra_info": facts | more}
+
+
+def stats(seconds: Sequence[float]) -> dict[str, Any]:
+    """What pytest-benchmark stores of rounds."""
+    found = Stats()
+    for one in seconds:
+        found.update(one)
+    return {**found.as_dict(), "iterations": 1, "data": list(seconds)}
 
 
 def measurement(

@@ -212,7 +212,7 @@ def _with_words(path: Path) -> Path:
     [
         (_corrupt, "no whole JSON document"),
         (_foreign, "schema 99"),
-        (_without_times, "no positive number of seconds"),
+        (_without_times, "not a positive number of seconds"),
         (_with_words, "misshapen"),
         (lambda path: path, "No such file"),
     ],
