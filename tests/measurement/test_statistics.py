@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 from random import Random
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.signal import lfilter
 from scipy.stats import binom, quantile_test
 
 from lenet.measurement import statistics
-from lenet.measurement.statistics import instabilities, median_ranks, summarize
+from lenet.measurement.statistics import Summary, instabilities, median_ranks, summarize
 
 Floats = NDArray[np.float64]
 
@@ -243,6 +244,39 @@ def test_alternating_values_have_a_negative_autocorrelation(sample: list[float],
     assert statistics.lag1_autocorrelation(sample) == pytest.approx(certified, rel=1e-7)
 
 
+def test_every_figure_of_a_summary_is_its_own() -> None:
+    """Of the squares of 1 to 100, by hand; quantiles are at the 0-based place 99 p (Hyndman and Fan's number 7)."""
+    summary = summarize(alternating([number**2 for number in range(1, 101)]))
+
+    assert replace(summary, stddev=0, autocorrelation=0) == Summary(
+        rounds=100,
+        minimum=1,
+        median=(50**2 + 51**2) / 2,
+        mean=3383.5,  # 101 * 201 / 6
+        p95=pytest.approx(95**2 + 0.05 * (96**2 - 95**2)),
+        p99=pytest.approx(99**2 + 0.01 * (100**2 - 99**2)),
+        iqr=pytest.approx((75**2 + 0.25 * (76**2 - 75**2)) - (25**2 + 0.75 * (26**2 - 25**2))),
+        maximum=10_000,
+        stddev=0,
+        median_low=40**2,
+        median_high=61**2,
+        coverage=pytest.approx(1 - 2 * binom.cdf(39, 100, 0.5)),
+        relative_half_width=pytest.approx((61**2 - 40**2) / 2 / 2550.5),
+        autocorrelation=0,
+    )
+    assert summary.stddev == pytest.approx(stdev([number**2 for number in range(1, 101)]))
+
+
+def test_a_summary_s_interval_has_the_confidence_that_is_asked_for() -> None:
+    """Nair's ranks of 50 values: 18 and 33 at 95 %, 16 and 35 at 99 %."""
+    sample = alternating([float(number) for number in range(1, 51)])
+    ends = {confidence: summarize(sample, confidence) for confidence in (0.95, 0.99)}
+
+    assert [(one.median_low, one.median_high) for one in ends.values()] == [(18, 33), (16, 35)]
+    assert [round(100 * (one.coverage or 0), 1) for one in ends.values()] == [96.7, 99.3]
+    assert [one.relative_half_width for one in ends.values()] == pytest.approx([7.5 / 25.5, 9.5 / 25.5])
+
+
 def test_two_values_have_a_deviation() -> None:
     assert summarize([1.0, 3.0]).stddev == pytest.approx(math.sqrt(2))
 
@@ -330,6 +364,26 @@ def test_what_is_no_sample_is_refused(sample: list[float]) -> None:
 
 def steady(rounds: int = 100) -> list[float]:
     return [1.0 + 0.001 * (index % 7) for index in range(rounds)]
+
+
+@pytest.mark.parametrize(
+    ("figure", "bound"),
+    [
+        ("relative_half_width", 0.01),
+        ("stddev", 0.1),  # of a mean of 1
+        ("p99", 1.5),  # of a median of 1
+        ("autocorrelation", 0.5),
+    ],
+)
+def test_a_row_is_unstable_just_above_a_bound(figure: str, bound: float) -> None:
+    summary = summarize([1.0] * 100)
+
+    assert instabilities(replace(summary, **{figure: bound})) == []  # type: ignore[arg-type]
+    assert len(instabilities(replace(summary, **{figure: 1.001 * bound}))) == 1  # type: ignore[arg-type]
+
+
+def test_over_a_fifth_is_too_many() -> None:
+    assert [statistics.too_many(rounds, 100) for rounds in (0, 19, 20, 21, 100)] == [False] * 3 + [True] * 2
 
 
 def test_nothing_is_said_of_a_steady_sample() -> None:
