@@ -158,7 +158,7 @@ def effective_size(sample: Sample) -> float:
     """
     values = _checked(sample)
     _, places, ties = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[places]  # values that tie share the mean of their ranks
+    ranks = (np.cumsum(ties) - ties / 2)[places]  # less a half; values that tie share the mean of their ranks
     dependence = max(lag1_autocorrelation(ranks), 0.0)
     return values.size * (1 - dependence) / (1 + dependence)
 

@@ -63,11 +63,17 @@ def test_the_sign_test_is_scipy_s_with_ties_against_the_slow_down(sample: list[f
         # The worked example of Wikipedia's article "Holm-Bonferroni method": the first and the last of four.
         ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
         ([0.01, 0.02, 0.03], [True, True, True]),  # 0.0167, 0.025 and 0.05
+        ([0.025, 0.04], [True, True]),  # the first is just at its level, and the second below 0.05
         ([0.02, 0.03, 0.04], [False, False, False]),  # where the smallest is not rejected none is
     ],
 )
 def test_holm_rejects_step_by_step_until_one_is_not(p_values: list[float], rejected: list[bool]) -> None:
     assert [p <= level for p, level in zip(p_values, holm(p_values, 0.05), strict=True)] == rejected
+
+
+def test_after_the_first_that_is_not_rejected_its_level_holds_for_all() -> None:
+    assert holm([0.04, 0.01, 0.02], 0.06) == pytest.approx([0.06, 0.02, 0.03])
+    assert holm([0.04, 0.03, 0.035], 0.06) == pytest.approx([0.02, 0.02, 0.02])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), levels)

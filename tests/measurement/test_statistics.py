@@ -16,10 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
+from scipy.special import bdtrik
 from scipy.stats import binom, quantile_test
 
 from lenet.measurement import statistics
-from lenet.measurement.statistics import Summary, instabilities, median_ranks, summarize
+from lenet.measurement.statistics import instabilities, median_ranks, summarize
 
 Floats = NDArray[np.float64]
 
@@ -93,6 +94,14 @@ def test_the_interval_is_the_narrowest_that_reaches_the_confidence(size: int, co
         assert ranks[2] == pytest.approx(coverage(lower), abs=1e-12)
         assert ranks[2] >= confidence - 1e-12
     assert lower + 1 > (size + 1) // 2 or coverage(lower + 1) < confidence + 1e-12
+
+
+@pytest.mark.parametrize("off", [-7, -1, 0, 1, 7])
+@pytest.mark.parametrize("size", [6, 50, 1000])
+def test_ranks_do_not_rest_on_how_well_a_library_inverts(monkeypatch: pytest.MonkeyPatch, size: int, off: int) -> None:
+    exact = median_ranks(size)
+    monkeypatch.setattr("lenet.measurement.statistics.bdtrik", lambda *arguments: bdtrik(*arguments) + off)
+    assert median_ranks(size) == exact
 
 
 def test_a_confidence_that_is_met_exactly_is_met() -> None:
@@ -248,21 +257,24 @@ def test_every_figure_of_a_summary_is_its_own() -> None:
     """Of the squares of 1 to 100, by hand; quantiles are at the 0-based place 99 p (Hyndman and Fan's number 7)."""
     summary = summarize(alternating([number**2 for number in range(1, 101)]))
 
-    assert replace(summary, stddev=0, autocorrelation=0) == Summary(
-        rounds=100,
-        minimum=1,
-        median=(50**2 + 51**2) / 2,
-        mean=3383.5,  # 101 * 201 / 6
-        p95=pytest.approx(95**2 + 0.05 * (96**2 - 95**2)),
-        p99=pytest.approx(99**2 + 0.01 * (100**2 - 99**2)),
-        iqr=pytest.approx((75**2 + 0.25 * (76**2 - 75**2)) - (25**2 + 0.75 * (26**2 - 25**2))),
-        maximum=10_000,
-        stddev=0,
-        median_low=40**2,
-        median_high=61**2,
-        coverage=pytest.approx(1 - 2 * binom.cdf(39, 100, 0.5)),
-        relative_half_width=pytest.approx((61**2 - 40**2) / 2 / 2550.5),
-        autocorrelation=0,
+    assert replace(summary, stddev=0, autocorrelation=0).as_dict() == pytest.approx(
+        {
+            "rounds": 100,
+            "minimum": 1,
+            "median": (50**2 + 51**2) / 2,
+            "mean": 3383.5,  # 101 * 201 / 6
+            "p95": 95**2 + 0.05 * (96**2 - 95**2),
+            "p99": 99**2 + 0.01 * (100**2 - 99**2),
+            "iqr": (75**2 + 0.25 * (76**2 - 75**2)) - (25**2 + 0.75 * (26**2 - 25**2)),
+            "maximum": 10_000,
+            "stddev": 0,
+            "median_low": 40**2,
+            "median_high": 61**2,
+            "coverage": 1 - 2 * binom.cdf(39, 100, 0.5),
+            "relative_half_width": (61**2 - 40**2) / 2 / 2550.5,
+            "autocorrelation": 0,
+        },
+        rel=1e-12,
     )
     assert summary.stddev == pytest.approx(stdev([number**2 for number in range(1, 101)]))
 
@@ -275,6 +287,8 @@ def test_a_summary_s_interval_has_the_confidence_that_is_asked_for() -> None:
     assert [(one.median_low, one.median_high) for one in ends.values()] == [(18, 33), (16, 35)]
     assert [round(100 * (one.coverage or 0), 1) for one in ends.values()] == [96.7, 99.3]
     assert [one.relative_half_width for one in ends.values()] == pytest.approx([7.5 / 25.5, 9.5 / 25.5])
+    assert statistics.relative_half_width(sample) == pytest.approx(7.5 / 25.5)
+    assert statistics.relative_half_width([-value for value in sample]) == pytest.approx(7.5 / 25.5)
 
 
 def test_two_values_have_a_deviation() -> None:
