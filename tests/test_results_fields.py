@@ -358,3 +358,20 @@ def test_the_later_of_two_reasons_is_told_and_a_row_measured_later_is_not_missin
     for order in ([early, late], [late, early]):
         assert results.not_run(order) == (results.NotRun("y", "no driver"),)
     assert early.measured == {"x"}
+
+
+def test_runs_that_cannot_be_put_together_are_named_in_the_order_of_their_difference(tmp_path: Path) -> None:
+    one, other = (measurement(tmp_path, f"{name}.json", entry()) for name in ("one", "other"))
+    elsewhere = replace(other, fingerprint="f2", machine={**other.machine, "cpu": {"model": "another", "usable": 2}})
+    for found, difference in (
+        (replace(other, commit="c1"), "commit: c0ffee, not c1"),
+        (replace(other, fingerprint="f2"), "fingerprint: f1, not f2"),
+        (elsewhere, "cpu.model: 'a CPU', not 'another'"),
+    ):
+        with pytest.raises(ResultsError, match="cannot be put together") as caught:
+            results.merge([one, found])
+        assert f"{one.path} and {other.path} cannot be put together\n  found:  {difference}\n" in str(caught.value)
+    dirty = [replace(found, commit="c1+dirty") for found in (one, other)]
+    with pytest.raises(ResultsError) as caught:
+        results.merge(dirty)
+    assert f"{one.path} and {other.path} cannot be put together\n  found:  commit: c1+dirty, which" in str(caught.value)

@@ -338,6 +338,25 @@ class TestProtocols:
 
         assert samples.wall[1:] == pytest.approx([kept] * (len(samples.wall) - 1))
 
+    def test_of_the_rounds_after_a_pause_one_is_not_kept(self, gpu: FakeGpu) -> None:
+        calls, pauses = itertools.count(), itertools.count()
+
+        class Host(NoHostWatch):
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+                next(pauses)
+
+        def call() -> None:
+            gpu.now += 20e-6
+            next(calls)
+
+        protocol = Adaptive(warmups=0)
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=protocol, host=Host())
+
+        # Nothing was paused for before the first burst, and nothing is run after the last pause.
+        assert next(calls) == samples.wall.size + next(pauses) - 1
+        assert samples.stopped is Stop.PRECISE
+
     def test_adaptive_gives_up_where_most_rounds_are_discarded(self, gpu: FakeGpu) -> None:
         def measured(looks: list[bool]) -> Samples:
             call = timed(gpu, endless(0.005))
