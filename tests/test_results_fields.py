@@ -308,6 +308,16 @@ def test_of_flaws_the_first_is_told(tmp_path: Path) -> None:
         assert whole.flaw == flaw
 
 
+def test_a_run_that_cannot_be_a_baseline_is_told_with_what_to_do(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.json", document(entry(), partial=True))
+    with pytest.raises(ResultsError) as caught:
+        results.promote(source, tmp_path / "storage")
+    assert str(caught.value) == (
+        f"{source} cannot be a baseline\n  found:  the run was interrupted\n"
+        "  wanted: a whole run without a failure\n  next:   mend what failed and measure again"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "short"),
     [
@@ -375,3 +385,19 @@ def test_runs_that_cannot_be_put_together_are_named_in_the_order_of_their_differ
     with pytest.raises(ResultsError) as caught:
         results.merge(dirty)
     assert f"{one.path} and {other.path} cannot be put together\n  found:  commit: c1+dirty, which" in str(caught.value)
+
+
+def test_where_there_is_no_baseline_it_is_said_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError) as caught:
+        results.newest(tmp_path, "cpu-x", "f1", {})
+    assert str(caught.value) == (
+        f"no baseline of this machine in {tmp_path}\n  found:  no file at all\n  wanted: f1 (cpu-x)\n"
+        "  next:   record one here with `nox -s baseline`; times of another machine cannot be compared"
+    )
+    with pytest.raises(ResultsError) as caught:
+        results.find_file(tmp_path, "cpu-x", "0001")
+    assert str(caught.value) == (
+        f"there is no baseline '0001' in {tmp_path / 'cpu-x'}\n  found:  no file at all\n"
+        "  wanted: a path, or the number that a saved file's name begins with\n"
+        "  next:   `--benchmark-compare` alone takes the newest of this machine"
+    )

@@ -258,6 +258,16 @@ class TestProtocols:
         assert samples.seconds == pytest.approx(seconds[5:])
         assert samples.stopped is Stop.ROUNDS
 
+    def test_no_rounds_at_all_are_empty_arrays_of_the_same_types(self) -> None:
+        protocol = Coursework(rounds=0)
+        samples = measure(lambda: None, mode=Mode.FORWARD, stream=None, protocol=protocol)
+
+        for times in (samples.wall, samples.launch):
+            assert (times.dtype.name, times.shape) == ("float64", (0,))
+        for marks in (samples.launch_bound, samples.throttled, samples.slowed):
+            assert (marks.dtype.name, marks.shape) == ("bool", (0,))
+        assert samples.seconds.size == 0
+
     def test_adaptive_stops_when_the_median_is_known(self, gpu: FakeGpu) -> None:
         call = timed(gpu, endless(0.100, 0.101))
 
@@ -438,6 +448,10 @@ class TestStopping:
         valid = [value for pair in zip(ordered[25:], ordered[:25], strict=True) for value in pair]
 
         assert Adaptive(precision=0.0, confidence=confidence).stop(valid, 50, 0.0) is stop
+
+    @pytest.mark.parametrize(("half", "stop"), [(0.0099, Stop.PRECISE), (0.0101, None)])
+    def test_adaptive_wants_the_median_to_a_percent(self, half: float, stop: Stop | None) -> None:
+        assert Adaptive().stop([1 - half, 1 + half] * 25, 50, 0.0) is stop
 
     def test_no_rounds_are_never_precise(self) -> None:
         assert Adaptive(minimum_rounds=0).stop([], 0, 0.0) is None
