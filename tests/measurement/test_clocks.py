@@ -144,6 +144,24 @@ class TestTheRule:
 
         assert gpu.idle_at - gpu.now == pytest.approx(held, rel=1e-6)
 
+    def test_one_interrupted_launch_lengthens_no_hold(self, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = itertools.count()
+        holds: list[float] = []
+        fit = HeldStart.fit
+
+        def fitted(start: HeldStart, launch: float) -> None:
+            fit(start, launch)
+            holds.append(start._hold)
+
+        def call() -> None:
+            gpu.now += 2e-3 if next(calls) == 1 else 0.5e-3
+            gpu.run(30e-6)
+
+        monkeypatch.setattr(HeldStart, "fit", fitted)
+        measure(call, mode=Mode.FORWARD, stream=gpu.stream, protocol=Coursework(warmups=0, rounds=5))
+
+        assert holds == pytest.approx([4 * 0.505e-3])
+
     def test_a_stream_is_held_back_for_a_millisecond_before_anything_is_known(self, gpu: FakeGpu) -> None:
         HeldStart(gpu.stream)()
 
