@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lenet import training, weights
+from lenet.data import augmentation
 from lenet.data.synthetic import synthetic
 from lenet.models import paired_lenet, windowed_lenet
 from lenet.models.pytorch_lenet import LeNet
@@ -223,7 +224,7 @@ def test_a_batch_of_fewer_images_than_threads_takes_a_step(threads: Callable[[in
     for step in (one, several):
         step.begin_epoch(0.02)
         for rows in (slice(0, 8), slice(8, 9)):
-            step(training.augmentation.normalize(SPLIT.images[rows]), SPLIT.labels[rows])
+            step(augmentation.normalize(SPLIT.images[rows]), SPLIT.labels[rows])
         step.end_epoch()
     for alone, shared in zip(values(one), values(several), strict=True):
         torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)

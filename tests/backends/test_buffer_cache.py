@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Precision
-from lenet.backends.buffer_cache import BindingRunner, Bound, BufferCache
+from lenet.backends.buffer_cache import MOST_BUFFERS, BindingRunner, Bound, BufferCache
 from lenet.errors import BackendError
 
 MOST = 3
@@ -70,6 +71,19 @@ def test_images_live_as_long_as_their_entry() -> None:
     assert [reference() is not None for reference in alive] == [False, True, True, True]
 
 
+def test_the_stream_is_waited_for_while_what_is_dropped_still_lives() -> None:
+    """A queued pass may read it until then."""
+    images = torch.zeros(2)
+    oldest = weakref.ref(images)
+    alive: list[bool] = []
+    cache = BufferCache(Log().make, lambda: alive.append(oldest() is not None), 1)
+    cache(images)
+    del images
+    cache(torch.ones(2))
+    assert alive == [True]
+    assert oldest() is None
+
+
 def test_what_cannot_be_made_leaves_no_entry_and_drops_none() -> None:
     log = Log()
     cache = BufferCache(log.make, log.wait, 1)
@@ -89,6 +103,7 @@ class Sums(BindingRunner):
     def __init__(self) -> None:
         super().__init__(BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange(1, 2, 4)), None)
         self.bound: list[int] = []
+        self.passes = 0
         self.binding_fails = self.passes_fail = False
 
     def _bind(self, images: torch.Tensor) -> Bound:
@@ -99,6 +114,7 @@ class Sums(BindingRunner):
         return Bound(lambda: self._sum(memory), memory.sum)
 
     def _sum(self, memory: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
         if self.passes_fail:
             raise BackendError("no", found="it", wanted="yes", hint="none")
         return memory.sum()
@@ -123,6 +139,38 @@ def test_a_tensor_is_bound_once_and_read_at_each_pass(sums: Sums, images: torch.
     bare = sums.bare(images)
     assert bare is not None
     assert bare() == sums.forward(images)
+
+
+def test_a_call_is_one_pass(sums: Sums, images: torch.Tensor) -> None:
+    """Two would give the same logits and twice the time."""
+    for _ in range(3):  # bound anew, remembered, remembered
+        sums.forward(images)
+    sums.forward(images.view(2, *INPUT_SHAPE))  # bound, but not remembered
+    assert sums.passes == 4
+
+
+def test_a_runner_keeps_what_it_bound_to_its_last_buffers(sums: Sums) -> None:
+    buffers = [torch.ones(1, *INPUT_SHAPE) for _ in range(MOST_BUFFERS)]
+    for _ in range(2):
+        for buffer in buffers:
+            sums.forward(buffer)
+    assert MOST_BUFFERS >= 2
+    assert sums.bound == [1] * MOST_BUFFERS
+
+
+def test_a_captured_pass_is_replayed_on_the_runner_s_stream(sums: Sums, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    @contextmanager
+    def on_stream() -> Iterator[None]:
+        log.append("entered")
+        yield
+        log.append("left")
+
+    monkeypatch.setattr(sums, "on_stream", on_stream)
+    graph: Any = SimpleNamespace(replay=lambda: log.append("replayed"))
+    sums._replaying(graph, torch.zeros(2, 10)).run()
+    assert log == ["entered", "replayed", "left"]
 
 
 def test_a_tensor_with_another_memory_or_batch_is_bound_anew(sums: Sums, images: torch.Tensor) -> None:

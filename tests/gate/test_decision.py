@@ -63,11 +63,17 @@ def test_the_sign_test_is_scipy_s_with_ties_against_the_slow_down(sample: list[f
         # The worked example of Wikipedia's article "Holm-Bonferroni method": the first and the last of four.
         ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
         ([0.01, 0.02, 0.03], [True, True, True]),  # 0.0167, 0.025 and 0.05
+        ([0.025, 0.04], [True, True]),  # the first is just at its level, and the second below 0.05
         ([0.02, 0.03, 0.04], [False, False, False]),  # where the smallest is not rejected none is
     ],
 )
 def test_holm_rejects_step_by_step_until_one_is_not(p_values: list[float], rejected: list[bool]) -> None:
     assert [p <= level for p, level in zip(p_values, holm(p_values, 0.05), strict=True)] == rejected
+
+
+def test_after_the_first_that_is_not_rejected_its_level_holds_for_all() -> None:
+    assert holm([0.04, 0.01, 0.02], 0.06) == pytest.approx([0.06, 0.02, 0.03])
+    assert holm([0.04, 0.03, 0.035], 0.06) == pytest.approx([0.02, 0.02, 0.02])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), levels)
@@ -191,3 +197,61 @@ def test_a_row_fails_just_where_its_p_is_at_most_its_level(samples: list[list[fl
     p_values = [decision.p for decision in found.values()]
     for decision, level in zip(found.values(), holm(p_values, RULE.level(10)), strict=True):
         assert (decision.verdict is Verdict.FAIL) == (decision.p <= level)
+
+
+# As logarithms a tolerance of 1 % is 0.00995 and a harm of 5 % is 0.04879: these lie between logarithm and share.
+JUST_INTOLERABLE, JUST_HARMFUL = 0.00997, 0.0490
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        # The bounds of ten are the second smallest and the second largest.
+        ([0.0, 0.0] + [0.03] * 8, "PASS"),  # above the tolerance and below the harm is harmless
+        ([0.0, 0.0] + [0.04878] * 8, "PASS"),
+        ([0.0, 0.0] + [JUST_HARMFUL] * 8, "INCONCLUSIVE"),
+        ([0.0] * 8 + [JUST_HARMFUL] * 2, "INCONCLUSIVE"),
+        ([0.0] * 9 + [JUST_HARMFUL], "PASS"),
+        ([JUST_INTOLERABLE] * 10, "FAIL"),
+        ([0.0, *[JUST_INTOLERABLE] * 9], "FAIL"),
+        ([0.00994] * 10, "PASS"),
+    ],
+)
+def test_both_limits_are_shares_and_d_is_a_logarithm(sample: list[float], expected: str) -> None:
+    found = verdict(sample)
+    assert found.verdict == expected
+    assert found.pairs == 10
+    assert (found.low, found.high) == (sorted(sample)[1], sorted(sample)[8])
+
+
+def test_p_is_that_of_a_median_at_the_tolerance_as_a_logarithm() -> None:
+    assert verdict([JUST_INTOLERABLE] * 10).p == 2**-10
+    assert verdict([0.00994] * 10).p == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("still", "moved", "found"),
+    [
+        # At alpha / 3 or so the bounds of 30 are the 9th from either end; at all of alpha they would be the 11th.
+        (10, 20, False),
+        (9, 21, False),
+        (8, 22, True),
+    ],
+)
+def test_a_canary_is_judged_at_the_level_of_its_look(still: int, moved: int, found: bool, sign: int) -> None:
+    assert drifted([0.0] * still + [sign * 0.02] * moved, RULE) is found
+
+
+@pytest.mark.parametrize(("change", "found"), [(JUST_INTOLERABLE, True), (0.00994, False)])
+def test_a_canary_drifts_where_it_leaves_the_tolerance_as_a_logarithm(change: float, found: bool) -> None:
+    assert drifted([change] * 10, RULE) is found
+    assert drifted([-change] * 10, RULE) is found
+
+
+def test_what_is_just_at_a_limit_has_not_passed_it() -> None:
+    tolerance, harm = math.log1p(RULE.tolerance), math.log1p(RULE.harm)
+    assert (verdict([tolerance] * 10).verdict, verdict([tolerance] * 10).p) == ("PASS", 1)
+    assert verdict([0.0] * 8 + [harm] * 2).verdict == "INCONCLUSIVE"
+    assert not drifted([tolerance] * 10, RULE)
+    assert not drifted([-tolerance] * 10, RULE)

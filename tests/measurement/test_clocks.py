@@ -21,6 +21,7 @@ from lenet.measurement.clocks import (
     Adaptive,
     Coursework,
     EventClock,
+    HeldStart,
     Protocol,
     Replay,
     Samples,
@@ -30,7 +31,7 @@ from lenet.measurement.clocks import (
 )
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
-from tests.measurement.fakes import FakeGpu, fake_h100
+from tests.measurement.fakes import FakeEvent, FakeGpu, fake_h100
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -79,6 +80,26 @@ class TestTheRule:
         assert samples.device == pytest.approx([30e-6] * 4)
         assert measure(lambda: None, mode=Mode.END_TO_END, stream=gpu.stream, protocol=FEW).tare == 0
 
+    def test_the_tare_is_the_middle_of_many_empty_calls(self, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first may be slow, and some are, above and below."""
+        empty = itertools.chain([9e-6, 0.5e-6, *[8e-6] * 4, *[0.5e-6] * 4], itertools.repeat(1.25e-6))
+        starts = itertools.count()
+        record = FakeEvent.record
+
+        def recorded(event: FakeEvent, stream: object) -> None:
+            # The second event of each pair; the first pair finds the clock rate.
+            if (number := next(starts)) >= 2 and number % 2:
+                gpu.recording = next(empty)
+            record(event, stream)
+            gpu.recording = 0.0
+
+        monkeypatch.setattr(FakeEvent, "record", recorded)
+
+        samples = forward(gpu, lambda: gpu.run(30e-6))
+
+        assert samples.tare == pytest.approx(1.25e-6)
+        assert samples.device == pytest.approx([30e-6] * 4)
+
     def test_an_empty_call_reads_what_events_resolve_and_not_nothing(self, gpu: FakeGpu) -> None:
         gpu.recording = 1.25e-6
 
@@ -110,6 +131,41 @@ class TestTheRule:
         assert samples.launch == pytest.approx([4e-3] * 4)
         assert samples.device == pytest.approx([800e-6] * 4)
         assert not samples.launch_bound.any()
+
+    @pytest.mark.parametrize(
+        ("launch", "held"), [(0.0, 1e-3), (0.24e-3, 1e-3), (0.3e-3, 1.2e-3), (20e-3, 80e-3), (26e-3, 0.1), (10.0, 0.1)]
+    )
+    def test_a_stream_is_held_back_for_four_launches_within_bounds(
+        self, gpu: FakeGpu, launch: float, held: float
+    ) -> None:
+        start = HeldStart(gpu.stream)
+        start.fit(launch)
+        start()
+
+        assert gpu.idle_at - gpu.now == pytest.approx(held, rel=1e-6)
+
+    def test_one_interrupted_launch_lengthens_no_hold(self, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = itertools.count()
+        holds: list[float] = []
+        fit = HeldStart.fit
+
+        def fitted(start: HeldStart, launch: float) -> None:
+            fit(start, launch)
+            holds.append(start._hold)
+
+        def call() -> None:
+            gpu.now += 2e-3 if next(calls) == 1 else 0.5e-3
+            gpu.run(30e-6)
+
+        monkeypatch.setattr(HeldStart, "fit", fitted)
+        measure(call, mode=Mode.FORWARD, stream=gpu.stream, protocol=Coursework(warmups=0, rounds=5))
+
+        assert holds == pytest.approx([4 * 0.505e-3])
+
+    def test_a_stream_is_held_back_for_a_millisecond_before_anything_is_known(self, gpu: FakeGpu) -> None:
+        HeldStart(gpu.stream)()
+
+        assert gpu.idle_at - gpu.now == pytest.approx(1e-3, rel=1e-6)
 
     def test_a_call_that_waits_for_the_device_is_said_to_be_launch_bound(self, gpu: FakeGpu) -> None:
         def call() -> None:
@@ -220,6 +276,16 @@ class TestProtocols:
         assert samples.seconds == pytest.approx(seconds[5:])
         assert samples.stopped is Stop.ROUNDS
 
+    def test_no_rounds_at_all_are_empty_arrays_of_the_same_types(self) -> None:
+        protocol = Coursework(rounds=0)
+        samples = measure(lambda: None, mode=Mode.FORWARD, stream=None, protocol=protocol)
+
+        for times in (samples.wall, samples.launch):
+            assert (times.dtype.name, times.shape) == ("float64", (0,))
+        for marks in (samples.launch_bound, samples.throttled, samples.slowed):
+            assert (marks.dtype.name, marks.shape) == ("bool", (0,))
+        assert samples.seconds.size == 0
+
     def test_adaptive_stops_when_the_median_is_known(self, gpu: FakeGpu) -> None:
         call = timed(gpu, endless(0.100, 0.101))
 
@@ -300,6 +366,25 @@ class TestProtocols:
 
         assert samples.wall[1:] == pytest.approx([kept] * (len(samples.wall) - 1))
 
+    def test_of_the_rounds_after_a_pause_one_is_not_kept(self, gpu: FakeGpu) -> None:
+        calls, pauses = itertools.count(), itertools.count()
+
+        class Host(NoHostWatch):
+            def pass_time(self, seconds: float) -> None:
+                gpu.now += seconds
+                next(pauses)
+
+        def call() -> None:
+            gpu.now += 20e-6
+            next(calls)
+
+        protocol = Adaptive(warmups=0)
+        samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=protocol, host=Host())
+
+        # Nothing was paused for before the first burst, and nothing is run after the last pause.
+        assert next(calls) == samples.wall.size + next(pauses) - 1
+        assert samples.stopped is Stop.PRECISE
+
     def test_adaptive_gives_up_where_most_rounds_are_discarded(self, gpu: FakeGpu) -> None:
         def measured(looks: list[bool]) -> Samples:
             call = timed(gpu, endless(0.005))
@@ -331,6 +416,63 @@ class TestProtocols:
         samples = measure(call, mode=Mode.FORWARD, stream=None, protocol=Adaptive(time_limit=4.0))
 
         assert samples.seconds.size == 2
+
+
+STEADY, NOISY = [1.0] * 50, [1.0, 2.0] * 25
+
+
+class TestStopping:
+    """At each bound, and just before it."""
+
+    @pytest.mark.parametrize(
+        ("valid", "attempts", "stop"),
+        [
+            (99, 99, None),
+            (100, 100, Stop.ROUNDS),
+            (0, 199, None),
+            (0, 200, Stop.DISCARDED),
+            (99, 200, Stop.DISCARDED),
+            (100, 200, Stop.ROUNDS),
+        ],
+    )
+    def test_the_coursework(self, valid: int, attempts: int, stop: Stop | None) -> None:
+        assert Coursework().stop([1.0] * valid, attempts, 1e9) is stop
+
+    @pytest.mark.parametrize(
+        ("valid", "attempts", "elapsed", "stop"),
+        [
+            (STEADY[1:], 49, 0.0, None),
+            (STEADY, 50, 0.0, Stop.PRECISE),
+            (STEADY, 1000, 20.0, Stop.PRECISE),
+            (NOISY, 50, 9.9, None),
+            (NOISY, 50, 10.0, Stop.TIME),
+            ([], 199, 0.3, None),
+            ([], 200, 0.29, None),
+            ([], 200, 0.3, Stop.DISCARDED),
+            (NOISY * 2, 200, 0.3, None),
+            (NOISY * 2, 201, 0.3, Stop.DISCARDED),
+            (NOISY * 2, 201, 10.0, Stop.DISCARDED),
+            (NOISY * 199, 9_950, 0.0, None),
+            (NOISY * 200, 10_000, 0.0, Stop.ROUNDS),
+        ],
+    )
+    def test_adaptive(self, valid: list[float], attempts: int, elapsed: float, stop: Stop | None) -> None:
+        assert Adaptive().stop(valid, attempts, elapsed) is stop
+
+    @pytest.mark.parametrize(("confidence", "stop"), [(0.95, Stop.PRECISE), (0.99, None)])
+    def test_adaptive_is_as_confident_as_it_is_told(self, confidence: float, stop: Stop | None) -> None:
+        """Of 50 rounds the interval ends at the 18th and the 33rd at 95 %, at the 16th and the 35th at 99 %."""
+        ordered = [1.0] * 17 + [1.02] * 16 + [1.1] * 17
+        valid = [value for pair in zip(ordered[25:], ordered[:25], strict=True) for value in pair]
+
+        assert Adaptive(precision=0.0, confidence=confidence).stop(valid, 50, 0.0) is stop
+
+    @pytest.mark.parametrize(("half", "stop"), [(0.0099, Stop.PRECISE), (0.0101, None)])
+    def test_adaptive_wants_the_median_to_a_percent(self, half: float, stop: Stop | None) -> None:
+        assert Adaptive().stop([1 - half, 1 + half] * 25, 50, 0.0) is stop
+
+    def test_no_rounds_are_never_precise(self) -> None:
+        assert Adaptive(minimum_rounds=0).stop([], 0, 0.0) is None
 
 
 class TestThrottling:
