@@ -43,7 +43,7 @@ def test_inference(
     protocol: Protocol,
     sampler: GpuSampler,
     host: NoHostWatch,
-    limits: Callable[[], Limits],
+    limits: Callable[[], Limits | None],
     build: Callable[[Backend, BuildSpec], Any],
     test_split: Split,
     reference_of: Callable[[int, InputType], Reference],
@@ -143,13 +143,13 @@ def _check_parity(runner: Runner, call: Callable[[], torch.Tensor], reference: R
     return compared
 
 
-def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits) -> dict[str, Any]:
+def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits | None) -> dict[str, Any]:
     """What is stored beside the row's times."""
     seconds = samples.seconds
     summary = summarize(seconds)
     by_device = samples.device is not None
     throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
-    lowest = floor(case.workload, limits)
+    lowest = floor(case.workload, limits) if limits else None
     problems = [
         throttling_problem(throttled, len(samples.throttled), samples.throttling),
         launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
