@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from lenet import backends, weights
 from lenet.backends.base import Availability, Backend, BuildSpec, InputType, Precision, Runner
+from lenet.cli import main
 from lenet.comparison import Missing, compare_backends
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
@@ -60,6 +64,20 @@ class _Failing(_Wrong):
         raise BackendError("the engine cannot be built", found="out of memory", wanted="", hint="")
 
 
+class _Unforeseen(_Wrong):
+    """Its library raises what none of its own exceptions is, and only when it runs."""
+
+    name: ClassVar[str] = "unforeseen"
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        runner = _WrongRunner(from_weights(arrays), spec)
+        runner._forward = self._fail  # type: ignore[method-assign]
+        return runner
+
+    def _fail(self, images: torch.Tensor) -> torch.Tensor:
+        raise TypeError(f"no overload takes {images.shape[0]} images")
+
+
 class _Absent(_Wrong):
     name: ClassVar[str] = "absent"
 
@@ -69,7 +87,7 @@ class _Absent(_Wrong):
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    more = {"wrong": _Wrong, "failing": _Failing, "raw": _Raw, "absent": _Absent}
+    more = {"wrong": _Wrong, "failing": _Failing, "raw": _Raw, "absent": _Absent, "unforeseen": _Unforeseen}
     load = backends.load
     monkeypatch.setattr(backends, "load", lambda name: more[name]() if name in more else load(name))
 
@@ -132,3 +150,23 @@ def test_what_cannot_run_is_named_with_its_reason_and_the_rest_goes_on() -> None
         Missing("absent", "absent is not installed: pip install absent"),
         Missing("failing", "the engine cannot be built: out of memory"),
     ]
+
+
+def test_what_a_library_was_not_expected_to_raise_costs_its_own_results_alone() -> None:
+    done, missing = compare("unforeseen", "pytorch")
+    assert len(done) == 1
+    assert missing == [Missing("unforeseen", "it failed unexpectedly: TypeError: no overload takes 20 images")]
+
+
+def test_the_command_tells_of_it_beside_the_others_results(
+    monkeypatch: pytest.MonkeyPatch, noise_directory: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("in a library")
+
+    monkeypatch.setattr(type(backends.load("onnxruntime")), "probe", fail)
+    options = ["--backend", "pytorch", "--backend", "onnxruntime", "--device", "cpu", "--data", str(noise_directory)]
+    done = CliRunner().invoke(main, ["evaluate", *options, "--json"])
+    document = json.loads(done.stdout)
+    assert [one["backend"] for one in document["backends"]] == ["pytorch"]
+    assert document["not_run"] == {"onnxruntime": "it failed unexpectedly: ZeroDivisionError: in a library"}
