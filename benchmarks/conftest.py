@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import psutil
 import pytest
+import pytest_benchmark.plugin
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
@@ -37,6 +38,7 @@ from lenet.measurement.environment import describe_difference, fingerprint, mach
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, NoHostWatch
+from lenet.measurement.instrumentation import instruments
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
 from lenet.measurement.modes import Mode
@@ -72,7 +74,7 @@ class _Run:
         facts: The machine's.
         kind: Of the machine.
         fingerprint: Of the machine.
-        not_run: Cases that were skipped or failed.
+        not_run: Cases that were skipped or failed, by their node.
         partial: Whether the run was interrupted.
         cases: Inference cases that were collected.
         of_backends: Cases of a backend that were collected, inference or not.
@@ -87,7 +89,7 @@ class _Run:
         self.facts = facts
         self.kind = machine_kind(facts)
         self.fingerprint = fingerprint(facts)
-        self.not_run: list[NotRun] = []
+        self.not_run: dict[str, NotRun] = {}
         self.partial = False
         self.cases = 0
         self.of_backends = 0
@@ -172,6 +174,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     This runs before pytest-benchmark's own, which reads the file to compare with.
     """
+    _refuse_company(config)
     option = config.option
     if option.benchmark_compare_fail and not option.benchmark_compare:
         raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
@@ -198,6 +201,17 @@ def pytest_configure(config: pytest.Config) -> None:
             option.benchmark_compare = str(found.path)
     except LenetError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _refuse_company(config: pytest.Config) -> None:
+    """Refuse to measure without pytest-benchmark, beside other processes of pytest, or under a tracer."""
+    if not config.pluginmanager.is_registered(pytest_benchmark.plugin):
+        raise pytest.UsageError("pytest-benchmark, which measures, is not loaded: leave out `-p no:benchmark`")
+    option = config.option
+    if getattr(option, "numprocesses", None) or getattr(option, "tx", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("rows measured side by side would slow each other down: leave out xdist's -n and --tx")
+    if not (option.benchmark_disable or option.collectonly) and (found := instruments()):
+        raise pytest.UsageError(f"{_traced(found)}, or with --benchmark-disable")
 
 
 def _storage(config: pytest.Config) -> Path:
@@ -268,7 +282,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "protocol": asdict(_protocol(config)),
         "partial": run.partial,
         "regressed": list(run.regressed),
-        "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run],
+        "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run.values()],
     }
 
 
@@ -325,16 +339,34 @@ def _runner_key(config: pytest.Config, item: pytest.Item) -> tuple[str, *tuple[i
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Note what was not measured; of a test that failed at any moment, nothing is kept."""
+    """Note what was not measured; of a test that failed at any moment, nothing is kept.
+
+    A plugin may run a test again: it then begins anew, and its last attempt decides.
+    """
     report = yield
     run = item.config.stash[_run_key]
+    if report.when == "setup":
+        run.not_run.pop(item.nodeid, None)
     if report.skipped and isinstance(report.longrepr, tuple):
-        run.not_run.append(NotRun(results.short_name(item.name), report.longrepr[2].removeprefix("Skipped: ")))
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        run.not_run[item.nodeid] = NotRun(results.short_name(item.name), reason)
     if report.failed:
         session = item.config._benchmarksession  # type: ignore[attr-defined]
         session.benchmarks[:] = [kept for kept in session.benchmarks if kept.name != item.name]
-        run.not_run.append(NotRun(results.short_name(item.name), results.FAILED + _first_line(report)))
+        run.not_run[item.nodeid] = NotRun(results.short_name(item.name), results.FAILED + _first_line(report))
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Time nothing that is traced: a debugger or another test may have begun to since the run did."""
+    if not item.config.option.benchmark_disable and (found := instruments()):
+        pytest.fail(_traced(found), pytrace=False)
+    return (yield)
+
+
+def _traced(found: Iterable[str]) -> str:
+    return f"what is timed would include {', '.join(found)}: measure without"
 
 
 def _first_line(report: pytest.TestReport) -> str:
@@ -455,7 +487,7 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
         console.print(*map(to_rich, rows_sheets(rows)), crop=False)
     for remark in remarks(rows):
         console.print(f"! {remark}", highlight=False, markup=False)
-    console.print(sheet_5(rows, run.not_run), crop=False)
+    console.print(sheet_5(rows, list(run.not_run.values())), crop=False)
     if run.partial:
         console.print("The run was interrupted: rows are missing.")
     if run.verdict:
@@ -520,15 +552,27 @@ def _test_split(directory: Path | None) -> Split:
 
 
 @pytest.fixture(scope="session")
-def limits(request: pytest.FixtureRequest, device: torch.device) -> Callable[[], Limits]:
+def limits(request: pytest.FixtureRequest, device: torch.device) -> Callable[[], Limits | None]:
     """Tells the machine's limits, which are measured when the first row asks, and saved with the run."""
     run = request.config.stash[_run_key]
+    measured: list[Limits | None] = []
 
-    def find() -> Limits:
-        run.limits = run.limits or measure_limits(device)
+    def find() -> Limits | None:
+        if not measured:
+            measured.append(_limits_or_none(device))
+            run.limits = measured[0]
         return run.limits
 
     return find
+
+
+def _limits_or_none(device: torch.device) -> Limits | None:
+    """The machine's limits; rows can be measured without, so that a fault here costs their floors alone."""
+    try:
+        return measure_limits(device)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises
+        warnings.warn(f"no row has a floor: the machine's limits cannot be measured: {error!r}", stacklevel=2)
+        return None
 
 
 def _refuse_what_does_not_fit(batch_size: int) -> None:

@@ -50,7 +50,7 @@ def test_inference(
     protocol: Protocol,
     sampler: GpuSampler,
     host: NoHostWatch,
-    limits: Callable[[], Limits],
+    limits: Callable[[], Limits | None],
     build: Callable[[Backend, BuildSpec], Built],
     shipped: Weights,
     test_split: Split,
@@ -155,13 +155,13 @@ def _failing_with_the_layer(
         pytest.fail(f"{error.summary}: {error.found}{where}", pytrace=False)
 
 
-def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits, compared: Comparison) -> dict[str, Any]:
+def _facts(case: Case, samples: Samples, runner: Runner, limits: Limits | None, compared: Comparison) -> dict[str, Any]:
     """What is stored beside the row's times."""
     seconds = samples.seconds
     summary = summarize(seconds)
     by_device = samples.device is not None
     throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
-    lowest = floor(case.workload, limits)
+    lowest = floor(case.workload, limits) if limits else None
     problems = [
         throttling_problem(throttled, len(samples.throttled), samples.throttling),
         launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),

@@ -113,7 +113,7 @@ def compare_backends(
 
     Returns:
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
-        reason.
+        reason, be it one that its library was not expected to raise.
     """
     reference = reference or reference_of(arrays, split.images, input_type)
     done: list[Agreement] = []
@@ -123,7 +123,7 @@ def compare_backends(
     for name in dict.fromkeys((BASELINE, *wanted)):
         try:
             found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size, input_type)
-        except LenetError as error:
+        except Exception as error:  # noqa: BLE001 - of a vendor's library; the other backends' results stand
             if name in wanted:
                 missing.append(Missing(name, _reason(error)))
             continue
@@ -302,6 +302,8 @@ class RowParity:
         )
 
 
-def _reason(error: LenetError) -> str:
+def _reason(error: Exception) -> str:
     """A backend's own words where it said why it cannot run; else what went wrong and what was found."""
+    if not isinstance(error, LenetError):
+        return f"it failed unexpectedly: {type(error).__name__}: {error}"
     return error.found if isinstance(error, UnavailableError) else f"{error.summary}: {error.found}"

@@ -7,19 +7,24 @@ taking the others along, and what it wrote can be shown.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, TypeVar
+from types import FrameType
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 import numpy as np
 import torch
 
 from lenet import backends, parity
-from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Precision
 from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
@@ -36,6 +41,20 @@ SECONDS: Final = 100
 All begin at once, so that it bounds the whole examination, and one that hangs keeps no other waiting.
 """
 _REINSTALL: Final = "it is installed and cannot be loaded: see the log, and install it again"
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that would end this process at once; Ctrl-C is an exception of Python's already."""
+
+_LAUNCH: Final = """
+import ctypes, os, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end when the parent does, even if it is killed
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("lenet doctor ended")
+del sys.argv[1]
+runpy.run_module("lenet", run_name="__main__")
+"""
+"""What a child runs: ``python -m lenet``, bound to the life of its parent, whose number comes first."""
+
 _T = TypeVar("_T")
 _DISTRIBUTIONS: Final = (
     "lenet-bench",
@@ -131,13 +150,12 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
         device: Where to run it.
         precision: What to ask of it.
     """
-    backend = backends.load(name)
     images = normalize(synthetic(IMAGES).images)
     steps: list[Step] = []
     version = executed = None
     advice = ""
     try:
-        availability = _step(steps, "import", lambda: backend.probe(device), lambda found: found.reason or "available")
+        backend, availability = _step(steps, "import", lambda: _probe(name, device), lambda found: _told(found[1]))
         version = availability.version
         if not availability:
             steps[-1] = Step("import", passed=False, seconds=steps[-1].seconds, message=availability.reason or "")
@@ -169,37 +187,102 @@ def examine_in_processes(
 ) -> list[Examination]:
     """Examine each backend in a process of its own, all at once.
 
+    No process outlives this one, nor what it started itself: they end with it, by whatever signal it does.
+
     Args:
         names: Of the backends.
         device: As ``--device`` takes it.
         precision: What to ask of each.
         seconds: Time limit of each process, and so of all.
     """
-    wanted = tuple(names)
-    with ThreadPoolExecutor(max(len(wanted), 1)) as pool:
-        return list(pool.map(lambda name: _examine_in_process(name, device, precision, seconds), wanted))
+    with _unwound_by_signals(), ExitStack() as stack:
+        children = [stack.enter_context(_Child(name, device, precision)) for name in names]
+        until = time.monotonic() + seconds
+        return [child.result(until, seconds) for child in children]
 
 
-def _examine_in_process(name: str, device: str, precision: Precision, seconds: float) -> Examination:
-    command = [sys.executable, "-m", "lenet", "doctor", name, "--here", "--json"]
-    command += ["--device", device, "--precision", precision]
-    started = time.perf_counter()
+class _Child:
+    """A process that examines a backend, and leads a group of all that it starts."""
+
+    def __init__(self, name: str, device: str, precision: Precision) -> None:
+        self._name = name
+        self._started = time.perf_counter()
+        # Files and no pipes, which could fill while another process is awaited.
+        self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
+        arguments = ["doctor", name, "--here", "--json", "--device", device, "--precision", precision]
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _LAUNCH, str(os.getpid()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._files[0],
+            stderr=self._files[1],
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        for file in self._files:
+            file.close()
+
+    def result(self, until: float, seconds: float) -> Examination:
+        """What it found, at a moment of `time.monotonic` at the latest, which is so many seconds after it began."""
+        try:
+            code = self._process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            self._end()
+            step = Step("process", passed=False, seconds=seconds, message=f"no answer in {seconds:g} s")
+            advice = "see the log; a first build can be slow: try again"
+            return Examination(self._name, None, None, (step,), advice, _lines(self._output()[1]))
+        output, log = self._output()
+        try:
+            found = json.loads(output[output.index("{") :])["backends"][0]
+            steps = tuple(Step(**step) for step in found["steps"])
+            told = {key: found[key] for key in ("version", "precision", "advice", "unavailable")}
+            return Examination(backend=self._name, steps=steps, log=_lines(log), **told)
+        except (ValueError, KeyError, IndexError, TypeError):
+            message = f"the process ended with {code}"
+            step = Step("process", passed=False, seconds=time.perf_counter() - self._started, message=message)
+            return Examination(self._name, None, None, (step,), "a library crashed: see the log", _lines(log))
+
+    def _output(self) -> tuple[str, str]:
+        for file in self._files:
+            file.seek(0)
+        output, log = (file.read().decode(errors="replace") for file in self._files)
+        return output, log
+
+    def _end(self) -> None:
+        """End it, and what it started, if it has not ended; what it wrote can still be read."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Let a signal that asks this process to end unwind the stack first, and end it then as it would have."""
+    received: list[int] = []
+
+    def unwind(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        received.append(number)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone can have handlers
+        yield
+        return
+    asked = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in asked:
+        signal.signal(number, unwind)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace")  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        log = _lines((error.stderr or b"").decode(errors="replace"))
-        step = Step("process", passed=False, seconds=seconds, message=f"no answer in {seconds:g} s")
-        return Examination(name, None, None, (step,), "see the log; a first build can be slow: try again", log)
-    log = _lines(done.stderr)
-    try:
-        found = json.loads(done.stdout[done.stdout.index("{") :])["backends"][0]
-        steps = tuple(Step(**step) for step in found["steps"])
-        told = {key: found[key] for key in ("version", "precision", "advice", "unavailable")}
-        return Examination(backend=name, steps=steps, log=log, **told)
-    except (ValueError, KeyError, IndexError, TypeError):
-        message = f"the process ended with {done.returncode}"
-        step = Step("process", passed=False, seconds=time.perf_counter() - started, message=message)
-        return Examination(name, None, None, (step,), "a library crashed: see the log", log)
+        yield
+    finally:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _step(steps: list[Step], name: str, do: Callable[[], _T], describe: Callable[[_T], str]) -> _T:
@@ -212,6 +295,15 @@ def _step(steps: list[Step], name: str, do: Callable[[], _T], describe: Callable
         raise
     steps.append(Step(name, passed=True, seconds=time.perf_counter() - started, message=describe(result)))
     return result
+
+
+def _probe(name: str, device: torch.device) -> tuple[Backend, Availability]:
+    backend = backends.load(name)
+    return backend, backend.probe(device)
+
+
+def _told(availability: Availability) -> str:
+    return availability.reason or "available"
 
 
 def _facts(facts: Mapping[str, str]) -> str:

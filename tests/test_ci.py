@@ -64,3 +64,12 @@ def test_every_session_that_is_called_exists() -> None:
     for file in [*ROOT.glob(".ci/*"), *ROOT.glob(".github/workflows/*.yml")]:
         called = re.findall(r"nox -s ([a-z]+(?: [a-z]+)*)", file.read_text())
         assert {name for names in called for name in names.split()} <= sessions, file
+
+
+def test_what_measures_on_the_lasting_runner_finds_no_code_of_another_run() -> None:
+    steps = re.split(r"\n      - ", (ROOT / ".github" / "workflows" / "benchmark.yml").read_text())
+    measuring = [step for step in steps if step.startswith("name: measure")]
+    assert len(measuring) == 2
+    for step in measuring:
+        assert "LENET_CACHE: ${{ runner.temp }}/" in step
+        assert "TMPDIR: ${{ runner.temp }}" in step

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.cli import main
 from lenet.comparison import Missing, RowParity, compare_backends, reference_of
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
@@ -63,6 +67,20 @@ class _Failing(_Wrong):
         raise BackendError("the engine cannot be built", found="out of memory", wanted="", hint="")
 
 
+class _Unforeseen(_Wrong):
+    """Its library raises what none of its own exceptions is, and only when it runs."""
+
+    name: ClassVar[str] = "unforeseen"
+
+    def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        runner = _WrongRunner(from_weights(arrays), spec)
+        runner._forward = self._fail  # type: ignore[method-assign]
+        return runner
+
+    def _fail(self, images: torch.Tensor) -> torch.Tensor:
+        raise TypeError(f"no overload takes {images.shape[0]} images")
+
+
 class _Absent(_Wrong):
     name: ClassVar[str] = "absent"
 
@@ -72,7 +90,7 @@ class _Absent(_Wrong):
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    more = {"wrong": _Wrong, "failing": _Failing, "raw": _Raw, "absent": _Absent}
+    more = {"wrong": _Wrong, "failing": _Failing, "raw": _Raw, "absent": _Absent, "unforeseen": _Unforeseen}
     load = backends.load
     monkeypatch.setattr(backends, "load", lambda name: more[name]() if name in more else load(name))
 
@@ -198,3 +216,23 @@ def test_a_small_batch_is_checked_on_images_enough_for_every_unit() -> None:
     runner = _WrongRunner(from_weights(forgetting), BuildSpec(CPU, Precision.FP32, BatchRange.exactly(1)))
     with pytest.raises(ParityError, match="nothing is timed"):
         row_of(runner, 1).check_before()
+
+
+def test_what_a_library_was_not_expected_to_raise_costs_its_own_results_alone() -> None:
+    done, missing = compare("unforeseen", "pytorch")
+    assert len(done) == 1
+    assert missing == [Missing("unforeseen", "it failed unexpectedly: TypeError: no overload takes 20 images")]
+
+
+def test_the_command_tells_of_it_beside_the_others_results(
+    monkeypatch: pytest.MonkeyPatch, noise_directory: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("in a library")
+
+    monkeypatch.setattr(type(backends.load("onnxruntime")), "probe", fail)
+    options = ["--backend", "pytorch", "--backend", "onnxruntime", "--device", "cpu", "--data", str(noise_directory)]
+    done = CliRunner().invoke(main, ["evaluate", *options, "--json"])
+    document = json.loads(done.stdout)
+    assert [one["backend"] for one in document["backends"]] == ["pytorch"]
+    assert document["not_run"] == {"onnxruntime": "it failed unexpectedly: ZeroDivisionError: in a library"}

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -128,6 +132,81 @@ def test_the_time_limit_is_that_of_all_backends_together(tmp_path: Path, monkeyp
     assert time.monotonic() - started < 2 * 5, "some waited for others"
     assert {examination.steps[-1].message for examination in found} == {"no answer in 5 s"}
     assert doctor.SECONDS <= 100, "`lenet doctor` is to end within two minutes, its own start included"
+
+
+def test_a_backend_s_module_that_cannot_be_imported_is_a_failed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise ImportError("undefined symbol: cudaGetDriverEntryPointByVersion")
+
+    monkeypatch.setattr(backends, "load", fail)
+    found = examine("pytorch", weights.load().arrays, CPU, Precision.FP32)
+    assert [step.message for step in found.steps] == ["ImportError: undefined symbol: cudaGetDriverEntryPointByVersion"]
+    assert found.broken
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit status yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+HANGING = """
+import os, pathlib, subprocess, time
+another = subprocess.Popen(["sleep", "300"])  # as libraries start compilers
+for name, pid in {"children": os.getpid(), "grandchildren": another.pid}.items():
+    with pathlib.Path(name).open("a") as file:
+        file.write(f"{pid}\\n")
+time.sleep(300)
+"""
+"""What the command's processes run instead of lenet."""
+
+EXAMINING = """
+import os, signal, sys
+from lenet.doctor import examine_in_processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and hands that on
+os.chdir(sys.argv[1])
+os.environ["PYTHONPATH"] = sys.argv[1]
+examine_in_processes(["pytorch", "tensorrt"], "cpu", "fp32", seconds=300)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process can be bound to its parent's life on Linux alone")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
+def test_the_processes_end_with_the_command_whatever_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "lenet").mkdir()
+    (tmp_path / "lenet" / "__init__.py").touch()
+    (tmp_path / "lenet" / "__main__.py").write_text(HANGING)
+    command = [sys.executable, "-c", EXAMINING, str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            children, others = (pids_in(tmp_path / name, 2) for name in ("children", "grandchildren"))
+            process.send_signal(number)
+            code = process.wait(60)
+        finally:
+            process.kill()
+    try:
+        assert code == -number
+        wait_until(lambda: all(map(is_gone, children)))
+        if number is not signal.SIGKILL:  # which leaves nobody to end them; they see that their parent is gone
+            wait_until(lambda: all(map(is_gone, others)))
+    finally:
+        for pid in (*children, *others):
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def pids_in(path: Path, count: int) -> list[int]:
+    wait_until(lambda: path.exists() and len(path.read_text().splitlines()) == count)
+    return [int(line) for line in path.read_text().splitlines()]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_the_command_prints_a_table_and_json() -> None:

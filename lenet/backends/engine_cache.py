@@ -1,7 +1,9 @@
 """Built engines on disk, found by what they were built from.
 
 An engine is machine code: loading one runs what whoever wrote it wanted. So engines are loaded from one directory
-alone, which must be the user's own, and only where an entry is, to the byte, what its key and its own SHA-256 say.
+alone. The directory and each entry must be the user's own, and nobody else may be able to write them: an entry outlives
+the mode that its directory had when it was written. An entry must be, to the byte, what its key and its own SHA-256
+say.
 
 Entries are written whole or not at all. Of processes that want the same engine at once, one builds it and the others
 wait for it. This module knows no library: whoever owns one passes the functions that build and load.
@@ -10,6 +12,7 @@ wait for it. This module knows no library: whoever owns one passes the functions
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +30,16 @@ from filelock import FileLock
 from lenet.errors import BackendError, OutputError
 from lenet.files import remedy, write_atomically
 
-__all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "EngineRefusedError", "default_directory"]
+__all__ = [
+    "Cached",
+    "EngineCache",
+    "EngineCacheWarning",
+    "EngineKey",
+    "EngineRefusedError",
+    "default_directory",
+    "private_directory",
+    "problem_of_file",
+]
 
 T = TypeVar("T")
 
@@ -99,6 +111,30 @@ def default_directory() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lenet-bench")
 
 
+def private_directory(name: str) -> Path:
+    """A directory in the default one, for a library that keeps what it compiles by itself; made on first use.
+
+    Raises:
+        BackendError: It, or the directory that it lies in, is not safe to load from.
+        OutputError: It cannot be made.
+    """
+    _make_private(default_directory())
+    directory = default_directory() / name
+    _make_private(directory)
+    return directory
+
+
+def problem_of_file(path: Path) -> str | None:
+    """Why a file in a cache must not be loaded; None where it can be, or where there is none.
+
+    For a library that opens its file by itself, in a directory that was found private.
+    """
+    try:
+        return _problem(path.lstat(), stat.S_ISREG, "no regular file")
+    except FileNotFoundError:
+        return None
+
+
 class EngineCache:
     """A directory of engines.
 
@@ -159,12 +195,13 @@ class EngineCache:
             OutputError: The directory cannot be made.
 
         Warns:
-            EngineCacheWarning: There is an entry, but it is damaged or another key's.
+            EngineCacheWarning: There is an entry, but it is damaged, another key's, another user's, or one that others
+                can write.
         """
         self.make_directory()
         path = self._path(key, kind)
         try:
-            header, _, content = path.read_bytes().partition(b"\n")
+            header, _, content = _read_own(path).partition(b"\n")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -188,8 +225,11 @@ class EngineCache:
             OutputError: The entry cannot be written.
         """
         self.make_directory()
-        content = _header(key, kind, content) + b"\n" + content
-        write_atomically(self._path(key, kind), content, 0o600, _ELSEWHERE)
+        path = self._path(key, kind)
+        if path.is_symlink():  # `write_atomically` replaces none
+            path.unlink()
+        # Whatever the umask: an entry that others can write is not read again.
+        write_atomically(path, _header(key, kind, content) + b"\n" + content, 0o600, _ELSEWHERE)
 
     def _path(self, key: EngineKey, kind: str) -> Path:
         return self.directory / f"{key.digest}.{kind}"
@@ -200,7 +240,7 @@ class EngineCache:
         try:
             lock.acquire()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unwritable(self.directory, error) from error
         try:
             yield
         finally:
@@ -213,33 +253,60 @@ class EngineCache:
             BackendError: It is not safe to load from.
             OutputError: It cannot be made.
         """
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = self.directory.lstat()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        if stat.S_ISLNK(status.st_mode):
-            problem = "a symbolic link"
-        elif status.st_uid != os.geteuid():
-            problem = f"owned by user {status.st_uid}, not {os.geteuid()}"
-        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            problem = f"writable by others (mode {stat.S_IMODE(status.st_mode):04o})"
-        else:
-            return
+        _make_private(self.directory)
+
+
+def _make_private(directory: Path) -> None:
+    """`EngineCache.make_directory` of any directory."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = _problem(directory.lstat(), stat.S_ISDIR, "no directory")
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    if problem is not None:
         raise BackendError(
             "the engine cache is not safe to load engines from",
-            found=f"{self.directory} is {problem}",
+            found=f"{directory} is {problem}: what lies in it may be another user's",
             wanted="a directory of your own that nobody else can write into (mode 0700)",
-            hint="chmod 700 it, or set LENET_CACHE to another directory",
+            hint="set LENET_CACHE to a new directory; if this one holds nothing but engines, you can delete it instead",
         )
 
-    def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(
-            "the engine cache cannot be written",
-            found=f"{self.directory}: {error.strerror or error}",
-            wanted="a directory that can be created and written",
-            hint=remedy(error, _ELSEWHERE),
-        )
+
+def _problem(status: os.stat_result, is_kind: Callable[[int], bool], otherwise: str) -> str | None:
+    """Why what has this status is not the user's own alone; None where it is."""
+    if stat.S_ISLNK(status.st_mode):
+        return "a symbolic link"
+    if not is_kind(status.st_mode):
+        return otherwise
+    if status.st_uid != os.geteuid():
+        return f"owned by user {status.st_uid}, not {os.geteuid()}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"writable by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None
+
+
+def _read_own(path: Path) -> bytes:
+    """The content of a file that is the user's alone; what is checked is what was opened.
+
+    Raises:
+        OSError: It cannot be read, or is not the user's alone.
+    """
+    # Neither a link is followed nor a pipe waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        problem = _problem(os.fstat(descriptor), stat.S_ISREG, "no regular file")
+        if problem is not None:
+            raise PermissionError(errno.EPERM, f"it is {problem}")
+        return file.read()
+
+
+def _unwritable(directory: Path, error: OSError) -> OutputError:
+    return OutputError(
+        "the engine cache cannot be written",
+        found=f"{directory}: {error.strerror or error}",
+        wanted="a directory that can be created and written",
+        hint=remedy(error, _ELSEWHERE),
+    )
 
 
 def _header(key: EngineKey, kind: str, content: bytes) -> bytes:

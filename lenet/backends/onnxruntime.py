@@ -12,7 +12,7 @@ import torch
 from lenet.architecture import CLASSES
 from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.precision import DTYPES
+from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
 from lenet.provenance import package_version
@@ -21,6 +21,8 @@ __all__ = ["OnnxRuntime"]
 
 _OLDEST: Final = (1, 20)
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_LAYERS: Final = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
+"""The operators of LeNet's layers; ONNX Runtime keeps what computes shapes on the CPU by design."""
 _PRECISIONS: Final = {
     "cpu": (Precision.FP32,),
     "cuda": (Precision.FP32, Precision.TF32, Precision.FP16),
@@ -58,6 +60,7 @@ class OnnxRuntime(Backend):
         supported = _PRECISIONS[device.type]
         if precision not in supported:
             raise self._unsupported(precision, device, " or ".join(supported))
+        check_override(precision, device)
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
@@ -70,13 +73,14 @@ def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None
     """An ``InferenceSession`` over a serialised model, on the device's execution provider alone.
 
     Raises:
-        BackendError: ONNX Runtime refuses the model, or falls back to another provider.
+        BackendError: ONNX Runtime refuses the model, or falls back to another provider, be it for one layer.
     """
     library = _library()
     options = library.SessionOptions()
     options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     provider = _PROVIDERS[spec.device.type]
     settings: dict[str, str] = {}
     if stream is not None:
@@ -95,14 +99,36 @@ def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None
             wanted=f"a model that onnxruntime {library.__version__} runs on {provider}",
             hint="try another version of onnxruntime",
         ) from error
-    if provider not in session.get_providers():
+    refuse_fallback(session, provider)
+    return session
+
+
+def refuse_fallback(session: Any, provider: str) -> None:
+    """Refuse a session that computes on another provider than the one that it is called after.
+
+    Args:
+        session: An ``InferenceSession`` that recorded where it puts each node. ONNX Runtime before 1.24 records none,
+            and is taken at its word.
+        provider: The one that was asked for.
+
+    Raises:
+        BackendError: The provider is missing, or a layer is on another; which, is told.
+    """
+    strays = []
+    if hasattr(session, "get_provider_graph_assignment_info"):
+        strays = [
+            f"{node.name} on {part.ep_name}"
+            for part in session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+            if part.ep_name != provider and node.op_type in _LAYERS
+        ]
+    if strays or provider not in session.get_providers():
         raise BackendError(
             "ONNX Runtime fell back to another provider",
-            found=", ".join(session.get_providers()),
+            found=", ".join(strays or session.get_providers()),
             wanted=provider,
             hint="install the CUDA and cuDNN versions that this build of onnxruntime-gpu names",
         )
-    return session
 
 
 class _OnnxRuntimeRunner(BindingRunner):

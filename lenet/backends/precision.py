@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Final
 
 import torch
 
 from lenet.backends.base import Precision
+from lenet.errors import BackendError
 
-__all__ = ["DTYPES", "allow_tf32"]
+__all__ = ["DTYPES", "allow_tf32", "check_override"]
+
 
 DTYPES: Final = {
     Precision.FP32: torch.float32,
@@ -19,6 +23,18 @@ DTYPES: Final = {
 """What PyTorch holds weights and activations in, for each precision that a framework has a type for."""
 
 _allowed: bool | None = None
+
+
+def _of_fpmath(mode: str) -> Precision | None:
+    return None if mode in {"", "STRICT"} else Precision.FP32
+
+
+_OVERRIDES: Final[tuple[tuple[str, str, Callable[[str], Precision | None]], ...]] = (
+    ("NVIDIA_TF32_OVERRIDE", "cuda", {"0": Precision.TF32, "1": Precision.FP32}.get),
+    ("ONEDNN_DEFAULT_FPMATH_MODE", "cpu", _of_fpmath),
+    ("DNNL_DEFAULT_FPMATH_MODE", "cpu", _of_fpmath),
+)
+"""Variables that change what a library runs: the name, the type of device, and by value the precision that is lost."""
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -36,3 +52,24 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
     _allowed = allowed
+
+
+def check_override(precision: Precision, device: torch.device) -> None:
+    """Refuse a precision that the environment would have a library replace by another.
+
+    ``NVIDIA_TF32_OVERRIDE`` beats every switch of a program: 0 keeps TF32 out, 1 puts it in (on an H200, with 1, a
+    float32 product of cuBLAS is off by 1000 times as much, whatever PyTorch allows). oneDNN's variable lets a CPU
+    compute float32 in a narrower type.
+
+    Raises:
+        BackendError: A variable contradicts the precision.
+    """
+    for name, on, replaced in _OVERRIDES:
+        value = os.environ.get(name, "").upper()
+        if device.type == on and precision is replaced(value):
+            raise BackendError(
+                f"{name}={value} keeps {precision} from being what runs: unset {name}",
+                found=f"{name}={value}",
+                wanted=f"an environment in which the libraries run {precision}",
+                hint=f"unset {name}, or choose another precision",
+            )

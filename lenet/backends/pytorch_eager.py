@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
-from lenet.backends.precision import DTYPES, allow_tf32
+from lenet.backends.precision import DTYPES, allow_tf32, check_override
 from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 
@@ -49,12 +49,13 @@ class PyTorchBackend(Backend):
         return Availability(torch.__version__, self._missing_device(device))
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer."""
+        """The precision asked for; TF32 needs a GPU of compute capability 8.0 or newer, and the environment's leave."""
         if precision not in DTYPES:
             raise self._unsupported(precision, device, " or ".join(DTYPES))
         can_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
         if precision is Precision.TF32 and not can_tf32:
             raise self._unsupported(precision, device, "tf32 on an NVIDIA GPU of compute capability 8.0 or newer")
+        check_override(precision, device)
         return precision
 
 

@@ -31,7 +31,7 @@ from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
-from lenet.backends.precision import DTYPES
+from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, missing_packages, to_onnx
 
@@ -144,6 +144,7 @@ class TensorRTBackend(Backend):
         ):
             older = " or ".join(self.before_ampere)
             raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
+        check_override(precision, device)
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:

@@ -35,7 +35,7 @@ from lenet.backends.base import (
     Runner,
 )
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory
+from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory, problem_of_file
 from lenet.backends.precision import DTYPES
 from lenet.errors import BackendError
 from lenet.models import byte_input
@@ -294,7 +294,15 @@ def _timing_cache() -> Path:
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu} tensorrt {package_version('tensorrt-cu12')}")
     cache = EngineCache(default_directory())
     cache.make_directory()
-    return cache.directory / f"{name}.timing-cache"
+    path = cache.directory / f"{name}.timing-cache"
+    if problem := problem_of_file(path):
+        raise BackendError(
+            "TensorRT's timing cache is not safe to load",
+            found=f"{path} is {problem}",
+            wanted="a file of your own that nobody else can write",
+            hint="delete it: it only saves time",
+        )
+    return path
 
 
 @contextmanager

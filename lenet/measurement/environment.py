@@ -12,11 +12,14 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from lenet.measurement.control_groups import group_limits
+from lenet.measurement.instrumentation import switches
 from lenet.provenance import package_version, source_commit
 
 if TYPE_CHECKING:
@@ -24,7 +27,15 @@ if TYPE_CHECKING:
 
     from lenet.measurement.gpu_state import GpuSampler
 
-__all__ = ["FINGERPRINT_FIELDS", "Facts", "describe_difference", "fingerprint", "machine_facts", "machine_kind"]
+__all__ = [
+    "FINGERPRINT_FIELDS",
+    "LIMIT_FIELDS",
+    "Facts",
+    "describe_difference",
+    "fingerprint",
+    "machine_facts",
+    "machine_kind",
+]
 
 Facts = Mapping[str, Any]
 
@@ -71,6 +82,12 @@ FINGERPRINT_FIELDS: Final = (
 The commit is what is compared; the size of memory is left out because virtual machines change it while they run.
 """
 
+LIMIT_FIELDS: Final = ("cpu.affinity", "cpu.quota", "memory_limit_bytes", "switches")
+"""The facts that must be equal as well, each of them None on a machine that is used whole and as it comes.
+
+Such a machine has the fingerprint that it had before these were told.
+"""
+
 
 def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
     """What this machine is, in nested dictionaries of plain JSON. Nothing names its owner, its user or its host.
@@ -80,12 +97,15 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
 
     Returns:
         What cannot be told is None, as is all of ``gpu`` on a CPU. Sizes are in bytes, clocks in MHz, power in watts.
+        ``cpu.affinity``, ``cpu.quota`` (in processors) and ``memory_limit_bytes`` are what of the machine this process
+        may use, each None where it may use all; ``switches`` are the variables that change what libraries run.
     """
     import torch
 
     if device is None:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     on_gpu = device.type == "cuda"
+    limits = group_limits()
     return {
         "cpu": {
             "model": _cpu_model(),
@@ -93,8 +113,11 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
             "cores": psutil.cpu_count(logical=False),
             "threads": psutil.cpu_count(),
             "usable": _usable_cpus(),
+            "affinity": _affinity(),
+            "quota": limits.cpus,
         },
         "memory_bytes": psutil.virtual_memory().total,
+        "memory_limit_bytes": limits.memory_bytes,
         "system": {"os": platform.system(), "distribution": _distribution(), "kernel": platform.release()},
         "python": {"implementation": platform.python_implementation(), "version": platform.python_version()},
         "gpu": _gpu_facts(device) if on_gpu else None,
@@ -103,6 +126,7 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         },
         "torch": {"threads": torch.get_num_threads()},
+        "switches": switches() or None,
         "packages": {name: _version(distributions) for name, distributions in _PACKAGES.items()},
         "commit": source_commit(),
     }
@@ -114,7 +138,9 @@ def fingerprint(facts: Facts) -> str:
     Args:
         facts: From `machine_facts`, also when read back from JSON.
     """
-    matter = json.dumps([_fact(facts, field) for field in FINGERPRINT_FIELDS])
+    found = [_fact(facts, field) for field in FINGERPRINT_FIELDS]
+    found += [[field, value] for field in LIMIT_FIELDS if (value := _fact(facts, field)) is not None]
+    matter = json.dumps(found, sort_keys=True)
     return hashlib.sha256(matter.encode()).hexdigest()[:12]
 
 
@@ -126,9 +152,11 @@ def describe_difference(ours: Facts, theirs: Facts) -> list[str]:
         theirs: Those to compare with.
 
     Returns:
-        A line for each field of the fingerprint that differs; none where the fingerprints are equal.
+        A line for each field of the fingerprint that differs; none where the fingerprints are equal. A limit that one
+        of them does not tell of, as facts of an earlier version do not, is not known to differ.
     """
-    pairs = ((field, _fact(ours, field), _fact(theirs, field)) for field in FINGERPRINT_FIELDS)
+    told = [field for field in LIMIT_FIELDS if _is_told(ours, field) and _is_told(theirs, field)]
+    pairs = ((field, _fact(ours, field), _fact(theirs, field)) for field in (*FINGERPRINT_FIELDS, *told))
     return [f"{field}: {here!r}, not {there!r}" for field, here, there in pairs if here != there]
 
 
@@ -158,6 +186,12 @@ def _fact(facts: Facts, field: str) -> Any:
     return value
 
 
+def _is_told(facts: Facts, field: str) -> bool:
+    above, _, name = field.rpartition(".")
+    place = _fact(facts, above) if above else facts
+    return isinstance(place, Mapping) and name in place
+
+
 def _version(distributions: tuple[str, ...]) -> str | None:
     return next((found for found in map(package_version, distributions) if found), None)
 
@@ -183,6 +217,18 @@ def _linux_cpu_model(cpuinfo: str) -> str | None:
 def _usable_cpus() -> int | None:
     """How many CPUs this process may run on, where the system tells; else how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _affinity() -> str | None:
+    """The CPUs that this process may run on, such as ``0-3,8``; None where it may run on all, or no system tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) >= (psutil.cpu_count() or 0):
+        return None
+    # Neighbours differ from their place in the list by the same number.
+    runs = [[cpu for _, cpu in run] for _, run in groupby(enumerate(cpus), lambda pair: pair[1] - pair[0])]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _distribution() -> str | None:

@@ -191,6 +191,49 @@ class TestDamage:
         return cache, cache.directory / f"{KEY.digest}.engine"
 
 
+class TestEntries:
+    """Entries of a directory that is private now, and was not when they were put there."""
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+    def test_one_that_others_could_have_written_is_not_loaded(
+        self, cache: EngineCache, stored: Path, mode: int
+    ) -> None:
+        stored.chmod(mode)
+        rebuilt_with_one_warning(cache, reason=f"writable by others (mode {mode:04o})")
+        assert stored.stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+    def test_another_users_is_not_loaded(self, cache: EngineCache, stored: Path) -> None:
+        os.chown(stored, 65534, 65534)
+        rebuilt_with_one_warning(cache, reason="owned by user 65534, not 0")
+        assert stored.stat().st_uid == 0
+
+    def test_a_symbolic_link_is_not_followed_and_its_target_stays(
+        self, cache: EngineCache, stored: Path, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "elsewhere"
+        stored.replace(target)
+        content = target.read_bytes()
+        stored.symlink_to(target)
+        rebuilt_with_one_warning(cache, reason="symbolic links")
+        assert target.read_bytes() == content
+        assert not stored.is_symlink()
+
+    def test_a_pipe_is_not_waited_for(self, cache: EngineCache, stored: Path) -> None:
+        stored.unlink()
+        os.mkfifo(stored, 0o600)
+        with pytest.warns(EngineCacheWarning, match="no regular file"):
+            assert cache.read(KEY) is None
+
+    def test_an_entry_is_loaded_again_whatever_the_umask_was(self, cache: EngineCache) -> None:
+        previous = os.umask(0)
+        try:
+            cache.load_or_build(KEY, lambda: ENGINE, accept_all)
+        finally:
+            os.umask(previous)
+        assert cache.load_or_build(KEY, must_not_build, accept_all).from_cache
+
+
 class TestDirectory:
     def test_it_is_made_for_its_owner_alone(self, cache: EngineCache) -> None:
         previous = os.umask(0)
@@ -237,6 +280,16 @@ class TestDirectory:
                 patch.setattr(engine_cache, "FileLock", lambda _: ReadOnlyLock())
             with pytest.raises(OutputError, match=r"(?s)cannot be written.*(Permission denied|Read-only).*LENET_CACHE"):
                 cache.load_or_build(KEY, must_not_build, accept_all)
+
+    def test_making_it_private_is_not_advised_since_what_lies_in_it_may_be_another_users(
+        self, cache: EngineCache, stored: Path
+    ) -> None:
+        assert stored.exists()
+        cache.directory.chmod(0o777)
+        with pytest.raises(BackendError) as caught:
+            cache.read(KEY)
+        assert "chmod" not in str(caught.value)
+        assert "LENET_CACHE to a new directory" in caught.value.hint
 
     def test_lenet_cache_chooses_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LENET_CACHE", str(tmp_path))

@@ -1,0 +1,42 @@
+"""What an ONNX Runtime session says of the provider that it computes on, against the one that was asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.onnxruntime import open_session, refuse_fallback
+from lenet.errors import BackendError
+
+pytest.importorskip("onnxruntime", reason='pip install "lenet-bench[onnx]"')
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class Listed:
+    """A session that lists a provider which does not have the layers, as ONNX Runtime does after it fell back."""
+
+    def __init__(self, session: object) -> None:
+        self._session = session
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+def test_a_layer_on_another_provider_is_refused_and_named(onnx_models: dict[torch.dtype, bytes]) -> None:
+    spec = BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange(1, 2, 4))
+    session = open_session(onnx_models[torch.float32], spec, None)
+    refuse_fallback(session, CPU)
+    with pytest.raises(BackendError, match="fell back to another provider") as missing:
+        refuse_fallback(session, CUDA)
+    assert CPU in missing.value.found
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        pytest.skip("this ONNX Runtime does not tell where it puts a node")
+    with pytest.raises(BackendError, match="fell back to another provider") as listed:
+        refuse_fallback(Listed(session), CUDA)
+    assert listed.value.found.count(f" on {CPU}") == 7, "two convolutions, two poolings, three matrix products"
