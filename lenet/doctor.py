@@ -6,7 +6,6 @@ taking the others along, and what it wrote can be shown.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Precision
 from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
+from lenet.documents import parse
 from lenet.errors import BackendError, LenetError
 from lenet.provenance import versions
 
@@ -192,7 +192,7 @@ def _examine_in_process(name: str, device: str, precision: Precision, seconds: f
         return Examination(name, None, None, (step,), "see the log; a first build can be slow: try again", log)
     log = _lines(done.stderr)
     try:
-        found = json.loads(done.stdout[done.stdout.index("{") :])["backends"][0]
+        found = parse(done.stdout[done.stdout.index("{") :])["backends"][0]
         steps = tuple(Step(**step) for step in found["steps"])
         told = {key: found[key] for key in ("version", "precision", "advice", "unavailable")}
         return Examination(backend=name, steps=steps, log=log, **told)

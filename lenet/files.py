@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
 
-__all__ = ["make_directory", "only_writer", "write_atomically"]
+__all__ = ["make_directory", "only_writer", "open_regular", "read_regular", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -103,3 +104,43 @@ def only_writer(directory: Path, option: str = "--out") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def open_regular(path: Path, limit: int) -> Iterator[BinaryIO]:
+    """Open an input file for reading, once its kind and its size are known to be an input file's.
+
+    Nothing is waited for: a pipe without a writer opens at once, and is refused.
+
+    Args:
+        path: The file; a link is followed.
+        limit: Bytes that it may hold.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, or is larger. ``strerror`` says what was found.
+    """
+    # Opened first and examined afterwards: the name may stand for another file a moment later.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe, a device or a socket, not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, more than the {limit:,} of such a file", str(path))
+        yield file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read an input file whole.
+
+    Args:
+        path: The file; a link is followed.
+        limit: Bytes that it may hold.
+
+    Raises:
+        OSError: As `open_regular`, or the file grows past the limit while it is read.
+    """
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"a file that grew past {limit:,} bytes while it was read", str(path))
+    return content

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import stat
 import warnings
@@ -24,8 +23,9 @@ from typing import Final, Generic, TypeVar
 import platformdirs
 from filelock import FileLock
 
+from lenet.documents import to_json
 from lenet.errors import BackendError, OutputError
-from lenet.files import write_atomically
+from lenet.files import read_regular, write_atomically
 
 __all__ = ["Cached", "EngineCache", "EngineCacheWarning", "EngineKey", "EngineRefusedError", "default_directory"]
 
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 _FORMAT: Final = 1
 """Of an entry: a line of JSON (`_header`), then the content. Part of every key, so another format is a miss."""
+
+_LARGEST: Final = 2**30
+"""Bytes of an entry: LeNet's have a few MB."""
 
 
 class EngineRefusedError(BackendError):
@@ -74,7 +77,7 @@ class EngineKey:
     @property
     def digest(self) -> str:
         """SHA-256 of all fields, in hexadecimal: the name of the entry."""
-        return _sha256(json.dumps([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
+        return _sha256(to_json([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ class EngineCache:
         self.make_directory()
         path = self._path(key, kind)
         try:
-            header, _, content = path.read_bytes().partition(b"\n")
+            header, _, content = read_regular(path, _LARGEST).partition(b"\n")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -248,7 +251,7 @@ class EngineCache:
 
 def _header(key: EngineKey, kind: str, content: bytes) -> bytes:
     fields = {"format": _FORMAT, "kind": kind, "key": dataclasses.asdict(key), "sha256": _sha256(content)}
-    return json.dumps(fields, sort_keys=True).encode()
+    return to_json(fields, sort_keys=True).encode()
 
 
 def _sha256(content: bytes) -> str:

@@ -6,7 +6,6 @@ Importing this needs no torch; `machine_facts` uses it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from lenet.documents import to_json
 from lenet.provenance import package_version, source_commit
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def fingerprint(facts: Facts) -> str:
     Args:
         facts: From `machine_facts`, also when read back from JSON.
     """
-    matter = json.dumps([_fact(facts, field) for field in FINGERPRINT_FIELDS])
+    matter = to_json([_fact(facts, field) for field in FINGERPRINT_FIELDS])
     return hashlib.sha256(matter.encode()).hexdigest()[:12]
 
 
