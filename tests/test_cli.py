@@ -315,7 +315,7 @@ def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 20\naxes.facecolor: black\nfont.size: 30\n")
     # The directory is of a user of Jupyter: matplotlib reads a matplotlibrc there.
     environment = os.environ | {
-        "MPLBACKEND": "module://no_such_module.backend_inline",
+        "MPLBACKEND": "a backend that is not installed",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
