@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +29,9 @@ from lenet import backends, comparison, devices, results, weights
 from lenet.architecture import STAGES
 from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
-from lenet.data.cifar10 import Split
+from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
-from lenet.errors import BackendError, LenetError, OutputError, did_you_mean
+from lenet.errors import BackendError, DataError, LenetError, OutputError, did_you_mean
 from lenet.files import prepare_file, write_atomically
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
@@ -539,16 +539,24 @@ def _protocol(config: pytest.Config) -> Protocol:
 
 
 @pytest.fixture(scope="session")
-def test_split(data_directory: Path | None) -> Split:
-    return _test_split(data_directory)
+def test_split(load_split: Callable[[SplitName, int], Split]) -> Split:
+    return load_split("test", _TEST_IMAGES)
 
 
-def _test_split(directory: Path | None) -> Split:
-    """The real test images, or as many synthetic ones."""
+@pytest.fixture(scope="session")
+def load_split(data_directory: Path | None, request: pytest.FixtureRequest) -> Callable[[SplitName, int], Split]:
+    accept_unknown = request.config.getoption("--accept-unknown-data")
+    return partial(_load_split, data_directory, accept_unknown=accept_unknown)
+
+
+def _load_split(directory: Path | None, split: SplitName, count: int, *, accept_unknown: bool) -> Split:
+    """The images of a split, or so many synthetic ones where there is no directory."""
     if directory is None:
-        return synthetic(_TEST_IMAGES)
-    # A saved row says what the images are, not where they lie on one's disk.
-    return replace(cifar10.load("test", directory), source="CIFAR-10 test images")
+        return synthetic(count)
+    try:
+        return cifar10.load(split, directory, accept_unknown=accept_unknown)
+    except DataError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

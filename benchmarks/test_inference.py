@@ -79,7 +79,7 @@ def test_inference(
         precision=executed,
         batch_size=batch_size,
         device=devices.describe(device),
-        images=test_split.source,
+        images=test_split.content,
         host_memory=host_memory if mode is Mode.END_TO_END else None,
         cold_cache=cold_cache,
         protocol=request.config.getoption("--protocol"),

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -21,9 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
 from lenet import training
-from lenet.data import augmentation, cifar10
-from lenet.data.cifar10 import Split
-from lenet.data.synthetic import synthetic
+from lenet.data import augmentation
+from lenet.data.cifar10 import Split, SplitName
 from lenet.models.pytorch_lenet import LeNet
 from lenet.ranks import Ranks
 from lenet.steps import exact_float32, step_for
@@ -37,10 +34,8 @@ Store: TypeAlias = Callable[[Iterable[float]], None]
 
 
 @pytest.fixture(scope="module")
-def train_split(data_directory: Path | None) -> Split:
-    if data_directory is None:
-        return synthetic(_TRAIN_IMAGES)
-    return replace(cifar10.load("train", data_directory), source="CIFAR-10 training images")
+def train_split(load_split: Callable[[SplitName, int], Split]) -> Split:
+    return load_split("train", _TRAIN_IMAGES)
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):
@@ -62,7 +57,7 @@ def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, de
     run = training.new_run(_RECIPE, train_split, device)
     images, labels = train_split.images.to(device), train_split.labels.to(device)
     benchmark.group = "one epoch of training"
-    benchmark.extra_info["images"] = train_split.source
+    benchmark.extra_info["images"] = train_split.content
     with exact_float32():
         step = step_for(run.model, run.optimizer, _RECIPE.batch_size, Ranks())
         training.train_epoch(step, images[:_WARMUP_IMAGES], labels[:_WARMUP_IMAGES], _RECIPE, 1)
@@ -75,7 +70,7 @@ def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_spli
     images = augmentation.normalize(train_split.images[: _RECIPE.batch_size].to(device))
     labels = train_split.labels[: _RECIPE.batch_size].to(device)
     benchmark.group = "one epoch of training"
-    benchmark.extra_info["images"] = train_split.source
+    benchmark.extra_info["images"] = train_split.content
     with exact_float32():
         step = step_for(run.model, run.optimizer, _RECIPE.batch_size, Ranks())
 
@@ -114,7 +109,7 @@ def test_epoch_with_dataloader(
             optimizer.step()
 
     benchmark.group = "one epoch of training"
-    benchmark.extra_info["images"] = train_split.source
+    benchmark.extra_info["images"] = train_split.content
     epoch(load(Subset(dataset, range(_WARMUP_IMAGES))))
     store([_seconds(lambda: epoch(load(dataset)))])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lenet import __version__
+from lenet.documents import finite, to_json
 from lenet.errors import BackendError, LenetError, OutputError, ResultsError
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ _data_option = click.option(
     type=click.Path(path_type=Path),
     help="Directory that holds cifar-10-batches-py or cifar-10-batches-bin.  [default: $LENET_DATA, else ./data]",
 )
+_unknown_option = click.option(
+    "--accept-unknown-data",
+    "accept_unknown",
+    is_flag=True,
+    help="Use a cifar-10-batches-bin whose files are not the official ones; results then say so.",
+)
 _download_option = click.option("--download", is_flag=True, help="Fetch CIFAR-10 into it first (170 MB).")
 _device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -118,6 +124,7 @@ def main() -> None:
 
 @main.command()
 @_data_option
+@_unknown_option
 @_download_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/lenet"), show_default=True, help="Run directory."
@@ -147,6 +154,7 @@ def main() -> None:
 def train(
     *,
     data: Path | None,
+    accept_unknown: bool,
     download: bool,
     out: Path,
     resume: bool,
@@ -167,15 +175,14 @@ def train(
     from lenet.data import cifar10
     from lenet.progress import TrainingDisplay
     from lenet.ranks import join
-    from lenet.report import curves
 
     target = devices.resolve(device)
     devices.set_threads(threads)
     with join(target) as ranks:
         if download:
             ranks.first(lambda: cifar10.download(cifar10.default_directory(data)))
-        train_split = _load("train", data, download=False)
-        test_split = _load("test", data, download=False)
+        train_split = _load("train", data, accept_unknown=accept_unknown)
+        test_split = _load("test", data, accept_unknown=accept_unknown)
         with TrainingDisplay(Console(stderr=True, quiet=ranks.rank > 0)) as display:
             run = training.train(
                 training.Recipe(**recipe),
@@ -190,9 +197,20 @@ def train(
                 on_epoch=display.epoch,
             )
     if ranks.rank == 0:
-        curves.save(out)
+        _draw_curves(out)
         last = run.history[-1]
-        click.echo(f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}; written to {out}")
+        figures = f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}"
+        click.echo(f"{figures} ({test_split.content}); written to {out}")
+
+
+def _draw_curves(out: Path) -> None:
+    """Draw a run's curves; whatever fails is said, for the run itself is whole."""
+    try:
+        from lenet.report import curves
+
+        curves.save(out)
+    except Exception as error:  # noqa: BLE001 - of a library for drawing, in any way
+        click.echo(f"lenet: the run is whole, but its curves could not be drawn: {error}", err=True)
 
 
 @main.command()
@@ -200,6 +218,7 @@ def train(
 @click.option("--backend", "names", multiple=True, help="Compare this backend with PyTorch; repeatable, or 'all'.")
 @_precision_option
 @_data_option
+@_unknown_option
 @_download_option
 @_device_option
 @_threads_option
@@ -219,6 +238,7 @@ def evaluate(
     names: tuple[str, ...],
     precision: str,
     data: Path | None,
+    accept_unknown: bool,
     download: bool,
     device: str,
     threads: int | None,
@@ -229,7 +249,7 @@ def evaluate(
     """Loss and accuracy on the 10,000 test images.
 
     With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
-    float64 reference. Exits with 1 where a backend's logits are wrong, with 2 where none of those named runs here.
+    float64 reference. Exits with 1 where logits are wrong or not finite, with 2 where none of those named runs here.
     """
     from lenet import devices, evaluation, weights
     from lenet.models.pytorch_lenet import from_weights
@@ -244,7 +264,7 @@ def evaluate(
     target = devices.resolve(device)
     devices.set_threads(threads)
     loaded = weights.load(path or weights.SHIPPED)
-    split = _load("test", data, download=download)
+    split = _load("test", data, download=download, accept_unknown=accept_unknown)
     if names:
         _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
         return
@@ -257,13 +277,17 @@ def evaluate(
             "images": result.images,
             "loss": result.loss,
             "accuracy": result.accuracy,
+            "reason": result.problem,
         }
-        click.echo(json.dumps(document, indent=2))
+        click.echo(to_json(finite(document), indent=2))
     else:
         click.echo(
             f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}"
         )
-        click.echo(f"loss      {result.loss:.7f}\naccuracy  {result.accuracy:.7f}")
+        loss = f"not finite: {result.problem}" if result.problem else f"{result.loss:.7f}"
+        click.echo(f"loss      {loss}\naccuracy  {result.accuracy:.7f}")
+    if result.problem:
+        raise click.exceptions.Exit(1)
 
 
 def _evaluate_backends(
@@ -295,10 +319,10 @@ def _evaluate_backends(
     lines = [agreement.to_json() for agreement in done]
     not_run = {line.backend: line.reason for line in missing}
     if as_json:
-        document = {"images": len(split), "input": input_type, "backends": lines, "not_run": not_run}
-        click.echo(json.dumps(document, indent=2))
+        document = {"images": len(split), "data": split.content, "input": input_type}
+        click.echo(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
     else:
-        print_whole(parity_table(lines, not_run))
+        print_whole(parity_table(lines, not_run, split.content))
     if not done:
         raise click.exceptions.Exit(LenetError.exit_code)
     if not all(agreement.right for agreement in done):
@@ -376,13 +400,13 @@ def _write(path: Path, content: bytes, times: str) -> None:
     click.echo(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
 
 
-def _load(split: Any, data: Path | None, *, download: bool) -> Split:
+def _load(split: Any, data: Path | None, *, accept_unknown: bool, download: bool = False) -> Split:
     from lenet.data import cifar10
 
     directory = cifar10.default_directory(data)
     if download:
         cifar10.download(directory)
-    return cifar10.load(split, directory)
+    return cifar10.load(split, directory, accept_unknown=accept_unknown)
 
 
 @main.command()
@@ -407,7 +431,7 @@ def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
             reason = None if version else f"not installed: {line.install}"
         lines.append({"name": line.name, "summary": line.summary, "version": version, "reason": reason})
     if as_json:
-        click.echo(json.dumps(lines, indent=2))
+        click.echo(to_json(lines, indent=2))
     else:
         print_whole(backends_table(lines, probed=bool(names)))
 
@@ -448,7 +472,7 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
     machine = clinic.machine(target)
     lines = [examination.to_json() for examination in found]
     if as_json:
-        click.echo(json.dumps({"machine": machine, "backends": lines}, indent=2))
+        click.echo(to_json({"machine": machine, "backends": lines}, indent=2))
     else:
         print_whole(doctor_table(machine, lines))
     if any(examination.broken for examination in found):

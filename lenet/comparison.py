@@ -14,7 +14,9 @@ from lenet import backends, parity
 from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
+from lenet.documents import finite
 from lenet.errors import LenetError, UnavailableError
+from lenet.evaluation import why_not_finite
 
 __all__ = [
     "BASELINE",
@@ -41,8 +43,8 @@ class Agreement:
         version: Of its library.
         precision: What it really ran.
         device: Where.
-        loss: Mean cross-entropy, in nats.
-        accuracy: 0-1.
+        loss: Mean cross-entropy, in nats; not finite where a logit is not.
+        accuracy: 0-1; an image without finite logits is wrong.
         delta_loss: |loss - PyTorch's loss| at the same precision; None for PyTorch itself or where it did not run.
         delta_accuracy: Likewise for the accuracy.
         max_abs_delta: Largest |logit - float64 reference|.
@@ -52,6 +54,7 @@ class Agreement:
         images: Number of images.
         diverging_layer: The layer at fault, where the backend is wrong and it could be told.
         facts: What the build says of itself, such as an engine's hash.
+        reason: Why figures are not finite, where they are not.
     """
 
     backend: str
@@ -69,10 +72,12 @@ class Agreement:
     images: int
     diverging_layer: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
+        """As JSON can hold it: what is not finite is None."""
+        found: dict[str, Any] = finite(asdict(self))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,8 @@ def _agreement(
     logits = logits_of(runner, reference.images, batch_size)
     compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()
-    accuracy = (logits.argmax(1) == split.labels).double().mean().item()
+    is_finite = logits.isfinite().all(1)
+    accuracy = ((logits.argmax(1) == split.labels) & is_finite).double().mean().item()
     layer = None if compared.right else layer_at_fault(backend, arrays, spec, reference.images, executed)
     return Agreement(
         backend=name,
@@ -202,6 +208,7 @@ def _agreement(
         images=len(split),
         diverging_layer=layer,
         facts=runner.facts(),
+        reason=why_not_finite(int((~is_finite).sum()), len(split)),
     )
 
 

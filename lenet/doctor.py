@@ -6,7 +6,6 @@ taking the others along, and what it wrote can be shown.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Pr
 from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
+from lenet.documents import parse
 from lenet.errors import BackendError, LenetError
 from lenet.provenance import versions
 
@@ -237,7 +237,7 @@ class _Child:
             return Examination(self._name, None, None, (step,), advice, _lines(self._output()[1]))
         output, log = self._output()
         try:
-            found = json.loads(output[output.index("{") :])["backends"][0]
+            found = parse(output[output.index("{") :])["backends"][0]
             steps = tuple(Step(**step) for step in found["steps"])
             told = {key: found[key] for key in ("version", "precision", "advice", "unavailable")}
             return Examination(backend=self._name, steps=steps, log=_lines(log), **told)

@@ -12,7 +12,7 @@ from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import DataError
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "why_not_finite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,25 @@ class Evaluation:
 
     Attributes:
         loss: Mean cross-entropy over the images, in nats.
-        accuracy: Share of images whose largest logit is their label's, 0-1.
+        accuracy: Share of images whose largest logit is their label's, 0-1; one without finite logits is wrong.
         images: Number of images.
+        not_finite: Those that have a logit that is infinite or no number. The loss is then not finite either.
     """
 
     loss: float
     accuracy: float
     images: int
+    not_finite: int = 0
+
+    @property
+    def problem(self) -> str | None:
+        """Why the loss is not finite; None where it is."""
+        return why_not_finite(self.not_finite, self.images)
+
+
+def why_not_finite(count: int, images: int) -> str | None:
+    """What to say of so many images without finite logits; None where there are none."""
+    return f"the logits of {count:,} of {images:,} images are not finite" if count else None
 
 
 def evaluate(
@@ -56,11 +68,15 @@ def evaluate(
         )
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
+    finite = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
             rows = slice(start, start + batch_size)
             labels = split.labels[rows].to(device)
             logits = forward(normalize(split.images[rows].to(device)))
             loss += cross_entropy(logits.double(), labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-    return Evaluation(loss.item() / len(split), correct.item() / len(split), len(split))
+            is_finite = logits.isfinite().all(1)
+            correct += ((logits.argmax(1) == labels) & is_finite).sum()
+            finite += is_finite.sum()
+    count = len(split)
+    return Evaluation(loss.item() / count, correct.item() / count, count, count - int(finite.item()))

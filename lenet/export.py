@@ -66,7 +66,7 @@ def to_onnx(
         same bytes.
 
     Raises:
-        WeightsError: The arrays do not fit the architecture.
+        WeightsError: The arrays do not fit the architecture, or a weight is beyond the dtype's range.
         ExportError: A package is missing, or the exporter or ONNX's checker refused the network.
     """
     weights.check(arrays, "the weights to export")
@@ -80,9 +80,9 @@ def to_onnx(
         )
     if images is torch.uint8:
         arrays = fold_normalization(arrays)
-    model = _Float32Ends()
-    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-    proto = _export(model.eval().to(dtype), images)
+    model = _Float32Ends().to(dtype)
+    model.load_state_dict(weights.narrow(arrays, dtype))
+    proto = _export(model.eval(), images)
     _remove_provenance(proto)
     _check(proto)
     content: bytes = proto.SerializeToString(deterministic=True)

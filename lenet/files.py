@@ -11,13 +11,21 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
 
-__all__ = ["make_directory", "only_writer", "prepare_file", "remedy", "write_atomically"]
+__all__ = [
+    "make_directory",
+    "only_writer",
+    "open_regular",
+    "prepare_file",
+    "read_regular",
+    "remedy",
+    "write_atomically",
+]
 
 _PREFIX: Final = ".lenet-"
 _SUFFIX: Final = ".partial"
@@ -219,3 +227,43 @@ def _unlocked(directory: Path, found: str, hint: str) -> OutputError:
     return OutputError(
         f"{directory} cannot be locked", found=found, wanted="a directory of this process alone", hint=hint
     )
+
+
+@contextmanager
+def open_regular(path: Path, limit: int) -> Iterator[BinaryIO]:
+    """Open an input file for reading, once its kind and its size are known to be an input file's.
+
+    Nothing is waited for: a pipe without a writer opens at once, and is refused.
+
+    Args:
+        path: The file; a link is followed.
+        limit: Bytes that it may hold.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, or is larger. ``strerror`` says what was found.
+    """
+    # Opened first and examined afterwards: the name may stand for another file a moment later.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe, a device or a socket, not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, more than the {limit:,} of such a file", str(path))
+        yield file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read an input file whole.
+
+    Args:
+        path: The file; a link is followed.
+        limit: Bytes that it may hold.
+
+    Raises:
+        OSError: As `open_regular`, or the file grows past the limit while it is read.
+    """
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"a file that grew past {limit:,} bytes while it was read", str(path))
+    return content

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from lenet import documents
 from lenet.errors import ResultsError
-from lenet.files import make_directory, only_writer, write_atomically
+from lenet.files import make_directory, only_writer, read_regular, write_atomically
 from lenet.measurement import schema
 from lenet.measurement.environment import describe_difference
 from lenet.measurement.floor import Floor, Limits, Workload, moved_bytes
@@ -38,6 +38,7 @@ from lenet.measurement.modes import Mode
 __all__ = [
     "BASELINE_BACKEND",
     "FAILED",
+    "LARGEST",
     "SCHEMA",
     "Case",
     "Matching",
@@ -53,7 +54,6 @@ __all__ = [
     "merge",
     "newest",
     "not_run",
-    "parse",
     "promote",
     "row",
     "short_name",
@@ -64,6 +64,8 @@ __all__ = [
 ]
 
 SCHEMA: Final = 4
+LARGEST: Final = 2**28
+"""Bytes of a file of measurements, or of another file that a report is made from."""
 _READABLE: Final = (1, 2, 3, 4)
 _READABLE_OF_A_GPU: Final = (3, 4)
 _SAME_CLOCK_OF_A_GPU: Final = (4,)
@@ -289,7 +291,7 @@ def load(path: Path) -> Measurement:
         ResultsError: It cannot be read, is no file of this suite's, or is of another schema.
     """
     try:
-        document = parse(path.read_text(encoding="utf-8"))
+        document = documents.parse(read_regular(path, LARGEST).decode())
     except OSError as error:
         inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
         raise _unreadable(
@@ -330,21 +332,6 @@ def load(path: Path) -> Measurement:
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
     return found
-
-
-def parse(text: str) -> Any:
-    """JSON whose texts can be written again.
-
-    Raises:
-        ValueError: It is no JSON, nested too deeply to be read, or holds half a character.
-    """
-    try:
-        document = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if re.search(r"\\u[dD]", text):
-        json.dumps(document, ensure_ascii=False).encode()
-    return document
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -520,7 +507,7 @@ def promote(path: Path, storage: Path) -> Path:
         )
     numbered = _STORED_NAME.fullmatch(path.name)
     name = numbered[2] if numbered else path.name.removesuffix(".json")
-    return store(path.read_bytes(), name, storage / measurement.kind, "--storage")
+    return store(read_regular(path, LARGEST), name, storage / measurement.kind, "--storage")
 
 
 def store(content: bytes, name: str, folder: Path, option: str) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.data import augmentation
 from lenet.data.cifar10 import Split
 from lenet.devices import describe
+from lenet.documents import parse, to_json
 from lenet.errors import CheckpointError, RecipeError, WeightsError
 from lenet.evaluation import evaluate
 from lenet.files import make_directory, only_writer, write_atomically
@@ -41,7 +41,8 @@ from lenet.steps import Step, exact_float32, step_for
 __all__ = ["CHECKPOINT", "EpochRecord", "Recipe", "Run", "train"]
 
 CHECKPOINT: Final = "checkpoint.safetensors"
-_CHECKPOINT_SCHEMA: Final = 1
+_CHECKPOINT_SCHEMA: Final = 2
+"""Since 2 a checkpoint names the test images and the sessions as well."""
 _EVALUATION_BATCH: Final = 1000
 _GPU_EVALUATION_BATCH: Final = 5000
 """Few launches, in about 0.7 GB of a GPU's memory."""
@@ -154,20 +155,22 @@ class Run:
     Attributes:
         recipe: What is followed.
         images: Training images an epoch.
-        data_sha256: Of the training split (`Split.sha256`).
+        data_sha256: Of the training and of the test split (`Split.sha256`), by name.
         model: On the training device.
         optimizer: Of the model's parameters.
         started: When the first epoch began, ISO 8601 in UTC.
         history: The epochs that are done.
+        sessions: On what they were done: a line for each time that the run began or was resumed on something else.
     """
 
     recipe: Recipe
     images: int
-    data_sha256: str
+    data_sha256: dict[str, str]
     model: LeNet
     optimizer: torch.optim.SGD
     started: str
     history: list[EpochRecord] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -210,8 +213,8 @@ def train(
     Raises:
         RecipeError: The recipe cannot be followed on these images, or the training diverges; the checkpoint is then of
             the last epoch that did not.
-        CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, or is of
-            another recipe or other data.
+        CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, of an
+            earlier version, or of another recipe or other training or test images.
         OutputError: Another process trains into ``out``, or a file cannot be written; the previous checkpoint is
             then still whole.
         RankError: Another rank has ended, or is about to do something else.
@@ -223,8 +226,11 @@ def train(
         make_directory(out)
     alone = only_writer(out) if ranks.rank == 0 else nullcontext()
     with alone, exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
-        run = _begin_or_resume(new_run(recipe, train_split, device), out / CHECKPOINT, resume=resume)
-        ranks.agree(f"{recipe}, training images {run.data_sha256[:12]}, {len(run.history)} epochs done")
+        begun = new_run(recipe, train_split, device, test_split)
+        run = _begin_or_resume(begun, out / CHECKPOINT, resume=resume)
+        _note_session(run, device, ranks)
+        data = ", ".join(f"{name} images {digest[:12]}" for name, digest in run.data_sha256.items())
+        ranks.agree(f"{recipe}, {data}, {len(run.history)} epochs done")
         on_start(run)
         step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
         train_split, test_split = train_split.to(device), test_split.to(device)
@@ -246,8 +252,20 @@ def train(
         if written:
             written.result()
         if ranks.rank == 0:
-            _write_results(run, test_split, out, device, ranks)
+            _write_results(run, {"train": train_split.content, "test": test_split.content}, out)
     return run
+
+
+def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:
+    """Note what the epochs from here on are done on, where it is not what those before were done on."""
+    on = {
+        "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
+        "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
+        "commit": source_commit(),
+    }
+    if run.complete or (run.sessions and {**run.sessions[-1], "first_epoch": None} == {**on, "first_epoch": None}):
+        return
+    run.sessions.append({"first_epoch": len(run.history) + 1, **on})
 
 
 def _write_epoch(out: Path, checkpoint: bytes, history: bytes) -> None:
@@ -395,10 +413,11 @@ def _layout(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
-def new_run(recipe: Recipe, train_split: Split, device: torch.device) -> Run:
+def new_run(recipe: Recipe, train_split: Split, device: torch.device, test_split: Split | None = None) -> Run:
     """A run before its first epoch: PyTorch's default initialisation, seeded by the recipe."""
-    hasher = ThreadPoolExecutor(1)  # a tenth of a second, while a GPU is set up
-    data_sha256 = hasher.submit(train_split.sha256)
+    hasher = ThreadPoolExecutor(2)  # a tenth of a second, while a GPU is set up
+    splits = {"train": train_split} | ({"test": test_split} if test_split else {})
+    digests = {name: hasher.submit(split.sha256) for name, split in splits.items()}
     torch.manual_seed(recipe.seed)
     model = LeNet(pool_first=True).to(memory_format=_layout(device)).to(device)
     optimizer = torch.optim.SGD(
@@ -411,7 +430,8 @@ def new_run(recipe: Recipe, train_split: Split, device: torch.device) -> Run:
     )
     started = datetime.now(UTC).isoformat(timespec="seconds")
     hasher.shutdown()
-    return Run(recipe, len(train_split), data_sha256.result(), model, optimizer, started)
+    data_sha256 = {name: digest.result() for name, digest in digests.items()}
+    return Run(recipe, len(train_split), data_sha256, model, optimizer, started)
 
 
 def _begin_or_resume(run: Run, checkpoint: Path, *, resume: bool) -> Run:
@@ -440,26 +460,29 @@ def _to_checkpoint(run: Run) -> bytes:
         "data_sha256": run.data_sha256,
         "started": run.started,
         "history": [dataclasses.asdict(record) for record in run.history],
+        "sessions": run.sessions,
     }
-    return weights.to_safetensors(tensors, {"checkpoint": json.dumps(metadata)})
+    return weights.to_safetensors(tensors, {"checkpoint": to_json(metadata)})
 
 
 def _restore(run: Run, path: Path) -> None:
     """Put a checkpoint into a run, once it is known to be of the same recipe and data."""
     try:
         arrays, texts = weights.read_safetensors(path)
-        found = json.loads(texts["checkpoint"])
-        if found["schema"] != _CHECKPOINT_SCHEMA:
-            raise ValueError(f"checkpoint schema {found['schema']}, not {_CHECKPOINT_SCHEMA}")
-        history = [EpochRecord(**record) for record in found["history"]]
+        found = parse(texts["checkpoint"])
+        _refuse_another_schema(found["schema"], path)
+        history = _history(found["history"], run.recipe)
+        sessions = [_session(session) for session in found["sessions"]]
+        if not sessions:
+            raise ValueError("no session")
         momentum = {k.removeprefix(_MOMENTUM): v for k, v in arrays.items() if k.startswith(_MOMENTUM)}
         parameters = {name: array for name, array in arrays.items() if not name.startswith(_MOMENTUM)}
         weights.check(parameters, path)
         if momentum:
             weights.check(momentum, path)
         _refuse_another_run(run, found, path)
-        started = str(found["started"])
-    except (WeightsError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        started = datetime.fromisoformat(found["started"]).isoformat()
+    except (WeightsError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be used",
             found=error.found if isinstance(error, WeightsError) else str(error),
@@ -475,10 +498,58 @@ def _restore(run: Run, path: Path) -> None:
                 run.optimizer.state[parameter]["momentum_buffer"] = buffer
     run.started = started
     run.history = history
+    run.sessions = sessions
+
+
+def _refuse_another_schema(found: object, path: Path) -> None:
+    if found != _CHECKPOINT_SCHEMA:
+        raise CheckpointError(
+            f"{path} is of another version of `lenet train`",
+            found=f"checkpoint schema {found}, which does not say which test images its history is of"
+            if found == 1
+            else f"checkpoint schema {found}",
+            wanted=f"checkpoint schema {_CHECKPOINT_SCHEMA}",
+            hint="go on with the version that began it, or begin again with another --out",
+        )
+
+
+def _history(records: list[dict[str, Any]], recipe: Recipe) -> list[EpochRecord]:
+    """The epochs of a checkpoint.
+
+    Raises:
+        KeyError, TypeError, ValueError: They are not those that a training writes.
+    """
+    found = [
+        EpochRecord(
+            epoch=_whole(record["epoch"]),
+            **{f.name: _number(record[f.name]) for f in dataclasses.fields(EpochRecord) if f.name != "epoch"},
+        )
+        for record in records
+    ]
+    if [record.epoch for record in found] != list(range(1, len(found) + 1)) or len(found) > recipe.epochs:
+        raise ValueError(f"the history's epochs are not 1 to at most {recipe.epochs}")
+    return found
+
+
+def _session(found: dict[str, Any]) -> dict[str, Any]:
+    _whole(found["first_epoch"])
+    return {name: found[name] for name in ("first_epoch", "versions", "device", "commit")}
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} in the place of a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in {int, float}:
+        raise TypeError(f"{value!r} in the place of a number")
+    return float(value)  # type: ignore[arg-type]  # as was just seen
 
 
 def _refuse_another_run(run: Run, found: dict[str, Any], path: Path) -> None:
-    wanted = json.loads(json.dumps(dataclasses.asdict(run.recipe)))
+    wanted = parse(to_json(dataclasses.asdict(run.recipe)))
     differing = sorted(k for k in wanted.keys() | found["recipe"].keys() if wanted.get(k) != found["recipe"].get(k))
     if differing:
         raise CheckpointError(
@@ -487,16 +558,17 @@ def _refuse_another_run(run: Run, found: dict[str, Any], path: Path) -> None:
             wanted=", ".join(f"{key} {wanted.get(key)}" for key in differing),
             hint="resume with the recipe it was begun with, or choose another --out",
         )
-    if found["data_sha256"] != run.data_sha256:
-        raise CheckpointError(
-            f"{path} is of other training images",
-            found=f"SHA-256 {found['data_sha256']}",
-            wanted=f"SHA-256 {run.data_sha256}, the data given now",
-            hint="resume with the data it was begun with, or choose another --out",
-        )
+    for name, kind in (("train", "training"), ("test", "test")):
+        if found["data_sha256"][name] != run.data_sha256[name]:
+            raise CheckpointError(
+                f"{path} is of other {kind} images",
+                found=f"SHA-256 {found['data_sha256'][name]}",
+                wanted=f"SHA-256 {run.data_sha256[name]}, the data given now",
+                hint="resume with the data it was begun with, or choose another --out",
+            )
 
 
-def _write_results(run: Run, test_split: Split, out: Path, device: torch.device, ranks: Ranks) -> None:
+def _write_results(run: Run, data: dict[str, str], out: Path) -> None:
     last = run.history[-1]
     metrics = {
         "train_loss": last.train_loss,
@@ -507,10 +579,10 @@ def _write_results(run: Run, test_split: Split, out: Path, device: torch.device,
     made_by = {
         "recipe": dataclasses.asdict(run.recipe),
         "metrics": metrics,
-        "data_sha256": {"train": run.data_sha256, "test": test_split.sha256()},
-        "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
-        "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
-        "commit": source_commit(),
+        "data": data,
+        "data_sha256": run.data_sha256,
+        **{key: value for key, value in run.sessions[-1].items() if key != "first_epoch"},
+        "sessions": run.sessions,
     }
     # Again: a kill or a full disk may have come between the last checkpoint and its history.
     write_atomically(out / "history.csv", _to_csv(run.history))
@@ -521,7 +593,7 @@ def _write_results(run: Run, test_split: Split, out: Path, device: torch.device,
         "training_seconds": sum(record.seconds for record in run.history),
         "images_an_epoch": run.images,
     }
-    document = json.dumps(made_by | {"times": times}, indent=2)
+    document = to_json(made_by | {"times": times}, indent=2)
     write_atomically(out / "run.json", document.encode() + b"\n")
 
 

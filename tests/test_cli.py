@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -18,9 +21,11 @@ from lenet.cli import main
 from lenet.data import cifar10
 from lenet.evaluation import evaluate
 from lenet.models.pytorch_lenet import from_weights
-from lenet.weights import load
+from lenet.report import curves
+from lenet.weights import load, save
 
 CPU_ONLY = ["--device", "cpu"]
+UNKNOWN = "--accept-unknown-data"
 
 
 def lenet(*arguments: str | Path) -> Result:
@@ -29,7 +34,7 @@ def lenet(*arguments: str | Path) -> Result:
 
 def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
     small = ["--epochs", "2", "--train-images", "400", "--test-images", "100", "--batch-size", "100"]
-    trained = lenet("train", "--data", noise_directory, "--out", tmp_path / "run", *small, *CPU_ONLY)
+    trained = lenet("train", "--data", noise_directory, UNKNOWN, "--out", tmp_path / "run", *small, *CPU_ONLY)
     assert trained.exit_code == 0, trained.output
     assert "    2   0.05 " in trained.stderr
     assert f"written to {tmp_path / 'run'}" in trained.stdout
@@ -44,15 +49,15 @@ def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
         "weights.safetensors",
     }
     weights = tmp_path / "run" / "weights.safetensors"
-    tested = cifar10.load("test", noise_directory).head(100)
+    tested = cifar10.load("test", noise_directory, accept_unknown=True).head(100)
     wanted = evaluate(from_weights(load(weights).arrays), tested, torch.device("cpu"), 100)
     assert float(trained.stdout.split()[2].rstrip(",")) == pytest.approx(wanted.loss, abs=1e-5)
-    evaluated = lenet("evaluate", "--data", noise_directory, "--weights", weights, "--json", *CPU_ONLY)
+    evaluated = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--weights", weights, "--json", *CPU_ONLY)
     assert evaluated.exit_code == 0, evaluated.output
     document = json.loads(evaluated.stdout)
     assert document["images"] == 10_000
     assert 2.2 < document["loss"] < 2.5
-    text = lenet("evaluate", "--data", noise_directory, "--weights", weights, *CPU_ONLY)
+    text = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--weights", weights, *CPU_ONLY)
     assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.7f}\n" in text.stdout
 
 
@@ -71,7 +76,7 @@ def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path:
         "--test-images": "50",
     }
     flat = [text for pair in options.items() for text in pair]
-    result = lenet("train", "--data", noise_directory, "--out", tmp_path, *flat, *CPU_ONLY)
+    result = lenet("train", "--data", noise_directory, UNKNOWN, "--out", tmp_path, *flat, *CPU_ONLY)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {
         "epochs": 1,
@@ -104,7 +109,8 @@ def test_bad_input_is_told_in_three_lines_and_exits_with_2(
     noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = lenet(*[str(noise_directory) if argument == "DATA" else argument for argument in arguments])
+    data = {"DATA": [str(noise_directory), UNKNOWN]}
+    result = lenet(*[one for argument in arguments for one in data.get(argument, [argument])])
     assert result.exit_code == 2
     assert result.stderr.startswith("lenet: ")
     assert message in result.stderr
@@ -131,7 +137,7 @@ def test_a_value_that_a_command_has_no_use_for_is_refused(command: str, option: 
 def test_device_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch, noise_directory: Path) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for command in ("train", "evaluate"):
-        result = lenet(command, "--data", noise_directory, "--device", "cuda")
+        result = lenet(command, "--data", noise_directory, UNKNOWN, "--device", "cuda")
         assert result.exit_code == 2
         assert "there is no CUDA device" in result.stderr
 
@@ -160,7 +166,7 @@ def test_backends_are_compared_on_the_input_that_is_asked_for(
 
     monkeypatch.setattr("lenet.comparison.compare_backends", compare)
     options = ("--backend", "pytorch", "--input", input_type, "--json", *CPU_ONLY)
-    assert json.loads(lenet("evaluate", "--data", noise_directory, *options).stdout)["input"] == input_type
+    assert json.loads(lenet("evaluate", "--data", noise_directory, UNKNOWN, *options).stdout)["input"] == input_type
     assert asked == [("pytorch",), input_type]
 
 
@@ -198,12 +204,12 @@ def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lenet.comparison.compare_backends", interrupt)
-    done = lenet("evaluate", "--data", noise_directory, "--backend", "all", *CPU_ONLY)
+    done = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--backend", "all", *CPU_ONLY)
     assert (done.exit_code, done.stderr) == (130, "lenet: interrupted\n")
 
 
 def test_a_comparison_of_nothing_is_no_success(noise_directory: Path) -> None:
-    done = lenet("evaluate", "--data", noise_directory, "--backend", "pytorch-cudagraph", *CPU_ONLY)
+    done = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--backend", "pytorch-cudagraph", *CPU_ONLY)
     assert done.exit_code == 2
     assert "pytorch-cudagraph: pytorch-cudagraph runs on cuda alone" in done.stdout
 
@@ -234,3 +240,104 @@ def test_no_runtime_is_imported_to_list(code: str) -> None:
 def test_module_and_script_are_the_same() -> None:
     done = subprocess.run([sys.executable, "-m", "lenet", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: lenet [OPTIONS] COMMAND")
+
+
+def huge_weights(path: Path) -> Path:
+    """Weights that are finite, of a network whose logits overflow."""
+    save(path, {name: array * np.float32(1e20) for name, array in load().arrays.items()}, {})
+    return path
+
+
+def strictly(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+
+
+def test_logits_that_are_not_finite_are_no_success(noise_directory: Path, tmp_path: Path) -> None:
+    options: tuple[str | Path, ...] = (
+        "--weights",
+        huge_weights(tmp_path / "huge"),
+        "--data",
+        noise_directory,
+        UNKNOWN,
+        *CPU_ONLY,
+    )
+    done = lenet("evaluate", *options, "--json")
+    document = strictly(done.stdout)
+    reason = "the logits of 10,000 of 10,000 images are not finite"
+    assert (done.exit_code, document["loss"], document["reason"]) == (1, None, reason)
+    done = lenet("evaluate", *options)
+    assert done.exit_code == 1
+    assert f"loss      not finite: {reason}\n" in done.stdout
+
+
+def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(noise_directory: Path, tmp_path: Path) -> None:
+    options: tuple[str | Path, ...] = (
+        "--weights",
+        huge_weights(tmp_path / "huge"),
+        "--data",
+        noise_directory,
+        UNKNOWN,
+        *CPU_ONLY,
+    )
+    done = lenet("evaluate", "--backend", "pytorch", *options, "--json")
+    (line,) = strictly(done.stdout)["backends"]
+    assert (done.exit_code, line["loss"], line["right"], line["max_abs_delta"]) == (1, None, False, None)
+    (tmp_path / "parity.json").write_text(done.stdout)
+    done = lenet("report", "--parity", tmp_path / "parity.json", "--out", tmp_path / "report.html")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report.html").read_text()
+    assert "not finite" in page
+    assert f"pytorch: {line['reason']}" in page
+    assert strictly((tmp_path / "parity.json").read_text())["data"] in page
+
+
+def test_images_that_are_not_cifar_10_are_named_everywhere(noise_directory: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--train-images", "200", "--test-images", "100", "--out", str(tmp_path / "run")]
+    refused = lenet("train", "--data", noise_directory, *small, *CPU_ONLY)
+    assert refused.exit_code == 2
+    assert "does not hold CIFAR-10" in refused.stderr
+    trained = lenet("train", "--data", noise_directory, UNKNOWN, *small, *CPU_ONLY)
+    assert re.search(r"\(unknown test images, SHA-256 [0-9a-f]{12}\)", trained.stdout)
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert [name[:14] for name in data.values()] == ["unknown train ", "unknown test i"]
+    assert json.loads(load(tmp_path / "run" / "weights.safetensors").metadata["data"]) == data
+    lenet("report", "--run", tmp_path / "run", "--out", tmp_path / "report.html")
+    assert all(name in (tmp_path / "report.html").read_text() for name in data.values())
+    evaluated = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--json", *CPU_ONLY)
+    assert "not the official test_batch.bin" in json.loads(evaluated.stdout)["data"]
+
+
+def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
+    noise_directory: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), UNKNOWN, *CPU_ONLY]
+    command += ["--epochs", "1", "--train-images", "200", "--test-images", "100"]
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 20\naxes.facecolor: black\nfont.size: 30\n")
+    # The directory is of a user of Jupyter: matplotlib reads a matplotlibrc there.
+    environment = os.environ | {
+        "MPLBACKEND": "a backend that is not installed",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [*command, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "history.csv").write_bytes((tmp_path / "run" / "history.csv").read_bytes())
+    curves.save(tmp_path / "plain")
+    ours, plain = (tmp_path / name / "curves.png" for name in ("run", "plain"))
+    assert ours.read_bytes() == plain.read_bytes()
+
+
+def test_a_figure_that_fails_fails_no_training(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(curves, "save", fail)
+    small = ["--epochs", "1", "--train-images", "200", "--test-images", "100", "--out", str(tmp_path / "run")]
+    done = lenet("train", "--data", noise_directory, UNKNOWN, *small, *CPU_ONLY)
+    assert done.exit_code == 0
+    assert "the run is whole, but its curves could not be drawn: no font" in done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").exists()

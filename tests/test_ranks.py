@@ -87,7 +87,17 @@ cli.main()
 
 
 def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [*TORCHRUN, "-m", "lenet", "train", "--data", str(noise_directory), "--out", str(out)]
+    command = [
+        *TORCHRUN,
+        "-m",
+        "lenet",
+        "train",
+        "--accept-unknown-data",
+        "--data",
+        str(noise_directory),
+        "--out",
+        str(out),
+    ]
     command += [*OPTIONS.split(), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
@@ -119,7 +129,7 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     assert process.returncode == 0, said
     assert len(re.findall(r"\n +16 +5e-05 ", said)) == 1, "one rank alone shows progress"
 
-    splits = cifar10.load("train", noise_directory), cifar10.load("test", noise_directory)
+    splits = [cifar10.load(name, noise_directory, accept_unknown=True) for name in ("train", "test")]
     training.train(RECIPE, *splits, out=tmp_path / "one", device=torch.device("cpu"))
     one, two = (weights.load(tmp_path / name / "weights.safetensors").arrays for name in ("one", "two"))
     for name, array in one.items():
@@ -131,7 +141,7 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     script.write_text(SLOW_DOWNLOAD, encoding="utf-8")
     meeting.mkdir()
     command = [*TORCHRUN, str(script), str(meeting), "train", "--download"]
-    command += ["--data", str(noise_directory), "--device", "cpu"]
+    command += ["--accept-unknown-data", "--data", str(noise_directory), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
@@ -142,7 +152,15 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
 ) -> None:
     script = tmp_path / "deaf.py"
     script.write_text(DEAF, encoding="utf-8")
-    command = [*TORCHRUN, str(script), str(tmp_path / "deaf"), "train", "--data", str(noise_directory)]
+    command = [
+        *TORCHRUN,
+        str(script),
+        str(tmp_path / "deaf"),
+        "train",
+        "--accept-unknown-data",
+        "--data",
+        str(noise_directory),
+    ]
     command += ["--device", "cpu", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import resource
 import signal
 import subprocess
@@ -167,6 +168,7 @@ def test_resuming_gives_the_same_weights_to_the_bit(tmp_path: Path, epochs_befor
 
 def test_kill_9_then_resume_gives_the_same_weights_to_the_bit(tmp_path: Path, noise_directory: Path) -> None:
     command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), "--device", "cpu"]
+    command += ["--accept-unknown-data"]
     command += ["--epochs", "5", "--train-images", "2000", "--test-images", "100", "--threads", "1"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     killed = tmp_path / "killed"
@@ -338,3 +340,94 @@ def test_a_recipe_that_cannot_work_is_refused_before_anything_is_written(
     with pytest.raises(RecipeError, match=message):
         train(tmp_path / "run", dataclasses.replace(SMALL, **change))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_other_test_images_is_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(CheckpointError, match="other test images"):
+        training.train(SMALL, TRAIN, synthetic(50, 9), out=tmp_path, device=CPU, resume=True)
+
+
+def change_checkpoint(path: Path, change: dict[str, object]) -> None:
+    arrays, texts = weights.read_safetensors(path)
+    entries = json.loads(texts["checkpoint"]) | change
+    path.write_bytes(weights.to_safetensors(arrays, {"checkpoint": json.dumps(entries)}))
+
+
+def test_a_checkpoint_that_does_not_name_its_test_images_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    train(tmp_path, dataclasses.replace(SMALL, epochs=1))
+    change_checkpoint(tmp_path / CHECKPOINT, {"schema": 1, "data_sha256": TRAIN.sha256()})
+    wanted = r"(?s)another version of `lenet train`.*does not say which test images.*with the version that began it"
+    with pytest.raises(CheckpointError, match=wanted):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("value", ["1.5", None, True, [], math.nan, math.inf, {}])
+@pytest.mark.parametrize("name", [one.name for one in dataclasses.fields(EpochRecord)])
+def test_a_history_with_something_else_than_a_number_is_refused(
+    checkpoint_of_one_epoch: bytes, tmp_path: Path, name: str, value: object
+) -> None:
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(checkpoint_of_one_epoch)
+    record = json.loads(weights.read_safetensors(path)[1]["checkpoint"])["history"][0]
+    change_checkpoint(path, {"history": [record | {name: value}]})
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("change", [{"history": [1]}, {"history": 5}, {"history": ["ab"]}, {"sessions": []}])
+def test_a_history_that_is_none_is_refused(
+    checkpoint_of_one_epoch: bytes, tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(checkpoint_of_one_epoch)
+    change_checkpoint(path, change)
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used.*delete it to begin again"):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("epochs", [(2,), (1, 1), (1, 3)])
+def test_a_history_of_other_epochs_is_refused(
+    checkpoint_of_one_epoch: bytes, tmp_path: Path, epochs: tuple[int, ...]
+) -> None:
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(checkpoint_of_one_epoch)
+    record = json.loads(weights.read_safetensors(path)[1]["checkpoint"])["history"][0]
+    change_checkpoint(path, {"history": [record | {"epoch": epoch} for epoch in epochs]})
+    with pytest.raises(CheckpointError, match="the history's epochs are not 1 to at most 1"):
+        train(tmp_path, dataclasses.replace(SMALL, epochs=1), resume=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_one_epoch(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("one epoch")
+    train(out, dataclasses.replace(SMALL, epochs=1))
+    return (out / CHECKPOINT).read_bytes()
+
+
+def test_what_each_epoch_was_done_on_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        train(tmp_path, on_epoch=stop)
+    monkeypatch.setattr(training, "describe", lambda _: "another machine")
+    train(tmp_path, resume=True)
+    train(tmp_path, resume=True)  # nothing is left to be done
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert [(one["first_epoch"], one["device"]) for one in facts["sessions"]] == [
+        (1, "CPU, 1 thread"),
+        (3, "another machine"),
+    ]
+    assert facts["device"] == "another machine"
+    assert facts["data_sha256"] == {"train": TRAIN.sha256(), "test": TEST.sha256()}
+
+
+def test_the_same_training_gives_the_same_files(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SMALL, epochs=1)
+    runs = [tmp_path / str(number) for number in range(5)]
+    for out in runs:
+        train(out, recipe)
+    assert len({weights.digest(weights.load(out / "weights.safetensors").arrays) for out in runs}) == 1
+    assert len({(out / "weights.safetensors").read_bytes() for out in runs}) == 1

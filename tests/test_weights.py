@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save as save_tensors
 
@@ -50,11 +51,11 @@ def test_weights_that_do_not_fit_are_refused(arrays: Arrays, tmp_path: Path, cha
         weights.load(path)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_a_dtype_that_numpy_has_not_is_refused(arrays: Arrays, tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "BF16"), (torch.float8_e4m3fn, "F8_E4M3")])
+def test_a_dtype_that_numpy_has_not_is_refused(arrays: Arrays, tmp_path: Path, dtype: torch.dtype, name: str) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(save_tensors({name: torch.tensor(array).to(dtype) for name, array in arrays.items()}))
-    with pytest.raises(WeightsError, match=str(dtype).removeprefix("torch.")):
+    with pytest.raises(WeightsError, match=f"a tensor of dtype {name}, which NumPy has not"):
         weights.load(path)
 
 
@@ -74,7 +75,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes
 
 
 def test_a_directory_is_called_one(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="found:  a directory\n"):
+    with pytest.raises(WeightsError, match="found:  Is a directory\n"):
         weights.load(tmp_path)
 
 
@@ -119,3 +120,38 @@ def test_shipped_weights_name_recipe_and_metrics() -> None:
     metrics = json.loads(shipped.metadata["metrics"])
     assert metrics["test_accuracy"] >= 0.715
     assert metrics["test_loss"] <= 0.82
+
+
+def test_the_same_weights_give_the_same_file(arrays: Arrays) -> None:
+    metadata = {str(number): "a value" for number in range(10)}
+    files = {weights.to_safetensors(dict(reversed(arrays.items())), metadata) for _ in range(10)}
+    files |= {weights.to_safetensors(arrays, dict(reversed(metadata.items()))) for _ in range(10)}
+    assert len(files) == 1
+
+
+def test_the_library_reads_what_is_written(arrays: Arrays, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights.save(path, arrays, {"note": "ä"})
+    with safe_open(path, framework="numpy") as file:
+        assert set(file.metadata()) == {"note", "sha256"}
+        assert all(np.array_equal(file.get_tensor(name), array) for name, array in arrays.items())
+
+
+@given(
+    name=st.sampled_from(list(PARAMETER_SHAPES)),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16]),
+    value=st.floats(allow_nan=False, allow_infinity=False, width=32),
+)
+def test_a_weight_beyond_a_type_is_named_and_any_other_is_rounded(
+    arrays: Arrays, name: str, dtype: torch.dtype, value: float
+) -> None:
+    changed = arrays[name].copy()
+    changed.flat[0] = value
+    rounded = torch.tensor(changed).to(dtype)
+    if rounded.isfinite().all():
+        assert torch.equal(weights.narrow(arrays | {name: changed}, dtype)[name], rounded)
+    else:
+        with pytest.raises(
+            WeightsError, match=rf"{name} does not fit into {str(dtype)[6:]}\n  found:  a value of size"
+        ):
+            weights.narrow(arrays | {name: changed}, dtype)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
-import json
 import os
 import stat
 import warnings
@@ -27,6 +26,7 @@ from typing import Final, Generic, TypeVar
 import platformdirs
 from filelock import FileLock
 
+from lenet.documents import to_json
 from lenet.errors import BackendError, OutputError
 from lenet.files import remedy, write_atomically
 
@@ -46,6 +46,9 @@ T = TypeVar("T")
 _FORMAT: Final = 1
 """Of an entry: a line of JSON (`_header`), then the content. Part of every key, so another format is a miss."""
 _ELSEWHERE: Final = "set LENET_CACHE to another directory"
+
+_LARGEST: Final = 2**30
+"""Bytes of an entry: LeNet's have a few MB."""
 
 
 class EngineRefusedError(BackendError):
@@ -87,7 +90,7 @@ class EngineKey:
     @property
     def digest(self) -> str:
         """SHA-256 of all fields, in hexadecimal: the name of the entry."""
-        return _sha256(json.dumps([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
+        return _sha256(to_json([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +300,10 @@ def _read_own(path: Path) -> bytes:
         problem = _problem(os.fstat(descriptor), stat.S_ISREG, "no regular file")
         if problem is not None:
             raise PermissionError(errno.EPERM, f"it is {problem}")
-        return file.read()
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise OSError(errno.EFBIG, f"more than the {_LARGEST:,} bytes of an entry")
+    return content
 
 
 def _unwritable(directory: Path, error: OSError) -> OutputError:
@@ -311,7 +317,7 @@ def _unwritable(directory: Path, error: OSError) -> OutputError:
 
 def _header(key: EngineKey, kind: str, content: bytes) -> bytes:
     fields = {"format": _FORMAT, "kind": kind, "key": dataclasses.asdict(key), "sha256": _sha256(content)}
-    return json.dumps(fields, sort_keys=True).encode()
+    return to_json(fields, sort_keys=True).encode()
 
 
 def _sha256(content: bytes) -> str:

@@ -13,7 +13,6 @@ import ctypes
 import functools
 import hashlib
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -26,6 +25,7 @@ from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
+from lenet.documents import to_json
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
@@ -247,7 +247,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
     major, minor = torch.cuda.get_device_capability(device)
     architecture = f"sm_{major}{minor}"
     version = nvrtc_version()
-    source = json.dumps([variant.source, variant.macros, variant.threads, OPTIONS])
+    source = to_json([variant.source, variant.macros, variant.threads, OPTIONS])
     key = EngineKey(
         source=hashlib.sha256(source.encode()).hexdigest(),
         library="nvrtc",

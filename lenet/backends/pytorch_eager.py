@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.dtype = DTYPES[spec.precision]
         if spec.input is InputType.UINT8:
             arrays = fold_normalization(arrays)
-        self.lenet = from_weights(arrays).to(device=spec.device, dtype=self.dtype)
+        self.lenet = from_weights(arrays, self.dtype).to(spec.device)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Cast, run, cast back; between float32 and float32 a cast does nothing."""

@@ -15,4 +15,5 @@ def synthetic(count: int, seed: int = 0) -> Split:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
-    return Split(images, labels, f"seeded synthetic images, seed {seed}")
+    name = f"seeded synthetic images, seed {seed}"
+    return Split(images, labels, name, name)

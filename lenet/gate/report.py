@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from lenet import documents
 from lenet.errors import LenetError
 from lenet.files import write_atomically
 from lenet.gate.session import Outcome, RowOutcome
@@ -85,7 +85,7 @@ def to_json(outcome: Outcome) -> str:
     """Everything, with the medians of every pair in seconds."""
     commits = asdict(outcome.commits)
     del commits["repository"]  # where one's clone lies is nobody's business
-    return json.dumps(
+    return documents.to_json(
         {
             "schema": SCHEMA,
             "verdict": outcome.verdict,
@@ -111,7 +111,6 @@ def to_json(outcome: Outcome) -> str:
             ],
         },
         indent=1,
-        allow_nan=False,
     )
 
 
@@ -123,7 +122,7 @@ def error_page(error: LenetError) -> str:
 def error_json(error: LenetError) -> str:
     """Why there is no verdict, as JSON."""
     document = {"schema": SCHEMA, "verdict": "ERROR", "reason": error.summary, "found": error.found}
-    return json.dumps(document | {"wanted": error.wanted, "next": error.hint}, indent=1)
+    return documents.to_json(document | {"wanted": error.wanted, "next": error.hint}, indent=1)
 
 
 def write(out: Path, document: str, page: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -21,7 +20,7 @@ from typing import Any, Final
 
 import psutil
 
-from lenet import results
+from lenet import documents, results
 from lenet.errors import GateError, ResultsError
 from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
@@ -219,7 +218,7 @@ class _Worker:
         environment["LENET_GATE_TURNS"] = str(TURNS)
         environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, as all of it
         if only is not None:
-            environment["LENET_GATE_ONLY"] = json.dumps(only)
+            environment["LENET_GATE_ONLY"] = documents.to_json(only)
         environment.pop("LENET_COMMIT", None)
         environment.pop("PYTEST_ADDOPTS", None)
         plain = ("-p", "lenet_gate_turns", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
@@ -264,7 +263,7 @@ class _Worker:
             raise self._ended()
         try:
             measurement = results.load(self._json)
-            document = json.loads(self._json.read_bytes())
+            document = documents.parse(self._json.read_text(encoding="utf-8"))
         except ResultsError as error:
             raise GateError(
                 f"what the process of {self.tree.side} measured cannot be read",
@@ -305,7 +304,7 @@ class _Worker:
         line = self._listen.readline()
         if not line:
             raise self._ended()
-        return dict(json.loads(line))
+        return dict(documents.parse(line))
 
     def _hung(self) -> GateError:
         return GateError(
@@ -335,13 +334,15 @@ class _Worker:
 
 def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
     """Where a process finds its source, its caches and the images."""
+    named, data = os.environ.get("LENET_DATA"), Path("data")
+    found = Path(named) if named else data if any(data.glob("cifar-10-batches-*")) else None
     return {
         "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
         "LENET_CACHE": str(tree.caches / "lenet"),
         "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
         "TRITON_CACHE_DIR": str(tree.caches / "triton"),
-        # The trees have no data of their own.
-        "LENET_DATA": str(Path(os.environ.get("LENET_DATA") or "data").resolve()),
+        # The trees have no data of their own. Empty is unset: a directory that is named must hold data.
+        "LENET_DATA": str(found.resolve()) if found else "",
     }
 
 

@@ -6,7 +6,7 @@ Two sources, each told its sizes by macros: ``fp32.cu`` and ``tensor_cores.cu``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from lenet import weights
 from lenet.architecture import PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
 
@@ -133,6 +134,9 @@ def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
 
     Returns:
         uint8, one dimension, a multiple of 16 bytes.
+
+    Raises:
+        WeightsError: A weight is beyond the range of the type that the kernel holds it in.
     """
     exact = {name: array.astype(np.float64) for name, array in arrays.items()}
     if variant.bytes_in:
@@ -153,7 +157,8 @@ def _fold_normalization(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.nd
 
 def _biases(exact: Mapping[str, np.ndarray]) -> np.ndarray:
     layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
-    return np.concatenate([exact[f"{layer}.bias"] for layer in layers])
+    biases = weights.narrow({name: exact[name] for name in (f"{layer}.bias" for layer in layers)}, torch.float32)
+    return np.concatenate([bias.numpy() for bias in biases.values()])
 
 
 def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
@@ -164,6 +169,7 @@ def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
 def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     """float32, in the order of ``fp32.cu``'s offsets."""
     maps = variant.maps_a_thread
+    exact = {name: tensor.numpy() for name, tensor in weights.narrow(exact, torch.float32).items()}
     # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]
     conv1 = exact["conv1.weight"].reshape(6 // maps, maps, 3, 5, 5).transpose(0, 2, 3, 1, 4)
     conv1 = _pad(conv1.reshape(-1, maps * 5), conv1.size // (maps * 5), -(-maps * 5 // 4) * 4)
@@ -172,7 +178,7 @@ def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     if variant.blocks_an_image > 1:  # each row of windows is a block's
         fc1 = fc1.reshape(16, 5, 5, 120).transpose(1, 0, 2, 3)
     parts = [conv1, conv2, _biases(exact), exact["fc3.weight"], fc1, exact["fc2.weight"].T]
-    return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
+    return np.concatenate([part.ravel() for part in parts])
 
 
 def _pack_parts(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
@@ -188,7 +194,7 @@ def _pack_parts(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray
     fragments = []
     for (name, matrix), scale in zip(matrices.items(), scales, strict=True):
         order = _b_fragments if name == "conv1" else _a_fragments
-        fragments.append(order(_split(matrix / scale, variant)).ravel().view(np.uint8))
+        fragments.append(order(_split(f"{name}.weight", matrix / scale, variant)).ravel().view(np.uint8))
     constants = np.concatenate([_biases(exact), scales]).astype(np.float32)
     constants = np.pad(constants, (0, -len(constants) % 4)).view(np.uint8)
     return np.concatenate([*fragments[:2], constants, *fragments[2:]])
@@ -200,16 +206,12 @@ def _scale(matrix: np.ndarray) -> float:
     return float(2.0 ** (np.floor(np.log2(largest)) - 7)) if largest > 0 else 1.0
 
 
-def _split(matrix: np.ndarray, variant: Variant) -> np.ndarray:
+def _split(name: str, matrix: np.ndarray, variant: Variant) -> np.ndarray:
     """(parts, ...) of 16 bits: the matrix rounded to nearest even, then what that left, rounded."""
-    round_to: Callable[[np.ndarray], torch.Tensor] = (
-        (lambda x: torch.from_numpy(x).bfloat16())
-        if variant.precision == "bf16"
-        else (lambda x: torch.from_numpy(x).half())
-    )
+    dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float16
     parts, rest = [], matrix
     for _ in range(variant.parts):
-        part = round_to(rest)
+        part = weights.narrow({name: rest}, dtype)[name]
         rest = rest - part.double().numpy()
         parts.append(part.view(torch.int16).numpy())
     return np.stack(parts)

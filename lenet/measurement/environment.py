@@ -6,7 +6,6 @@ Importing this needs no torch; `machine_facts` uses it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from lenet.documents import to_json
 from lenet.measurement.control_groups import group_limits
 from lenet.measurement.instrumentation import switches
 from lenet.provenance import package_version, source_commit
@@ -140,7 +140,7 @@ def fingerprint(facts: Facts) -> str:
     """
     found = [_fact(facts, field) for field in FINGERPRINT_FIELDS]
     found += [[field, value] for field in LIMIT_FIELDS if (value := _fact(facts, field)) is not None]
-    matter = json.dumps(found, sort_keys=True)
+    matter = to_json(found, sort_keys=True)
     return hashlib.sha256(matter.encode()).hexdigest()[:12]
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
+from lenet import weights
 from lenet.architecture import LAYERS
 from lenet.data.augmentation import MEAN, STD
 
@@ -31,9 +33,13 @@ def fold_normalization(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
     Returns:
         The same, but for the first convolution's: computed in float64, rounded to float32.
+
+    Raises:
+        WeightsError: A folded weight is beyond float32's range.
     """
     weight, bias = f"{_FIRST}.weight", f"{_FIRST}.bias"
     mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     scaled = arrays[weight].astype(np.float64) / std
     shifted = arrays[bias] - (scaled * mean).sum(axis=(1, 2, 3))
-    return {**arrays, weight: (scaled / 255).astype(np.float32), bias: shifted.astype(np.float32)}
+    folded = weights.narrow({weight: scaled / 255, bias: shifted}, torch.float32)
+    return {**arrays, **{name: tensor.numpy() for name, tensor in folded.items()}}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import max_pool2d, relu
 
-from lenet import architecture
+from lenet import architecture, weights
 
 __all__ = ["LeNet", "from_weights"]
 
@@ -67,8 +67,16 @@ class LeNet(nn.Module):
         return relu(max_pool2d(x, 2)) if self.pool_first else max_pool2d(relu(x), 2)
 
 
-def from_weights(arrays: Mapping[str, np.ndarray]) -> LeNet:
-    """A LeNet in evaluation mode on the CPU with the given float32 arrays, by parameter name."""
-    model = LeNet()
-    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32) -> LeNet:
+    """A LeNet in evaluation mode on the CPU.
+
+    Args:
+        arrays: float32 arrays by parameter name.
+        dtype: What its parameters are rounded to.
+
+    Raises:
+        WeightsError: A weight is beyond the dtype's range.
+    """
+    model = LeNet().to(dtype)
+    model.load_state_dict(weights.narrow(arrays, dtype))
     return model.eval()

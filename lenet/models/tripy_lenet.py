@@ -8,7 +8,7 @@ import numpy as np
 import nvtripy as tp
 import torch
 
-from lenet import architecture
+from lenet import architecture, weights
 
 __all__ = ["LeNet", "convert_state_torch_to_tripy", "from_weights"]
 
@@ -83,9 +83,12 @@ def convert_state_torch_to_tripy(
     Returns:
         Tensors in host memory, where TriPy wants the constants of a compiled function. They own copies: TriPy views
         memory that is contiguous and writable, and refuses any other.
+
+    Raises:
+        WeightsError: A weight is beyond the dtype's range.
     """
-    torch_dtype = getattr(torch, dtype.name)
-    return {name: tp.Tensor(torch.from_numpy(_host_copy(value)).to(torch_dtype)) for name, value in state.items()}
+    arrays = {name: _host_copy(value) for name, value in state.items()}
+    return {name: tp.Tensor(tensor) for name, tensor in weights.narrow(arrays, getattr(torch, dtype.name)).items()}
 
 
 def _host_copy(value: np.ndarray | torch.Tensor) -> np.ndarray:

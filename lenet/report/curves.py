@@ -6,11 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from lenet.files import write_atomically
+from lenet.report.drawing import Axes, Figure, MaxNLocator, settings
 
 __all__ = ["draw", "save"]
 
@@ -41,13 +38,14 @@ def save(directory: Path) -> None:
     Raises:
         OutputError: A file cannot be written.
     """
-    with (directory / "history.csv").open(newline="") as file:
-        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    figure = draw(history)
-    for kind in ("svg", "png"):
-        image = io.BytesIO()
-        figure.savefig(image, format=kind, dpi=150)
-        write_atomically(directory / f"curves.{kind}", image.getvalue())
+    table = io.StringIO((directory / "history.csv").read_bytes().decode(), newline="")  # written a moment ago
+    history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(table)]
+    with settings():
+        figure = draw(history)
+        for kind in ("svg", "png"):
+            image = io.BytesIO()
+            figure.savefig(image, format=kind, dpi=150)
+            write_atomically(directory / f"curves.{kind}", image.getvalue())
 
 
 def _plot(axes: Axes, history: list[dict[str, float]], quantity: str, scale: float) -> None:

@@ -18,14 +18,19 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lenet.architecture import INPUT_SHAPE, STAGES, Conv2d, Layer, Linear, MaxPool2d, ReLU
 from lenet.measurement.modes import Mode
+from lenet.report.drawing import (
+    Axes,
+    Figure,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    Rectangle,
+    settings,
+)
 from lenet.report.language import Language
 from lenet.report.rounding import count, significant
 from lenet.results import Row
@@ -180,7 +185,7 @@ class Painter:
         scale = 100.0 if quantity == "accuracy" else 1.0
         epochs = [row["epoch"] for row in history]
         names = (self._language.text("training images, augmented"), self._language.text("test images"))
-        with rc_context(_STYLE):
+        with settings(_STYLE):
             figure, axes = self._axes(270, left=56)
             for place, split in enumerate(("train", "test")):
                 values = [scale * row[f"{split}_{quantity}"] for row in history]
@@ -202,7 +207,7 @@ class Painter:
         names = list(dict.fromkeys(row.case.backend for row in rows))
         modes = [mode for mode in Mode if any(row.case.mode is mode for row in rows)]
         thickness = 0.74 / len(modes)
-        with rc_context(_STYLE):
+        with settings(_STYLE):
             figure, axes = self._bar_axes(names, 20 * len(modes) + 8)
             places, ends = [], []
             for row in rows:
@@ -228,7 +233,7 @@ class Painter:
             title: Of the chart.
         """
         names = [row.case.backend for row in rows]
-        with rc_context(_STYLE):
+        with settings(_STYLE):
             figure, axes = self._bar_axes(names, 30)
             colors = list(map(self._color, names))
             spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in rows]
@@ -264,7 +269,7 @@ class Painter:
             ticks: Names of the horizontal places 0, 1, 2 and so on, where they are no quantity.
             limits: Bounds, drawn thin; a level one is named above its end, a rising one along its beginning.
         """
-        with rc_context(_STYLE):
+        with settings(_STYLE):
             figure, axes = self._axes(300, left=80, bottom=74 if ticks else 38)
             axes.set_yscale("log")
             if x_log:
@@ -287,7 +292,7 @@ class Painter:
     def splits(self, splits: Sequence[Split], title: str) -> Chart:
         """What end-to-end times are made of, as stacked bars."""
         parts = list(dict.fromkeys(name for split in splits for name in split.parts))
-        with rc_context(_STYLE):
+        with settings(_STYLE):
             figure, axes = self._bar_axes([split.name for split in splits], 30)
             for place, split in enumerate(splits):
                 start = 0.0
@@ -312,7 +317,7 @@ class Painter:
                 tensors[-1].operation += " + ReLU"
             else:
                 tensors.append(_Tensor(stage.layer.name, _operation(stage.layer), stage.output_shape, stage.parameters))
-        with rc_context({**_STYLE, "axes.grid": False}):
+        with settings({**_STYLE, "axes.grid": False}):
             figure = Figure(figsize=(_WIDE / 72, 290 / 72))
             figure.patch.set_visible(False)
             axes = figure.add_axes((0, 0, 1, 1))

@@ -52,6 +52,8 @@ class Language:
         """Words from a file in this language, where they are the project's own; else as they are."""
         if words == "CIFAR-10 test images":
             return self.text("CIFAR-10 test images")
+        if words == "CIFAR-10 training images":
+            return self.text("CIFAR-10 training images")
         if found := re.fullmatch(r"CPU, (\d{1,6}) threads?", words):
             return self.plural("CPU, %(count)s thread", "CPU, %(count)s threads", int(found[1]))
         return words

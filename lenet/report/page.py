@@ -135,7 +135,7 @@ def render(sources: Sources, language: Language) -> str:
         page.training = _training(sources.run, painter, language)
     if sources.parity is not None:
         lines = sources.parity["backends"]
-        page.parity = parity_sheet(lines, language) if lines else None
+        page.parity = parity_sheet(lines, language, sources.parity["data"]) if lines else None
         page.parity_not_run = group_reasons(sources.parity["not_run"])
     if sources.gate is not None:
         page.gate = sheets.gate_sheet(sources.gate, language)
@@ -189,6 +189,7 @@ def _training(run: TrainingRun, painter: Painter, language: Language) -> _Traini
         (text("test accuracy"), number(accuracy(last["test_accuracy"]))),
         (text("epochs done"), f"{len(run.history)}"),
         (text("training time, s"), number(significant(seconds))),
+        *((text("images"), language.known(name)) for name in run.facts["data"].values()),
         (text("device"), language.known(str(run.facts["device"]))),
         (
             text("versions"),

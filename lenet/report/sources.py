@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from lenet import results
+from lenet import documents, results
 from lenet.errors import ResultsError
+from lenet.files import read_regular
 from lenet.published import RECIPE
 from lenet.results import Measurement, Row
 
@@ -129,9 +131,9 @@ def _by_machine(measurements: Sequence[Measurement]) -> list[Machine]:
 
 def _read_run(directory: Path) -> TrainingRun:
     def interpret(text: str) -> TrainingRun:
-        facts = results.parse(text)
-        with (directory / "history.csv").open(newline="", encoding="utf-8") as file:
-            history = [{name: _finite(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        facts = documents.parse(text)
+        table = io.StringIO(read_regular(directory / "history.csv", results.LARGEST).decode(), newline="")
+        history = [{name: _finite(value) for name, value in row.items()} for row in csv.DictReader(table)]
         if not history:
             raise ValueError("history.csv holds no epoch")
         columns = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -141,29 +143,32 @@ def _read_run(directory: Path) -> TrainingRun:
         _finite(facts["times"]["training_seconds"])
         _whole(facts["times"]["images_an_epoch"])
         facts["versions"].items()
-        return TrainingRun(facts, history)
+        return TrainingRun({**facts, "data": _texts(facts.get("data") or {})}, history)
 
     return _read(directory / "run.json", interpret, "a run directory that `lenet train` finished", "--run")
 
 
 def _read_parity(path: Path) -> Mapping[str, Any]:
     def interpret(text: str) -> Mapping[str, Any]:
-        found = results.parse(text)
+        found = documents.parse(text)
         _require(found, "backends", "not_run")
         numbers = ("loss", "accuracy", "max_abs_delta", "share_of_tolerance", "images")
+        may_be_none = ("loss", "max_abs_delta", "share_of_tolerance", "delta_loss", "delta_accuracy")
         texts = ("backend", "precision", "device", "right", "diverging_layer")
         for line in found["backends"]:
             _require(line, *numbers, *texts)
-            _finite(*(line[name] for name in numbers))
-            _finite(*(line[name] for name in ("delta_loss", "delta_accuracy") if line[name] is not None))
-        return {**found, "not_run": _texts(found["not_run"])}
+            _require(line, *may_be_none)
+            _finite(*(line[name] for name in (*numbers, *may_be_none) if line[name] is not None))
+            _finite(line["accuracy"], line["images"])
+            _texts({"reason": line.get("reason") or ""})
+        return {**found, "data": str(found.get("data") or ""), "not_run": _texts(found["not_run"])}
 
     return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
 
 
 def _read_gate(path: Path) -> Mapping[str, Any]:
     def interpret(text: str) -> Mapping[str, Any]:
-        found = results.parse(text)
+        found = documents.parse(text)
         _require(found, "schema")
         if found["schema"] != _GATE_SCHEMA:
             raise ValueError(f"schema {found['schema']}, not {_GATE_SCHEMA}")
@@ -182,7 +187,7 @@ def _read_gate(path: Path) -> Mapping[str, Any]:
 
 def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) -> _T:
     try:
-        return interpret(path.read_text(encoding="utf-8"))
+        return interpret(read_regular(path, results.LARGEST).decode())
     except OSError as error:
         found = f"{error.filename}: {error.strerror}"
     except KeyError as error:

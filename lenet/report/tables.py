@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, NoReturn
 
@@ -397,14 +398,19 @@ def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -
     return table
 
 
-def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLISH) -> Sheet:
+def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLISH, data: str = "") -> Sheet:
     """The coursework's quality table (sheet 4): loss and accuracy of each backend, and how far its logits are off.
 
     Args:
         lines: `lenet.comparison.Agreement` as JSON, at least one.
         language: Of headings and numbers.
+        data: What the images are, where that is known.
     """
     number, text = language.number, language.text
+
+    def shown(value: float | None, rounded: Callable[[float], str]) -> str:
+        return text("not finite") if value is None else number(rounded(value))
+
     cells = []
     for line in lines:
         layer = line["diverging_layer"] or text("unknown layer")
@@ -413,11 +419,11 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
             (
                 line["backend"],
                 line["precision"],
-                number(loss(line["loss"])),
+                shown(line["loss"], loss),
                 number(accuracy(line["accuracy"])),
                 *(_NOTHING if value is None else number(delta(value)) for value in deltas),
-                number(delta(line["max_abs_delta"])),
-                number(significant(line["share_of_tolerance"], 2)),
+                shown(line["max_abs_delta"], delta),
+                shown(line["share_of_tolerance"], partial(significant, digits=2)),
                 text("yes") if line["right"] else text("NO: %(layer)s", layer=layer),
             )
         )
@@ -429,13 +435,19 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
         language.plural("LeNet on %(count)s image", "LeNet on %(count)s images", lines[0]["images"]),
         headings,
         tuple(cells),
-        text("delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance"),
+        "; ".join(
+            (
+                *([language.known(data)] if data else []),
+                text("delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance"),
+                *(f"{line['backend']}: {line['reason']}" for line in lines if line.get("reason")),
+            )
+        ),
     )
 
 
-def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str]) -> RenderableType:
+def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str], data: str = "") -> RenderableType:
     """`parity_sheet` for the terminal, and the backends that did not run, with the reason."""
-    return Group(*([to_rich(parity_sheet(lines))] if lines else []), *_not_run(not_run))
+    return Group(*([to_rich(parity_sheet(lines, data=data))] if lines else []), *_not_run(not_run))
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -7,21 +7,34 @@ here say in their metadata what they should hold.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as deserialize
 from safetensors.numpy import save as serialize
 
 from lenet.architecture import PARAMETER_SHAPES
+from lenet.documents import parse, to_json
 from lenet.errors import WeightsError
-from lenet.files import write_atomically
+from lenet.files import read_regular, write_atomically
 
-__all__ = ["SHIPPED", "Arrays", "Weights", "check", "digest", "load", "read_safetensors", "save", "to_safetensors"]
+__all__ = [
+    "SHIPPED",
+    "Arrays",
+    "Weights",
+    "check",
+    "digest",
+    "load",
+    "narrow",
+    "read_safetensors",
+    "save",
+    "to_safetensors",
+]
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -30,6 +43,9 @@ SHIPPED: Final = Path(__file__).with_name("lenet_cifar10.safetensors")
 
 _DIGEST: Final = "sha256"
 """The metadata's key for the digest of all tensors and of the other metadata."""
+
+_LARGEST: Final = 2**26
+"""Bytes of a file: a LeNet has 0.25 MB, its checkpoint 0.5 MB and its history."""
 
 _HINT: Final = "use a weights.safetensors that `lenet train` wrote, or the shipped weights"
 
@@ -77,29 +93,51 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, ob
         OutputError: The file cannot be written.
     """
     check(arrays, path)
-    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    texts = {key: to_json(value) for key, value in metadata.items()}
     write_atomically(path, to_safetensors(arrays, texts))
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file's content, with a digest by which `read_safetensors` finds a changed bit."""
-    return serialize(dict(arrays), {**metadata, _DIGEST: _digest_of_file(arrays, metadata)})
+    """A safetensors file's content, the same for the same arrays and metadata.
+
+    It holds a digest by which `read_safetensors` finds a changed bit.
+    """
+    content = serialize(dict(arrays), {**metadata, _DIGEST: _digest_of_file(arrays, metadata)})
+    # The library puts the tensors into an order, but not the metadata: that differs from call to call.
+    header, tensors = _split_header(content)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = to_json(header).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """A safetensors file's header, and the bytes of its tensors.
+
+    Source of the format: https://huggingface.co/docs/safetensors/index#format. The header's length comes first, in 8
+    bytes, little-endian; the header is JSON, may end in spaces, and says where each tensor lies in what follows.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    return parse(content[8:end].decode()), content[end:]
 
 
 def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     """All tensors and the metadata of a safetensors file, checked against its digest if it has one.
 
     Raises:
-        WeightsError: The file is missing, is no whole safetensors file, holds a dtype that NumPy has not, or is not
-            what its digest was made of.
+        WeightsError: The file is missing, is no regular file, is no whole safetensors file, holds a dtype that NumPy
+            has not, or is not what its digest was made of.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            metadata = dict(file.metadata() or {})
-    except (AttributeError, OSError, SafetensorError, TypeError) as error:  # NumPy's, for bfloat16 and float8
-        found = "a directory" if path.is_dir() else str(error)
-        raise WeightsError(f"cannot read {path}", found=found, wanted="a whole safetensors file", hint=_HINT) from error
+        content = read_regular(path, _LARGEST)
+        arrays = dict(sorted(deserialize(content).items()))
+        metadata: dict[str, str] = _split_header(content)[0].get("__metadata__") or {}
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except KeyError as error:  # the library's, for a dtype such as bfloat16
+        raise _unreadable(path, f"a tensor of dtype {error.args[0]}, which NumPy has not") from error
+    except (SafetensorError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
     written = metadata.pop(_DIGEST, None)
     if written is not None and written != _digest_of_file(arrays, metadata):
         raise WeightsError(
@@ -109,6 +147,38 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
             hint=_HINT,
         )
     return arrays, metadata
+
+
+def _unreadable(path: Path, found: str) -> WeightsError:
+    return WeightsError(f"cannot read {path}", found=found, wanted="a whole safetensors file", hint=_HINT)
+
+
+def narrow(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Round weights to the type that a network holds them in: the one place where this is done.
+
+    Args:
+        arrays: Finite float32 or float64 arrays by parameter name.
+        dtype: A floating-point type.
+
+    Returns:
+        Copies, on the CPU, rounded to nearest even.
+
+    Raises:
+        WeightsError: A value is beyond the type's range: it would become infinite.
+    """
+    found = {}
+    for name, array in arrays.items():
+        tensor = torch.tensor(array).to(dtype)
+        if not tensor.isfinite().all():
+            kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+            raise WeightsError(
+                f"{name} does not fit into {kind}",
+                found=f"a value of size {np.abs(array).max():.6g}",
+                wanted=f"at most {most:.6g}",
+                hint="choose another precision, or other weights",
+            )
+        found[name] = tensor
+    return found
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -121,7 +191,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _digest_of_file(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([digest(arrays), dict(metadata)], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json([digest(arrays), dict(metadata)], sort_keys=True).encode()).hexdigest()
 
 
 def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:

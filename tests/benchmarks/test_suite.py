@@ -77,8 +77,9 @@ def benchmarks(
     plugins: Path | None = None,
 ) -> Done:
     command = [sys.executable, "-m", "pytest", f"benchmarks/{file}", *quick, "--rounds=3", *arguments]
+    images = ["--synthetic"] if data is None else [f"--data={data}", "--accept-unknown-data"]
     return subprocess.run(
-        [*command, "--data", str(data or storage / "no data"), "--benchmark-storage", f"file://{storage}"],
+        [*command, *images, "--benchmark-storage", f"file://{storage}"],
         cwd=ROOT,
         env=environment(plugins),
         capture_output=True,
@@ -216,9 +217,10 @@ def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Pa
     saved = tmp_path / "saved.json"
     done = benchmarks("--mode=forward", f"--benchmark-json={saved}", storage=tmp_path, data=noise_directory)
     assert done.returncode == 0, done.stdout
-    assert "CIFAR-10 test images; median of 3 rounds" in done.stdout
     (row,) = json.loads(saved.read_text())["benchmarks"]
-    assert row["extra_info"]["case"]["images"] == "CIFAR-10 test images"
+    images = row["extra_info"]["case"]["images"]
+    assert re.fullmatch(r"unknown test images, SHA-256 [0-9a-f]{12}", images), "the noise is not CIFAR-10's"
+    assert f"{images}; median of 3 rounds" in done.stdout
     assert str(noise_directory) not in saved.read_text()
 
 
@@ -374,7 +376,7 @@ def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_pa
     # A shell's background job ignores SIGINT, and would hand that on to the process.
     program = "import pytest, signal; signal.signal(signal.SIGINT, signal.default_int_handler); exit(pytest.main())"
     options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
-    storage = ["--data", str(tmp_path), "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
+    storage = ["--synthetic", "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
     with subprocess.Popen(
         [sys.executable, "-c", program, "benchmarks/test_inference.py", "-v", *QUICK, *options, *storage],
         cwd=ROOT,
@@ -498,3 +500,30 @@ def test_rows_of_a_runner_follow_each_other_and_forward_is_measured_once(tmp_pat
             f"end_to_end-2-{precision}-pageable",
         )
     ]
+
+
+@pytest.mark.parametrize("named", ["option", "environment"])
+def test_a_data_directory_that_is_asked_for_and_not_there_is_refused(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is measured: no synthetic images take its place."""
+    nowhere = tmp_path / "nowhere"
+    if named == "environment":
+        monkeypatch.setenv("LENET_DATA", str(nowhere))
+    option = [f"--data={nowhere}"] if named == "option" else []
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *QUICK, "--rounds=3", *option]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"no CIFAR-10 in {nowhere}" in done.stderr
+    assert "synthetic" not in done.stdout + done.stderr
+
+
+def test_images_that_are_not_cifar_10_are_not_measured_unless_they_are_asked_for(
+    noise_directory: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *QUICK, "--rounds=3", "--batch-size=1"]
+    command += ["--mode=forward", f"--data={noise_directory}", f"--benchmark-storage=file://{tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not hold CIFAR-10" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr

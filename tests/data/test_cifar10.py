@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -16,7 +18,7 @@ from lenet.errors import DataError
 
 
 def test_binary_layout_is_read_byte_for_byte(noise_directory: Path) -> None:
-    split = cifar10.load("test", noise_directory)
+    split = cifar10.load("test", noise_directory, accept_unknown=True)
     raw = np.fromfile(noise_directory / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(-1, 3073)
     assert split.images.shape == (10_000, 3, 32, 32)
     assert split.images.dtype == torch.uint8
@@ -28,13 +30,13 @@ def test_binary_layout_is_read_byte_for_byte(noise_directory: Path) -> None:
 
 
 def test_training_files_are_joined_in_order(noise_directory: Path) -> None:
-    split = cifar10.load("train", noise_directory)
+    split = cifar10.load("train", noise_directory, accept_unknown=True)
     assert len(split) == 50_000
     assert torch.equal(split.images[:100], split.images[40_000:40_100])
 
 
 def test_the_layout_itself_can_be_named(noise_directory: Path) -> None:
-    assert len(cifar10.load("test", noise_directory / "cifar-10-batches-bin")) == 10_000
+    assert len(cifar10.load("test", noise_directory / "cifar-10-batches-bin", accept_unknown=True)) == 10_000
 
 
 def test_directory_is_the_option_then_the_environment_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +48,9 @@ def test_directory_is_the_option_then_the_environment_then_data(monkeypatch: pyt
 
 
 def test_checksum_sees_one_changed_pixel_and_label(noise_directory: Path) -> None:
-    split = cifar10.load("test", noise_directory).head(10)
+    split = cifar10.load("test", noise_directory, accept_unknown=True).head(10)
     before = split.sha256()
-    assert before == cifar10.load("test", noise_directory).head(10).sha256()
+    assert before == cifar10.load("test", noise_directory, accept_unknown=True).head(10).sha256()
     split.images[3, 2, 1, 0] ^= 1
     assert (changed := split.sha256()) != before
     split.labels[0] += 1
@@ -64,7 +66,7 @@ def test_a_file_of_the_wrong_size_is_refused(damaged: Path, size: int, kind: str
     content = path.read_bytes()
     path.write_bytes((content + content)[:size])
     with pytest.raises(
-        DataError, match=rf"test_batch.bin is {kind}\n  found:  {size:,} bytes\n  wanted: 10,000 records"
+        DataError, match=rf"test_batch.bin is {kind}\n  found:  {size:,} bytes[^\n]*\n  wanted: 10,000 records"
     ):
         cifar10.load("test", damaged)
 
@@ -157,3 +159,45 @@ class TestPythonLayout:
 def test_real_data_is_cifar_10(real_train: Split, real_test: Split) -> None:
     assert torch.bincount(real_train.labels).tolist() == [5000] * 10
     assert torch.bincount(real_test.labels).tolist() == [1000] * 10
+    assert (real_train.content, real_test.content) == ("CIFAR-10 training images", "CIFAR-10 test images")
+
+
+def test_files_that_are_not_the_official_ones_are_refused_unless_they_are_asked_for(noise_directory: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"(?s)does not hold CIFAR-10\n  found:  test_batch.bin .*--accept-unknown-data"
+    ):
+        cifar10.load("test", noise_directory)
+    split = cifar10.load("test", noise_directory, accept_unknown=True)
+    assert "not the official test_batch.bin" in split.source
+    assert re.fullmatch(r"unknown test images, SHA-256 [0-9a-f]{12}", split.content)
+    assert split.head(3).content == split.to(torch.device("cpu")).content == split.content
+
+
+def test_the_changed_one_of_several_files_is_named(
+    noise_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layout = tmp_path / "cifar-10-batches-bin"
+    shutil.copytree(noise_directory / layout.name, layout)
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in layout.iterdir()}
+    test = {"test_batch.bin": sums.pop("test_batch.bin")}
+    monkeypatch.setattr(cifar10, "_BINARY_FILES", {"train": dict(sorted(sums.items())), "test": test})
+    assert cifar10.load("train", tmp_path).content == "CIFAR-10 training images"
+    with (layout / "data_batch_4.bin").open("r+b") as file:
+        file.seek(3073 * 5000)
+        file.write(bytes(3073 * 10))
+    with pytest.raises(DataError, match=r"found:  data_batch_4\.bin with SHA-256 [0-9a-f]{12}\.\.\.\n"):
+        cifar10.load("train", tmp_path)
+
+
+def test_synthetic_images_may_only_stand_in_where_nothing_was_asked_for(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LENET_DATA", raising=False)
+    assert cifar10.chosen_directory(None) is None
+    assert cifar10.chosen_directory(noise_directory) == noise_directory
+    with pytest.raises(DataError, match="no CIFAR-10 in nowhere"):
+        cifar10.chosen_directory(Path("nowhere"))
+    monkeypatch.setenv("LENET_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="an existing directory without either layout"):
+        cifar10.chosen_directory(None)

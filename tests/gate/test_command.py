@@ -239,8 +239,7 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     git(root, "commit", "--quiet", "--all", "--message=slower")
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("LENET_DATA", str(tmp_path))
-    rows = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=100")
+    rows = ("--synthetic", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=100")
     ask = partial(gate, root, "--tolerance=1", "--harm=3", *rows)
     done, document = ask()
     for _ in range(3):

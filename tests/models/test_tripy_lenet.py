@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lenet.architecture import INPUT_SHAPE, PARAMETER_SHAPES
 from lenet.backends.base import BatchRange, Precision
+from lenet.errors import WeightsError
 from lenet.models.pytorch_lenet import LeNet, from_weights
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
 
@@ -155,3 +156,13 @@ def test_a_misshapen_parameter_is_refused_with_both_shapes() -> None:
     transposed = arrays() | {"fc1.weight": np.ascontiguousarray(arrays()["fc1.weight"].T)}
     with pytest.raises(tp.TripyException, match=r"fc1.weight(.|\n)*\(400, 120\)(.|\n)*\(120, 400\)"):
         tripy_lenet.from_weights(transposed)
+
+
+def test_a_weight_beyond_the_type_is_refused() -> None:
+    import nvtripy as tp
+
+    from lenet.models import tripy_lenet
+
+    changed = arrays() | {"fc2.bias": np.full_like(arrays()["fc2.bias"], 7e4)}
+    with pytest.raises(WeightsError, match=r"fc2\.bias does not fit into float16"):
+        tripy_lenet.from_weights(changed, tp.float16)

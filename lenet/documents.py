@@ -1,0 +1,62 @@
+"""JSON, written and read by one rule: what is written here can be read here, and by every other reader of JSON.
+
+Python's own ``json`` writes and reads ``NaN`` and ``Infinity``, which JSON does not have. Whoever has such a value
+writes ``None`` in its place (`finite`), and says why beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+__all__ = ["finite", "parse", "to_json"]
+
+
+def to_json(document: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """A document as JSON.
+
+    Raises:
+        ValueError: It holds a number that is not finite.
+    """
+    return json.dumps(document, indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def finite(document: Any) -> Any:
+    """The same document with None in the place of each number that is not finite."""
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, Mapping):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return document
+
+
+def parse(text: str) -> Any:
+    """A JSON document whose texts and numbers can be written again.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deeply to be read, or holds a number that is not finite or half a
+            character.
+    """
+    try:
+        document = json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if re.search(r"\\u[dD]", text):
+        json.dumps(document, ensure_ascii=False).encode()
+    return document
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant}, which is no JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text}, which is too large a number")
+    return value
