@@ -23,7 +23,6 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 from pytest_benchmark.utils import safe_dumps
-from rich.console import Console
 
 from lenet import backends, comparison, devices, results, weights
 from lenet.architecture import STAGES
@@ -31,7 +30,7 @@ from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
-from lenet.errors import BackendError, DataError, LenetError, OutputError, did_you_mean
+from lenet.errors import BackendError, DataError, LenetError, OutputError, ResultsError, did_you_mean
 from lenet.files import prepare_file, write_atomically
 from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
@@ -46,6 +45,7 @@ from lenet.parity import ENOUGH_IMAGES, Reference
 from lenet.report.rounding import significant
 from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich
 from lenet.results import Matching, NotRun, Row
+from lenet.terminal import Terminal, visible
 
 _TEST_IMAGES: Final = 10_000
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -199,8 +199,21 @@ def pytest_configure(config: pytest.Config) -> None:
         elif option.benchmark_compare:
             found = results.load(results.find_file(storage, run.kind, option.benchmark_compare))
             option.benchmark_compare = str(found.path)
+        if option.benchmark_compare:
+            _refuse_a_hidden_name(option.benchmark_compare)
     except LenetError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(visible(str(error))) from error
+
+
+def _refuse_a_hidden_name(path: str) -> None:
+    """pytest-benchmark prints the name as it is."""
+    if visible(path) != path or "\n" in path:
+        raise ResultsError(
+            "the name of the baseline cannot be printed",
+            found=path.replace("\n", " "),
+            wanted="a name without control characters",
+            hint="rename the file",
+        )
 
 
 def _refuse_company(config: pytest.Config) -> None:
@@ -265,8 +278,10 @@ def pytest_benchmark_compare_machine_info(
         differences = describe_difference(run.facts, compared_benchmark["machine_info"])
         differs = f"  differs: {'; '.join(differences)}\n" if differences else ""
         raise pytest.UsageError(
-            f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this one\n"
-            f"{differs}  next:   record a baseline here with `nox -s baseline`"
+            visible(
+                f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this "
+                f"one\n{differs}  next:   record a baseline here with `nox -s baseline`"
+            )
         )
     # pytest-benchmark's own check comes after, and warns of any difference, the commit's too.
     compared_benchmark["machine_info"] = machine_info
@@ -425,12 +440,18 @@ def _compare(config: pytest.Config, run: _Run) -> None:
         return
     ((path, theirs),) = session.compared_mapping.items()
     run.matching = results.match(ours, {name: _case(one) for name, one in theirs.items()})
-    session.compared_mapping = {path: {name: theirs[other] for name, other in run.matching.alike.items()}}
+    session.compared_mapping = {path: {name: _printable(theirs[other]) for name, other in run.matching.alike.items()}}
     for one in session.benchmarks:
         if one and (other := run.matching.alike.get(one.fullname)):
             checks = [check.fails(one, theirs[other]["stats"]) for check in session.compare_fail or ()]
             if any(checks):
                 run.regressed[results.short_name(one.name)] = "; ".join(filter(None, checks))
+
+
+def _printable(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark of the baseline: pytest-benchmark prints its texts as they are, and lets them replace the run's."""
+    kept = {name: value for name, value in benchmark["stats"].items() if not isinstance(value, str)}
+    return {**benchmark, "stats": {**kept, "outliers": visible(str(benchmark["stats"].get("outliers", "")))}}
 
 
 def _case(benchmark: Mapping[str, Any]) -> results.Case | None:
@@ -475,7 +496,7 @@ def _print_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Con
         return
     rows = _rows(config)
     text = io.StringIO()
-    console = Console(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
+    console = Terminal(file=text, width=terminalreporter._tw.fullwidth, color_system=None)
     others = [one for one in config._benchmarksession.benchmarks if one and "case" not in one.extra_info]  # type: ignore[attr-defined]
     for other in others:
         facts = ", ".join(f"{key} {value}" for key, value in other.extra_info.items() if value not in ({}, None))

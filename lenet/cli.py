@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lenet import __version__
 from lenet.documents import finite, to_json
-from lenet.errors import BackendError, LenetError, OutputError, ResultsError
+from lenet.errors import BackendError, LenetError, ResultsError
+from lenet.guard import GuardedGroup
+from lenet.terminal import tell
 
 if TYPE_CHECKING:
     import torch
@@ -25,54 +25,6 @@ if TYPE_CHECKING:
     from lenet.weights import Arrays
 
 __all__ = ["main"]
-
-_INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell has it."""
-
-
-class _Failure(click.ClickException):
-    """A `LenetError` as click shows it."""
-
-    exit_code = LenetError.exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(self.message, file=file, err=file is None)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors as click shows them. Its and Python's own exit code, 1, is a wrong backend's, or a slower row's."""
-    try:
-        yield
-    except LenetError as error:
-        raise _Failure(error.told) from error
-    except KeyboardInterrupt:
-        click.echo("lenet: interrupted", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again at its end, and complain
-        raise click.exceptions.Exit(LenetError.exit_code) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        full = OutputError(
-            "the output cannot be written",
-            found=error.strerror or str(error),
-            wanted="room for all of it",
-            hint="free some space and run it again",
-        )
-        raise _Failure(full.told) from error
-
-
-class _Group(click.Group):
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _told():  # --help and --version print here
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _told():
-            return super().invoke(ctx)
-
 
 _data_option = click.option(
     "--data",
@@ -116,7 +68,13 @@ _onnx_precision_option = _precision("fp32", "tf32", "fp16", "bf16")
 _precision_option = _precision("fp32", "tf32", "fp16", "bf16", "fp16x2")
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=GuardedGroup,
+    epilog="Exit codes: 0, done and well; 1, a bad verdict (evaluate, doctor, gate) or a file that could not be read "
+    "(report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, with its "
+    "traceback; 130, interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, prog_name="lenet")
 def main() -> None:
     """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
@@ -169,12 +127,11 @@ def train(
 
     Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
     """
-    from rich.console import Console
-
     from lenet import devices, training
     from lenet.data import cifar10
     from lenet.progress import TrainingDisplay
     from lenet.ranks import join
+    from lenet.terminal import Terminal
 
     target = devices.resolve(device)
     devices.set_threads(threads)
@@ -183,7 +140,7 @@ def train(
             ranks.first(lambda: cifar10.download(cifar10.default_directory(data)))
         train_split = _load("train", data, accept_unknown=accept_unknown)
         test_split = _load("test", data, accept_unknown=accept_unknown)
-        with TrainingDisplay(Console(stderr=True, quiet=ranks.rank > 0)) as display:
+        with TrainingDisplay(Terminal(stderr=True, quiet=ranks.rank > 0)) as display:
             run = training.train(
                 training.Recipe(**recipe),
                 train_split,
@@ -200,7 +157,7 @@ def train(
         _draw_curves(out)
         last = run.history[-1]
         figures = f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}"
-        click.echo(f"{figures} ({test_split.content}); written to {out}")
+        tell(f"{figures} ({test_split.content}); written to {out}")
 
 
 def _draw_curves(out: Path) -> None:
@@ -210,7 +167,7 @@ def _draw_curves(out: Path) -> None:
 
         curves.save(out)
     except Exception as error:  # noqa: BLE001 - of a library for drawing, in any way
-        click.echo(f"lenet: the run is whole, but its curves could not be drawn: {error}", err=True)
+        tell(f"lenet: the run is whole, but its curves could not be drawn: {error}", err=True)
 
 
 @main.command()
@@ -279,13 +236,11 @@ def evaluate(
             "accuracy": result.accuracy,
             "reason": result.problem,
         }
-        click.echo(to_json(finite(document), indent=2))
+        tell(to_json(finite(document), indent=2))
     else:
-        click.echo(
-            f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}"
-        )
+        tell(f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}")
         loss = f"not finite: {result.problem}" if result.problem else f"{result.loss:.7f}"
-        click.echo(f"loss      {loss}\naccuracy  {result.accuracy:.7f}")
+        tell(f"loss      {loss}\naccuracy  {result.accuracy:.7f}")
     if result.problem:
         raise click.exceptions.Exit(1)
 
@@ -320,7 +275,7 @@ def _evaluate_backends(
     not_run = {line.backend: line.reason for line in missing}
     if as_json:
         document = {"images": len(split), "data": split.content, "input": input_type}
-        click.echo(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
+        tell(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
     else:
         print_whole(parity_table(lines, not_run, split.content))
     if not done:
@@ -397,7 +352,7 @@ def _write(path: Path, content: bytes, times: str) -> None:
     from lenet.files import write_atomically
 
     write_atomically(path, content)
-    click.echo(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
+    tell(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
 
 
 def _load(split: Any, data: Path | None, *, accept_unknown: bool, download: bool = False) -> Split:
@@ -431,7 +386,7 @@ def backends(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
             reason = None if version else f"not installed: {line.install}"
         lines.append({"name": line.name, "summary": line.summary, "version": version, "reason": reason})
     if as_json:
-        click.echo(to_json(lines, indent=2))
+        tell(to_json(lines, indent=2))
     else:
         print_whole(backends_table(lines, probed=bool(names)))
 
@@ -472,7 +427,7 @@ def doctor(*, names: tuple[str, ...], device: str, precision: str, here: bool, a
     machine = clinic.machine(target)
     lines = [examination.to_json() for examination in found]
     if as_json:
-        click.echo(to_json({"machine": machine, "backends": lines}, indent=2))
+        tell(to_json({"machine": machine, "backends": lines}, indent=2))
     else:
         print_whole(doctor_table(machine, lines))
     if any(examination.broken for examination in found):
@@ -498,18 +453,18 @@ def results(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
     measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
     if as_csv:
-        click.echo(saved.to_csv(measurements), nl=False)
+        tell(saved.to_csv(measurements), end="")
     elif as_markdown:
-        click.echo(results_markdown(measurements, rows))
+        tell(results_markdown(measurements, rows))
     else:
         for measurement in measurements:
-            click.echo(measurement.describe())
+            tell(measurement.describe())
             if measurement.limits:
-                click.echo(limits_line(measurement.limits))
+                tell(limits_line(measurement.limits))
         for sheet in rows_sheets(rows):
             print_whole(to_rich(sheet))
         for remark in remarks(rows):
-            click.echo(f"! {remark}")
+            tell(f"! {remark}")
         print_whole(sheet_5(rows, saved.not_run(measurements)))
 
 
@@ -525,7 +480,7 @@ def _latest(storage: Path) -> Measurement:
             hint="measure first, or name a file",
         )
     for problem in problems:
-        click.echo(f"lenet: {problem}", err=True)
+        tell(f"lenet: {problem}", err=True)
     return found
 
 
@@ -536,7 +491,7 @@ def promote(*, file: Path, storage: Path) -> None:
     """Make a saved measurement a baseline, that later runs on the same machine are compared with."""
     from lenet import results as saved
 
-    click.echo(f"baseline {saved.promote(file, storage)}")
+    tell(f"baseline {saved.promote(file, storage)}")
 
 
 @main.command()
@@ -569,12 +524,19 @@ def report(
     from lenet.report import page, sources
     from lenet.report.language import find_language
 
-    found = sources.read(files or saved.stored_files(storage), run=run, parity=parity, gate=gate)
-    content = page.render(found, find_language(lang)).encode()
+    language = find_language(lang)
+    read = partial(sources.read, files or saved.stored_files(storage), run=run, parity=parity, gate=gate)
+    found = read()
+    try:
+        text = page.render(found, language)
+    except Exception:  # noqa: BLE001 - a file is at fault: it is looked for and named, and the rest is reported
+        found = read(show=lambda alone: page.render(alone, language))
+        text = page.render(found, language)
+    content = text.encode()
     write_atomically(out, content)
-    click.echo(f"{out}: {len(content):,} bytes")
+    tell(f"{out}: {len(content):,} bytes")
     for problem in found.problems:
-        click.echo(f"lenet: {problem}", err=True)
+        tell(f"lenet: {problem}", err=True)
     if found.problems:
         raise click.exceptions.Exit(1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from lenet.terminal import Terminal
 from lenet.training import EpochRecord, Run
 
 __all__ = ["TrainingDisplay"]
@@ -35,8 +35,8 @@ class TrainingDisplay:
     Where standard error is no terminal, the lines alone are printed.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(self, console: Terminal | None = None) -> None:
+        self._console = console or Terminal(stderr=True)
         self._progress = Progress(
             TextColumn("[bold]epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),

@@ -665,20 +665,24 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     rows = [one for one, _ in merged]
     for one, source in merged:
         case = asdict(one.case)
-        writer.writerow(
-            [
-                *(case[name] for name in case_names),
-                *(getattr(one, name) for name in (*times, *more)),
-                one.images_per_second,
-                speedup(one, rows),
-                one.floor.seconds if one.floor else None,
-                one.floor.term if one.floor else None,
-                one.times_floor,
-                "; ".join(one.unstable),
-                *(getattr(source, name) for name in run),
-            ]
-        )
+        cells = [
+            *(case[name] for name in case_names),
+            *(getattr(one, name) for name in (*times, *more)),
+            one.images_per_second,
+            speedup(one, rows),
+            one.floor.seconds if one.floor else None,
+            one.floor.term if one.floor else None,
+            one.times_floor,
+            "; ".join(one.unstable),
+            *(getattr(source, name) for name in run),
+        ]
+        writer.writerow(map(_no_formula, cells))
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it, as OWASP has it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _unreadable(path: Path, found: str, hint: str = "delete it, or name another file") -> ResultsError:

@@ -36,8 +36,8 @@ def put_sparse(path: Path) -> str:
     return f"{HUGE:,} bytes, more than the "
 
 
-def read_report(**named: Path) -> None:
-    found = sources.read([], **named)
+def read_report(*, run: Path | None = None, parity: Path | None = None, gate: Path | None = None) -> None:
+    found = sources.read([], run=run, parity=parity, gate=gate)
     if found.problems:
         raise found.problems[0]
 

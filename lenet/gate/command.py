@@ -8,8 +8,6 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-import click
-
 from lenet.errors import GateError, LenetError
 from lenet.files import make_directory
 from lenet.gate import report
@@ -20,6 +18,7 @@ from lenet.gate.interrupts import interruptible
 from lenet.gate.session import Outcome
 from lenet.gate.session import run as measure
 from lenet.report.tables import print_whole, to_rich
+from lenet.terminal import tell
 
 __all__ = ["EXIT_CODES", "run"]
 
@@ -88,7 +87,7 @@ def run(
     report.write(out, report.to_json(outcome), report.to_page(outcome))
     print_whole(to_rich(report.sheet(outcome)))
     for line in report.reasons(outcome):
-        click.echo(line)
+        tell(line)
     return EXIT_CODES[outcome.verdict]
 
 
@@ -110,7 +109,7 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
     except LenetError:
         raise
     except Exception as error:
-        traceback.print_exc()
+        tell(traceback.format_exc(), err=True)
         raise GateError(  # Python's own exit code for it is that of a FAIL
             "the gate itself failed, or the system did",
             found=f"{type(error).__name__}: {error}",

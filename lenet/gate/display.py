@@ -6,11 +6,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lenet.gate.session import Stage
 from lenet.gate.workers import Pair
+from lenet.terminal import Terminal
 
 __all__ = ["GateDisplay"]
 
@@ -19,7 +19,7 @@ class GateDisplay:
     """Shows each pair as it is measured, on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
         self._began = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),

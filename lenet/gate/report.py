@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from textwrap import indent
 from typing import Any, Final
 
 from lenet import documents
@@ -15,6 +16,7 @@ from lenet.files import write_atomically
 from lenet.gate.session import Outcome, RowOutcome
 from lenet.gate.workers import CANARY, Pair
 from lenet.report.tables import Sheet, significant, to_markdown
+from lenet.terminal import visible
 
 __all__ = ["SCHEMA", "error_json", "error_page", "reasons", "sheet", "summary", "to_json", "to_page", "write"]
 
@@ -116,7 +118,7 @@ def to_json(outcome: Outcome) -> str:
 
 def error_page(error: LenetError) -> str:
     """Why there is no verdict, as Markdown."""
-    return f"### ERROR: {error.summary}\n\n```\n{error}\n```\n"
+    return f"### ERROR: {error.summary}\n\n{indent(str(error), '    ')}\n"
 
 
 def error_json(error: LenetError) -> str:
@@ -132,7 +134,7 @@ def write(out: Path, document: str, page: str) -> None:
         OutputError: They cannot be written.
     """
     write_atomically(out / "gate.json", document.encode())
-    write_atomically(out / "gate.md", page.encode())
+    write_atomically(out / "gate.md", visible(page).encode())
 
 
 def _row(row: RowOutcome) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,7 @@ from lenet.report.drawing import (
 from lenet.report.language import Language
 from lenet.report.rounding import count, significant
 from lenet.results import Row
+from lenet.terminal import visible
 
 __all__ = [
     "SERIES",
@@ -284,7 +286,8 @@ class Painter:
             axes.set(xlabel=labels[0], ylabel=labels[1])
             self._plain(axes.xaxis, axes.yaxis)
             if ticks:
-                axes.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right", rotation_mode="anchor", fontsize=10)
+                names = list(map(visible, ticks))
+                axes.set_xticks(range(len(ticks)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=10)
                 axes.set_xlim(-0.3, len(ticks) - 0.7)
             text = "; ".join(f"{one.name}: {', '.join(map(self._shown, one.y))}" for one in trends)
             return Chart(self._to_svg(figure, title, f"{labels[1]}. {text}."), title, self._keys(trends))
@@ -427,7 +430,9 @@ def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
         text: What one sees in it, for those who do not.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has the reader's fonts
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
     root = ET.fromstring(drawn.getvalue())  # noqa: S314 - matplotlib's own output
     for child in [*root.findall(f"{_SVG}metadata"), *root.findall(f"{_SVG}defs")]:
         root.remove(child)
@@ -442,7 +447,7 @@ def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
     }
     for tag, content in (("desc", text), ("title", title)):
         described = ET.Element(tag, id=f"{name}-{'text' if tag == 'desc' else tag}")
-        described.text = content
+        described.text = visible(content)
         root.insert(0, described)
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
 
@@ -493,7 +498,8 @@ def _name_limit(axes: Axes, limit: Trend, limits: Sequence[Trend]) -> None:
 
 
 def _shortened(name: str, longest: int = 26) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    shown = visible(name)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -33,6 +33,7 @@ from lenet.report.tables import (
     speed_sheets,
 )
 from lenet.results import BASELINE_BACKEND, Measurement, Row, find_row, speedup
+from lenet.terminal import visible
 
 __all__ = ["render"]
 
@@ -145,10 +146,11 @@ def render(sources: Sources, language: Language) -> str:
         for number, (machine, rows) in enumerate(machines, 1)
     ]
     page.glance = list(_glance(sources, machines, language))
-    return _environment(language).get_template("report.html").render(
+    filled = _environment(language).get_template("report.html").render(
         page=page, language=language, parameters=language.number(count(PARAMETER_COUNT)),
         flops=language.number(count(FLOPS_PER_IMAGE)),
     )  # fmt: skip
+    return visible(filled)
 
 
 def _environment(language: Language) -> Environment:

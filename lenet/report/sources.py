@@ -19,6 +19,7 @@ from lenet.results import Measurement, Row
 __all__ = ["Machine", "Sources", "TrainingRun", "read"]
 
 _GATE_SCHEMA: Final = 1
+_MOST: Final = 1e30
 _T = TypeVar("_T")
 
 
@@ -75,15 +76,20 @@ class Sources:
         problems: The files that could not be read.
     """
 
-    machines: Sequence[Machine]
-    run: TrainingRun | None
-    parity: Mapping[str, Any] | None
-    gate: Mapping[str, Any] | None
+    machines: Sequence[Machine] = ()
+    run: TrainingRun | None = None
+    parity: Mapping[str, Any] | None = None
+    gate: Mapping[str, Any] | None = None
     problems: Sequence[ResultsError] = field(default=())
 
 
 def read(
-    files: Sequence[Path], *, run: Path | None = None, parity: Path | None = None, gate: Path | None = None
+    files: Sequence[Path],
+    *,
+    run: Path | None = None,
+    parity: Path | None = None,
+    gate: Path | None = None,
+    show: Callable[[Sources], object] | None = None,
 ) -> Sources:
     """Read what there is.
 
@@ -92,6 +98,7 @@ def read(
         run: A run directory.
         parity: Output of ``lenet evaluate --backend all --json``.
         gate: A ``gate.json``.
+        show: Is tried on each file alone; one for which it fails is named, like one that cannot be read.
 
     Raises:
         ResultsError: Nothing was given.
@@ -105,20 +112,34 @@ def read(
         )
     problems: list[ResultsError] = []
 
-    def attempt(reader: Callable[[Path], _T], path: Path | None) -> _T | None:
+    def attempt(reader: Callable[[Path], _T], path: Path | None, alone: Callable[[_T], Sources]) -> _T | None:
         try:
-            return None if path is None else reader(path)
+            found = None if path is None else reader(path)
+            if found is not None and show is not None:
+                show(alone(found))
         except ResultsError as error:
             problems.append(error)
-            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other files are reported
+            problems.append(_unusable(f"{path} cannot be shown", f"{type(error).__name__}: {error}"))
+        else:
+            return found
+        return None
 
-    measurements = [one for one in (attempt(results.load, path) for path in dict.fromkeys(files)) if one is not None]
+    def load(path: Path) -> Measurement | None:
+        return attempt(results.load, path, lambda found: Sources([Machine([found])]))
+
     return Sources(
-        _by_machine(measurements),
-        attempt(_read_run, run),
-        attempt(_read_parity, parity),
-        attempt(_read_gate, gate),
+        _by_machine([one for path in dict.fromkeys(files) if (one := load(path)) is not None]),
+        attempt(_read_run, run, lambda found: Sources(run=found)),
+        attempt(_read_parity, parity, lambda found: Sources(parity=found)),
+        attempt(_read_gate, gate, lambda found: Sources(gate=found)),
         problems,
+    )
+
+
+def _unusable(summary: str, found: str) -> ResultsError:
+    return ResultsError(
+        summary, found=found, wanted="what the page can hold", hint="make the file anew, or leave it out"
     )
 
 
@@ -192,7 +213,7 @@ def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) 
         found = f"{error.filename}: {error.strerror}"
     except KeyError as error:
         found = f"no {error.args[0]!r} in it"
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         found = f"{error}"
     raise ResultsError(f"{path} cannot be read", found=found, wanted=wanted, hint=f"name another with {option}")
 
@@ -218,8 +239,8 @@ def _texts(found: Any) -> dict[str, str]:
 
 
 def _finite(*values: Any) -> float:
-    """The first value as a number, after a look that all are finite numbers."""
+    """The first value as a number, after a look that all are numbers that arithmetic does not make infinite."""
     numbers = [float(value) for value in values]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("a value is not finite")
+    if not all(abs(number) < _MOST for number in numbers):  # nor NaN
+        raise ValueError("a value is not finite, or too large to be measured")
     return numbers[0] if numbers else math.nan

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult  # noqa: TID251 - for a type
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,7 @@ from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytor
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import accuracy, count, delta, loss, ratio, significant, thousands
 from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, not_run, speedup
+from lenet.terminal import Terminal, visible
 
 __all__ = [
     "Sheet",
@@ -190,17 +191,9 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
     )
 
 
-class _Output(Console):
-    """Standard output."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Tell the caller; rich would exit with 1, which is a verdict."""
-        raise  # noqa: PLE0704 - called while the error is handled
-
-
 def print_whole(*what: RenderableType) -> None:
     """Print to standard output; a log's or a file's lines are 120 columns wide, so that tables need not be narrow."""
-    console = _Output()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(*what, crop=False)
@@ -232,7 +225,8 @@ def to_rich(sheet: Sheet) -> Table:
     table.box = SIMPLE_HEAD
     for number, heading in enumerate(sheet.columns):
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
-    table.columns[0].min_width = max((len(word) for line in sheet.lines for word in line[0].split()), default=0)
+    words = (word for line in sheet.lines for word in visible(line[0]).split())
+    table.columns[0].min_width = max(map(len, words), default=0)
     for line in sheet.lines:
         table.add_row(*map(escape, line))
     return table
@@ -243,7 +237,8 @@ def to_markdown(sheet: Sheet) -> str:
     columns = [heading.replace("\n", " ") for heading in sheet.columns]
     rule = ["---", *["---:"] * (len(columns) - 1)]
     lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (columns, rule, *sheet.lines)
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        for line in (columns, rule, *sheet.lines)
     ]
     return "\n".join([f"### {sheet.title}", "", *lines, "", *([sheet.caption, ""] if sheet.caption else [])])
 
@@ -394,7 +389,7 @@ def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -
     table.add_column("runs here" if probed else "installed", overflow="fold")
     for line in lines:
         state = f"no: {line['reason']}" if line["reason"] else "yes"
-        table.add_row(line["name"], line["summary"], line["version"] or "-", Text(state))
+        table.add_row(line["name"], line["summary"], line["version"] or "-", escape(state))
     return table
 
 

@@ -527,3 +527,31 @@ def test_images_that_are_not_cifar_10_are_not_measured_unless_they_are_asked_for
     assert done.returncode == 1
     assert "does not hold CIFAR-10" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\r"
+
+
+def test_no_text_of_a_baseline_controls_the_terminal(saved: Saved, tmp_path: Path) -> None:
+    baseline = put(tmp_path, saved, "0001_hostile.json")
+    document = json.loads(baseline.read_text())
+    row, *_ = document["benchmarks"]
+    row["stats"] |= {"outliers": f"1;2{HOSTILE}", "name": f"a name{HOSTILE}"}
+    gone = json.loads(json.dumps(row))
+    gone |= {"name": f"gone{HOSTILE}", "fullname": f"gone{HOSTILE}"}
+    gone["extra_info"]["case"] |= {"images": f"images{HOSTILE}", "backend": f"backend{HOSTILE}"}
+    document["benchmarks"].append(gone)
+    baseline.write_text(json.dumps(document))
+    done = benchmarks("--mode=forward", "--benchmark-compare", storage=tmp_path)
+    assert "Compared with the baseline: 1" in done.stdout, done.stdout + done.stderr
+    assert r"gone\u001b]0;owned" in done.stdout
+    assert "a name" not in done.stdout
+    assert not set(done.stdout + done.stderr) & set("\x1b\x07\x9b\u202e\r")
+
+
+def test_a_baseline_whose_name_cannot_be_printed_is_refused(saved: Saved, tmp_path: Path) -> None:
+    put(tmp_path, saved, f"0001_{HOSTILE.strip()}.json")
+    done = benchmarks("--benchmark-compare=0001", storage=tmp_path)
+    assert done.returncode == 4
+    assert r"0001_\u001b]0;owned" in done.stderr
+    assert not set(done.stdout + done.stderr) & set("\x1b\x07\x9b\u202e\r")

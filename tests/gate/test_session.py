@@ -300,3 +300,18 @@ def test_a_bound_that_there_is_not_is_null(gate: Gate) -> None:
     decision = document["stages"][0]["decisions"]["row 1"]
     assert (decision["low"], decision["high"]) == (None, None)
     assert document["verdict"] == "INCONCLUSIVE"
+
+
+def test_no_text_controls_what_shows_the_page(gate: Gate, tmp_path: Path) -> None:
+    hostile = "\x1b]0;owned\x07\x9b31m\u202e\r\ud800"
+    found = replace(gate.run(lambda *_: plain({1: 1.0})), not_run={f"row{hostile}": f"reason{hostile}"})
+    error = GateError(f"summary{hostile}", found=f"```{hostile}\n```\n# PASS", wanted="", hint="")
+    for document, page in (
+        (report.to_json(found), report.to_page(found)),
+        (report.error_json(error), report.error_page(error)),
+    ):
+        report.write(tmp_path, document, page)
+        written = (tmp_path / "gate.md").read_bytes().decode()
+        assert r"\u001b]0;owned\u0007\u009b31m\u202e\u000d\ud800" in written
+        assert not set(written) & set(hostile) & set("\x1b\x07\x9b\u202e\r")
+        assert not re.search("^# PASS", written, re.MULTILINE)

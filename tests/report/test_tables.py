@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from lenet.measurement.floor import Floor, Limits
 from lenet.measurement.modes import Mode
@@ -24,6 +24,7 @@ from lenet.report.tables import (
     to_rich,
 )
 from lenet.results import Case, NotRun, Row
+from lenet.terminal import Terminal
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "CIFAR-10 test images", None, False, "coursework")  # noqa: FBT003
 ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})
@@ -35,7 +36,7 @@ def measured(backend: str, mode: Mode, median: float, batch_size: int = 1000, me
 
 
 def render(what: RenderableType, width: int = 80) -> str:
-    console = Console(width=width, color_system=None)
+    console = Terminal(width=width, color_system=None)
     with console.capture() as capture:
         console.print(what, crop=False)
     return capture.get()
