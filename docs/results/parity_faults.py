@@ -22,7 +22,7 @@ from lenet.architecture import LAYERS, Conv2d, Layer
 from lenet.data import cifar10
 from lenet.data.augmentation import normalize
 from lenet.models.byte_input import fold_normalization
-from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, arithmetics, parameters_of
+from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, variants, parameters_of
 from lenet.provenance import source_commit
 from lenet.weights import Arrays
 
@@ -85,7 +85,7 @@ class Emulation:
 
 def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
     """Right indices, coarser arithmetic."""
-    first = (*arithmetics(executed), EXACT)[0]
+    first = (*variants(executed), EXACT)[0]
     right = Emulation(arrays, first)
     if executed in {"fp16", "bf16"}:
         for every in (4, 8, 16):
@@ -96,14 +96,14 @@ def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulat
         for name in NAMES:
             yield "accumulator of one layer rounded every 4", replace(right, accumulator={name: (first.stored, 4)})
     if executed in COARSER:
-        coarser = arithmetics(COARSER[executed])[0]
+        coarser = variants(COARSER[executed])[0]
         for name in NAMES:
             yield f"{COARSER[executed]} in one layer", replace(right, of_layer={name: coarser})
 
 
 def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
     """Right arithmetic, wrong indices."""
-    first = (*arithmetics(executed), EXACT)[0]
+    first = (*variants(executed), EXACT)[0]
 
     def changed(name: str, change: Callable[[np.ndarray], object]) -> Emulation:
         copy = arrays[name].copy()
@@ -128,14 +128,14 @@ def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation
 
 def byte_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
     """Bytes that are normalised wrong."""
-    first = (*arithmetics(executed), EXACT)[0]
+    first = (*variants(executed), EXACT)[0]
     scaled = arrays["conv1.weight"] * np.float32(255 / 256)
     yield "/256 for /255", Emulation({**arrays, "conv1.weight": scaled}, first)
 
 
 def right_runtimes(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
     """What must pass: each arithmetic, float32 throughout, and layers that each choose for themselves."""
-    allowed = (*arithmetics(executed), EXACT)
+    allowed = (*variants(executed), EXACT)
     for one in allowed:
         yield f"right: {one.name}", Emulation(arrays, one)
     generator = np.random.default_rng(1)

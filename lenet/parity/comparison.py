@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from lenet.parity.network import EXACT, arithmetics, forward, reference
+from lenet.parity.network import EXACT, variants, forward, reference
 from lenet.parity.tolerance import SIGMAS, tolerance
 
 __all__ = ["Closeness", "Comparison", "Reference", "compare"]
@@ -33,7 +33,7 @@ class Bounds:
 
 
 _BOUNDS: Final[Mapping[str, Bounds]] = {
-    # Right runtimes whose layers each choose one of the arithmetics are at an rms of up to 0.23. Sums rounded to 16
+    # Right runtimes whose layers each choose one of the variants are at an rms of up to 0.23. Sums rounded to 16
     # bits every 16 products are at 0.31 or more, a layer of a coarser format at 0.45: docs/results/parity-faults.md.
     "fp16": Bounds(0.3, 3.0),
     "bf16": Bounds(0.3, 3.0),
@@ -53,7 +53,7 @@ _CHUNK: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """How near logits are to the nearest of the arithmetics that a precision allows.
+    """How near logits are to the nearest of the variants that a precision allows.
 
     Attributes:
         arithmetic: That arithmetic's name.
@@ -203,6 +203,6 @@ class Reference:
         """Logits by the name of each arithmetic of a precision, of the first images."""
         if executed not in self._rounded:
             images = self.images[:_CHUNK]
-            allowed = arithmetics(executed, of_bytes=images.dtype is torch.uint8)
+            allowed = variants(executed, of_bytes=images.dtype is torch.uint8)
             self._rounded[executed] = {one.name: forward(self._arrays, images, one) for one in allowed}
         return self._rounded[executed]

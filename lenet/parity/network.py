@@ -20,7 +20,7 @@ __all__ = [
     "Arithmetic",
     "affine",
     "apply",
-    "arithmetics",
+    "variants",
     "folded",
     "forward",
     "parameters_of",
@@ -82,7 +82,7 @@ def _of_format(dtype: torch.dtype) -> tuple[Arithmetic, ...]:
     return (plain, biased, replace(biased, name="sums rounded before the bias", product=to))
 
 
-_ARITHMETICS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
+_VARIANTS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
     "tf32": (
         Arithmetic("rounded operands", operand=partial(_bits, nearest=True)),
         TRUNCATED_TO_TF32,
@@ -92,14 +92,14 @@ _ARITHMETICS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
 }
 
 
-def arithmetics(executed: str, *, of_bytes: bool = False) -> tuple[Arithmetic, ...]:
+def variants(executed: str, *, of_bytes: bool = False) -> tuple[Arithmetic, ...]:
     """The ways in which a right runtime of an executed precision may round; none where that is float32's or nearly.
 
     Args:
         executed: The precision.
         of_bytes: Whether the images are bytes. Weights' rounding then counts less where a runtime centres these.
     """
-    found = _ARITHMETICS.get(executed, ())
+    found = _VARIANTS.get(executed, ())
     return (*found, replace(found[0], name="centred bytes", centre=128.0)) if found and of_bytes else found
 
 

@@ -19,7 +19,7 @@ from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
-from lenet.parity.network import arithmetics
+from lenet.parity.network import variants
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "parity_faults.py"
 COUNT = 32
@@ -96,7 +96,7 @@ def test_logits_without_the_rounding_of_their_label_are_right_and_called_finer(e
     assert compared.right
     assert compared.closeness is not None
     assert compared.closeness.finer
-    for arithmetic in arithmetics(executed):
+    for arithmetic in variants(executed):
         rounded = of.compare(parity.network.forward(weights.load().arrays, of.images, arithmetic), executed)
         assert rounded.closeness is not None
         assert (rounded.closeness.arithmetic, rounded.closeness.rms) == (arithmetic.name, 0)
@@ -115,7 +115,7 @@ def test_bytes_that_are_centred_round_otherwise_and_are_right(executed: str) -> 
         "conv1.weight": exact.to(dtype).float().numpy(),
         "conv1.bias": (bias - 128 * exact.to(dtype).float().sum((1, 2, 3))).numpy(),
     }
-    plain = faults().Emulation(centred, arithmetics(executed)[0])
+    plain = faults().Emulation(centred, variants(executed)[0])
     compared = of.compare(plain(of.images), executed)
     assert compared.closeness is not None
     assert compared.closeness.arithmetic == "centred bytes"
@@ -124,7 +124,7 @@ def test_bytes_that_are_centred_round_otherwise_and_are_right(executed: str) -> 
 
 def test_float16_under_the_label_bfloat16_is_called_finer() -> None:
     of = reference("float32")
-    logits = parity.network.forward(weights.load().arrays, of.images, arithmetics("fp16")[0])
+    logits = parity.network.forward(weights.load().arrays, of.images, variants("fp16")[0])
     compared = of.compare(logits, "bf16")
     assert compared.closeness is not None
     assert compared.closeness.finer
