@@ -2,6 +2,7 @@
 
 LENET_DATA=... python docs/results/parity_faults.py > docs/results/parity-faults.md
 
+Precisions as arguments narrow it to those, without a heading, so that several processes can share the work.
 Two checks stand side by side. "Largest alone" bounds each logit. "All bounds" is `lenet.parity.Reference.compare`. A
 fault is emulated together with the roundings of the precision's first arithmetic.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from lenet import parity, weights
 from lenet.architecture import LAYERS, Conv2d, Layer
 from lenet.data import cifar10
 from lenet.data.augmentation import normalize
+from lenet.data.cifar10 import Split
 from lenet.models.byte_input import fold_normalization
-from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, variants, parameters_of
+from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, parameters_of, variants
 from lenet.provenance import source_commit
 from lenet.weights import Arrays
 
@@ -154,12 +156,20 @@ def main() -> None:
     torch.set_num_threads(1)
     split = cifar10.load("test", cifar10.default_directory(None)).head(1000)
     shipped = weights.load().arrays
+    if len(sys.argv) > 1:
+        print_rows(sys.argv[1:], split, shipped)
+        return
     print("# Which wrong runtimes parity finds\n")
     print(f"Made by `docs/results/parity_faults.py` at {source_commit()}: the first 1,000 test images, emulated in")
     print("float64. Found of how many; for right runtimes, the largest share of all bounds.\n")
     headings = ("precision", "input", "kind", "cases", *COLUMNS, "share, 32 images", "share, 1000 images")
     print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}")
-    for executed in ("fp32", "tf32", "fp16", "bf16"):
+    print_rows(("fp32", "tf32", "fp16", "bf16"), split, shipped)
+
+
+def print_rows(precisions: Sequence[str], split: Split, shipped: Arrays) -> None:
+    """Print a row for each kind of fault."""
+    for executed in precisions:
         for given, images, arrays in (
             ("float32", normalize(split.images), shipped),
             ("uint8", split.images, fold_normalization(shipped)),

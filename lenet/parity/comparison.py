@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from lenet.parity.network import EXACT, variants, forward, reference
+from lenet.parity.network import EXACT, forward, reference, variants
 from lenet.parity.tolerance import SIGMAS, tolerance
 
 __all__ = ["Closeness", "Comparison", "Reference", "compare"]

@@ -20,11 +20,11 @@ __all__ = [
     "Arithmetic",
     "affine",
     "apply",
-    "variants",
     "folded",
     "forward",
     "parameters_of",
     "reference",
+    "variants",
 ]
 
 Round: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
