@@ -48,7 +48,6 @@ SUMMARY = {
     "median_high": 0.0021,
 }
 TYPES = ("float32", "uint8")
-FULL = {"arithmetic": {}, "memory": [], "copy": {}, "launch": 1e-6, "launch_wall": 1e-6}
 
 
 def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
@@ -183,18 +182,6 @@ def test_on_a_cpu_the_clock_is_the_same_in_every_schema(tmp_path: Path) -> None:
     assert {measurement(tmp_path, "a.json", entry(), schema=schema).fingerprint for schema in (1, 2, 3, 4)} == {"f1"}
 
 
-@pytest.mark.parametrize("limits", [{"arithmetic": {}}, {**FULL, "memory": 5}, "fast"])
-def test_limits_that_cannot_be_read_are_an_error(tmp_path: Path, limits: object) -> None:
-    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
-        measurement(tmp_path, "a.json", entry(), limits=limits)
-
-
-@pytest.mark.parametrize("copy", [{"pinned": [[100, 1e9]]}, {"pinned": [[100, 1e9]], "pageable": []}])
-def test_copies_of_one_kind_of_memory_alone_are_an_error(tmp_path: Path, copy: object) -> None:
-    with pytest.raises(ResultsError, match=r"not the rates of pinned and of pageable memory|not a list of at least 1"):
-        measurement(tmp_path, "a.json", entry(), limits={**FULL, "memory": [[100, 1e9]], "copy": copy})
-
-
 def test_derived_columns() -> None:
     found = row()
     assert found.milliseconds_per_batch == pytest.approx(2.0)
@@ -213,14 +200,7 @@ def test_derived_columns() -> None:
         ("[1, 2]", "it is not of this suite"),
         ({"benchmarks": []}, "it is not of this suite"),
         (document(entry(), schema=99), "schema 99"),
-        (document(entry(), kind="../cpu-x"), "not a text that can name a folder"),
-        ({**document(entry()), "benchmarks": 5}, "misshapen"),
-        ({**document(entry()), "machine_info": []}, "misshapen"),
         (document({**entry(), "extra_info": {"case": asdict(CASE)}}), "extra_info.summary is missing"),
-        (
-            document({**entry(), "extra_info": {**entry()["extra_info"], "case": {"backend": "x"}}}),
-            "case.asked is missing",
-        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: Any, found: str) -> None:
@@ -344,11 +324,6 @@ def test_a_run_that_failed_is_never_promoted(tmp_path: Path, about: dict[str, An
     assert not (tmp_path / "storage").exists()
 
 
-def test_a_run_without_rows_is_never_promoted(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no row"):
-        results.promote(save(tmp_path / "a.json", document()), tmp_path / "storage")
-
-
 def test_runs_of_one_machine_and_commit_merge_the_later_row_winning(tmp_path: Path) -> None:
     other = replace(CASE, batch_size=1)
     first = measurement(tmp_path, "1.json", entry(), entry(other))
@@ -357,15 +332,6 @@ def test_runs_of_one_machine_and_commit_merge_the_later_row_winning(tmp_path: Pa
     for order in ([first, later], [later, first]):
         rows = results.merge(order)
         assert {found.case.batch_size: found.median for found in rows} == {1000: 0.009, 1: 0.002}
-
-
-def test_unlike_runs_never_merge(tmp_path: Path) -> None:
-    first = measurement(tmp_path, "1.json", entry())
-    elsewhere = measurement(tmp_path, "2.json", entry(), fingerprint="f2")
-    with pytest.raises(ResultsError, match=r"1\.json and .*2\.json cannot be put together"):
-        results.merge([first, elsewhere])
-    with pytest.raises(ResultsError, match="commit: c0ffee, not other"):
-        results.merge([first, replace(first, commit="other")])
 
 
 def test_speedup_is_over_pytorch_under_the_same_conditions() -> None:
@@ -436,8 +402,6 @@ def test_dates_are_moments(tmp_path: Path) -> None:
     found, _ = results.latest(tmp_path)
     assert found is not None
     assert found.date == "2026-11-24T08:00:00"
-    with pytest.raises(ResultsError, match="misshapen"):
-        results.load(save(tmp_path / "undated.json", {**document(entry()), "datetime": "yesterday"}))
 
 
 def test_only_what_measured_the_same_is_compared() -> None:
@@ -455,12 +419,6 @@ def test_only_what_measured_the_same_is_compared() -> None:
     differs = "images synthetic, not CIFAR-10 test images, protocol adaptive, not coursework"
     assert found.unlike == {"b": differs}
     assert (found.new, found.gone) == (("new", "newer"), ("gone", "newer"))
-
-
-def test_a_row_is_compared_with_none_by_another_protocol() -> None:
-    slow, fast = row(replace(CASE, protocol="adaptive")), row(replace(CASE, backend="tripy"), median=0.0005)
-    assert results.speedup(fast, [slow, fast]) is None
-    assert results.speedup(fast, [slow, row(), fast]) == pytest.approx(4.0)
 
 
 def test_what_failed_and_was_measured_later_is_no_longer_missing(tmp_path: Path) -> None:
@@ -518,65 +476,20 @@ def test_a_stored_file_that_cannot_be_read_is_passed_over_and_named(tmp_path: Pa
     assert "a CPU" in page.read_text()
 
 
+def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.json", document(entry(), entry(replace(CASE, batch_size=0))))
+    done = printed(path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{path} cannot be read" in done.stderr
+    assert "misshapen: benchmarks[1].extra_info.case.batch_size is 0" in done.stderr
+
+
 def test_two_forms_at_once_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.json", document(entry()))
     done = printed("--csv", "--markdown", path)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--csv and --markdown are two forms" in done.stderr
     assert printed("--csv", path).stdout.splitlines()[1].endswith(",cpu-x,f1,c0ffee,2026-11-24T00:00:00+00:00,False")
-
-
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [
-        ("device", None),
-        ("batch_size", "1"),
-        ("batch_size", 0),
-        ("images", 5),
-        ("protocol", None),
-        ("cold_cache", "no"),
-        ("host_memory", 1),
-        ("host_memory", []),
-        ("batch_size", 10**400),
-    ],
-)
-def test_a_row_that_no_table_could_hold_is_refused_with_its_file(tmp_path: Path, part: str, value: object) -> None:
-    broken = entry()
-    broken["extra_info"]["case"][part] = value
-    path = save(tmp_path / "a.json", document(entry(), broken))
-    done = printed(path)
-    assert done.exit_code == 2
-    assert "a part is missing or misshapen" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [
-        (("peak_memory_bytes",), []),
-        (("peak_memory_bytes",), 10**400),
-        (("wall_median",), 10**400),
-        (("summary", "p99"), 10**400),
-        (("summary", "median"), 1e300),
-        (("summary", "iqr"), 10**400),
-        (("max_abs_delta",), -1.0),
-        (("share_of_tolerance",), -1.0),
-        (("floor",), {"seconds": 1e-6, "term": []}),
-        (("floor",), {"seconds": 10**400, "term": "copy"}),
-    ],
-)
-def test_a_value_that_no_table_could_hold_is_refused(tmp_path: Path, part: tuple[str, ...], value: object) -> None:
-    broken = entry()
-    *above, last = part
-    place = broken["extra_info"][above[0]] if above else broken["extra_info"]
-    place[last] = value
-    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
-        results.load(save(tmp_path / "a.json", document(broken)))
-
-
-@pytest.mark.parametrize("about", [{"fingerprint": []}, {"limits": documents.LIMITS.to_json() | {"launch": 10**400}}])
-def test_what_is_said_of_the_run_is_looked_at_as_well(tmp_path: Path, about: dict[str, Any]) -> None:
-    with pytest.raises(ResultsError, match="a part is missing or misshapen"):
-        results.load(save(tmp_path / "a.json", document(entry(), **about)))
 
 
 def test_a_precision_that_is_not_known_is_refused_where_its_floor_is_told(tmp_path: Path) -> None:
@@ -601,7 +514,7 @@ def test_brackets_of_a_file_are_text(tmp_path: Path) -> None:
         assert text in done.stdout
 
 
-def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_path: Path) -> None:
+def test_facts_that_are_not_there_are_unknown(tmp_path: Path) -> None:
     content = document(entry())
     del content["machine_info"]["packages"], content["machine_info"]["system"]
     done = printed("--markdown", save(tmp_path / "a.json", content))
@@ -611,6 +524,3 @@ def test_facts_that_are_not_there_are_unknown_and_misshapen_ones_refused(tmp_pat
     on_a_gpu = printed("--markdown", save(tmp_path / "b.json", of_a_gpu(4))).stdout
     assert on_a_gpu.startswith("# LeNet on NVIDIA H100 80GB HBM3\n")
     assert "GPU: NVIDIA H100 80GB HBM3, compute capability unknown" in on_a_gpu
-    content["machine_info"]["packages"] = ["torch"]
-    with pytest.raises(ResultsError, match=r"machine_info\.packages is .* not an object"):
-        results.load(save(tmp_path / "a.json", content))

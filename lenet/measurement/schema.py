@@ -91,7 +91,8 @@ def _each(inner: _Check, least: int = 0) -> _Check:
     """A list of at least so many."""
 
     def items(value: Any, name: str) -> None:
-        _want(isinstance(value, list) and len(value) >= least, value, name, f"a list of at least {least}")
+        wanted = f"a list of at least {least}" if least else "a list"
+        _want(isinstance(value, list) and len(value) >= least, value, name, wanted)
         for place, item in enumerate(value):
             inner(item, f"{name}[{place}]")
 
@@ -189,8 +190,8 @@ def _benchmark(value: Any, name: str) -> None:
 
 def _pair(value: Any, name: str) -> None:
     _want(isinstance(value, list) and len(value) == 2, value, name, "a size and a rate")  # noqa: PLR2004 - as it says
-    for place, item in enumerate(value):
-        _RATE(item, f"{name}[{place}]")
+    for place, inner in enumerate((_count(1), _RATE)):
+        inner(value[place], f"{name}[{place}]")
 
 
 def _copy(value: Any, name: str) -> None:
