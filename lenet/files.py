@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import shlex
@@ -11,11 +10,17 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
 from lenet.errors import OutputError
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # on Windows, where nothing tells a leftover from a file in use: leftovers stay
+    _fcntl = None  # type: ignore[assignment]
+fcntl: Any = _fcntl
 
 __all__ = [
     "make_directory",
@@ -148,7 +153,9 @@ def _create(directory: Path, mode: int) -> tuple[int, Path]:
     while True:
         path = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
         # The kernel takes the umask off. The owner can always open a leftover, to see whether it is locked.
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, mode | 0o600)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode | 0o600)
+        if fcntl is None:
+            return descriptor, path
         with suppress(OSError):  # where a file system has no locks, leftovers stay
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.path.lexists(path):
@@ -158,7 +165,7 @@ def _create(directory: Path, mode: int) -> tuple[int, Path]:
 
 def _remove_leftovers(directory: Path) -> None:
     """Remove this user's temporary files that no writer holds locked."""
-    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}") if fcntl else ():
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:

@@ -231,7 +231,8 @@ def test_the_command_tells_of_it_beside_the_others_results(
         raise ZeroDivisionError("in a library")
 
     monkeypatch.setattr(type(backends.load("onnxruntime")), "probe", fail)
-    options = ["--backend", "pytorch", "--backend", "onnxruntime", "--device", "cpu", "--data", str(noise_directory)]
+    options = ["--backend", "pytorch", "--backend", "onnxruntime", "--device", "cpu"]
+    options += ["--data", str(noise_directory), "--accept-unknown-data"]
     done = CliRunner().invoke(main, ["evaluate", *options, "--json"])
     document = json.loads(done.stdout)
     assert [one["backend"] for one in document["backends"]] == ["pytorch"]
