@@ -46,13 +46,14 @@ SLOW_DOWNLOAD = """
 import os, sys, time
 from datetime import timedelta
 from pathlib import Path
+import click
 from lenet import cli, progress, ranks, training
 from lenet.data import cifar10
 from lenet.report import curves
 
 def train(*_, ranks, **__):
     os.write(1, f"rank {ranks.rank} has its data\\n".encode())  # in one write: print() may take two, which mix
-    sys.exit()
+    raise click.exceptions.Exit(0)
 
 meeting = Path(sys.argv.pop(1))
 (meeting / os.environ["RANK"]).touch()
