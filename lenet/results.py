@@ -302,7 +302,7 @@ def load(path: Path) -> Measurement:
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
         raise _unreadable(path, "no part 'lenet': it is not of this suite")
     readable = _READABLE_OF_A_GPU if _of_a_gpu(document) else _READABLE
-    if about.get("schema") not in readable:
+    if isinstance(about.get("schema"), bool) or about.get("schema") not in readable:  # True equals 1
         raise ResultsError(
             f"{path} cannot be read",
             found=f"schema {about.get('schema')}",
