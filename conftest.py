@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for name in os.environ.keys() - without_git_variables().keys():
         del os.environ[name]
+    if directory := os.environ.get("LENET_DATA"):  # also of processes that start elsewhere
+        os.environ["LENET_DATA"] = str(Path(directory).resolve())
     option = config.getoption("--data")
     if config.getoption("--synthetic"):
         if option is not None:
