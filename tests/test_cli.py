@@ -248,19 +248,16 @@ def huge_weights(path: Path) -> Path:
     return path
 
 
+def huge_options(data: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    return ("--weights", huge_weights(tmp_path / "huge"), "--data", data, UNKNOWN, *CPU_ONLY)
+
+
 def strictly(text: str) -> Any:
     return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
 def test_logits_that_are_not_finite_are_no_success(noise_directory: Path, tmp_path: Path) -> None:
-    options: tuple[str | Path, ...] = (
-        "--weights",
-        huge_weights(tmp_path / "huge"),
-        "--data",
-        noise_directory,
-        UNKNOWN,
-        *CPU_ONLY,
-    )
+    options = huge_options(noise_directory, tmp_path)
     done = lenet("evaluate", *options, "--json")
     document = strictly(done.stdout)
     reason = "the logits of 10,000 of 10,000 images are not finite"
@@ -271,14 +268,7 @@ def test_logits_that_are_not_finite_are_no_success(noise_directory: Path, tmp_pa
 
 
 def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(noise_directory: Path, tmp_path: Path) -> None:
-    options: tuple[str | Path, ...] = (
-        "--weights",
-        huge_weights(tmp_path / "huge"),
-        "--data",
-        noise_directory,
-        UNKNOWN,
-        *CPU_ONLY,
-    )
+    options = huge_options(noise_directory, tmp_path)
     done = lenet("evaluate", "--backend", "pytorch", *options, "--json")
     (line,) = strictly(done.stdout)["backends"]
     assert (done.exit_code, line["loss"], line["right"], line["max_abs_delta"]) == (1, None, False, None)
