@@ -141,7 +141,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style, spelling, the imports between the floors, and the workflows; after the installation, offline."""
+    """Check style, spelling, the imports between layers, and the workflows; after the installation, offline."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")

@@ -26,7 +26,7 @@ from pytest_benchmark.utils import safe_dumps
 
 from lenet import backends, comparison, devices, results, weights
 from lenet.architecture import STAGES
-from lenet.backends.base import Backend, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import Backend, BuildSpec, Runner
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
@@ -40,12 +40,12 @@ from lenet.measurement.host_state import HostWatch, NoHostWatch
 from lenet.measurement.instrumentation import instruments
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
-from lenet.measurement.modes import Mode
 from lenet.parity import ENOUGH_IMAGES, Reference
 from lenet.report.rounding import significant
 from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich
 from lenet.results import Matching, NotRun, Row
 from lenet.terminal import Terminal, visible
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 
 _TEST_IMAGES: Final = 10_000
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -53,7 +53,7 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "mode": tuple(Mode),
     "batch_size": (1000,),
     "precision": (Precision.FP32,),
-    "host_memory": ("pinned",),
+    "host_memory": (HostMemory.PINNED,),
     "input": (InputType.FLOAT32,),
 }
 _OPTIONS: Final = {
@@ -115,7 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     several("--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16 or fp16x2 (default: fp32)")
     several(
         "--host-memory",
-        _choice("memory", ("pinned", "pageable", "zero-copy")),
+        _choice("memory", HostMemory),
         "where end-to-end's batch lies: pinned or pageable memory that is copied from, or zero-copy, which is pinned "
         "memory that the device reads itself (default: pinned)",
     )
@@ -641,7 +641,9 @@ def _first_images(split: Split, batch_size: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def host_images(reference_of: Callable[[int, InputType], Reference]) -> Callable[[int, InputType, str], torch.Tensor]:
+def host_images(
+    reference_of: Callable[[int, InputType], Reference],
+) -> Callable[[int, InputType, HostMemory], torch.Tensor]:
     """A batch in the host's memory, which rows may fill with other images; pinned once for all that want it so."""
 
     @cache
@@ -649,8 +651,8 @@ def host_images(reference_of: Callable[[int, InputType], Reference]) -> Callable
         batch = reference_of(batch_size, input_type).images[:batch_size]
         return batch.pin_memory() if pinned else batch.clone()
 
-    def find(batch_size: int, input_type: InputType, host_memory: str) -> torch.Tensor:
-        return memory(batch_size, input_type, pinned=host_memory != "pageable")
+    def find(batch_size: int, input_type: InputType, host_memory: HostMemory) -> torch.Tensor:
+        return memory(batch_size, input_type, pinned=host_memory is not HostMemory.PAGEABLE)
 
     return find
 

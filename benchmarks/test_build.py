@@ -11,8 +11,9 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.parity import Reference
+from lenet.vocabulary import InputType, Precision
 from lenet.weights import Weights
 
 _T = TypeVar("_T")

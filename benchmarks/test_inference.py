@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Built
 from lenet import devices
-from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.comparison import RowParity, layer_at_fault
 from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
@@ -23,10 +23,10 @@ from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import NoHostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
-from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from lenet.weights import Weights
 
 UNDERCUT = "it is faster than the machine's limits, which were measured while it was busy: measure again"
@@ -44,7 +44,7 @@ def test_inference(
     batch_size: int,
     precision: Precision,
     executed: str,
-    host_memory: str,
+    host_memory: HostMemory,
     input_type: InputType,
     device: torch.device,
     protocol: Protocol,
@@ -55,14 +55,14 @@ def test_inference(
     shipped: Weights,
     test_split: Split,
     reference_of: Callable[[int, InputType], Reference],
-    host_images: Callable[[int, InputType, str], torch.Tensor],
+    host_images: Callable[[int, InputType, HostMemory], torch.Tensor],
 ) -> None:
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(mode, device, cold_cache=cold_cache)
     reference = reference_of(batch_size, input_type)
     built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type))
     runner = built.runner
-    if mode is Mode.END_TO_END and host_memory == "zero-copy" and not runner.maps_host_memory:
+    if mode is Mode.END_TO_END and host_memory is HostMemory.ZERO_COPY and not runner.maps_host_memory:
         pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
     with runner.on_stream():
         images = built.buffer(reference.images[:batch_size])
@@ -110,7 +110,7 @@ def test_inference(
 
 
 def _call(
-    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: str, source: torch.Tensor
+    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: HostMemory, source: torch.Tensor
 ) -> Callable[[], torch.Tensor]:
     """What a round of the mode does, on the runner's stream.
 
@@ -123,7 +123,7 @@ def _call(
     """
     if mode is Mode.FORWARD:
         return partial(runner.forward, images)
-    if host_memory == "zero-copy":
+    if host_memory is HostMemory.ZERO_COPY:
         return partial(runner.forward, source)
 
     def copy_and_run() -> torch.Tensor:

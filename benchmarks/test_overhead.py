@@ -16,9 +16,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import devices
-from lenet.backends.base import Backend, BatchRange, BuildSpec, InputType, Precision
+from lenet.backends.base import Backend, BatchRange, BuildSpec
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
+from lenet.vocabulary import InputType, Precision
 from lenet.weights import Weights
 
 CALLS = 10

@@ -18,17 +18,19 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
-from lenet import training
 from lenet.data import augmentation
 from lenet.data.cifar10 import Split, SplitName
 from lenet.models.pytorch_lenet import LeNet
-from lenet.ranks import Ranks
-from lenet.steps import exact_float32, step_for
+from lenet.training import loop
+from lenet.training.ranks import Ranks
+from lenet.training.recipe import Recipe
+from lenet.training.run import new_run
+from lenet.training.steps import exact_float32, step_for
 
 _TRAIN_IMAGES = 50_000
 _WORKERS = 2
 _WARMUP_IMAGES = 4000
-_RECIPE = training.Recipe()
+_RECIPE = Recipe()
 
 Store: TypeAlias = Callable[[Iterable[float]], None]
 
@@ -54,19 +56,19 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
 
 
 def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
-    run = training.new_run(_RECIPE, train_split, device)
+    run = new_run(_RECIPE, train_split, device)
     images, labels = train_split.images.to(device), train_split.labels.to(device)
     benchmark.group = "one epoch of training"
     benchmark.extra_info["images"] = train_split.content
     with exact_float32():
         step = step_for(run.model, run.optimizer, _RECIPE.batch_size, Ranks())
-        training.train_epoch(step, images[:_WARMUP_IMAGES], labels[:_WARMUP_IMAGES], _RECIPE, 1)
-        store([_seconds(lambda: training.train_epoch(step, images, labels, _RECIPE, 2))])
+        loop.train_epoch(step, images[:_WARMUP_IMAGES], labels[:_WARMUP_IMAGES], _RECIPE, 1)
+        store([_seconds(lambda: loop.train_epoch(step, images, labels, _RECIPE, 2))])
 
 
 def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
     """The steps alone, on one batch again and again: what an epoch would take if batches came for nothing."""
-    run = training.new_run(_RECIPE, train_split, device)
+    run = new_run(_RECIPE, train_split, device)
     images = augmentation.normalize(train_split.images[: _RECIPE.batch_size].to(device))
     labels = train_split.labels[: _RECIPE.batch_size].to(device)
     benchmark.group = "one epoch of training"

@@ -8,27 +8,26 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.backends.base import InputType
 from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import NoHostWatch, slowed_problem
-from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import instabilities, median, summarize
+from lenet.vocabulary import HostMemory, InputType, Mode
 
 
 def test_transfer(
     benchmark: BenchmarkFixture,
     store: Callable[[Iterable[float]], None],
     batch_size: int,
-    host_memory: str,
+    host_memory: HostMemory,
     input_type: InputType,
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
     host: NoHostWatch,
-    host_images: Callable[[int, InputType, str], torch.Tensor],
+    host_images: Callable[[int, InputType, HostMemory], torch.Tensor],
 ) -> None:
-    if device.type == "cpu" or host_memory == "zero-copy":
+    if device.type == "cpu" or host_memory is HostMemory.ZERO_COPY:
         pytest.skip("on a CPU nothing is copied" if device.type == "cpu" else "zero-copy copies nothing")
     source = host_images(batch_size, input_type, host_memory)
     target = torch.empty_like(source, device=device)

@@ -8,5 +8,5 @@ if __name__ == "__main__":
         from lenet.cli import main
     except BaseException:  # noqa: BLE001 - Python would exit with 1, which is a verdict
         traceback.print_exc()
-        sys.exit(70)  # `lenet.guard.UNFORESEEN`, which cannot be imported either
+        sys.exit(70)  # `lenet.cli.guard.UNFORESEEN`, which cannot be imported either
     main(prog_name="lenet")

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lenet import results, training, weights
+from lenet import results, weights
 from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
 from lenet.errors import LenetError
 from lenet.files import read_regular
 from lenet.report import sources
+from lenet.training import loop
+from lenet.training.recipe import Recipe
 from tests.report import documents
 
 HUGE = 5_000_000_000
@@ -44,8 +46,8 @@ def read_report(*, run: Path | None = None, parity: Path | None = None, gate: Pa
 
 def resume(path: Path) -> None:
     split = synthetic(20)
-    recipe = training.Recipe(epochs=1, batch_size=20)
-    training.train(recipe, split, split, out=path.parent, device=torch.device("cpu"), resume=True)
+    recipe = Recipe(epochs=1, batch_size=20)
+    loop.train(recipe, split, split, out=path.parent, device=torch.device("cpu"), resume=True)
 
 
 READERS: dict[str, Callable[[Path], object]] = {

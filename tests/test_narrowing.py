@@ -11,10 +11,11 @@ import torch
 from click.testing import CliRunner
 
 from lenet import backends, export, kernels, weights
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision
+from lenet.backends.base import BatchRange, BuildSpec
 from lenet.cli import main
 from lenet.errors import LenetError, WeightsError
 from lenet.models.byte_input import fold_normalization
+from lenet.vocabulary import InputType, Precision
 from lenet.weights import Arrays
 
 CPU = torch.device("cpu")

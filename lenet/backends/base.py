@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import ClassVar, Final, final
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import BackendError, UnavailableError
+from lenet.vocabulary import InputType, Precision
 
 __all__ = [
     "AMPERE",
@@ -31,43 +31,9 @@ __all__ = [
     "Backend",
     "BatchRange",
     "BuildSpec",
-    "InputType",
-    "Precision",
     "Runner",
     "new_stream",
 ]
-
-
-class Precision(StrEnum):
-    """The arithmetic that is asked of a backend.
-
-    ``FP32`` is IEEE single precision with TF32 off. ``TF32`` lets convolutions and matrix products round their float32
-    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. ``FP16X2`` splits
-    each float32 operand into the sum of two fp16 numbers, whose products tensor cores add up: nearly as exact as
-    float32. What a backend really runs is its `Backend.executed_precision`.
-    """
-
-    FP32 = "fp32"
-    TF32 = "tf32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    FP16X2 = "fp16x2"
-
-
-class InputType(StrEnum):
-    """What images are handed over as.
-
-    ``FLOAT32`` images are normalised (`lenet.data.augmentation.normalize`). ``UINT8`` images are the data's bytes, a
-    quarter of the size; the backend normalises them on the device.
-    """
-
-    FLOAT32 = "float32"
-    UINT8 = "uint8"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """PyTorch's name for it."""
-        return torch.uint8 if self is InputType.UINT8 else torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +89,11 @@ class BuildSpec:
     batches: BatchRange
     input: InputType = InputType.FLOAT32
 
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """PyTorch's name for the input type."""
+        return torch.uint8 if self.input is InputType.UINT8 else torch.float32
+
 
 @dataclass(frozen=True, slots=True)
 class Availability:
@@ -172,7 +143,7 @@ class Runner(ABC):
         self.spec = spec
         self.stream = stream
         # What every call's images are compared with: looked up once, and of a shape or a tensor found out once.
-        self._device, self._dtype = spec.device, spec.input.dtype
+        self._device, self._dtype = spec.device, spec.image_dtype
         self._shape: torch.Size | None = None
         # Of the last call: its images, their address, and the pass that is bound to them, if one is.
         self._images: torch.Tensor | None = None

@@ -22,13 +22,14 @@ import torch
 
 from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
-from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.documents import to_json
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
+from lenet.vocabulary import InputType, Precision
 
 __all__ = [
     "HOST_IMAGES",

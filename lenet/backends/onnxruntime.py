@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from lenet.architecture import CLASSES
-from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
 from lenet.provenance import package_version
+from lenet.vocabulary import Precision
 
 __all__ = ["OnnxRuntime"]
 
@@ -65,7 +66,7 @@ class OnnxRuntime(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
-        session = open_session(to_onnx(arrays, DTYPES[spec.precision], spec.input.dtype), spec, stream)
+        session = open_session(to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype), spec, stream)
         return _OnnxRuntimeRunner(session, spec, stream)
 
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import torch
 
-from lenet.backends.base import Precision
 from lenet.errors import BackendError
+from lenet.vocabulary import Precision
 
 __all__ = ["DTYPES", "allow_tf32", "check_override"]
 

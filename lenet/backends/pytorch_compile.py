@@ -89,7 +89,7 @@ class PyTorchCompile(PyTorchBackend):
         try:
             with runner.on_stream():
                 runner.forward(
-                    torch.zeros(spec.batches.optimum, *INPUT_SHAPE, dtype=spec.input.dtype, device=spec.device)
+                    torch.zeros(spec.batches.optimum, *INPUT_SHAPE, dtype=spec.image_dtype, device=spec.device)
                 )
         except RuntimeError as error:  # as TorchDynamo's own exceptions are
             raise BackendError(

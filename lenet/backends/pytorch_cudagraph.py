@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from lenet import devices
-from lenet.backends.base import BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import Network, PyTorchBackend
+from lenet.vocabulary import Precision
 
 __all__ = ["PyTorchCudaGraph"]
 

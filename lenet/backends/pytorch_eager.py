@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, InputType, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32, check_override
 from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
+from lenet.vocabulary import InputType, Precision
 
 __all__ = ["Network", "PyTorchBackend", "PyTorchEager", "PyTorchRunner"]
 

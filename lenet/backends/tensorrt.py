@@ -28,12 +28,13 @@ import torch
 from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
-from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Precision, Runner, new_stream
+from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, missing_packages, to_onnx
+from lenet.vocabulary import Precision
 
 __all__ = [
     "DEFAULT_LEVEL",
@@ -149,7 +150,7 @@ class TensorRTBackend(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         trt = self.library()
-        model = to_onnx(arrays, DTYPES[spec.precision], spec.input.dtype)
+        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
         capability = torch.cuda.get_device_capability(spec.device)
         key = EngineKey(
             source=hashlib.sha256(model).hexdigest(),

@@ -23,17 +23,7 @@ import torch
 from lenet import architecture, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry
-from lenet.backends.base import (
-    AMPERE,
-    NO_GPU,
-    Availability,
-    Backend,
-    BatchRange,
-    BuildSpec,
-    InputType,
-    Precision,
-    Runner,
-)
+from lenet.backends.base import AMPERE, NO_GPU, Availability, Backend, BatchRange, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory, problem_of_file
 from lenet.backends.precision import DTYPES
@@ -41,6 +31,7 @@ from lenet.errors import BackendError
 from lenet.models import byte_input
 from lenet.models.byte_input import fold_normalization
 from lenet.provenance import package_version
+from lenet.vocabulary import InputType, Precision
 
 if TYPE_CHECKING:
     import nvtripy as tp

@@ -17,20 +17,21 @@ import torch
 from lenet import weights
 from lenet.architecture import PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
+from lenet.vocabulary import Precision
 
 __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
 
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
 
-PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp16x2")
+PRECISIONS: Final = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP16X2)
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 SPLIT: Final = 5
 """Blocks that an image may be spread over, in fp32: one for each row of conv2's pool."""
 
 _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
-_WARPS: Final = {"fp32": 20, "fp16": 16, "bf16": 16, "fp16x2": 12}
+_WARPS: Final[Mapping[str, int]] = {Precision.FP32: 20, Precision.FP16: 16, Precision.BF16: 16, Precision.FP16X2: 12}
 
 _HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
 _HIDDEN2 = PARAMETER_SHAPES["fc2.weight"][0]
@@ -76,7 +77,7 @@ class Variant:
     @property
     def parts(self) -> int:
         """fp16 numbers that make up an operand."""
-        return 2 if self.precision == "fp16x2" else 1
+        return 2 if self.precision == Precision.FP16X2 else 1
 
     @property
     def maps_a_thread(self) -> int:
@@ -92,17 +93,17 @@ class Variant:
             "SHARED_BYTES": str(self.shared_bytes),
             "WARPS": str(_WARPS[self.precision]),
         }
-        if self.precision == "fp32":
+        if self.precision == Precision.FP32:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
-        bfloat = str(self.precision == "bf16").lower()
+        bfloat = str(self.precision == Precision.BF16).lower()
         return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
 
     @property
     def source(self) -> str:
         """CUDA C++, without the macros."""
-        name = "fp32.cu" if self.precision == "fp32" else "tensor_cores.cu"
+        name = "fp32.cu" if self.precision == Precision.FP32 else "tensor_cores.cu"
         return "\n".join((_DIRECTORY / part).read_text(encoding="utf-8") for part in ("common.cuh", name))
 
     @property
@@ -112,7 +113,7 @@ class Variant:
         constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
         if self.blocks_an_image > 1:
             return 4 * (constants + _FEATURES // SPLIT + 6 * 6 * 16 + 4 + 20 * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + 4)
-        if self.precision == "fp32":
+        if self.precision == Precision.FP32:
             return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
         fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
         return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
@@ -141,7 +142,7 @@ def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     exact = {name: array.astype(np.float64) for name, array in arrays.items()}
     if variant.bytes_in:
         exact |= _fold_normalization(exact["conv1.weight"], exact["conv1.bias"])
-    packed = _pack_fp32(exact, variant) if variant.precision == "fp32" else _pack_parts(exact, variant)
+    packed = _pack_fp32(exact, variant) if variant.precision == Precision.FP32 else _pack_parts(exact, variant)
     return np.ascontiguousarray(packed).view(np.uint8)
 
 
@@ -208,7 +209,7 @@ def _scale(matrix: np.ndarray) -> float:
 
 def _split(name: str, matrix: np.ndarray, variant: Variant) -> np.ndarray:
     """(parts, ...) of 16 bits: the matrix rounded to nearest even, then what that left, rounded."""
-    dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float16
+    dtype = torch.bfloat16 if variant.precision == Precision.BF16 else torch.float16
     parts, rest = [], matrix
     for _ in range(variant.parts):
         part = weights.narrow({name: rest}, dtype)[name]

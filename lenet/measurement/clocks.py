@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 
 from lenet.devices import no_garbage_collection
 from lenet.measurement.host_state import NoHostWatch
-from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import median, relative_half_width, too_many
+from lenet.vocabulary import Mode
 
 __all__ = [
     "Adaptive",

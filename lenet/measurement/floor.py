@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from lenet.architecture import CLASSES, FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT
-from lenet.measurement.modes import Mode
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 
 __all__ = [
     "Floor",
@@ -45,15 +45,15 @@ __all__ = [
 Rates = Sequence[tuple[int, float]]
 """Bytes a second at which buffers of so many bytes were moved: (bytes, rate) pairs."""
 
-_INPUT_BYTES: Final = {"float32": 4, "uint8": 1}
+_INPUT_BYTES: Final[Mapping[str, int]] = {InputType.FLOAT32: 4, InputType.UINT8: 1}
 
-_ARITHMETIC: Final = {
-    "fp32": ("fp32", 1, 4),
-    "tf32": ("tf32", 1, 4),
-    "fp16": ("fp16", 1, 2),
-    "bf16": ("bf16", 1, 2),
+_ARITHMETIC: Final[Mapping[str, tuple[str, int, int]]] = {
+    Precision.FP32: (Precision.FP32, 1, 4),
+    Precision.TF32: (Precision.TF32, 1, 4),
+    Precision.FP16: (Precision.FP16, 1, 2),
+    Precision.BF16: (Precision.BF16, 1, 2),
     # Operands split into a high and a low half of fp16: three products for one.
-    "fp16x2": ("fp16", 3, 4),
+    Precision.FP16X2: (Precision.FP16, 3, 4),
 }
 """Of an executed precision: whose rate, how many products for one, and the bytes of a weight."""
 
@@ -147,7 +147,7 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
         "launch": limits.launch,
     }
     if work.mode is Mode.END_TO_END:
-        terms["copy"] = image_bytes(work) / best_rate(limits.copy["pinned"], 0)
+        terms["copy"] = image_bytes(work) / best_rate(limits.copy[HostMemory.PINNED], 0)
         terms["launch"] = max(limits.launch, limits.launch_wall)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
@@ -170,9 +170,9 @@ def copy_seconds(work: Workload, limits: Limits) -> float:
         KeyError: The machine's copies were not measured.
     """
     size = image_bytes(work)
-    if work.host_memory == "pageable":
-        return size / best_rate(limits.copy["pageable"], size)
-    return size / best_rate(limits.copy["pinned"], 0)
+    if work.host_memory == HostMemory.PAGEABLE:
+        return size / best_rate(limits.copy[HostMemory.PAGEABLE], size)
+    return size / best_rate(limits.copy[HostMemory.PINNED], 0)
 
 
 def image_bytes(work: Workload) -> int:

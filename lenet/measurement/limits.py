@@ -16,11 +16,11 @@ from typing import Final
 import torch
 
 from lenet import devices
-from lenet.backends.base import AMPERE, Precision
+from lenet.backends.base import AMPERE
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.measurement.clocks import Coursework, measure
 from lenet.measurement.floor import Limits, Rates
-from lenet.measurement.modes import Mode
+from lenet.vocabulary import HostMemory, Mode, Precision
 
 __all__ = ["measure_limits"]
 
@@ -99,11 +99,11 @@ def _copies(device: torch.device) -> dict[str, Rates]:
     """Bytes a second from the host; the pageable copy waits for itself, the pinned one is queued."""
     if device.type == "cpu":
         return {}
-    rates: dict[str, list[tuple[int, float]]] = {"pinned": [], "pageable": []}
+    rates: dict[HostMemory, list[tuple[int, float]]] = {HostMemory.PINNED: [], HostMemory.PAGEABLE: []}
     for size in (2**20, 2**22, 2**24, 2**26):
         target = torch.empty(size, dtype=torch.uint8, device=device)
         for kind, measured in rates.items():
-            source = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == "pinned")
+            source = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == HostMemory.PINNED)
             copy = partial(target.copy_, source, non_blocking=True)
             measured.append((size, size / _shortest(copy, device)))
     return {kind: tuple(measured) for kind, measured in rates.items()}

@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d, relu
 
 from lenet import architecture, weights
 
-__all__ = ["LeNet", "from_weights"]
+__all__ = ["LeNet", "from_weights", "to_arrays"]
 
 _LAYERS = {layer.name: layer for layer in architecture.LAYERS}
 
@@ -29,17 +29,10 @@ def _linear(name: str) -> nn.Linear:
 
 
 class LeNet(nn.Module):
-    """The network of `lenet.architecture`: float32 (N, 3, 32, 32) -> logits (N, 10).
+    """The network of `lenet.architecture`: float32 (N, 3, 32, 32) -> logits (N, 10)."""
 
-    Args:
-        pool_first: Pool before ReLU. The two commute, so logits and gradients are the same to the bit, but ReLU and its
-            gradient then see a quarter of the elements. Training does so; inference keeps the published order, so
-            that a row of PyTorch times the network as it was published.
-    """
-
-    def __init__(self, *, pool_first: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.pool_first = pool_first
         self.conv1 = _convolution("conv1")
         self.conv2 = _convolution("conv2")
         self.fc1 = _linear("fc1")
@@ -55,16 +48,13 @@ class LeNet(nn.Module):
         Returns:
             (N, 10), the same dtype and device.
         """
-        x = self._activate_and_pool(self.conv1(images))
-        x = self._activate_and_pool(self.conv2(x))
+        x = max_pool2d(relu(self.conv1(images)), 2)
+        x = max_pool2d(relu(self.conv2(x)), 2)
         x = x.flatten(1)
         x = relu(self.fc1(x))
         x = relu(self.fc2(x))
         logits: torch.Tensor = self.fc3(x)
         return logits
-
-    def _activate_and_pool(self, x: torch.Tensor) -> torch.Tensor:
-        return relu(max_pool2d(x, 2)) if self.pool_first else max_pool2d(relu(x), 2)
 
 
 def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32) -> LeNet:
@@ -80,3 +70,8 @@ def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.fl
     model = LeNet().to(dtype)
     model.load_state_dict(weights.narrow(arrays, dtype))
     return model.eval()
+
+
+def to_arrays(model: LeNet) -> weights.Arrays:
+    """A network's parameters by name, as contiguous float32 arrays on the host; the inverse of `from_weights`."""
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.named_parameters()}

@@ -12,6 +12,7 @@ import torch
 
 from lenet.parity.network import EXACT, forward, reference, variants
 from lenet.parity.tolerance import SIGMAS, tolerance
+from lenet.vocabulary import Precision
 
 __all__ = ["Closeness", "Comparison", "Reference", "compare"]
 
@@ -35,10 +36,10 @@ class Bounds:
 _BOUNDS: Final[Mapping[str, Bounds]] = {
     # Right runtimes whose layers each choose one of the variants are at an rms of up to 0.23. Sums rounded to 16
     # bits every 16 products are at 0.31 or more, a layer of a coarser format at 0.45: docs/results/parity-faults.md.
-    "fp16": Bounds(0.3, 3.0),
-    "bf16": Bounds(0.3, 3.0),
+    Precision.FP16: Bounds(0.3, 3.0),
+    Precision.BF16: Bounds(0.3, 3.0),
     # Truncation in part of the layers is a bias, which no standard deviation describes: it comes to an rms of 0.95.
-    "tf32": Bounds(1.2, SIGMAS),
+    Precision.TF32: Bounds(1.2, SIGMAS),
 }
 _BY_THE_MODEL: Final = Bounds(1.0, SIGMAS)
 """What the tolerance's own model says of independent errors."""

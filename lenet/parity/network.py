@@ -13,6 +13,7 @@ from torch.nn.functional import conv2d, linear, max_pool2d
 
 from lenet.architecture import LAYERS, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from lenet.data.augmentation import MEAN, STD
+from lenet.vocabulary import Precision
 
 __all__ = [
     "EXACT",
@@ -83,12 +84,12 @@ def _of_format(dtype: torch.dtype) -> tuple[Arithmetic, ...]:
 
 
 _VARIANTS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
-    "tf32": (
+    Precision.TF32: (
         Arithmetic("rounded operands", operand=partial(_bits, nearest=True)),
         TRUNCATED_TO_TF32,
     ),
-    "fp16": _of_format(torch.float16),
-    "bf16": _of_format(torch.bfloat16),
+    Precision.FP16: _of_format(torch.float16),
+    Precision.BF16: _of_format(torch.bfloat16),
 }
 
 

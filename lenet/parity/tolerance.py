@@ -50,6 +50,7 @@ from torch.nn.functional import max_pool2d
 from lenet.architecture import LAYERS, Flatten, Layer, MaxPool2d
 from lenet.errors import LenetError
 from lenet.parity.network import TRUNCATED_TO_TF32, affine, apply, folded, forward, parameters_of
+from lenet.vocabulary import Precision
 
 __all__ = ["SIGMAS", "ParityError", "Rounding", "rounding", "tolerance"]
 
@@ -88,13 +89,13 @@ _BFLOAT16: Final = 2.0**-8
 _FLOAT16_PAIR: Final = 2.0**-22
 _FLOAT16_PAIR_PRODUCT: Final = math.sqrt(7 / 6) * _FLOAT16_PAIR
 
-_ROUNDING: Final = {
-    "fp32": Rounding(0.0, _FLOAT32, _FLOAT32),
+_ROUNDING: Final[Mapping[str, Rounding]] = {
+    Precision.FP32: Rounding(0.0, _FLOAT32, _FLOAT32),
     # The tensor cores truncate where they add, so a sum's error is up to twice a rounding's.
-    "tf32": Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
-    "fp16": Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
-    "bf16": Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
-    "fp16x2": Rounding(_FLOAT16_PAIR_PRODUCT, 2 * _FLOAT32, _FLOAT16_PAIR),
+    Precision.TF32: Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
+    Precision.FP16: Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
+    Precision.BF16: Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
+    Precision.FP16X2: Rounding(_FLOAT16_PAIR_PRODUCT, 2 * _FLOAT32, _FLOAT16_PAIR),
 }
 
 
@@ -148,7 +149,7 @@ def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: 
             x = y
     assert variance is not None  # the last layer has weights
     allowed = SIGMAS * variance.sqrt()
-    return allowed + (forward(arrays, images, TRUNCATED_TO_TF32) - x).abs() if executed == "tf32" else allowed
+    return allowed + (forward(arrays, images, TRUNCATED_TO_TF32) - x).abs() if executed == Precision.TF32 else allowed
 
 
 def _variance(

@@ -21,7 +21,6 @@ import numpy as np
 from markupsafe import Markup
 
 from lenet.architecture import INPUT_SHAPE, STAGES, Conv2d, Layer, Linear, MaxPool2d, ReLU
-from lenet.measurement.modes import Mode
 from lenet.report.drawing import (
     Axes,
     Figure,
@@ -36,6 +35,7 @@ from lenet.report.language import Language
 from lenet.report.rounding import count, significant
 from lenet.results import Row
 from lenet.terminal import visible
+from lenet.vocabulary import Mode
 
 __all__ = [
     "SERIES",

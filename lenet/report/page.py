@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
 from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
-from lenet.measurement.modes import Mode
 from lenet.report import sheets, words
 from lenet.report.figures import Chart, Painter, Split, Trend
 from lenet.report.language import Language
@@ -32,8 +31,9 @@ from lenet.report.tables import (
     speed_groups,
     speed_sheets,
 )
-from lenet.results import BASELINE_BACKEND, Measurement, Row, find_row, speedup
+from lenet.results import Measurement, Row, find_row, speedup
 from lenet.terminal import visible
+from lenet.vocabulary import BASELINE_BACKEND, Mode
 
 __all__ = ["render"]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PARAMETER_SHAPES, STAGES
-from lenet.measurement.modes import Mode
-from lenet.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count, loss, percent, ratio, significant
 from lenet.report.sources import TrainingRun
 from lenet.report.tables import Sheet, limit_name, row_name
 from lenet.results import Measurement, Row, speedup
+from lenet.results.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
+from lenet.vocabulary import InputType, Mode, Precision
 
 __all__ = [
     "beside_published_sheet",
@@ -102,7 +102,7 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
             case = row.case
             if (case.backend, case.mode, case.batch_size) != (figure.backend, figure.mode, BATCH_SIZE):
                 continue
-            if case.asked != "fp32" or case.cold_cache or case.input != "float32":
+            if case.asked != Precision.FP32 or case.cold_cache or case.input != InputType.FLOAT32:
                 continue
             faster = speedup(row, rows)
             lines.append(

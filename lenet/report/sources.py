@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 from lenet import documents, results
 from lenet.errors import ResultsError
 from lenet.files import read_regular
-from lenet.published import RECIPE
 from lenet.results import Measurement, Row
+from lenet.results.published import RECIPE
 
 __all__ = ["Machine", "Sources", "TrainingRun", "read"]
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lenet.measurement.floor import Limits
-from lenet.measurement.modes import Mode
-from lenet.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import accuracy, count, delta, loss, ratio, significant, thousands
-from lenet.results import BASELINE_BACKEND, Case, Measurement, NotRun, Row, not_run, speedup
+from lenet.results import Case, Measurement, NotRun, Row, not_run, speedup
+from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.terminal import Terminal, visible
+from lenet.vocabulary import BASELINE_BACKEND, HostMemory, Mode
 
 __all__ = [
     "Sheet",
@@ -331,7 +331,11 @@ def memory_name(memory: str, language: Language) -> str:
     """A kind of host memory in words."""
     text = language.text
     zero_copy = text("pinned memory, zero-copy")
-    names = {"pinned": text("pinned memory"), "pageable": text("pageable memory"), "zero-copy": zero_copy}
+    names: Mapping[str, str] = {
+        HostMemory.PINNED: text("pinned memory"),
+        HostMemory.PAGEABLE: text("pageable memory"),
+        HostMemory.ZERO_COPY: zero_copy,
+    }
     return names.get(memory, memory)
 
 
@@ -450,7 +454,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
 
     Args:
         machine: Versions and the device.
-        lines: `lenet.doctor.Examination` as JSON.
+        lines: `lenet.comparison.doctor.Examination` as JSON.
     """
     present = ", ".join(f"{name} {version}" for name, version in machine.items() if version)
     table = Table()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lenet.measurement.modes import Mode
-from lenet.published import FIGURES
 from lenet.report.language import Language
 from lenet.report.rounding import percent, ratio
-from lenet.results import BASELINE_BACKEND, Row
+from lenet.results import Row
+from lenet.results.published import FIGURES
+from lenet.vocabulary import BASELINE_BACKEND, Mode
 
 __all__ = ["changes", "copy_share", "overlap", "published_changes"]
 

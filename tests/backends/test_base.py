@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet import backends
-from lenet.backends.base import NO_GPU, BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import NO_GPU, BatchRange, BuildSpec, Runner
 from lenet.errors import BackendError
+from lenet.vocabulary import InputType, Precision
 from lenet.weights import Arrays
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def test_each_shape_is_judged(arrays: Arrays, input_type: InputType) -> None:
     """A shape that was right once is not looked at again, which must not let another through."""
     runner = backends.load("pytorch").build(arrays, BuildSpec(CPU, Precision.FP32, BatchRange(2, 4, 8), input_type))
     for size, fits in ((4, True), (4, True), (9, False), (8, True), (1, False), (4, True)):
-        images = torch.zeros(size, 3, 32, 32, dtype=input_type.dtype)
+        images = torch.zeros(size, 3, 32, 32, dtype=getattr(torch, input_type))
         with nullcontext() if fits else pytest.raises(BackendError, match="do not fit this runner"):
             assert runner.forward(images).shape == (size, 10)
 

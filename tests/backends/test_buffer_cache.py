@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.base import BatchRange, BuildSpec
 from lenet.backends.buffer_cache import MOST_BUFFERS, BindingRunner, Bound, BufferCache
 from lenet.errors import BackendError
+from lenet.vocabulary import Precision
 
 MOST = 3
 

@@ -17,11 +17,12 @@ import torch
 from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import fused
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, SPLIT, Variant, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
+from lenet.vocabulary import InputType, Precision
 from tests.kernels.emulation import COMPILER, library
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

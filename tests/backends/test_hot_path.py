@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.errors import BackendError
+from lenet.vocabulary import InputType, Precision
 
 STANDIN = "tripy on a CPU stand-in"
 
@@ -62,7 +63,7 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 @pytest.fixture
 def images(runner: Runner) -> torch.Tensor:
     with runner.on_stream():
-        return torch.zeros(2, *INPUT_SHAPE, dtype=runner.spec.input.dtype, device=runner.spec.device)
+        return torch.zeros(2, *INPUT_SHAPE, dtype=runner.spec.image_dtype, device=runner.spec.device)
 
 
 def inside(runner: Runner, images: torch.Tensor, use: Callable[[Callable[[], Any]], Any]) -> tuple[Any, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lenet.backends.base import BatchRange, BuildSpec, Precision
+from lenet.backends.base import BatchRange, BuildSpec
 from lenet.backends.onnxruntime import open_session, refuse_fallback
 from lenet.errors import BackendError
+from lenet.vocabulary import Precision
 
 pytest.importorskip("onnxruntime", reason='pip install "lenet-bench[onnx]"')
 

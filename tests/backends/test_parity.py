@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from lenet import backends, devices, parity, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.comparison import compare_backends
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import BackendError, LenetError
+from lenet.vocabulary import InputType, Precision
 
 BATCHES = BatchRange(1, 16, 64)
 STANDIN = "tripy on a CPU stand-in"
@@ -201,7 +202,7 @@ def test_the_bare_call_computes_what_forward_does(subject: tuple[Runner, str]) -
 
 def test_the_bare_call_of_images_that_do_not_fit_is_refused(runner: Runner) -> None:
     with pytest.raises(BackendError, match="the images do not fit this runner"):
-        runner.bare(torch.zeros(0, *INPUT_SHAPE, dtype=runner.spec.input.dtype, device=runner.spec.device))
+        runner.bare(torch.zeros(0, *INPUT_SHAPE, dtype=runner.spec.image_dtype, device=runner.spec.device))
 
 
 def test_many_buffers_are_not_confused(subject: tuple[Runner, str]) -> None:
@@ -221,7 +222,7 @@ def test_many_buffers_are_not_confused(subject: tuple[Runner, str]) -> None:
 
 @pytest.mark.parametrize("size", [0, BATCHES.maximum + 1])
 def test_a_batch_outside_the_profile_is_refused(runner: Runner, size: int) -> None:
-    dtype = runner.spec.input.dtype
+    dtype = runner.spec.image_dtype
     images = torch.zeros(size, *INPUT_SHAPE, dtype=dtype, device=runner.spec.device)
     with pytest.raises(BackendError, match=rf"(?s)found:  {dtype} \({size}, 3, 32, 32\).*\(1 to 64, 3, 32, 32\)"):
         runner.forward(images)
@@ -241,7 +242,7 @@ def test_a_batch_outside_the_profile_is_refused(runner: Runner, size: int) -> No
     ids=["float64", "the other type", "rank 3", "grey", "channels last", "strided", "other device"],
 )
 def test_images_that_do_not_fit_are_refused(runner: Runner, make: Callable[[torch.dtype], torch.Tensor]) -> None:
-    images = make(runner.spec.input.dtype)
+    images = make(runner.spec.image_dtype)
     where = runner.spec.device if images.device.type == "cpu" else images.device
     # `to` would make a strided tensor contiguous on its way.
     there = torch.empty_strided(images.shape, images.stride(), dtype=images.dtype, device=where)

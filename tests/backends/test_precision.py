@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lenet import backends
-from lenet.backends.base import Precision
 from lenet.backends.precision import check_override
 from lenet.errors import BackendError
+from lenet.vocabulary import Precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 NVIDIA, ONEDNN, DNNL = "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"

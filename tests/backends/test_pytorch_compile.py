@@ -13,9 +13,10 @@ from torch._dynamo import config as dynamo
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from lenet import backends
-from lenet.backends.base import BatchRange, BuildSpec, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.cli import main
 from lenet.errors import BackendError, UnavailableError
+from lenet.vocabulary import Precision
 from lenet.weights import Arrays
 
 CPU = torch.device("cpu")

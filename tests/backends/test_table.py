@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from lenet import backends
-from lenet.backends.base import Backend, Precision
+from lenet.backends.base import Backend
 from lenet.errors import BackendError
+from lenet.vocabulary import Precision
 
 
 @pytest.mark.parametrize("name", backends.names())

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import tensorrt
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
 from lenet.backends.tensorrt import TensorRT, TensorRTBackend, TensorRTRTX, build_plan, targets
@@ -28,6 +28,7 @@ from lenet.cli import main
 from lenet.errors import BackendError
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import from_weights
+from lenet.vocabulary import InputType, Precision
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import STREAM_HANDLE, FakeParserError, FakeTensorRT
 
@@ -633,7 +634,8 @@ class TestRealRtx:
         code = """
 import sys, time
 from pathlib import Path
-from lenet.backends.base import BatchRange, Precision
+from lenet.backends.base import BatchRange
+from lenet.vocabulary import Precision
 from lenet.backends.tensorrt import TensorRTRTX
 for precision in (Precision.FP32, Precision.TF32, Precision.FP16):
     model = Path(f"{precision}.onnx").read_bytes()

@@ -15,13 +15,13 @@ import torch
 from benchmarks import conftest
 from benchmarks import test_inference as suite
 from benchmarks.conftest import Builds, Built
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision, Runner
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.data.synthetic import synthetic
 from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.memory import PeakMemory
-from lenet.measurement.modes import Mode
 from lenet.parity import Bounds, Closeness, Comparison
 from lenet.results import Case
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from tests.report.documents import LIMITS
 
 SPEC = BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange.exactly(2), InputType.UINT8)
@@ -47,7 +47,7 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     mode: Mode, memory: str, *, gets_the_hosts: bool, copies: bool
 ) -> None:
     images, host = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 3, 32, 32, dtype=torch.uint8)
-    call = suite._call(_Noting(SPEC, None), images, mode, memory, host)
+    call = suite._call(_Noting(SPEC, None), images, mode, HostMemory(memory), host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lenet.gate.workers import TURNS, Pair, Side
-from lenet.measurement.modes import Mode
 from lenet.provenance import without_git_variables
 from lenet.results import Case, Measurement, Row
+from lenet.vocabulary import Mode
 
 MACHINE: dict[str, Any] = {
     "cpu": {"model": "a CPU", "usable": 2},

@@ -30,7 +30,7 @@ from lenet.measurement.clocks import (
     measure,
 )
 from lenet.measurement.host_state import NoHostWatch
-from lenet.measurement.modes import Mode
+from lenet.vocabulary import Mode
 from tests.measurement.fakes import FakeEvent, FakeGpu, fake_h100
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

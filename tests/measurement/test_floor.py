@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.measurement.floor import Floor, Limits, Workload, best_rate, copy_seconds, floor, moved_bytes
-from lenet.measurement.modes import Mode
+from lenet.vocabulary import Mode
 
 LIMITS = Limits(
     arithmetic={"fp32": 50e12, "fp16": 600e12, "bf16": 600e12, "tf32": 300e12},

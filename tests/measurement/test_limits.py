@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lenet.backends.base import Precision
 from lenet.measurement import limits as module
 from lenet.measurement.floor import Limits
 from lenet.measurement.limits import measure_limits
+from lenet.vocabulary import Precision
 
 CPU = torch.device("cpu")
 

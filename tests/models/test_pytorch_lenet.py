@@ -45,21 +45,6 @@ def test_the_forward_pass_is_the_table_s(arrays: Arrays) -> None:
     torch.testing.assert_close(from_weights(arrays).double()(images), x, rtol=1e-12, atol=1e-12)
 
 
-def test_pooling_first_gives_the_same_logits_and_gradients_to_the_bit(arrays: Arrays) -> None:
-    plain, pooled = LeNet(), LeNet(pool_first=True)
-    for model in (plain, pooled):
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    losses = [model(images).logsumexp(1).sum() for model in (plain, pooled)]
-    assert torch.equal(*losses)
-    for loss in losses:
-        loss.backward()
-    for (name, one), other in zip(plain.named_parameters(), pooled.parameters(), strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.equal(one.grad, other.grad), name
-
-
 def test_a_wrong_state_is_refused(arrays: Arrays) -> None:
     with pytest.raises(RuntimeError, match=r"fc3\.bias"):
         from_weights({name: array for name, array in arrays.items() if name != "fc3.bias"})

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenet.architecture import INPUT_SHAPE, PARAMETER_SHAPES
-from lenet.backends.base import BatchRange, Precision
+from lenet.backends.base import BatchRange
 from lenet.errors import WeightsError
 from lenet.models.pytorch_lenet import LeNet, from_weights
+from lenet.vocabulary import Precision
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
 
 pytestmark = pytest.mark.nvtripy_on_cpu

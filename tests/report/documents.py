@@ -11,9 +11,9 @@ from typing import Any
 from pytest_benchmark.stats import Stats
 
 from lenet.measurement.floor import Limits, floor
-from lenet.measurement.modes import Mode
 from lenet.measurement.statistics import summarize
 from lenet.results import SCHEMA, Case
+from lenet.vocabulary import Mode
 
 LIMITS = Limits(
     arithmetic={"fp32": 2e12, "fp16": 4e12},

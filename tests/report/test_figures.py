@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from lenet.measurement.modes import Mode
 from lenet.report.figures import SERIES, Painter, Split, Trend
 from lenet.report.language import ENGLISH, find_language
 from lenet.results import Case, Row
+from lenet.vocabulary import Mode
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, False, "coursework")  # noqa: FBT003
 ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 0.9e-3, 1.1e-3, None, None, 0, (), {})

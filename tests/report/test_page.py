@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from matplotlib.figure import Figure
 
-from lenet import published, training
 from lenet.architecture import STAGES
 from lenet.cli import main
 from tests.report import documents
@@ -313,12 +311,6 @@ def test_an_unwritable_path(tmp_path: Path) -> None:
     result, _ = report(file, out=tmp_path / "none" / "report.html")
     assert result.exit_code == 2
     assert f"cannot write {tmp_path / 'none' / 'report.html'}" in result.stderr
-
-
-def test_the_coursework_s_recipe_is_the_default_one() -> None:
-    recipe = training.Recipe()
-    own: dict[str, Any] = {name: getattr(recipe, name) for name in published.RECIPE}
-    assert own == dict(published.RECIPE)
 
 
 def plain_charts(count: int) -> float:

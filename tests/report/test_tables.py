@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from rich.console import RenderableType
 
 from lenet.measurement.floor import Floor, Limits
-from lenet.measurement.modes import Mode
 from lenet.report import tables
 from lenet.report.tables import (
     Sheet,
@@ -25,6 +24,7 @@ from lenet.report.tables import (
 )
 from lenet.results import Case, NotRun, Row
 from lenet.terminal import Terminal
+from lenet.vocabulary import Mode
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "CIFAR-10 test images", None, False, "coursework")  # noqa: FBT003
 ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})

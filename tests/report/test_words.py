@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.measurement.modes import Mode
-from lenet.published import FIGURES
 from lenet.report.language import ENGLISH
 from lenet.report.words import changes, copy_share, published_changes
 from lenet.results import Case, Row
+from lenet.results.published import FIGURES
+from lenet.vocabulary import Mode
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, False, "coursework")  # noqa: FBT003
 ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})

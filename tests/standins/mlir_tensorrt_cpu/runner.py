@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lenet.backends.base import BatchRange, BuildSpec, InputType, Precision
+from lenet.backends.base import BatchRange, BuildSpec
 from lenet.backends.tripy import TriPyRunner, compile_executable
+from lenet.vocabulary import InputType, Precision
 
 if TYPE_CHECKING:
     import nvtripy as tp

@@ -1,0 +1,387 @@
+"""The fused kernel on a GPU: right at every batch, and how fast, variant by variant.
+
+``python experiments/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
+on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
+``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from itertools import pairwise, product
+from statistics import median
+
+import torch
+
+from lenet import backends, devices, parity, weights
+from lenet.backends.base import BatchRange, BuildSpec, Runner
+from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
+from lenet.data.augmentation import normalize
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits
+from lenet.kernels.compiler import cuda_core, nvrtc_version
+from lenet.provenance import source_commit
+from lenet.vocabulary import InputType, Precision
+
+MOST = 8
+IMAGES = 2000
+"""Different images; larger batches repeat them."""
+EVERY = (*range(1, 301), 1000, 10_000)
+FEW = (1, 9, 17)
+SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
+MARKS = 20
+TURNS = 5
+FAULTS: list[str] = []
+"""What was wrong or failed."""
+
+
+class Marked(Variant):
+    """A variant whose first blocks, as many as share an image, write when they pass the kernel's barriers.
+
+    Behind the logits, `MARKS` clock cycles a block.
+    """
+
+    @property
+    def source(self) -> str:
+        """With the marks."""
+        head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
+        numbers = iter(range(100))
+        marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
+        mark = "__syncthreads(); {}[{}] = float(clock64() - began);"
+        kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(marks, next(numbers)), kernel)
+        begin = "long long began = clock64(); float* marks = logits + batch * CLASSES + blockIdx.x * {}; SHARED_MEMORY("
+        begin = begin.format(MARKS)
+        return str(head) + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
+
+
+class Check:
+    """Images, their reference, and where kernels run."""
+
+    def __init__(self) -> None:
+        self.device = devices.resolve("cuda")
+        self.arrays = weights.load().arrays
+        self.shared_bytes = shared_memory(self.device)
+        self.multiprocessors = torch.cuda.get_device_properties(self.device).multi_processor_count
+        self.most_split = largest_split(self.split(bytes_in=False), self.multiprocessors)
+        self.stream = torch.cuda.Stream(self.device)
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        # Half are noise, half are soft shapes: shifted copies of a few smooth images.
+        smooth = torch.nn.functional.interpolate(pixels[IMAGES // 2 :, :, :4, :4].float(), 32, mode="bicubic")
+        self.pixels = torch.cat([pixels[: IMAGES // 2], smooth.clamp(0, 255).to(torch.uint8)])
+        images = normalize(self.pixels)
+        found = parity.Reference(self.arrays, images)
+        self.wanted = found.logits.to(self.device)
+        self.allowed = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
+        # Behind the images of a batch lie others of no number: a kernel that reads too far shows it.
+        self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
+
+    def split(self, *, bytes_in: bool) -> Variant:
+        """The variant whose blocks share images."""
+        return Variant("fp32", 1, bytes_in, self.shared_bytes, SPLIT)
+
+    def kernel(self, variant: Variant) -> Kernel:
+        """Compiled and loaded."""
+        return load_kernel(self.arrays, variant, self.device, EVERY[-1])
+
+    def run(self, kernel: Kernel, batch: int) -> tuple[float, float]:
+        """Largest error of a batch's logits, and in shares of the tolerance.
+
+        It runs twice; logits and workspace (but its counters) are poisoned before, and guarded behind.
+        """
+        source = self.images[kernel.variant.bytes_in]
+        if batch > IMAGES:
+            images = source.repeat(batch // IMAGES, 1, 1, 1)
+        else:
+            images = torch.full_like(source[: batch + 8], 255 if kernel.variant.bytes_in else torch.nan)
+            images[:batch] = source[:batch]
+        logits = torch.empty(batch + 16, 10, device=self.device)
+        workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
+        workspace[:batch, -4:] = 0
+        launch = replace(kernel, workspace=workspace[:batch]).bind(self.stream, images[:batch], logits[:batch])
+        runs = []
+        for _ in range(2):
+            logits.fill_(torch.nan)
+            torch.cuda.synchronize()
+            launch()
+            self.stream.synchronize()
+            runs.append(logits.view(torch.int32).clone())
+        if not logits[batch:].isnan().all() or not workspace[batch:].isnan().all():
+            raise AssertionError(f"batch {batch}: it wrote behind the logits or the workspace")
+        if workspace.view(torch.int32)[:batch, -4:].any():
+            raise AssertionError(f"batch {batch}: a counter is not 0 again")
+        if not torch.equal(*runs):
+            raise AssertionError(f"batch {batch}: the logits' bits differ from one launch to the next")
+        index = torch.arange(batch, device=self.device) % IMAGES
+        delta = (logits[:batch].double() - self.wanted[index]).abs().nan_to_num(nan=torch.inf)
+        return delta.max().item(), (delta / self.allowed[kernel.variant.precision][index]).max().item()
+
+    def chosen(self, precision: str, *, bytes_in: bool) -> Callable[[int], Variant]:
+        """The variant that the backend chooses for a batch on the device."""
+        most = largest_that_fits(precision, self.shared_bytes)
+
+        def choose(batch: int) -> Variant:
+            if precision == "fp32" and batch <= self.most_split:
+                return self.split(bytes_in=bytes_in)
+            images = images_a_block(batch, multiprocessors=self.multiprocessors, most=most)
+            return Variant(precision, images, bytes_in, self.shared_bytes)
+
+        return choose
+
+    def check(self, kernel_of: Callable[[int], Kernel], sizes: Sequence[int]) -> str:
+        """Whether the kernel of each of these batches is right at it."""
+        errors = {batch: self.run(kernel_of(batch), batch) for batch in sizes}
+        worst = max(share for _, share in errors.values())
+        wrong = [batch for batch, (_, share) in errors.items() if not share <= 1]
+        verdict = f"WRONG at {len(wrong)} batches: {wrong[:10]}" if wrong else f"{len(sizes)} batches right"
+        return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
+
+    def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
+        """One launch, captured and replayed."""
+        images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
+        logits = torch.empty(batch, 10, device=self.device)
+        torch.cuda.synchronize()
+        launch = kernel.bind(self.stream, images, logits)
+        launch()
+        self.stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            launch()
+        self.keep = launch
+        return graph.replay
+
+    def events(
+        self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
+    ) -> float:
+        """Median microseconds of a call, between events around `calls` of them."""
+        times = []
+        with torch.cuda.stream(stream or self.stream), torch.inference_mode():
+            for _ in range(5):
+                call()
+            for _ in range(rounds):
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                for _ in range(calls):
+                    call()
+                end.record()
+                end.synchronize()
+                times.append(1e3 * begin.elapsed_time(end) / calls)
+        return float(median(times))
+
+    def spans(self, variant: Variant, batch: int) -> str:
+        """Cycles from barrier to barrier in the first block, or of those that share the first image in the last."""
+        kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
+        marks = MARKS * variant.blocks_an_image
+        logits = torch.zeros(batch * 10 + marks, device=self.device)
+        launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))
+        for _ in range(20):  # of the last launch are all the marks
+            logits.zero_()
+            torch.cuda.synchronize()
+            launch()
+        self.stream.synchronize()
+        blocks = [[int(c) for c in block if c > 0] for block in logits[batch * 10 :].view(-1, MARKS).tolist()]
+        at = [0, *max(blocks, key=len)]
+        return " ".join(str(b - a) for a, b in pairwise(at)) + f" = {at[-1]}"
+
+
+def guarded(what: str, work: Callable[[], object]) -> None:
+    """Prints what the work returns, or how it failed; notes a fault."""
+    try:
+        found = work()
+        if "WRONG" in str(found):
+            FAULTS.append(what)
+        print(f"| {what} | {found} |", flush=True)
+    except Exception as error:  # noqa: BLE001 - the rest is to go on
+        FAULTS.append(what)
+        print(f"| {what} | FAILED: {type(error).__name__}: {str(error)[:1500]} |", flush=True)
+        traceback.print_exc(file=sys.stderr)
+
+
+def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
+    """All that the backend uses, and the batches at which to check them."""
+    for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
+        if images <= largest_that_fits(precision, check.shared_bytes):
+            yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
+    if check.most_split:
+        for bytes_in in (False, True):
+            yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
+
+
+def title(variant: Variant) -> str:
+    kind = "uint8" if variant.bytes_in else "float32"
+    images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
+    return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
+
+
+def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
+    """Median microseconds from a call to its synchronised result."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        wait()
+        times.append(1e6 * (time.perf_counter() - began))
+    return median(times)
+
+
+def build(check: Check, name: str, precision: str, batch: int, kind: InputType = InputType.FLOAT32) -> Runner:
+    spec = BuildSpec(check.device, Precision(precision), BatchRange.exactly(batch), kind)
+    return backends.load(name).build(check.arrays, spec)
+
+
+def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
+    """Through the protocol: events around one call, and wall clock to the synchronised result."""
+    runner = build(check, name, precision, batch)
+    images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
+    torch.cuda.synchronize()
+    with runner.on_stream(), torch.inference_mode():
+        logits = runner.forward(images)
+        runner.synchronize()
+        index = torch.arange(batch, device=check.device) % IMAGES
+        share = ((logits - check.wanted[index]).abs() / check.allowed[precision][index]).max().item()
+        around = check.events(lambda: runner.forward(images), stream=runner.stream)
+        to_end = wall(lambda: runner.forward(images), runner.synchronize)
+    return f"{around:.1f} | {to_end:.1f} | {share:.2f}"
+
+
+def transfer_row(check: Check, precision: str, kind: InputType) -> str:
+    """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy."""
+    runner = build(check, "fused", precision, 1000, kind)
+    host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
+    there = torch.empty_like(host, device=check.device)
+    torch.cuda.synchronize()
+    with runner.on_stream(), torch.inference_mode():
+        alone = wall(lambda: there.copy_(host, non_blocking=True), runner.synchronize)
+        both = wall(lambda: runner.forward(there.copy_(host, non_blocking=True)), runner.synchronize)
+        runner.forward(host)
+        runner.synchronize()
+        zero = wall(lambda: runner.forward(host), runner.synchronize)
+        logits = runner.forward(host)
+        runner.synchronize()
+        share = ((logits - check.wanted[:1000]).abs() / check.allowed[precision][:1000]).max().item()
+    return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
+
+
+def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
+    """What the images a block do at batch 1000 from the host's memory, beside the copy alone.
+
+    Wall microseconds of the launch itself, without `forward`, in turns; of each the median of its turns' medians.
+    """
+    host = (check.pixels if bytes_in else check.images[False].cpu())[:1000].pin_memory()
+    there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
+    calls: dict[str, Callable[[], object]] = {"copy alone": lambda: there.copy_(host, non_blocking=True)}
+    for variant, kernel in kernels.items():
+        if (variant.precision, variant.bytes_in, variant.blocks_an_image) == (precision, bytes_in, 1):
+            calls[title(variant)] = kernel.bind(check.stream, host, logits)
+    times: dict[str, list[float]] = {what: [] for what in calls}
+    with torch.cuda.stream(check.stream):
+        for _, (what, call) in product(range(TURNS), calls.items()):
+            times[what].append(wall(call, check.stream.synchronize))
+    print("\n| from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
+    alone = median(times["copy alone"])
+    for what, found in times.items():
+        print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
+
+
+def zero_copy(check: Check) -> None:
+    """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
+    runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
+    host = check.pixels[:1000].pin_memory()
+    with runner.on_stream(), torch.inference_mode():
+        for _ in range(20):
+            runner.forward(host)
+            runner.synchronize()
+
+
+def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
+    """Compile and check every variant; those that could be loaded, right or wrong."""
+    print("| variant | correctness |\n|---|---|")
+    kernels: dict[Variant, Kernel] = {}
+
+    def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
+        kernels[variant] = check.kernel(variant)
+        return check.check(lambda _: kernels[variant], sizes)
+
+    for variant, sizes in variants(check):
+        guarded(title(variant), partial(examine, variant, FEW if few else sizes))
+    return kernels
+
+
+def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
+    """Check every batch from 1 to 300 with the kernel that the backend chooses for it."""
+    print("\n| as the backend chooses, batches 1 to 300 | correctness |\n|---|---|")
+    for precision, bytes_in in product(PRECISIONS, (False, True)):
+        choose = check.chosen(precision, bytes_in=bytes_in)
+        of_batch = partial(lambda choose, batch: kernels[choose(batch)], choose)
+        kind = "uint8" if bytes_in else "float32"
+        guarded(f"{precision} {kind}", partial(check.check, of_batch, range(1, 301)))
+
+
+def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
+    """Graph replay and back to back, then where a block's time goes."""
+    sizes = sorted({10_000, 1000, 100, check.most_split or 1, 1}, reverse=True)
+    print(
+        "\n| variant | " + " | ".join(f"{s} replay, back to back" for s in sizes) + " |\n|" + "---|" * (len(sizes) + 1)
+    )
+
+    def times(kernel: Kernel) -> str:
+        cells = []
+        for batch in sizes:
+            replay = check.replay(kernel, batch)
+            cells.append(f"{check.events(replay):.1f}, {check.events(replay, calls=20, rounds=10):.1f}")
+        return " | ".join(cells)
+
+    for variant, kernel in kernels.items():
+        guarded(title(variant), partial(times, kernel))
+    print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
+    for variant, batch in product(kernels, (1000, 1)):
+        if variant.images == 1 if batch == 1 else variant.images in (1, MOST) and variant.blocks_an_image == 1:
+            guarded(f"{title(variant)} | {batch}", partial(check.spans, variant, batch))
+
+
+def main() -> None:
+    check = Check()
+    if "--zero-copy" in sys.argv:
+        zero_copy(check)
+        return
+    print(f"# The fused kernel on {devices.describe(check.device)}\n")
+    print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
+    print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")
+    kernels = examine_all(check, few="--few" in sys.argv)
+    if "--few" in sys.argv:
+        return
+    examine_chosen(check, kernels)
+    warm = torch.randn(4096, 4096, device=check.device)
+    for _ in range(200):
+        warm = (warm @ warm).clamp(-1, 1)
+    torch.cuda.synchronize()
+    time_all(check, kernels)
+    print("\n| backend | events around a call | wall | error, of the tolerance |\n|---|---|---|---|")
+    for precision in ("fp32", "fp16"):
+        for batch in (1, 1000, 10_000):
+            for name in ("pytorch", "pytorch-cudagraph", "fused"):
+                guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
+    print(
+        "\n| pinned, batch 1000 | copy alone | copy, kernel | zero-copy | error, of the tolerance |\n"
+        + "|---" * 5
+        + "|"
+    )
+    for precision in ("fp32", "fp16", "fp16x2"):
+        for kind in InputType:
+            guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+    for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
+        time_from_host(check, kernels, precision, bytes_in=bytes_in)
+    batches = (1, 10, 100, 500, 1000, 10_000)
+    chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
+    print(f"\nImages a block that are chosen, by batch: {chosen}")
+    print(f"\nIn fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(bool(FAULTS))

@@ -1,0 +1,167 @@
+"""How often the gate cries wolf, and what it finds: the real command on the real suite, with injected slow-downs.
+
+``python experiments/gate_study.py --out DIR --minutes 180`` runs gate after gate on a CPU, and appends a line for
+each to DIR/JOB.jsonl; stop it when you like, and go on with the same command. ``--jobs N`` runs N at a time, each on
+two processors of its own. It needs no network and no git history: it makes a repository of the tree that it is in.
+
+Of the two rows, that of batch 1 is slower in head by so many percent, really: its forward pass is followed by a wait
+that lasts that share of what the pass itself took. That of batch 2 is left alone, and so is the canary; of these and of
+the gates with 0 % every alarm is a false one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from multiprocessing import Process
+from pathlib import Path
+from typing import Any
+
+from lenet.provenance import without_git_variables
+
+ROOT = Path(__file__).resolve().parents[2]
+CYCLE = (0, 2, 5, 5, 10)
+"""Slow-downs in percent; each cycle is run in an order of its own. 5 % is what the power is asked for."""
+
+ROWS = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--batch-size=2", "--device=cpu")
+FILE = "lenet/backends/pytorch_eager.py"
+CALL = "            return self._network(images)\n"
+SLOWED = """            began = time.perf_counter()
+            logits = self._network(images)
+            if images.shape[0] == 1:
+                until = began + (1 + {percent} / 100) * (time.perf_counter() - began)
+                while time.perf_counter() < until:
+                    pass
+            return logits
+"""
+WHO = ("-c", "user.name=study", "-c", "user.email=study@localhost", "-c", "commit.gpgsign=false")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="for the records")
+    parser.add_argument("--minutes", type=float, required=True, help="no gate begins after so many")
+    parser.add_argument("--jobs", type=int, default=1, help="studies at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the slow-downs' order")
+    option = parser.parse_args()
+    out = option.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    usable = sorted(os.sched_getaffinity(0))
+    jobs = []
+    for number in range(option.jobs):
+        own = usable[2 * number : 2 * number + 2] if option.jobs > 1 else usable
+        if not own:
+            parser.error(f"{option.jobs} jobs want {2 * option.jobs} processors, {len(usable)} are usable")
+        name = f"{option.seed:03d}-{number:02d}"
+        deadline = time.monotonic() + 60 * option.minutes
+        jobs.append(Process(target=study, args=(out, name, option.seed, number, own, deadline)))
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+
+
+def study(out: Path, name: str, seed: int, number: int, processors: list[int], deadline: float) -> None:
+    """Gates one after the other, until the time is up."""
+    os.sched_setaffinity(0, processors)
+    os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    repository = out / f"{name}.repository"
+    if not (repository / ".git").exists():
+        make_repository(repository)
+    records = out / f"{name}.jsonl"
+    done = len(records.read_text().splitlines()) if records.exists() else 0
+    for position in range(done, 1_000_000):
+        if time.monotonic() > deadline:
+            return
+        cycle, place = divmod(position, len(CYCLE))
+        order = random.Random(f"{seed} {number} {cycle}").sample(CYCLE, len(CYCLE))  # noqa: S311
+        record = one_gate(repository, order[place], out / f"{name}.gate")
+        with records.open("a") as file:
+            file.write(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def make_repository(repository: Path) -> None:
+    """A repository of this tree as base, and a branch for each slow-down."""
+    repository.mkdir()
+    for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
+        if (ROOT / name).exists():
+            subprocess.run(["cp", "-r", str(ROOT / name), str(repository)], check=True)  # noqa: S603, S607
+    project = repository / "pyproject.toml"  # what it says of pytest's plugins for tests is nothing to the suite
+    project.write_text(project.read_text().replace('"--strict-config", ', ""))
+    git(repository, "init", "--quiet", "--initial-branch=base")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=base")
+    source = (ROOT / FILE).read_text()
+    if source.count(CALL) != 1:
+        raise SystemExit(f"{FILE} has changed: the slow-down no longer fits")
+    for percent in sorted(set(CYCLE)):
+        git(repository, "checkout", "--quiet", "-b", f"slow-{percent}", "base")
+        if percent:
+            slowed = source.replace(CALL, SLOWED.format(percent=percent))
+            (repository / FILE).write_text(
+                slowed.replace("from collections.abc", "import time\nfrom collections.abc", 1)
+            )
+        else:  # another commit, the same code
+            (repository / "README.md").write_text("Nothing changed.\n")
+        git(repository, "add", "--all")
+        git(repository, "commit", "--quiet", f"--message={percent} % slower")
+
+
+def one_gate(repository: Path, percent: int, out: Path) -> dict[str, Any]:
+    """Run the command, and keep what its report says without what is always the same."""
+    git(repository, "checkout", "--quiet", f"slow-{percent}")
+    command = [sys.executable, "-m", "lenet", "gate", "--base=base", f"--out={out}", *ROWS]
+    started, began = time.time(), time.monotonic()
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)  # noqa: S603
+    record = {"percent": percent, "started": round(started), "exit": done.returncode, "wall": time.monotonic() - began}
+    if not (out / "gate.json").exists():
+        return record | {"error": done.stderr[-2000:]}
+    report = json.loads((out / "gate.json").read_text())
+    return compact(record | {"machine": report["machine"], **report})
+
+
+def compact(record: dict[str, Any]) -> dict[str, Any]:
+    """What the analysis needs of a record, with the medians to four digits; what is compact stays as it is."""
+    kept = ("percent", "started", "exit", "wall", "error", "verdict", "reason", "rows", "rule", "seed", "fingerprint")
+    short = {name: record[name] for name in kept if name in record} | {"wall": round(record["wall"], 1)}
+    for name in ("cpu", "packages"):
+        if name in record or "machine" in record:
+            short[name] = record.get(name) or record["machine"][name]
+    stages = record.get("stages", [])
+    short["stages"] = [
+        {
+            "name": stage["name"],
+            "void": stage["void"],
+            "decisions": {name: one["verdict"] for name, one in stage["decisions"].items()}
+            if stage["decisions"] and isinstance(next(iter(stage["decisions"].values())), dict)
+            else stage["decisions"],
+            "pairs": [
+                {
+                    "counted": pair["counted"],
+                    "seconds": round(pair["seconds"], 1),
+                    "others": round(pair["others"], 2),
+                    "medians": {
+                        name: [[float(f"{one:.4g}") for one in side] for side in both]
+                        for name, both in pair["medians"].items()
+                    },
+                }
+                for pair in stage["pairs"]
+            ],
+        }
+        for stage in stages
+    ]
+    return short
+
+
+def git(repository: Path, *arguments: str) -> None:
+    command = ["git", "-C", str(repository), *WHO, *arguments]
+    subprocess.run(command, env=without_git_variables(), check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Fill TorchInductor's cache for every precision and batch size, several at a time, so that a campaign only loads.
+
+``python experiments/warm_compile.py 1 10 100 200 1000 10000``
+
+Precisions and input types among the arguments narrow it to those; the input type is float32 unless one is named. Where
+one cannot be built the rest goes on, and the exit status is then 1.
+
+Tuning is the compiler's work on the CPU for most of its time. What it times on the GPU in between it times alone: of
+processes that time their kernels at once each would choose by chance.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
+
+from lenet.backends.precision import DTYPES
+from lenet.vocabulary import InputType
+
+AT_ONCE = 8
+_BUILD = """
+import fcntl, sys
+from torch._inductor.runtime.benchmarking import benchmarker
+from lenet import backends, devices, weights
+from lenet.backends.base import BatchRange, BuildSpec
+from lenet.vocabulary import InputType, Precision
+precision, size, kind = Precision(sys.argv[1]), BatchRange.exactly(int(sys.argv[2])), InputType(sys.argv[3])
+timed, lock = benchmarker.benchmark_gpu, open(sys.argv[4])
+def alone(*args, **options):
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        return timed(*args, **options)
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+benchmarker.benchmark_gpu = alone
+spec = BuildSpec(devices.resolve("cuda"), precision, size, kind)
+backends.load("pytorch-compile").build(weights.load().arrays, spec)
+"""
+
+
+def build(case: tuple[str, ...], lock: str) -> bool:
+    """Build one case in a process of its own, which times kernels while it holds the lock; whether that went well."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", _BUILD, *case, lock], capture_output=True, text=True, check=False)  # noqa: S603
+    state = "built" if done.returncode == 0 else done.stderr[-300:]
+    print(*case, f"{time.perf_counter() - began:.0f} s", state, flush=True)
+    return done.returncode == 0
+
+
+def cases(asked: list[str]) -> list[tuple[str, ...]]:
+    """Precision, batch size and input type of each network that the arguments ask for."""
+    precisions = [precision for precision in DTYPES if precision in asked] or list(DTYPES)
+    kinds = [kind for kind in InputType if kind in asked] or [InputType.FLOAT32]
+    sizes = [word for word in asked if word.isdecimal()]
+    return [tuple(map(str, case)) for case in product(precisions, sizes, kinds)]
+
+
+def main() -> int:
+    with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(AT_ONCE) as pool:
+        built = list(pool.map(partial(build, lock=lock.name), cases(sys.argv[:0:-1])))
+    return 0 if all(built) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

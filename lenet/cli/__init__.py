@@ -1,0 +1,27 @@
+"""The command line: one module a command. Heavy modules are imported inside the command that needs them."""
+
+from __future__ import annotations
+
+import click
+
+from lenet import __version__
+from lenet.cli import backends, build, doctor, evaluate, export, gate, promote, report, results, train
+from lenet.cli.guard import GuardedGroup
+
+__all__ = ["main"]
+
+
+@click.group(
+    cls=GuardedGroup,
+    epilog="Exit codes: 0, done and well; 1, a bad verdict (evaluate, doctor, gate) or a file that could not be read "
+    "(report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, with its "
+    "traceback; 130, interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.version_option(__version__, prog_name="lenet")
+def main() -> None:
+    """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
+
+
+for _module in (train, evaluate, export, build, backends, doctor, results, promote, report, gate):
+    main.add_command(_module.command)

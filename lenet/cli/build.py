@@ -1,0 +1,63 @@
+"""``lenet build``: build an engine ahead of time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    pass
+from lenet.cli.options import onnx_precision_option, weights_option, write_model
+
+__all__ = ["command"]
+
+
+@click.command("build")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorrt-rtx"]),
+    required=True,
+    help="Whose engine; TensorRT for RTX alone builds for a GPU that is not here.",
+)
+@click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@weights_option
+@onnx_precision_option
+@click.option("--min-batch", type=int, default=1, show_default=True, help="The smallest batch.")
+@click.option("--opt-batch", type=int, default=200, show_default=True, help="The batch to tune for.")
+@click.option("--max-batch", type=int, default=10_000, show_default=True, help="The largest batch.")
+def command(
+    *,
+    backend: str,
+    target: str,
+    out: Path,
+    path: Path | None,
+    precision: str,
+    min_batch: int,
+    opt_batch: int,
+    max_batch: int,
+) -> None:
+    """Build an engine ahead of time; this needs no GPU."""
+    from lenet import weights
+    from lenet.backends import load
+    from lenet.backends.base import BatchRange
+    from lenet.backends.precision import DTYPES
+    from lenet.backends.tensorrt import TensorRTRTX
+    from lenet.export import to_onnx
+    from lenet.vocabulary import Precision
+
+    builder = load(backend)
+    assert isinstance(builder, TensorRTRTX)
+    builder.target(target)  # fails at once where it must, and not after the export, which takes seconds
+    asked = Precision(precision)
+    batches = BatchRange(min_batch, opt_batch, max_batch)
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[asked])
+    exported = time.perf_counter()
+    plan = builder.build_ahead(model, asked, batches, target)
+    built = time.perf_counter()
+    write_model(out, plan, f"exported in {exported - started:.2f} s, built in {built - exported:.2f} s")

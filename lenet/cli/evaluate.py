@@ -1,0 +1,145 @@
+"""``lenet evaluate``: loss and accuracy of the network, or of every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lenet.documents import finite, to_json
+from lenet.errors import BackendError, LenetError
+from lenet.terminal import tell
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.data.cifar10 import Split
+    from lenet.weights import Arrays
+from lenet.cli.options import (
+    data_option,
+    device_option,
+    download_option,
+    load_split,
+    precision_option,
+    threads_option,
+    unknown_option,
+    weights_option,
+)
+from lenet.vocabulary import InputType, Precision
+
+__all__ = ["command"]
+
+
+@click.command("evaluate")
+@weights_option
+@click.option("--backend", "names", multiple=True, help="Compare this backend with PyTorch; repeatable, or 'all'.")
+@precision_option
+@data_option
+@unknown_option
+@download_option
+@device_option
+@threads_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a batch.")
+@click.option(
+    "--input",
+    "input_type",
+    type=click.Choice([one.value for one in InputType]),
+    default=InputType.FLOAT32.value,
+    show_default=True,
+    help="What --backend gets: normalised images, or bytes that it normalises on the device.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    path: Path | None,
+    names: tuple[str, ...],
+    precision: str,
+    data: Path | None,
+    accept_unknown: bool,
+    download: bool,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+    input_type: str,
+    as_json: bool,
+) -> None:
+    """Loss and accuracy on the 10,000 test images.
+
+    With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
+    float64 reference. Exits with 1 where logits are wrong or not finite, with 2 where none of those named runs here.
+    """
+    from lenet import devices, weights
+    from lenet.models.pytorch_lenet import from_weights
+    from lenet.training import evaluation
+
+    if input_type == InputType.UINT8 and not names:
+        raise BackendError(
+            "without --backend the images are normalised ahead of the network",
+            found="--input uint8 and no --backend",
+            wanted="--input float32, or a backend that gets the bytes",
+            hint="name one with --backend, such as --backend pytorch",
+        )
+    target = devices.resolve(device)
+    devices.set_threads(threads)
+    loaded = weights.load(path or weights.SHIPPED)
+    split = load_split("test", data, download=download, accept_unknown=accept_unknown)
+    if names:
+        _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
+        return
+    result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
+    if as_json:
+        document = {
+            "weights": str(loaded.path),
+            "data": split.source,
+            "device": devices.describe(target),
+            "images": result.images,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "reason": result.problem,
+        }
+        tell(to_json(finite(document), indent=2))
+    else:
+        tell(f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}")
+        loss = f"not finite: {result.problem}" if result.problem else f"{result.loss:.7f}"
+        tell(f"loss      {loss}\naccuracy  {result.accuracy:.7f}")
+    if result.problem:
+        raise click.exceptions.Exit(1)
+
+
+def _evaluate_backends(
+    names: tuple[str, ...],
+    precision: str,
+    input_type: str,
+    arrays: Arrays,
+    split: Split,
+    target: torch.device,
+    batch_size: int,
+    *,
+    as_json: bool,
+) -> None:
+    from lenet import backends as table
+    from lenet.comparison import compare_backends
+    from lenet.report.tables import parity_table, print_whole
+
+    wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
+    done, missing = compare_backends(
+        wanted,
+        arrays,
+        split,
+        device=target,
+        precision=Precision(precision),
+        batch_size=batch_size,
+        input_type=InputType(input_type),
+    )
+    lines = [agreement.to_json() for agreement in done]
+    not_run = {line.backend: line.reason for line in missing}
+    if as_json:
+        document = {"images": len(split), "data": split.content, "input": input_type}
+        tell(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
+    else:
+        print_whole(parity_table(lines, not_run, split.content))
+    if not done:
+        raise click.exceptions.Exit(LenetError.exit_code)
+    if not all(agreement.right for agreement in done):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,32 @@
+"""``lenet export``: write the network as an ONNX model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    pass
+from lenet.cli.options import onnx_precision_option, weights_option, write_model
+
+__all__ = ["command"]
+
+
+@click.command("export")
+@click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@weights_option
+@onnx_precision_option
+def command(*, out: Path, path: Path | None, precision: str) -> None:
+    """Write LeNet as an ONNX model with a dynamic batch; its input and output are float32 at every precision."""
+    from lenet import weights
+    from lenet.backends.precision import DTYPES
+    from lenet.export import to_onnx
+    from lenet.vocabulary import Precision
+
+    arrays = weights.load(path or weights.SHIPPED).arrays
+    started = time.perf_counter()
+    model = to_onnx(arrays, DTYPES[Precision(precision)])
+    write_model(out, model, f"exported in {time.perf_counter() - started:.2f} s")

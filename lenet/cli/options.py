@@ -1,0 +1,101 @@
+"""Options that several commands share, and what they do with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lenet.terminal import tell
+from lenet.vocabulary import Precision
+
+if TYPE_CHECKING:
+    from lenet.data.cifar10 import Split
+
+__all__ = [
+    "data_option",
+    "device_option",
+    "download_option",
+    "load_split",
+    "onnx_precision_option",
+    "precision_option",
+    "storage_option",
+    "threads_option",
+    "unknown_option",
+    "weights_option",
+    "write_model",
+]
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Directory that holds cifar-10-batches-py or cifar-10-batches-bin.  [default: $LENET_DATA, else ./data]",
+)
+
+
+unknown_option = click.option(
+    "--accept-unknown-data",
+    "accept_unknown",
+    is_flag=True,
+    help="Use a cifar-10-batches-bin whose files are not the official ones; results then say so.",
+)
+
+
+download_option = click.option("--download", is_flag=True, help="Fetch CIFAR-10 into it first (170 MB).")
+
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads of PyTorch.  [default: PyTorch's own choice]"
+)
+
+
+weights_option = click.option(
+    "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
+)
+
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    default=Path(".benchmarks"),
+    show_default=True,
+    help="Directory of the saved measurements.",
+)
+
+
+def _precision(choices: Iterable[Precision]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    words = click.Choice([one.value for one in choices])
+    default = Precision.FP32.value
+    return click.option("--precision", type=words, default=default, show_default=True, help="Arithmetic to ask for.")
+
+
+onnx_precision_option = _precision(one for one in Precision if one is not Precision.FP16X2)
+
+
+precision_option = _precision(Precision)
+
+
+def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download: bool = False) -> Split:
+    """The images that the options name, fetched first where they say so."""
+    from lenet.data import cifar10
+
+    directory = cifar10.default_directory(data)
+    if download:
+        cifar10.download(directory)
+    return cifar10.load(split, directory, accept_unknown=accept_unknown)
+
+
+def write_model(path: Path, content: bytes, times: str) -> None:
+    """Write a model or an engine, and say what it is."""
+    from lenet.files import write_atomically
+
+    write_atomically(path, content)
+    tell(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")

@@ -1,0 +1,115 @@
+"""``lenet train``: train LeNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from lenet.cli.options import data_option, device_option, download_option, load_split, threads_option, unknown_option
+from lenet.terminal import tell
+from lenet.training.recipe import Recipe
+
+__all__ = ["command"]
+
+_RECIPE: Final = Recipe()
+
+
+def _recipe_option(field: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option of a field of the recipe, with its default."""
+    default = getattr(_RECIPE, field)
+    name = f"--{field.replace('_', '-')}"
+    return click.option(name, type=type(default), default=default, show_default=True, help=text)
+
+
+@click.command("train")
+@data_option
+@unknown_option
+@download_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/lenet"), show_default=True, help="Run directory."
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run directory.")
+@device_option
+@threads_option
+@_recipe_option("epochs", "Passes over the training images.")
+@_recipe_option("batch_size", "Images a step.")
+@_recipe_option("learning_rate", "SGD's, before any decay.")
+@_recipe_option("momentum", "SGD's.")
+@_recipe_option("weight_decay", "SGD's, on every parameter.")
+@click.option(
+    "--milestone",
+    "milestones",
+    type=int,
+    multiple=True,
+    default=_RECIPE.milestones,
+    show_default=True,
+    help="Epoch after which the learning rate decays; repeatable.",
+)
+@_recipe_option("decay", "Factor of the learning rate at a milestone.")
+@_recipe_option("padding", "Border before the random crop, in pixels.")
+@_recipe_option("seed", "Of weights, order, crops and flips.")
+@click.option("--train-images", type=int, default=0, help="Use the first so many training images.  [default: all]")
+@click.option("--test-images", type=int, default=0, help="Use the first so many test images.  [default: all]")
+def command(
+    *,
+    data: Path | None,
+    accept_unknown: bool,
+    download: bool,
+    out: Path,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    **recipe: Any,
+) -> None:
+    """Train LeNet by the coursework's recipe (the defaults).
+
+    The run directory gets weights.safetensors, history.csv, curves.svg, curves.png, run.json and, each epoch, a
+    checkpoint from which --resume goes on.
+
+    Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
+    """
+    from lenet import devices
+    from lenet.cli.progress import TrainingDisplay
+    from lenet.data import cifar10
+    from lenet.terminal import Terminal
+    from lenet.training import loop
+    from lenet.training.ranks import join
+
+    target = devices.resolve(device)
+    devices.set_threads(threads)
+    with join(target) as ranks:
+        if download:
+            ranks.first(lambda: cifar10.download(cifar10.default_directory(data)))
+        train_split = load_split("train", data, accept_unknown=accept_unknown)
+        test_split = load_split("test", data, accept_unknown=accept_unknown)
+        with TrainingDisplay(Terminal(stderr=True, quiet=ranks.rank > 0)) as display:
+            run = loop.train(
+                Recipe(**recipe),
+                train_split,
+                test_split,
+                out=out,
+                device=target,
+                resume=resume,
+                ranks=ranks,
+                on_start=display.start,
+                on_step=display.step,
+                on_epoch=display.epoch,
+            )
+    if ranks.rank == 0:
+        _draw_curves(out)
+        last = run.history[-1]
+        figures = f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}"
+        tell(f"{figures} ({test_split.content}); written to {out}")
+
+
+def _draw_curves(out: Path) -> None:
+    """Draw a run's curves; whatever fails is said, for the run itself is whole."""
+    try:
+        from lenet.report import curves
+
+        curves.save(out)
+    except Exception as error:  # noqa: BLE001 - of a library for drawing, in any way
+        tell(f"lenet: the run is whole, but its curves could not be drawn: {error}", err=True)

@@ -1,0 +1,9 @@
+"""What every backend computes, compared: over a test set, for the call of a row, and in `lenet doctor`."""
+
+from __future__ import annotations
+
+from lenet.comparison.agreement import Agreement, Missing, compare_backends
+from lenet.comparison.logits import layer_at_fault, logits_of, reference_of
+from lenet.comparison.row import RowParity
+
+__all__ = ["Agreement", "Missing", "RowParity", "compare_backends", "layer_at_fault", "logits_of", "reference_of"]

@@ -1,0 +1,229 @@
+"""What a row measures, a row, and a file of rows. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from lenet.measurement.floor import Floor, Limits, Workload
+from lenet.vocabulary import HostMemory, InputType, Mode
+
+__all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "short_name"]
+
+
+FAILED: Final = "failed: "
+"""What the reason of a row that failed begins with, as against one that cannot run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a row measures.
+
+    Attributes:
+        backend: Name in the table of `lenet.backends`.
+        mode: What a round covers.
+        asked: The precision that was asked for.
+        precision: What the backend really ran (`Backend.executed_precision`).
+        batch_size: Images a batch.
+        device: The GPU's name, or the CPU with its number of threads.
+        images: Where the images come from.
+        host_memory: ``pinned`` or ``pageable`` memory that an end-to-end row copies from, or ``zero-copy`` where the
+            device reads pinned memory itself; None for a forward row.
+        cold_cache: Whether the GPU's L2 cache was emptied before each round.
+        protocol: How many rounds there were to be.
+        input: ``float32``, normalised images, or ``uint8``, the data's bytes.
+    """
+
+    backend: str
+    mode: Mode
+    asked: str
+    precision: str
+    batch_size: int
+    device: str
+    images: str
+    host_memory: str | None
+    cold_cache: bool
+    protocol: str
+    input: str = InputType.FLOAT32
+
+    def conditions(self) -> tuple[object, ...]:
+        """What two rows must share for their times to be compared: all but the backend and the arithmetic it ran."""
+        return (
+            self.mode,
+            self.asked,
+            self.batch_size,
+            self.device,
+            self.images,
+            self.host_memory or "",
+            self.cold_cache,
+            self.protocol,
+            self.input,
+        )
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether the device reads the host's memory."""
+        return self.host_memory == HostMemory.ZERO_COPY
+
+    @property
+    def workload(self) -> Workload:
+        """What its floor depends on."""
+        return Workload(self.mode, self.batch_size, self.precision, self.input, self.host_memory, self.cold_cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured case. Times are in seconds a batch.
+
+    Attributes:
+        case: What was measured.
+        rounds: Timed batches that were kept.
+        median: The middle time.
+        mean: The arithmetic mean.
+        stddev: The sample's standard deviation.
+        minimum: The shortest.
+        p95: The 95th percentile.
+        p99: The 99th percentile.
+        iqr: Distance between the quartiles.
+        median_low: Lower end of the median's 95 % interval; None where there are too few rounds.
+        median_high: Its upper end.
+        wall_median: Median wall time of the same calls, launch included, where device time is what counts; else None.
+        peak_memory_bytes: Device memory; None on a CPU, and where it could not be told.
+        throttled: Rounds that were discarded because the GPU was throttled.
+        unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
+        facts: What the build says of itself, such as an engine's hash.
+        samples: Every kept round, where the file has them.
+        floor: The shortest time that the machine allows, where its limits were measured.
+        max_abs_delta: Largest |logit - float64 reference| right before it was timed, where that was recorded.
+        share_of_tolerance: Largest of these over its own tolerance, likewise.
+    """
+
+    case: Case
+    rounds: int
+    median: float
+    mean: float
+    stddev: float
+    minimum: float
+    p95: float
+    p99: float
+    iqr: float
+    median_low: float | None
+    median_high: float | None
+    wall_median: float | None
+    peak_memory_bytes: int | None
+    throttled: int
+    unstable: tuple[str, ...]
+    facts: Mapping[str, str]
+    samples: tuple[float, ...] | None = None
+    floor: Floor | None = None
+    max_abs_delta: float | None = None
+    share_of_tolerance: float | None = None
+
+    @property
+    def milliseconds_per_batch(self) -> float:
+        """The median, in milliseconds."""
+        return 1e3 * self.median
+
+    @property
+    def milliseconds_per_image(self) -> float:
+        """The median over the batch size, in milliseconds."""
+        return 1e3 * self.median / self.case.batch_size
+
+    @property
+    def microseconds_per_image(self) -> float:
+        """The median over the batch size, in microseconds."""
+        return 1e6 * self.median / self.case.batch_size
+
+    @property
+    def images_per_second(self) -> float:
+        """The batch size over the median."""
+        return self.case.batch_size / self.median
+
+    @property
+    def times_floor(self) -> float | None:
+        """The median over the floor; None where that is not known."""
+        return self.median / self.floor.seconds if self.floor else None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """A case that was asked for and not measured.
+
+    Attributes:
+        name: The benchmark's name.
+        reason: Why, for people to read.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A file of measurements.
+
+    Attributes:
+        path: The file.
+        kind: The kind of machine, which is also the name of its folder.
+        fingerprint: Of the machine (`lenet.measurement.environment.fingerprint`), and of an older clock (`identity`):
+            runs of one fingerprint can be compared.
+        machine: Its facts.
+        commit: Of the source, where it was known.
+        date: When the run ended, ISO 8601.
+        partial: Whether the run was interrupted, so that rows may be missing.
+        rows: The rows that are cases of the suite.
+        not_run: The cases that were not measured.
+        measured: The names of all that was measured, as ``not_run`` has them.
+        limits: The machine's, where they were measured.
+        regressed: The rows that the run's own comparison found slower than its baseline.
+    """
+
+    path: Path
+    kind: str
+    fingerprint: str
+    machine: Mapping[str, Any]
+    commit: str | None
+    date: str
+    partial: bool
+    rows: tuple[Row, ...]
+    not_run: tuple[NotRun, ...]
+    limits: Limits | None = None
+    regressed: tuple[str, ...] = ()
+    measured: frozenset[str] = frozenset()
+
+    @property
+    def of_unknown_sources(self) -> bool:
+        """Whether no commit tells what ran: there is none, or files differed from it. Two such runs may be unlike."""
+        return self.commit is None or self.commit.endswith("+dirty")
+
+    @property
+    def ended(self) -> datetime:
+        """The date, to put runs in order; in UTC where the file does not say."""
+        found = datetime.fromisoformat(self.date)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    @property
+    def flaw(self) -> str | None:
+        """Why nothing may be compared with it; None where it is whole and nothing in it failed."""
+        if self.partial:
+            return "the run was interrupted"
+        failed = [item.name for item in self.not_run if item.reason.startswith(FAILED)]
+        if failed:
+            return f"failed rows: {', '.join(failed)}"
+        if self.regressed:
+            return f"slower than its baseline: {', '.join(self.regressed)}"
+        return None if self.rows else "no row"
+
+    def describe(self) -> str:
+        """The machine, the source and the date, in one line."""
+        commit = self.commit or "an unknown commit"
+        part = ", PARTIAL: the run was interrupted" if self.partial else ""
+        return f"{self.path}: {self.kind}, fingerprint {self.fingerprint}, {commit}, {self.date}{part}"
+
+
+def short_name(name: str) -> str:
+    """A benchmark's name as `NotRun` has it: that of the test only where it is not of inference, then the case."""
+    return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()

@@ -1,0 +1,54 @@
+"""Rows as CSV. No torch here."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from lenet.results.case import Case, Measurement
+from lenet.results.matching import merge_with_runs, speedup
+
+__all__ = ["to_csv"]
+
+
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """The rows of several runs of one machine as CSV, a line each: the case, the times in seconds, and what follows.
+
+    The last columns are the machine's, the source's, and whether the file that a row comes from was cut short.
+
+    Raises:
+        ResultsError: As of `merge`.
+    """
+    text = io.StringIO()
+    case_names = [one.name for one in fields(Case)]
+    times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
+    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance")
+    run = ("kind", "fingerprint", "commit", "date", "partial")
+    writer = csv.writer(text, lineterminator="\n")
+    derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
+    writer.writerow([*case_names, *times, *more, *derived, *run])
+    merged = merge_with_runs(measurements)
+    rows = [one for one, _ in merged]
+    for one, source in merged:
+        case = asdict(one.case)
+        cells = [
+            *(case[name] for name in case_names),
+            *(getattr(one, name) for name in (*times, *more)),
+            one.images_per_second,
+            speedup(one, rows),
+            one.floor.seconds if one.floor else None,
+            one.floor.term if one.floor else None,
+            one.times_floor,
+            "; ".join(one.unstable),
+            *(getattr(source, name) for name in run),
+        ]
+        writer.writerow(map(_no_formula, cells))
+    return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it, as OWASP has it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

@@ -1,0 +1,164 @@
+"""Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here.
+
+A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, limits,
+how many rounds there were to be, whether the run was cut short), the machine's facts as ``machine_info``, and the row's
+own facts as ``extra_info``; times are pytest-benchmark's ``stats``, in seconds a batch.
+
+History of the schema:
+
+1. 2026-11: the first.
+2. 2026-11: a case has its input type, which was float32 before; ``zero-copy`` is a host memory; the machine's limits
+   beside the fingerprint, and each row's floor. Files of schema 1 are read as what they are: float32, without limits.
+3. 2026-11: a forward row of a GPU is timed with its stream held back until the call is queued; before, its times held
+   the host's launches. Older files of a GPU are refused, for no row says which it is; those of a CPU are read.
+4. 2026-11: the device times of a forward row of a GPU are without the clock's tare, about a microsecond. Files of a GPU
+   of schema 3 are read, but never compared or put together with newer ones: `identity` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lenet import documents
+from lenet.errors import ResultsError
+from lenet.files import read_regular
+from lenet.measurement.floor import Floor, Limits, moved_bytes
+from lenet.results import schema
+from lenet.results.case import Case, Measurement, NotRun, Row, short_name
+from lenet.vocabulary import Mode
+
+__all__ = ["LARGEST", "SCHEMA", "identity", "load", "row"]
+
+SCHEMA: Final = 4
+
+
+LARGEST: Final = 2**28
+"""Bytes of a file of measurements, or of another file that a report is made from."""
+
+
+_READABLE: Final = (1, 2, 3, 4)
+
+
+_READABLE_OF_A_GPU: Final = (3, 4)
+
+
+_SAME_CLOCK_OF_A_GPU: Final = (4,)
+
+
+def load(path: Path) -> Measurement:
+    """Read a file of measurements.
+
+    Raises:
+        ResultsError: It cannot be read, is no file of this suite's, or is of another schema.
+    """
+    try:
+        document = documents.parse(read_regular(path, LARGEST).decode())
+    except OSError as error:
+        inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
+        raise _unreadable(
+            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes the last"
+        ) from error
+    except ValueError as error:
+        raise _unreadable(path, f"no whole JSON document: {error}") from error
+    if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
+        raise _unreadable(path, "no part 'lenet': it is not of this suite")
+    readable = _READABLE_OF_A_GPU if _of_a_gpu(document) else _READABLE
+    if isinstance(about.get("schema"), bool) or about.get("schema") not in readable:  # True equals 1
+        raise ResultsError(
+            f"{path} cannot be read",
+            found=f"schema {about.get('schema')}",
+            wanted=f"schema {' or '.join(map(str, readable))}",
+            hint="measure again with this version, or read the file with the version that wrote it",
+        )
+    try:
+        schema.check(document)
+        rows = tuple(found for found in map(row, document["benchmarks"]) if found is not None)
+        for one in rows:
+            if one.floor:
+                moved_bytes(one.case.workload)  # knows the precision and the input type
+        found = Measurement(
+            path=path,
+            kind=about["kind"],
+            fingerprint=identity(document),
+            machine=document["machine_info"],
+            commit=document["machine_info"].get("commit"),
+            date=document["datetime"],
+            partial=about["partial"],
+            rows=rows,
+            not_run=tuple(NotRun(item["name"], item["reason"]) for item in about["not_run"]),
+            limits=Limits.from_json(about["limits"]) if about.get("limits") else None,
+            regressed=tuple(about.get("regressed", ())),
+            measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
+    return found
+
+
+def identity(document: Mapping[str, Any]) -> str:
+    """What two files have in common that can be compared: the fingerprint of the machine, and the clock.
+
+    Args:
+        document: A file of measurements.
+
+    Returns:
+        The machine's fingerprint; with the schema, where that had another clock for this machine.
+    """
+    about = document["lenet"]
+    fingerprint: str = about["fingerprint"]
+    if _of_a_gpu(document) and about["schema"] not in _SAME_CLOCK_OF_A_GPU:
+        return f"{fingerprint} by the clock of schema {about['schema']}"
+    return fingerprint
+
+
+def _of_a_gpu(document: Mapping[str, Any]) -> bool:
+    facts = document.get("machine_info")
+    return isinstance(facts, dict) and bool(facts.get("gpu"))
+
+
+def row(benchmark: Mapping[str, Any]) -> Row | None:
+    """The row of one entry of pytest-benchmark's ``benchmarks``, or None where it is no case of the suite's.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    info = benchmark.get("extra_info") or {}
+    if "case" not in info:
+        return None
+    stats, summary = benchmark["stats"], info["summary"]
+    case = Case(**{**info["case"], "mode": Mode(info["case"]["mode"])})
+    samples = stats.get("data")
+    return Row(
+        case=case,
+        rounds=summary["rounds"],
+        median=summary["median"],
+        mean=summary["mean"],
+        stddev=summary["stddev"],
+        minimum=summary["minimum"],
+        p95=summary["p95"],
+        p99=summary["p99"],
+        iqr=summary["iqr"],
+        median_low=summary["median_low"],
+        median_high=summary["median_high"],
+        wall_median=info["wall_median"],
+        peak_memory_bytes=info["peak_memory_bytes"],
+        throttled=info["throttled"],
+        unstable=tuple(info["unstable"]),
+        facts=info["facts"],
+        samples=tuple(samples) if samples else None,
+        floor=Floor(**info["floor"]) if info.get("floor") else None,
+        max_abs_delta=info.get("max_abs_delta"),
+        share_of_tolerance=info.get("share_of_tolerance"),
+    )
+
+
+def _unreadable(path: Path, found: str, hint: str = "delete it, or name another file") -> ResultsError:
+    schemas, of_a_gpu = (f"{min(one)} to {max(one)}" for one in (_READABLE, _READABLE_OF_A_GPU))
+    return ResultsError(
+        f"{path} cannot be read",
+        found=found,
+        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {schemas}, of a GPU {of_a_gpu}",
+        hint=hint,
+    )

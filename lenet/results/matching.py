@@ -1,0 +1,128 @@
+"""Which rows may be compared or put together. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from lenet.errors import ResultsError
+from lenet.measurement.environment import describe_difference
+from lenet.results.case import Case, Measurement, NotRun, Row
+from lenet.vocabulary import BASELINE_BACKEND, HostMemory
+
+__all__ = ["Matching", "find_row", "match", "merge", "not_run", "speedup"]
+
+
+def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
+    """The rows of several runs of one machine; of rows that measure the same, the later run's.
+
+    Raises:
+        ResultsError: The runs are of unlike machines or commits, or of unknown sources, which may be unlike, so
+            together they would mean nothing.
+    """
+    return tuple(found for found, _ in merge_with_runs(measurements))
+
+
+def merge_with_runs(measurements: Sequence[Measurement]) -> list[tuple[Row, Measurement]]:
+    """Each row of `merge`, and the run that it is of."""
+    first, *others = measurements
+    for other in others:
+        if other.fingerprint != first.fingerprint:
+            differences = describe_difference(first.machine, other.machine)
+            clocks = f"fingerprint: {first.fingerprint}, not {other.fingerprint}"
+            raise _unlike(first, other, "; ".join(differences) or clocks)
+        if other.commit != first.commit:
+            raise _unlike(first, other, f"commit: {first.commit}, not {other.commit}")
+        if other.of_unknown_sources and other.path.resolve() != first.path.resolve():
+            raise _unlike(first, other, f"commit: {other.commit or 'unknown'}, which may be another in each")
+    rows: dict[Case, tuple[Row, Measurement]] = {}
+    for measurement in sorted(measurements, key=lambda one: one.ended):
+        rows |= {found.case: (found, measurement) for found in measurement.rows}
+    return list(rows.values())
+
+
+def not_run(measurements: Iterable[Measurement]) -> tuple[NotRun, ...]:
+    """What several runs did not measure, and no later one did either, with the latest reason."""
+    found: dict[str, NotRun] = {}
+    for measurement in sorted(measurements, key=lambda one: one.ended):
+        found |= {item.name: item for item in measurement.not_run}
+        found = {name: item for name, item in found.items() if name not in measurement.measured}
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What a run and its baseline have in common.
+
+    Attributes:
+        alike: The name of a benchmark of the run, and of that of the baseline which measured the same.
+        unlike: Benchmarks of the run that the baseline has under other conditions, with what differs.
+        new: Benchmarks of the run that the baseline has not.
+        gone: Benchmarks of the baseline that the run has not.
+    """
+
+    alike: Mapping[str, str]
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) -> Matching:
+    """Find what may be compared: rows of one case, and of what is no row of inference, benchmarks of one name.
+
+    Args:
+        ours: The run's benchmarks by name, each with its case; None where it is no row of inference.
+        theirs: The baseline's.
+    """
+    by_case = {case: name for name, case in theirs.items() if case is not None}
+    by_place = {_place(case): name for name, case in theirs.items() if case is not None}
+    alike: dict[str, str] = {}
+    unlike: dict[str, str] = {}
+    near = set()
+    for name, case in ours.items():
+        if case is None:
+            if name in theirs and theirs[name] is None:
+                alike[name] = name
+        elif case in by_case:
+            alike[name] = by_case[case]
+        elif (other := by_place.get(_place(case))) is not None:
+            near.add(other)
+            unlike[name] = _differences(case, theirs[other])
+    new = tuple(name for name in ours if name not in alike and name not in unlike)
+    met = near | set(alike.values())
+    return Matching(alike, unlike, new, tuple(name for name in theirs if name not in met))
+
+
+def _place(case: Case) -> tuple[object, ...]:
+    """What names a row in the options; the rest are its conditions."""
+    return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input)
+
+
+def _differences(ours: Case, theirs: Case | None) -> str:
+    here, there = asdict(ours), asdict(theirs) if theirs else {}
+    return ", ".join(f"{name} {here[name]}, not {there.get(name)}" for name in here if here[name] != there.get(name))
+
+
+def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
+    """The row of a backend under the same conditions as another row."""
+    wanted = like.case.conditions()
+    return next((one for one in rows if one.case.backend == backend and one.case.conditions() == wanted), None)
+
+
+def speedup(found: Row, rows: Iterable[Row]) -> float | None:
+    """How many times faster a row is than PyTorch's under the same conditions; None where that was not measured.
+
+    PyTorch copies its images, so a zero-copy row is compared with its row from the same pinned memory.
+    """
+    like = replace(found, case=replace(found.case, host_memory=HostMemory.PINNED)) if found.case.zero_copy else found
+    baseline = find_row(rows, BASELINE_BACKEND, like)
+    return baseline.median / found.median if baseline else None
+
+
+def _unlike(one: Measurement, other: Measurement, difference: str) -> ResultsError:
+    return ResultsError(
+        f"{one.path} and {other.path} cannot be put together",
+        found=difference,
+        wanted="runs of one machine and one commit",
+        hint="print them one at a time",
+    )

@@ -1,0 +1,215 @@
+"""Train LeNet by the coursework's recipe, with checkpoints that survive a kill.
+
+The whole training set lies on the device as uint8; an epoch's order, crops and flips are a function of the seed and
+the epoch's number alone, drawn on the CPU. So every device and every rank sees the same batches, and a run that is
+resumed from a checkpoint goes on exactly as it would have. On a GPU the steps are replays of one CUDA graph, and the
+CPU waits for it at the end of an epoch alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from lenet.data.cifar10 import Split
+from lenet.devices import describe
+from lenet.errors import RecipeError
+from lenet.files import make_directory, only_writer, write_atomically
+from lenet.provenance import source_commit, versions
+from lenet.training.batches import Draw, draw_epoch, epoch_batches
+from lenet.training.checkpoint import CHECKPOINT, begin_or_resume, to_checkpoint
+from lenet.training.evaluation import evaluate
+from lenet.training.ranks import Ranks
+from lenet.training.recipe import Recipe
+from lenet.training.run import EpochRecord, Run, history_csv, new_run, write_results
+from lenet.training.steps import Step, exact_float32, step_for
+
+__all__ = ["train", "train_epoch"]
+
+
+_EVALUATION_BATCH: Final = 1000
+
+
+_GPU_EVALUATION_BATCH: Final = 5000
+"""Few launches, in about 0.7 GB of a GPU's memory."""
+
+
+_STEPS_A_LOOK: Final = 25
+"""Steps after which a rank makes sure that the others go on. It queues twice as many on a GPU, far fewer than fill the
+GPU's queue: behind a full one the call that queues would wait for the others for ever, and hear no signal."""
+
+
+def train(
+    recipe: Recipe,
+    train_split: Split,
+    test_split: Split,
+    *,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
+    on_start: Callable[[Run], None] = lambda _run: None,
+    on_step: Callable[[int], None] = lambda _images: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda _record: None,
+) -> Run:
+    """Train, writing a checkpoint after every epoch, and the results into the run directory at the end.
+
+    Args:
+        recipe: What to do.
+        train_split: The training images; those that the recipe uses are moved to ``device`` once.
+        test_split: The test images, likewise.
+        out: The run directory: ``checkpoint.safetensors`` and ``history.csv`` each epoch, then
+            ``weights.safetensors`` and ``run.json``. ``.lock`` keeps a second training out of it.
+        device: Where to train.
+        resume: Go on from the checkpoint in ``out``, or begin where there is none yet.
+        ranks: The processes that train together; each calls this function, and the first writes the files.
+        on_start: Called once, with the run as it is before the first step.
+        on_step: Called after each step (on a GPU, when it is queued) with the number of images in it.
+        on_epoch: Called after each epoch. On a CPU its checkpoint is then written; on a GPU the one before is, and
+            this one is being written while the next epoch runs.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RecipeError: The recipe cannot be followed on these images, or the training diverges; the checkpoint is then of
+            the last epoch that did not.
+        CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, of an
+            earlier version, or of another recipe or other training or test images.
+        OutputError: Another process trains into ``out``, or a file cannot be written; the previous checkpoint is
+            then still whole.
+        RankError: Another rank has ended, or is about to do something else.
+    """
+    train_split = _limit(train_split, recipe.train_images, "--train-images")
+    test_split = _limit(test_split, recipe.test_images, "--test-images")
+    recipe.check(len(train_split), ranks.size)
+    if ranks.rank == 0:
+        make_directory(out)
+    alone = only_writer(out) if ranks.rank == 0 else nullcontext()
+    with alone, exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
+        begun = new_run(recipe, train_split, device, test_split)
+        run = begin_or_resume(begun, out / CHECKPOINT, resume=resume)
+        _note_session(run, device, ranks)
+        data = ", ".join(f"{name} images {digest[:12]}" for name, digest in run.data_sha256.items())
+        ranks.agree(f"{recipe}, {data}, {len(run.history)} epochs done")
+        on_start(run)
+        step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
+        train_split, test_split = train_split.to(device), test_split.to(device)
+        written: Future[None] | None = None
+        drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 1, ranks)
+        while not run.complete:
+            draw = drawn.result()
+            drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 2, ranks)
+            record = _epoch(run, step, train_split, test_split, draw, on_step)
+            _refuse_divergence(record)
+            run.history.append(record)
+            if written:
+                written.result()
+            if ranks.rank == 0:
+                written = writer.submit(_write_epoch, out, to_checkpoint(run), history_csv(run.history))
+            if written and device.type == "cpu":
+                written.result()
+            on_epoch(record)
+        if written:
+            written.result()
+        if ranks.rank == 0:
+            write_results(run, {"train": train_split.content, "test": test_split.content}, out)
+    return run
+
+
+def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:
+    """Note what the epochs from here on are done on, where it is not what those before were done on."""
+    on = {
+        "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
+        "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
+        "commit": source_commit(),
+    }
+    if run.complete or (run.sessions and {**run.sessions[-1], "first_epoch": None} == {**on, "first_epoch": None}):
+        return
+    run.sessions.append({"first_epoch": len(run.history) + 1, **on})
+
+
+def _write_epoch(out: Path, checkpoint: bytes, history: bytes) -> None:
+    write_atomically(out / CHECKPOINT, checkpoint)
+    write_atomically(out / "history.csv", history)
+
+
+def _limit(split: Split, count: int, option: str) -> Split:
+    if not 0 <= count <= len(split):
+        raise RecipeError(
+            f"{option} cannot be used",
+            found=f"{count:,}",
+            wanted=f"1 to {len(split):,}, or 0 for all",
+            hint=f"choose another {option}",
+        )
+    return split.head(count) if count else split
+
+
+def _refuse_divergence(record: EpochRecord) -> None:
+    """Before a checkpoint of it would take the place of one that can be resumed."""
+    if not math.isfinite(record.train_loss + record.test_loss):
+        raise RecipeError(
+            f"the training diverged in epoch {record.epoch}",
+            found=f"training loss {record.train_loss:.4g}, test loss {record.test_loss:.4g}",
+            wanted="finite losses",
+            hint="choose a smaller --learning-rate, --momentum or --weight-decay, and another --out",
+        )
+
+
+def _epoch(
+    run: Run, step: Step, train_split: Split, test_split: Split, draw: Draw, on_step: Callable[[int], None]
+) -> EpochRecord:
+    number = len(run.history) + 1
+    learning_rate = run.recipe.learning_rate_of(number)
+    images, labels = train_split.images, train_split.labels
+    started = time.perf_counter()
+    train_loss, train_accuracy = train_epoch(step, images, labels, run.recipe, number, draw, on_step=on_step)
+    seconds = time.perf_counter() - started
+    run.model.eval()
+    batch = _EVALUATION_BATCH if step.device.type == "cpu" else _GPU_EVALUATION_BATCH
+    test = evaluate(step.forward, test_split, step.device, min(batch, len(test_split)))
+    return EpochRecord(
+        number, learning_rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds, len(labels) / seconds
+    )
+
+
+def train_epoch(
+    step: Step,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    number: int,
+    draw: Draw | None = None,
+    *,
+    on_step: Callable[[int], None] = lambda _images: None,
+) -> tuple[float, float]:
+    """One pass over the training images.
+
+    Args:
+        step: What to do with each batch (`lenet.training.steps.step_for`).
+        images: uint8 (N, 3, 32, 32), on the model's device.
+        labels: int64 (N,), likewise.
+        recipe: Batch size, seed, padding and schedule.
+        number: The epoch, from 1.
+        draw: What `draw_epoch` gave for it, where that was done before.
+        on_step: Called after each step with the number of images in it, of all ranks.
+
+    Returns:
+        The mean loss in nats and the accuracy over the epoch's augmented images, each taken before its step.
+    """
+    step.begin_epoch(recipe.learning_rate_of(number))
+    draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)
+    for steps, (batch, batch_labels) in enumerate(epoch_batches(images, labels, recipe, draw, step.ranks), 1):
+        step(batch, batch_labels)
+        on_step(len(batch_labels) * step.ranks.size)
+        if steps % _STEPS_A_LOOK == 0:
+            step.look()
+    loss_sum, hits = step.end_epoch()
+    return loss_sum / len(labels), hits / len(labels)

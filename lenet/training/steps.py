@@ -1,0 +1,279 @@
+"""A step of stochastic gradient descent: operator by operator, by several threads, or replayed as one CUDA graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Final, TypeAlias
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lenet import devices
+from lenet.architecture import INPUT_SHAPE
+from lenet.models.pytorch_lenet import LeNet
+from lenet.training import cpu_forward, gpu_forward
+from lenet.training.ranks import Ranks
+
+__all__ = ["Forward", "GraphStep", "Step", "ThreadedStep", "exact_float32", "step_for"]
+
+Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Normalised float32 images (n, 3, 32, 32) -> logits (n, 10)."""
+
+_MOST_PARTS: Final = 4
+"""Threads that take parts of a batch: more would mostly wait for Python's lock, and have few images each."""
+
+_EAGER_STEPS: Final = 3
+"""Steps before a capture, in which cuBLAS, cuDNN and NCCL set themselves up (PyTorch's CUDA graph notes)."""
+
+
+def exact_float32() -> AbstractContextManager[None]:
+    """Keep TF32 out of cuDNN's convolutions, where PyTorch allows it by default, and take its deterministic kernels.
+
+    PyTorch's matrix products use no TF32 unless they are told to. The choice of kernels is by cuDNN's heuristics and
+    not by timing, which would choose anew in every process.
+    """
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+class Step:
+    """One step on this rank's part of a batch. The logits stay on the device, so that a step need not be waited for.
+
+    Args:
+        model: Its weights are changed in place.
+        optimizer: Of the model's parameters.
+        ranks: The processes whose gradients are averaged.
+        forward: How the model's logits are computed; by default by the model itself.
+    """
+
+    def __init__(self, model: LeNet, optimizer: torch.optim.SGD, ranks: Ranks, forward: Forward | None = None) -> None:
+        self.model = model
+        self.forward = forward or model
+        self.optimizer = optimizer
+        self.ranks = ranks
+        self.parameters = list(model.parameters())
+        self.device = self.parameters[0].device
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._mark: torch.cuda.Event | None = None
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Go one step.
+
+        Args:
+            images: float32 (n, 3, 32, 32), normalised, on the model's device.
+            labels: int64 (n,), likewise.
+        """
+        self._seen.append((self._descend(images, labels), labels))
+
+    def _descend(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.forward(images)
+        cross_entropy(logits, labels).backward()
+        self.ranks.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.optimizer.step()
+        return logits.detach()
+
+    def look(self) -> None:
+        """Make sure that the other ranks go on: wait for what was queued at the look before.
+
+        The GPU has then still to do what was queued since.
+
+        Raises:
+            RankError: Another rank has ended, or is silent for longer than `lenet.training.ranks.PATIENCE`.
+        """
+        before, self._mark = self._mark, self.ranks.mark(self.device)
+        self.ranks.wait(before)
+
+    def begin_epoch(self, learning_rate: float) -> None:
+        """Set the learning rate, and forget the logits of the epoch before."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+        self._seen.clear()
+
+    def end_epoch(self) -> tuple[float, int]:
+        """Wait for the device; the sum of the losses in nats and the number of hits, over all ranks' images."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        loss = cross_entropy(logits.double(), labels, reduction="sum")
+        sums = torch.stack([loss, (logits.argmax(1) == labels).sum().double()])
+        self.ranks.add(sums)
+        self.ranks.wait(self.ranks.mark(self.device))
+        loss_sum, hits = sums.tolist()
+        return loss_sum, int(hits)
+
+    def state(self) -> list[torch.Tensor]:
+        """Every tensor that a step changes, for a capture to put back as it was."""
+        buffers = []
+        for parameter in self.parameters:
+            if self.optimizer.param_groups[0]["momentum"]:
+                # Else the first step would make them, and would be another step than those after it. From zero, both
+                # give the same.
+                state = self.optimizer.state[parameter]
+                buffers.append(state.setdefault("momentum_buffer", torch.zeros_like(parameter)))
+        return [*self.parameters, *buffers]
+
+
+class GraphStep(Step):
+    """The same step, captured once for full batches and then replayed: a launch a step in the place of about sixty.
+
+    The graph reads its batch from a fixed place, into which each batch is copied. An epoch's last batch, where it is
+    shorter, is launched operator by operator.
+
+    Args:
+        model: As for `Step`, on CUDA.
+        optimizer: Likewise, with its learning rate in a tensor on the GPU, which the graph reads at each replay.
+        ranks: As for `Step`.
+        batch_size: This rank's part of a full batch.
+        forward: As for `Step`.
+    """
+
+    def __init__(
+        self,
+        model: LeNet,
+        optimizer: torch.optim.SGD,
+        ranks: Ranks,
+        batch_size: int,
+        forward: Forward | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, ranks, forward)
+        self._images = torch.zeros((batch_size, *INPUT_SHAPE), device=self.device)
+        self._labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        self._graph = torch.cuda.CUDAGraph()
+        self._capture()
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Go one step; images and labels as for `Step`."""
+        if len(labels) != len(self._labels):
+            super().__call__(images, labels)
+            return
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        self._graph.replay()
+        self._seen.append((self._logits.clone(), labels))
+
+    def _capture(self) -> None:
+        state = self.state()
+        before = [tensor.detach().clone() for tensor in state]
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(_EAGER_STEPS):
+                self._descend(self._images, self._labels)
+        with devices.capturing(self._graph, stream):  # NCCL's own threads ask about events meanwhile
+            self._logits = self._descend(self._images, self._labels)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        with torch.no_grad():
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+
+
+class ThreadedStep(Step):
+    """The same step by several threads, each of which takes a part of the batch all the way through the network.
+
+    They wait for each other once a step. OpenMP's threads would wait for each other in every operator, and spin: where
+    another program has one of the cores, each of those waits lasts until the system gives it back.
+
+    The batch after is made ready by the caller while the threads compute. A step's result is taken at the next step.
+
+    Args:
+        model: As for `Step`, on a CPU.
+        optimizer: Likewise.
+        ranks: As for `Step`.
+        parts: Number of threads.
+        forward: How a model's logits are computed.
+    """
+
+    def __init__(
+        self,
+        model: LeNet,
+        optimizer: torch.optim.SGD,
+        ranks: Ranks,
+        parts: int,
+        forward: Callable[[LeNet, torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__(model, optimizer, ranks, partial(forward, model))
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(self._threads // parts,))
+        self._of_model = forward
+        self._twins = [_twin(model) for _ in range(parts)]
+        self._queued: list[Future[torch.Tensor]] = []
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Go one step; images and labels as for `Step`."""
+        self._finish()
+        parts = zip(images.chunk(len(self._twins)), labels.chunk(len(self._twins)), strict=True)
+        self._labels = labels
+        self._queued = [
+            self._pool.submit(self._differentiate, twin, *part, len(labels))
+            for twin, part in zip(self._twins, parts, strict=False)  # a short batch has fewer parts
+        ]
+
+    def _differentiate(self, twin: LeNet, images: torch.Tensor, labels: torch.Tensor, whole: int) -> torch.Tensor:
+        twin.zero_grad(set_to_none=True)
+        logits = self._of_model(twin, images)
+        (cross_entropy(logits, labels, reduction="sum") / whole).backward()
+        return logits.detach()
+
+    def _finish(self) -> None:
+        """Add up the gradients of the step that is under way, in the order of its parts, and change the weights."""
+        if not self._queued:
+            return
+        logits = torch.cat([part.result() for part in self._queued])
+        used = self._twins[: len(self._queued)]
+        self._queued = []
+        for parameter, *parts in zip(self.parameters, *(twin.parameters() for twin in used), strict=True):
+            first, *others = (part.grad for part in parts if part.grad is not None)
+            for other in others:
+                first.add_(other)  # in place, so that it keeps the weights' layout, on which the fused SGD relies
+            parameter.grad = first
+        self.ranks.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.optimizer.step()
+        self._seen.append((logits, self._labels))
+
+    def begin_epoch(self, learning_rate: float) -> None:
+        """As `Step`. The caller's own operators run on one thread until the epoch's end: the others are the parts'."""
+        super().begin_epoch(learning_rate)
+        torch.set_num_threads(1)
+
+    def end_epoch(self) -> tuple[float, int]:
+        """As `Step`."""
+        self._finish()
+        torch.set_num_threads(self._threads)
+        return super().end_epoch()
+
+
+def _twin(model: LeNet) -> LeNet:
+    """A model of the same weights, in the same memory, with gradients of its own."""
+    twin = copy.deepcopy(model)
+    for own, shared in zip(twin.parameters(), model.parameters(), strict=True):
+        own.data = shared.data
+    return twin.train()
+
+
+def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
+    """The step for a model where it is.
+
+    On CUDA it is a graph, with convolutions as matrix products. On a CPU columns are paired, and torch's threads, up to
+    `_MOST_PARTS` of them, each take a part of the batch.
+
+    Args:
+        model: Its weights are changed in place.
+        optimizer: Of the model's parameters.
+        batch_size: Images a step over all ranks.
+        ranks: The processes that share it.
+    """
+    if next(model.parameters()).device.type == "cuda":
+        return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(gpu_forward.forward, model))
+    parts = min(torch.get_num_threads(), _MOST_PARTS)
+    if parts == 1:
+        return Step(model, optimizer, ranks, partial(cpu_forward.forward, model))
+    return ThreadedStep(model, optimizer, ranks, parts, cpu_forward.forward)

@@ -1,0 +1,62 @@
+"""The words that options, files and tables share: each stands here once. No torch here."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["BASELINE_BACKEND", "HostMemory", "InputType", "Mode", "Precision"]
+
+BASELINE_BACKEND: Final = "pytorch"
+"""The backend that the others are compared with, for quality and for speed."""
+
+
+class Precision(StrEnum):
+    """The arithmetic that is asked of a backend.
+
+    ``FP32`` is IEEE single precision with TF32 off. ``TF32`` lets convolutions and matrix products round their float32
+    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. ``FP16X2`` splits
+    each float32 operand into the sum of two fp16 numbers and adds up their products on tensor cores: nearly as exact as
+    float32. What a backend really runs is its `lenet.backends.base.Backend.executed_precision`.
+    """
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP16X2 = "fp16x2"
+
+
+class InputType(StrEnum):
+    """What images are handed over as.
+
+    ``FLOAT32`` images are normalised (`lenet.data.augmentation.normalize`). ``UINT8`` images are the data's bytes, a
+    quarter of the size; the backend normalises them on the device. Each word is also the name of NumPy's dtype and of
+    PyTorch's.
+    """
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+
+class Mode(StrEnum):
+    """What a round covers.
+
+    ``FORWARD`` is the forward pass alone, on a batch that is on the device. ``END_TO_END`` begins with the batch on the
+    host and ends when the logits are done.
+    """
+
+    FORWARD = "forward"
+    END_TO_END = "end_to_end"
+
+
+class HostMemory(StrEnum):
+    """Where an end-to-end row's batch lies on the host.
+
+    ``PINNED`` and ``PAGEABLE`` memory is copied to the device. ``ZERO_COPY`` is pinned memory that the device reads
+    itself.
+    """
+
+    PINNED = "pinned"
+    PAGEABLE = "pageable"
+    ZERO_COPY = "zero-copy"

@@ -1,0 +1,333 @@
+"""The commands as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from lenet import __version__, backends
+from lenet.cli import main
+from lenet.data import cifar10
+from lenet.models.pytorch_lenet import from_weights
+from lenet.report import curves
+from lenet.training.evaluation import evaluate
+from lenet.weights import load, save
+
+CPU_ONLY = ["--device", "cpu"]
+UNKNOWN = "--accept-unknown-data"
+
+
+def lenet(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "2", "--train-images", "400", "--test-images", "100", "--batch-size", "100"]
+    trained = lenet("train", "--data", noise_directory, UNKNOWN, "--out", tmp_path / "run", *small, *CPU_ONLY)
+    assert trained.exit_code == 0, trained.output
+    assert "    2   0.05 " in trained.stderr
+    assert f"written to {tmp_path / 'run'}" in trained.stdout
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        ".lock",
+        "checkpoint.safetensors",
+        "curves.png",
+        "curves.svg",
+        "history.csv",
+        "run.json",
+        "weights.safetensors",
+    }
+    weights = tmp_path / "run" / "weights.safetensors"
+    tested = cifar10.load("test", noise_directory, accept_unknown=True).head(100)
+    wanted = evaluate(from_weights(load(weights).arrays), tested, torch.device("cpu"), 100)
+    assert float(trained.stdout.split()[2].rstrip(",")) == pytest.approx(wanted.loss, abs=1e-5)
+    evaluated = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--weights", weights, "--json", *CPU_ONLY)
+    assert evaluated.exit_code == 0, evaluated.output
+    document = json.loads(evaluated.stdout)
+    assert document["images"] == 10_000
+    assert 2.2 < document["loss"] < 2.5
+    text = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--weights", weights, *CPU_ONLY)
+    assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.7f}\n" in text.stdout
+
+
+def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path: Path) -> None:
+    options = {
+        "--epochs": "1",
+        "--batch-size": "150",
+        "--learning-rate": "0.01",
+        "--momentum": "0.5",
+        "--weight-decay": "0.001",
+        "--milestone": "7",
+        "--decay": "0.3",
+        "--padding": "2",
+        "--seed": "5",
+        "--train-images": "300",
+        "--test-images": "50",
+    }
+    flat = [text for pair in options.items() for text in pair]
+    result = lenet("train", "--data", noise_directory, UNKNOWN, "--out", tmp_path, *flat, *CPU_ONLY)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {
+        "epochs": 1,
+        "batch_size": 150,
+        "learning_rate": 0.01,
+        "momentum": 0.5,
+        "weight_decay": 0.001,
+        "milestones": [7],
+        "decay": 0.3,
+        "padding": 2,
+        "seed": 5,
+        "train_images": 300,
+        "test_images": 50,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--data", "nowhere"], "no CIFAR-10 in nowhere"),
+        (["evaluate", "--data", "DATA", "--batch-size", "10001"], "10,001"),
+        (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
+        (["evaluate", "--data", "DATA", "--input", "uint8"], "--input uint8 and no --backend"),
+        (["train", "--data", "DATA", "--batch-size", "-1"], "--batch-size"),
+        (["train", "--data", "DATA", "--out", "/dev/null/run"], "cannot write into /dev/null/run"),
+        (["backends", "pytorhc"], "did you mean pytorch"),
+    ],
+)
+def test_bad_input_is_told_in_three_lines_and_exits_with_2(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"DATA": [str(noise_directory), UNKNOWN]}
+    result = lenet(*[one for argument in arguments for one in data.get(argument, [argument])])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lenet: ")
+    assert message in result.stderr
+    assert all(f"\n  {part}" in result.stderr for part in ("found: ", "wanted: ", "next: "))
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate --batch-size 0", "--batch-size"),
+        ("evaluate --backend pytorch --batch-size 0", "--batch-size"),
+        ("export --onnx out --precision fp16x2", "--precision"),
+        ("build --backend tensorrt-rtx --target sm89 --out out --precision fp16x2", "--precision"),
+    ],
+)
+def test_a_value_that_a_command_has_no_use_for_is_refused(command: str, option: str) -> None:
+    result = lenet(*command.split())
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+
+
+def test_device_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch, noise_directory: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for command in ("train", "evaluate"):
+        result = lenet(command, "--data", noise_directory, UNKNOWN, "--device", "cuda")
+        assert result.exit_code == 2
+        assert "there is no CUDA device" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    result = lenet(command, "--data", tmp_path / "data", "--download", *CPU_ONLY)
+    assert result.exit_code == 2
+    assert "could not be downloaded" in result.stderr
+    assert "no route to host" in result.stderr
+
+
+@pytest.mark.parametrize("input_type", ["float32", "uint8"])
+def test_backends_are_compared_on_the_input_that_is_asked_for(
+    noise_directory: Path, monkeypatch: pytest.MonkeyPatch, input_type: str
+) -> None:
+    asked: list[object] = []
+
+    def compare(names: object, *_: object, **options: object) -> tuple[list[object], list[object]]:
+        asked.extend([names, options["input_type"]])
+        return [], []
+
+    monkeypatch.setattr("lenet.comparison.compare_backends", compare)
+    options = ("--backend", "pytorch", "--input", input_type, "--json", *CPU_ONLY)
+    assert json.loads(lenet("evaluate", "--data", noise_directory, UNKNOWN, *options).stdout)["input"] == input_type
+    assert asked == [("pytorch",), input_type]
+
+
+def test_backends_lists_every_backend() -> None:
+    listed = json.loads(lenet("backends", "--json").stdout)
+    assert [line["name"] for line in listed] == list(backends.names())
+    probed = json.loads(lenet("backends", "pytorch", "--json").stdout)
+    assert [line["reason"] for line in probed] == [None]
+    table = lenet("backends").stdout
+    assert all(name in table for name in backends.names())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", ["backends", "backends --json", "--version", "--help"])
+def test_an_output_that_cannot_be_written_is_no_verdict(arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "lenet", *arguments.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lenet: the output cannot be written\n  found:  No space left on device\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lenet", "backends", *form]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet.comparison.compare_backends", interrupt)
+    done = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--backend", "all", *CPU_ONLY)
+    assert (done.exit_code, done.stderr) == (130, "lenet: interrupted\n")
+
+
+def test_a_comparison_of_nothing_is_no_success(noise_directory: Path) -> None:
+    done = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--backend", "pytorch-cudagraph", *CPU_ONLY)
+    assert done.exit_code == 2
+    assert "pytorch-cudagraph: pytorch-cudagraph runs on cuda alone" in done.stdout
+
+
+def test_a_table_in_a_log_is_wide_enough_for_its_numbers() -> None:
+    result = CliRunner().invoke(main, ["backends"], env={"COLUMNS": "80"})
+    assert max(map(len, result.stdout.splitlines())) == 120
+
+
+def test_version() -> None:
+    assert lenet("--version").stdout == f"lenet, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "code", ["import lenet", "from lenet.cli import main; main(['backends'], standalone_mode=False)"]
+)
+def test_no_runtime_is_imported_to_list(code: str) -> None:
+    check = f"{code}\nimport sys; bad = {{'torch', 'numpy', 'onnxruntime', 'nvtripy', 'tensorrt'}} & sys.modules.keys()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{check}; sys.exit(str(bad) if bad else 0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_module_and_script_are_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "lenet", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: lenet [OPTIONS] COMMAND")
+
+
+def huge_weights(path: Path) -> Path:
+    """Weights that are finite, of a network whose logits overflow."""
+    save(path, {name: array * np.float32(1e20) for name, array in load().arrays.items()}, {})
+    return path
+
+
+def huge_options(data: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    return ("--weights", huge_weights(tmp_path / "huge"), "--data", data, UNKNOWN, *CPU_ONLY)
+
+
+def strictly(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+
+
+def test_logits_that_are_not_finite_are_no_success(noise_directory: Path, tmp_path: Path) -> None:
+    options = huge_options(noise_directory, tmp_path)
+    done = lenet("evaluate", *options, "--json")
+    document = strictly(done.stdout)
+    reason = "the logits of 10,000 of 10,000 images are not finite"
+    assert (done.exit_code, document["loss"], document["reason"]) == (1, None, reason)
+    done = lenet("evaluate", *options)
+    assert done.exit_code == 1
+    assert f"loss      not finite: {reason}\n" in done.stdout
+
+
+def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(noise_directory: Path, tmp_path: Path) -> None:
+    options = huge_options(noise_directory, tmp_path)
+    done = lenet("evaluate", "--backend", "pytorch", *options, "--json")
+    (line,) = strictly(done.stdout)["backends"]
+    assert (done.exit_code, line["loss"], line["right"], line["max_abs_delta"]) == (1, None, False, None)
+    (tmp_path / "parity.json").write_text(done.stdout)
+    done = lenet("report", "--parity", tmp_path / "parity.json", "--out", tmp_path / "report.html")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report.html").read_text()
+    assert "not finite" in page
+    assert f"pytorch: {line['reason']}" in page
+    assert strictly((tmp_path / "parity.json").read_text())["data"] in page
+
+
+def test_images_that_are_not_cifar_10_are_named_everywhere(noise_directory: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--train-images", "200", "--test-images", "100", "--out", str(tmp_path / "run")]
+    refused = lenet("train", "--data", noise_directory, *small, *CPU_ONLY)
+    assert refused.exit_code == 2
+    assert "does not hold CIFAR-10" in refused.stderr
+    trained = lenet("train", "--data", noise_directory, UNKNOWN, *small, *CPU_ONLY)
+    assert re.search(r"\(unknown test images, SHA-256 [0-9a-f]{12}\)", trained.stdout)
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert [name[:14] for name in data.values()] == ["unknown train ", "unknown test i"]
+    assert json.loads(load(tmp_path / "run" / "weights.safetensors").metadata["data"]) == data
+    lenet("report", "--run", tmp_path / "run", "--out", tmp_path / "report.html")
+    assert all(name in (tmp_path / "report.html").read_text() for name in data.values())
+    evaluated = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--json", *CPU_ONLY)
+    assert "not the official test_batch.bin" in json.loads(evaluated.stdout)["data"]
+
+
+def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
+    noise_directory: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), UNKNOWN, *CPU_ONLY]
+    command += ["--epochs", "1", "--train-images", "200", "--test-images", "100"]
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 20\naxes.facecolor: black\nfont.size: 30\n")
+    # The directory is of a user of Jupyter: matplotlib reads a matplotlibrc there.
+    environment = os.environ | {
+        "MPLBACKEND": "a backend that is not installed",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [*command, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "history.csv").write_bytes((tmp_path / "run" / "history.csv").read_bytes())
+    curves.save(tmp_path / "plain")
+    ours, plain = (tmp_path / name / "curves.png" for name in ("run", "plain"))
+    assert ours.read_bytes() == plain.read_bytes()
+
+
+def test_a_figure_that_fails_fails_no_training(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(curves, "save", fail)
+    small = ["--epochs", "1", "--train-images", "200", "--test-images", "100", "--out", str(tmp_path / "run")]
+    done = lenet("train", "--data", noise_directory, UNKNOWN, *small, *CPU_ONLY)
+    assert done.exit_code == 0
+    assert "the run is whole, but its curves could not be drawn: no font" in done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").exists()

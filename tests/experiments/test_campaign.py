@@ -1,0 +1,111 @@
+"""The scripts of a GPU campaign, with a Python that only notes what it is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import ModuleType
+
+import pytest
+
+from lenet.backends.precision import DTYPES
+from lenet.vocabulary import InputType
+
+SCRIPTS = Path(__file__).parents[1] / "docs" / "results"
+NOTE = """#!/bin/sh
+echo "$*" >> "$NOTES"
+case "$*" in *"$FAILS"*) exit 1 ;; esac
+"""
+Campaign = Callable[..., "tuple[CompletedProcess[str], list[list[str]]]"]
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    """Run stages; what came of it, and the words of each command of Python that was given."""
+
+    def run(*stages: str, fails: str = "nothing") -> tuple[CompletedProcess[str], list[list[str]]]:
+        python = tmp_path / "bin" / "python3"
+        python.parent.mkdir()
+        python.write_text(NOTE)
+        python.chmod(0o755)
+        notes = tmp_path / "notes"
+        environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "NOTES": str(notes), "FAILS": fails}
+        command = ["bash", str(SCRIPTS / "h100.sh"), str(tmp_path / "out"), *stages]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done, [line.split() for line in notes.read_text().splitlines()]
+
+    return run
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_a_stage_that_fails_is_named_and_the_others_go_on(campaign: Campaign) -> None:
+    done, commands = campaign("compile", "check", "campaign", fails="placement.py")
+    assert (done.returncode, done.stderr) == (1, "failed: check\n")
+    assert commands[-1][:3] == ["-m", "lenet", "results"]
+
+
+@pytest.mark.parametrize("stages", [("compile", "campaign", "repeat"), ("floor",), ("compile", "parity")])
+def test_every_compiled_network_is_tuned_before_it_is_measured_or_compared(
+    campaign: Campaign, stages: tuple[str, ...]
+) -> None:
+    """One that is not is tuned in the middle of a run, where it takes the time of many rows."""
+    _, commands = campaign(*stages)
+    cases, batch_sizes = script("warm_compile").cases, script("parity").BATCH_SIZES
+    tuned: set[tuple[str, ...]] = set()
+    used = 0
+    for words in commands:
+        wanted: set[tuple[str, ...]] = set()
+        if "experiments/warm_compile.py" in words:
+            tuned |= set(cases(words[1:]))
+        elif "experiments/parity.py" in words:
+            wanted = set(product(DTYPES, map(str, batch_sizes), InputType))
+        elif "--backend=pytorch-compile" in words:
+            precisions, sizes, kinds = (
+                [word.removeprefix(option) for word in words if word.startswith(option)]
+                for option in ("--precision=", "--batch-size=", "--input=")
+            )
+            wanted = set(product(set(precisions) & set(DTYPES), sizes, kinds or ["float32"]))
+        assert wanted <= tuned, words
+        used += bool(wanted)
+    assert used == len(stages) - ("compile" in stages)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_network_that_cannot_be_tuned_shows_in_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, failed: bool
+) -> None:
+    def build(command: list[str], **_: object) -> CompletedProcess[str]:
+        return CompletedProcess(command, failed and "1000" in command, "", "no GPU")
+
+    warm_compile = script("warm_compile")
+    monkeypatch.setattr(warm_compile.subprocess, "run", build)
+    monkeypatch.setattr(sys, "argv", ["warm_compile.py", "1", "1000", "fp32"])
+    assert warm_compile.main() == failed
+    assert sorted(line.split(" s ")[1] for line in capsys.readouterr().out.splitlines()) == sorted(
+        ["built", "no GPU" if failed else "built"]
+    )
+
+
+def test_why_a_process_of_placement_failed_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no GPU >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(subprocess.CalledProcessError):
+        script("placement").main()
+    assert "no GPU" in capfd.readouterr().err
