@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from gate_study import compact
 
 SLOWED, LEFT_ALONE, CANARY = "pytorch forward fp32 1", "pytorch forward fp32 2", "canary"
-BEFORE = Path(__file__).parent / "gate_one_turn.jsonl"
+BEFORE = Path(__file__).parents[1] / "docs" / "results" / "gate_one_turn.jsonl"
 BUSY = 0.10
 """A gate ran under load where others used more than this share of the processors, in the median over its pairs."""
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from lenet.provenance import without_git_variables
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CYCLE = (0, 2, 5, 5, 10)
 """Slow-downs in percent; each cycle is run in an order of its own. 5 % is what the power is asked for."""
 

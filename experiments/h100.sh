@@ -10,7 +10,7 @@ set -uo pipefail
 mkdir -p "$1"
 out=$(realpath "$1")
 shift
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 backends=(pytorch pytorch-compile pytorch-cudagraph fused)
 sizes=(1 10 100 1000 10000)

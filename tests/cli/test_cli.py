@@ -306,7 +306,7 @@ def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
     # The directory is of a user of Jupyter: matplotlib reads a matplotlibrc there.
     environment = os.environ | {
         "MPLBACKEND": "a backend that is not installed",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
         [*command, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lenet.cli import main
 from tests.report import documents
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WAYS = (("-m", "lenet"), ("-c", "from lenet.cli import main; main()"))
 """``python -m lenet``, and what the script ``lenet`` does."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}

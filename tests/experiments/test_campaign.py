@@ -16,7 +16,7 @@ import pytest
 from lenet.backends.precision import DTYPES
 from lenet.vocabulary import InputType
 
-SCRIPTS = Path(__file__).parents[1] / "docs" / "results"
+SCRIPTS = Path(__file__).parents[2] / "experiments"
 NOTE = """#!/bin/sh
 echo "$*" >> "$NOTES"
 case "$*" in *"$FAILS"*) exit 1 ;; esac

@@ -21,7 +21,7 @@ from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 from lenet.parity.network import variants
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "parity_faults.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "parity_faults.py"
 COUNT = 32
 ROUNDED = ("fp16", "bf16")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
