@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
-from lenet.parity import Reference
+from lenet.suite.bridge import Store
+from lenet.suite.images import Batches
 from lenet.vocabulary import InputType, Precision
 from lenet.weights import Weights
 
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 @pytest.mark.parametrize("step", ["build", "first_inference", "build_again"])
 def test_build(
     benchmark: BenchmarkFixture,
-    store: Callable[[Iterable[float]], None],
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     step: str,
@@ -33,14 +34,14 @@ def test_build(
     input_type: InputType,
     device: torch.device,
     shipped: Weights,
-    reference_of: Callable[[int, InputType], Reference],
+    batches: Batches,
 ) -> None:
     """One round each, with empty caches at first: the project's engines, TorchInductor's and Triton's kernels."""
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     spec = BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type)
-    images = reference_of(batch_size, input_type).images[:batch_size].to(device)
+    images = batches.reference(batch_size, input_type).images[:batch_size].to(device)
 
     def build() -> Runner:
         torch.compiler.reset()

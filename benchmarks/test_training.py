@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeAlias
 
 import pytest
 import torch
@@ -19,25 +18,24 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
 from lenet.data import augmentation
-from lenet.data.cifar10 import Split, SplitName
+from lenet.data.cifar10 import Split
 from lenet.models.pytorch_lenet import LeNet
+from lenet.suite.bridge import Store
+from lenet.suite.images import Splits
 from lenet.training import loop
 from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import new_run
 from lenet.training.steps import exact_float32, step_for
 
-_TRAIN_IMAGES = 50_000
 _WORKERS = 2
 _WARMUP_IMAGES = 4000
 _RECIPE = Recipe()
 
-Store: TypeAlias = Callable[[Iterable[float]], None]
-
 
 @pytest.fixture(scope="module")
-def train_split(load_split: Callable[[SplitName, int], Split]) -> Split:
-    return load_split("train", _TRAIN_IMAGES)
+def train_split(splits: Splits) -> Split:
+    return splits.load("train")
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):

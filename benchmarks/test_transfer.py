@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -12,12 +10,14 @@ from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import NoHostWatch, slowed_problem
 from lenet.measurement.statistics import instabilities, median, summarize
+from lenet.suite.bridge import Store
+from lenet.suite.images import Batches
 from lenet.vocabulary import HostMemory, InputType, Mode
 
 
 def test_transfer(
     benchmark: BenchmarkFixture,
-    store: Callable[[Iterable[float]], None],
+    store: Store,
     batch_size: int,
     host_memory: HostMemory,
     input_type: InputType,
@@ -25,11 +25,11 @@ def test_transfer(
     protocol: Protocol,
     sampler: GpuSampler,
     host: NoHostWatch,
-    host_images: Callable[[int, InputType, HostMemory], torch.Tensor],
+    batches: Batches,
 ) -> None:
     if device.type == "cpu" or host_memory is HostMemory.ZERO_COPY:
         pytest.skip("on a CPU nothing is copied" if device.type == "cpu" else "zero-copy copies nothing")
-    source = host_images(batch_size, input_type, host_memory)
+    source = batches.on_host(batch_size, input_type, host_memory)
     target = torch.empty_like(source, device=device)
     stream = torch.cuda.Stream(device)
 

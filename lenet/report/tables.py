@@ -70,23 +70,29 @@ class Sheet:
     caption: str = ""
 
 
-def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = ()) -> RenderableType:
+def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequence[Row] = ()) -> RenderableType:
     """The speed tables, then the published one, then what was not run and why.
 
     Args:
         rows: What was measured.
         missing: What was not, and why.
+        others: As of `speed_sheets`.
     """
-    sheets = [*speed_sheets(rows), *([published_sheet()] if rows else [])]
+    sheets = [*speed_sheets(rows, others=others), *([published_sheet()] if rows else [])]
     return Group(*map(to_rich, sheets), *_not_run({item.name: item.reason for item in missing}))
 
 
-def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
+def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
     """The coursework's speed table for each batch size, precision and condition: a line a backend, both modes.
 
     Ratios are of medians, to PyTorch's row under the same conditions.
+
+    Args:
+        rows: What was measured.
+        language: Of the texts.
+        others: Rows of another run of the machine, for the ratios of rows that have no row of PyTorch beside them.
     """
-    return [_speed_sheet(group, rows, language) for group in speed_groups(rows)]
+    return [_speed_sheet(group, [*rows, *others], language) for group in speed_groups(rows)]
 
 
 def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -121,13 +127,19 @@ def published_sheet(language: Language = ENGLISH) -> Sheet:
     return Sheet(title, _speed_columns(language), tuple(lines), caption)
 
 
-def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
-    """Every row with the columns that people tune by: one sheet of times, one of rates and memory."""
+def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
+    """Every row with the columns that people tune by: one sheet of times, one of rates and memory.
+
+    Args:
+        rows: What was measured.
+        language: Of the texts.
+        others: As of `speed_sheets`.
+    """
     number, text = language.number, language.text
     times, rates = [], []
     protocol = ", " + text("adaptive") if {row.case.protocol for row in rows} == {"adaptive"} else ""
     for row, name in zip(rows, row_names(rows), strict=True):
-        faster = speedup(row, rows)
+        faster = speedup(row, [*rows, *others])
         wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
         memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
         spread = [number(significant(1e3 * value)) for value in (row.p95, row.p99, row.iqr)]

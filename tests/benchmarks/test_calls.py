@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import conftest
 from benchmarks import test_inference as suite
-from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.data.synthetic import synthetic
 from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.memory import PeakMemory
 from lenet.parity import Bounds, Closeness, Comparison
 from lenet.results import Case
+from lenet.suite import builds
+from lenet.suite.builds import Builds, Built
+from lenet.suite.facts import FINER, UNDERCUT, row_facts
+from lenet.suite.images import Splits, first_images
+from lenet.suite.options import protocol_of
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from tests.report.documents import LIMITS
 
@@ -53,15 +56,15 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
 
 
 def test_the_images_are_the_test_images(noise_directory: Path) -> None:
-    found = conftest._load_split(noise_directory, "test", 10_000, accept_unknown=True)
+    found = Splits(noise_directory, accept_unknown=True).load("test")
     assert found.labels[:3].tolist() == [9, 8, 7], "the training images' are 0, 1, 2"
-    assert len(conftest._load_split(None, "test", 10_000, accept_unknown=False)) == len(found) == 10_000
+    assert len(Splits(None, accept_unknown=False).load("test")) == len(found) == 10_000
 
 
 def test_a_batch_is_of_the_first_images_and_repeats_them_where_it_is_larger() -> None:
     split = synthetic(3)
-    assert torch.equal(conftest._first_images(split, 2), split.images[:2])
-    assert torch.equal(conftest._first_images(split, 7), split.images[[0, 1, 2, 0, 1, 2, 0]])
+    assert torch.equal(first_images(split, 2), split.images[:2])
+    assert torch.equal(first_images(split, 7), split.images[[0, 1, 2, 0, 1, 2, 0]])
 
 
 class _Cyclic(_Noting):
@@ -117,8 +120,8 @@ def test_a_row_takes_its_runner_and_its_batch_and_nothing_that_was_there_before(
     """Workspaces of earlier runners are none of it: a build can free them."""
     backend: Any = _Building()
     kept = {"workspaces": 33_000_000}
-    monkeypatch.setattr(conftest, "free_workspaces", lambda _: kept.clear())
-    monkeypatch.setattr(conftest, "allocated", lambda _: 1_000_000 * (1 + backend.builds) + sum(kept.values()))
+    monkeypatch.setattr(builds, "free_workspaces", lambda _: kept.clear())
+    monkeypatch.setattr(builds, "allocated", lambda _: 1_000_000 * (1 + backend.builds) + sum(kept.values()))
     built = Builds({})(backend, SPEC)
     batch = built.buffer(torch.ones(2, 3, 32, 32, dtype=torch.uint8))
     peak = PeakMemory(allocated=1_000_000 + 50_000 + batch.nbytes, outside=700)
@@ -157,7 +160,7 @@ RIGHT = Comparison(max_abs_delta=1e-6, max_share=0.1, top1_agreement=1.0, flips=
 
 
 def facts(samples: Samples, case: Case = CASE, compared: Comparison = RIGHT) -> dict[str, Any]:
-    return suite._facts(case, samples, _Noting(SPEC, None), LIMITS, compared)
+    return row_facts(case, samples, _Noting(SPEC, None), LIMITS, compared)
 
 
 def test_a_row_of_a_gpu_tells_the_device_s_time_and_the_wall_s_beside_it() -> None:
@@ -187,7 +190,7 @@ def test_a_row_by_the_wall_clock_has_neither_a_tare_nor_a_wall_time_beside_it() 
         (sampled(of_a_gpu=False, throttled=21), "21 of 100 rounds were throttled"),
         (sampled(of_a_gpu=False, slowed=21), "the host's CPU was slowed down by others in 21 of 100 rounds"),
         (sampled(of_a_gpu=True, slowed=21), None),
-        (replace(sampled(of_a_gpu=True), device=1e-12 * STEADY), suite.UNDERCUT),
+        (replace(sampled(of_a_gpu=True), device=1e-12 * STEADY), UNDERCUT),
     ],
     ids=["launch-bound", "throttled", "throttled by the wall clock", "slowed", "slowed by the device's", "too fast"],
 )
@@ -201,7 +204,7 @@ def test_a_row_says_what_disturbed_its_own_clock(samples: Samples, unstable: str
 def test_a_row_whose_logits_lack_its_precision_s_rounding_says_so(*, finer: bool) -> None:
     near = Closeness("exact", rms=0.0, largest=0.0, bounds=Bounds(0.35, 3.0), finer=finer)
     found = facts(sampled(of_a_gpu=True), replace(CASE, precision="tf32"), replace(RIGHT, closeness=near))
-    assert found["unstable"] == ([suite.FINER.format("tf32")] if finer else [])
+    assert found["unstable"] == ([FINER.format("tf32")] if finer else [])
     assert found["closeness"]["finer"] is finer
 
 
@@ -216,4 +219,4 @@ def test_a_row_whose_logits_lack_its_precision_s_rounding_says_so(*, finer: bool
 )
 def test_the_options_choose_the_protocol(options: dict[str, Any], protocol: Coursework | Adaptive) -> None:
     config: Any = SimpleNamespace(getoption=options.get)
-    assert conftest._protocol(config) == protocol
+    assert protocol_of(config) == protocol

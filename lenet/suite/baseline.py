@@ -1,0 +1,143 @@
+"""The saved run that a run is compared with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenet import results
+from lenet.errors import ResultsError
+from lenet.measurement.environment import describe_difference
+from lenet.report.tables import first_names, group_reasons
+from lenet.results import Case, Measurement, Row
+from lenet.suite.bridge import Session
+from lenet.suite.run import Run
+from lenet.terminal import visible
+from lenet.vocabulary import BASELINE_BACKEND
+
+__all__ = ["choose", "compare", "refuse_another_machine", "saved_pytorch", "storage_of", "told"]
+
+
+def storage_of(config: pytest.Config) -> Path:
+    """The directory of saved runs."""
+    return Path(config.option.benchmark_storage.removeprefix("file://"))
+
+
+def choose(config: pytest.Config, run: Run) -> None:
+    """Find the file that ``--benchmark-compare`` means, and give its path to pytest-benchmark.
+
+    Raises:
+        ResultsError: There is none, or it cannot be read.
+    """
+    option, storage = config.option, storage_of(config)
+    if option.benchmark_compare is True:
+        found, problems = results.newest(storage, run.kind, run.fingerprint, run.facts)
+        for problem in problems:
+            print(f"lenet: passed over: {problem}", file=sys.stderr)  # noqa: T201
+    elif option.benchmark_compare:
+        found = results.load(results.find_file(storage, run.kind, option.benchmark_compare))
+    else:
+        return
+    option.benchmark_compare = str(found.path)
+    _refuse_a_hidden_name(option.benchmark_compare)
+
+
+def _refuse_a_hidden_name(path: str) -> None:
+    """pytest-benchmark prints the name as it is."""
+    if visible(path) != path or "\n" in path:
+        raise ResultsError(
+            "the name of the baseline cannot be printed",
+            found=path.replace("\n", " "),
+            wanted="a name without control characters",
+            hint="rename the file",
+        )
+
+
+def refuse_another_machine(run: Run, compared: Mapping[str, Any]) -> None:
+    """Refuse a named baseline of another machine, or of this one by an older clock; the newest is of this one.
+
+    Args:
+        run: Of this machine.
+        compared: The baseline as it was read.
+
+    Raises:
+        pytest.UsageError: It is one.
+    """
+    theirs = results.identity(compared)
+    if theirs == run.fingerprint:
+        return
+    differences = describe_difference(run.facts, compared["machine_info"])
+    differs = f"  differs: {'; '.join(differences)}\n" if differences else ""
+    raise pytest.UsageError(
+        visible(
+            f"the baseline is of another machine or clock\n  found:  {theirs}\n  wanted: {run.fingerprint}, this "
+            f"one\n{differs}  next:   record a baseline here with `nox -s baseline`"
+        )
+    )
+
+
+def compare(session: Session, run: Run) -> None:
+    """Have pytest-benchmark compare what measured the same, and note what is slower before the run is saved.
+
+    It matches by name, which tells neither the images nor the protocol, and looks for what is slower after it saved.
+    """
+    ours = {entry.fullname: _case(entry.document) for entry in session.entries()}
+    compared = session.compared()
+    if compared is None or not ours:
+        return
+    run.matching = results.match(ours, {name: _case(one) for name, one in compared.benchmarks.items()})
+    slower = session.compare_alone(run.matching.alike)
+    run.regressed.update({_short(name): why for name, why in slower.items()})
+
+
+def _case(benchmark: Mapping[str, Any]) -> Case | None:
+    found = results.row(benchmark)
+    return found.case if found else None
+
+
+def _short(fullname: str) -> str:
+    return results.short_name(fullname.rpartition("::")[2])
+
+
+def told(run: Run) -> Iterable[str]:
+    """What was compared with the baseline and what was not, in lines."""
+
+    def named(names: Iterable[str]) -> str:
+        return first_names([_short(name) for name in names])
+
+    matching = run.matching
+    if matching is None:
+        return
+    yield f"Compared with the baseline: {len(matching.alike)}"
+    for why, those in group_reasons(matching.unlike).items():
+        yield f"  not compared, under other conditions in the baseline ({len(those)}): {named(those)}: {why}"
+    for names, where in ((matching.new, "not in the baseline"), (matching.gone, "only in the baseline")):
+        if names:
+            yield f"  {where} ({len(names)}): {named(names)}"
+    for name, why in run.regressed.items():
+        yield f"Slower than the baseline: {name}: {why}"
+    if not matching.alike:
+        yield "Nothing in the baseline measured the same: the comparison has failed."
+
+
+def saved_pytorch(run: Run, rows: Iterable[Row], storage: Path) -> Measurement | None:
+    """The newest saved run of this machine that has PyTorch's row for one of these rows, where these have none.
+
+    Args:
+        run: Of this machine.
+        rows: What was measured.
+        storage: The directory of saved runs.
+    """
+    lone = [one for one in rows if one.case.backend != BASELINE_BACKEND and results.speedup(one, rows) is None]
+    for path in reversed(results.stored_files(storage, run.kind)) if lone else ():
+        try:
+            found = results.load(path)
+        except ResultsError:
+            continue  # comparing tells of it; this is by the way
+        if found.fingerprint == run.fingerprint and any(results.speedup(one, found.rows) for one in lone):
+            return found
+    return None

@@ -1,0 +1,262 @@
+"""The one module that touches what is private in pytest-benchmark.
+
+`check` refuses a release that it was not written for. `tests/suite/test_bridge.py` names each attribute that a release
+has moved.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import split
+from typing import Any, Final
+
+import pytest
+import pytest_benchmark
+import pytest_benchmark.plugin
+from pytest_benchmark.fixture import BenchmarkFixture
+from pytest_benchmark.logger import PytestBenchmarkWarning
+from pytest_benchmark.utils import safe_dumps
+
+from lenet.measurement.clocks import Replay
+from lenet.terminal import visible
+
+__all__ = ["SUPPORTED", "Compared", "Entry", "Session", "Store", "check", "use_replay"]
+
+SUPPORTED: Final = ((5, 3), (6,))
+"""The first release that the suite knows, and the first that it does not."""
+
+_PROFILE: Final = "`python -m cProfile -m lenet evaluate --backend=NAME` profiles a backend"
+_NO_EFFECT: Final[Mapping[str, str]] = {
+    "--benchmark-min-time": "--rounds=NUMBER chooses how long a row is measured",
+    "--benchmark-max-time": "--protocol=adaptive --time-limit=SECONDS bounds a row's time",
+    "--benchmark-min-rounds": "--rounds=NUMBER chooses the rounds",
+    "--benchmark-precision": "--protocol=adaptive measures until the median is known to 1 %",
+    "--benchmark-confidence": "the interval of a median is of 95 %",
+    "--benchmark-timer": "rows are timed by the suite's own clock",
+    "--benchmark-calibration-precision": "a round is one batch",
+    "--benchmark-warmup": "--warmups=NUMBER chooses the batches before the first round",
+    "--benchmark-warmup-iterations": "--warmups=NUMBER chooses the batches before the first round",
+    "--benchmark-disable-gc": "no garbage is collected during rounds anyway",
+    "--benchmark-cprofile": _PROFILE,
+    "--benchmark-cprofile-loops": _PROFILE,
+    "--benchmark-cprofile-top": _PROFILE,
+    "--benchmark-cprofile-dump": _PROFILE,
+}
+"""pytest-benchmark's options that cannot change a row, and what does it here."""
+
+
+def check(config: pytest.Config) -> None:
+    """Make sure that pytest-benchmark is loaded, of a known release, and asked for nothing that it would ignore here.
+
+    Raises:
+        pytest.UsageError: It is not.
+    """
+    if not config.pluginmanager.is_registered(pytest_benchmark.plugin):
+        raise pytest.UsageError("pytest-benchmark, which measures, is not loaded: leave out `-p no:benchmark`")
+    version = pytest_benchmark.__version__
+    first, last = (".".join(map(str, one)) for one in SUPPORTED)
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if not SUPPORTED[0] <= found < SUPPORTED[1]:
+        raise pytest.UsageError(
+            f"pytest-benchmark {version} is not known to the suite: pip install 'pytest-benchmark>={first},<{last}'"
+        )
+    _refuse_without_effect(config)
+
+
+def _refuse_without_effect(config: pytest.Config) -> None:
+    """Look at what was typed: an option's value does not tell whether it was."""
+    typed = (*config.invocation_params.args, *config.getini("addopts"), *split(os.environ.get("PYTEST_ADDOPTS", "")))
+    for argument in typed:
+        option = str(argument).partition("=")[0]
+        if option in _NO_EFFECT:
+            raise pytest.UsageError(f"{option} changes nothing in this suite: {_NO_EFFECT[option]}")
+
+
+def use_replay(item: pytest.Item) -> None:
+    """Let pytest-benchmark time a case by what its `Store` is given."""
+    item.add_marker(pytest.mark.benchmark(timer=Replay()))
+
+
+class Store:
+    """Hands seconds that were measured already to pytest-benchmark.
+
+    Args:
+        item: The case, prepared by `use_replay`.
+        benchmark: Its fixture of pytest-benchmark.
+    """
+
+    def __init__(self, item: pytest.Item, benchmark: BenchmarkFixture) -> None:
+        self._item = item
+        self._benchmark = benchmark
+
+    def __call__(self, seconds: Iterable[float]) -> None:
+        """Store the case's rounds, each in seconds."""
+        samples = list(seconds)
+        marker = self._item.get_closest_marker("benchmark")
+        assert marker is not None
+        marker.kwargs["timer"].load(samples)
+        self._benchmark.pedantic(lambda: None, rounds=len(samples), iterations=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that was measured.
+
+    Attributes:
+        name: Of the case.
+        fullname: With its file.
+        params: Its parameters by fixture.
+        extra_info: What the case stored beside its times; it may be added to.
+        median: Of its rounds, in seconds.
+        document: As it is saved, without the rounds.
+    """
+
+    name: str
+    fullname: str
+    params: Mapping[str, Any]
+    extra_info: dict[str, Any]
+    median: float
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The file that a run is compared with.
+
+    Attributes:
+        path: The file.
+        benchmarks: What it holds, by full name.
+    """
+
+    path: Any
+    benchmarks: Mapping[str, Mapping[str, Any]]
+
+
+class Session:
+    """What pytest-benchmark keeps of a run.
+
+    Args:
+        config: Of the run, after pytest-benchmark is configured.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @property
+    def _own(self) -> Any:
+        return self._config._benchmarksession  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+
+    @property
+    def disabled(self) -> bool:
+        """Whether nothing is measured, as with ``--benchmark-disable``."""
+        return bool(self._own.disabled)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the run is compared with a file."""
+        return bool(self._own.compare)
+
+    def entries(self) -> list[Entry]:
+        """What was measured so far."""
+        found = []
+        for one in self._own.benchmarks:
+            if one:
+                document = one.as_dict(include_data=False)
+                facts = (one.params or {}, one.extra_info, one.stats.median, document)
+                found.append(Entry(one.name, one.fullname, *facts))
+        return found
+
+    def forget(self, name: str) -> None:
+        """Keep nothing of a case: it failed."""
+        own = self._own
+        own.benchmarks[:] = [kept for kept in own.benchmarks if kept.name != name]
+
+    def save_by(
+        self,
+        kind: str,
+        save: Callable[[bytes, str, Path], Path | None],
+        save_json: Callable[[bytes, Path], Path | None],
+    ) -> None:
+        """Let other functions write the files.
+
+        pytest-benchmark's own name for the machine holds neither CPU nor GPU, its files can be left half-written, and
+        its numbers end at 9999.
+
+        Args:
+            kind: The kind of machine, which is the name of its folder.
+            save: Writes a numbered file, from its content, its name and its folder; it returns the file, or None where
+                it cannot.
+            save_json: Writes the file of ``--benchmark-json``, from its content and its path; likewise.
+        """
+        own = self._own
+        own.machine_id = own.storage.default_machine_id = kind
+
+        def told(path: Path | None) -> None:
+            if path is not None:
+                text = f"Saved benchmark data in: {path}"
+                own.logger.info(text)
+
+        def keep(document: Mapping[str, Any], name: str) -> None:
+            told(save(_content(document), name, own.storage.path / kind))
+
+        def keep_json(document: Mapping[str, Any]) -> None:
+            told(save_json(_content(document), own.json))
+
+        own.storage.save, own.save_json = keep, keep_json
+
+    def compared(self) -> Compared | None:
+        """The file that the run is compared with, where there is one."""
+        mapping = self._own.compared_mapping
+        if not mapping:
+            return None
+        ((path, benchmarks),) = mapping.items()
+        return Compared(path, benchmarks)
+
+    def compare_alone(self, pairs: Mapping[str, str]) -> dict[str, str]:
+        """Compare some benchmarks with some of the file's, and no others.
+
+        Args:
+            pairs: The full name of a benchmark of the run, and that of the file's.
+
+        Returns:
+            Why each that ``--benchmark-compare-fail`` refuses is slower, by its full name.
+        """
+        own = self._own
+        compared = self.compared()
+        assert compared is not None
+        chosen = {name: compared.benchmarks[other] for name, other in pairs.items()}
+        own.compared_mapping = {compared.path: {name: _printable(one) for name, one in chosen.items()}}
+        slower = {}
+        for one in own.benchmarks:
+            if one and one.fullname in chosen:
+                checks = [check.fails(one, chosen[one.fullname]["stats"]) for check in own.compare_fail or ()]
+                if any(checks):
+                    slower[one.fullname] = "; ".join(filter(None, checks))
+        return slower
+
+    def raise_no_regression(self) -> None:
+        """Keep pytest-benchmark from raising what the suite has noted: a traceback in the place of the tables."""
+        self._own.performance_regressions.clear()
+
+    @contextmanager
+    def warnings_shown(self) -> Iterator[None]:
+        """While it saves: that there is nothing to save is a warning outside of what pytest's own filters cover."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", PytestBenchmarkWarning)
+            yield
+
+
+def _content(document: Mapping[str, Any]) -> bytes:
+    content: str = safe_dumps(document, indent=4)
+    return content.encode()
+
+
+def _printable(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark of the baseline: pytest-benchmark prints its texts as they are, and lets them replace the run's."""
+    kept = {name: value for name, value in benchmark["stats"].items() if not isinstance(value, str)}
+    return {**benchmark, "stats": {**kept, "outliers": visible(str(benchmark["stats"].get("outliers", "")))}}

@@ -1,0 +1,74 @@
+"""The runner that is measured, and the device memory that it takes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lenet.backends.base import Backend, BuildSpec, Runner
+from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
+
+__all__ = ["Builds", "Built"]
+
+
+@dataclass(slots=True)
+class Built:
+    """A runner, with what its build took.
+
+    Attributes:
+        runner: It.
+        held_before: Bytes of device memory that were in use before it was built.
+        build_seconds: How long the build took, in seconds.
+    """
+
+    runner: Runner
+    held_before: int
+    build_seconds: float = 0.0
+    _buffer: torch.Tensor | None = None
+
+    def buffer(self, batch: torch.Tensor) -> torch.Tensor:
+        """Where a batch such as this lies on the device: one place for all rows of the runner.
+
+        So a row's memory does not depend on which rows ran before. What lies there is all zeros.
+        """
+        if self._buffer is None:
+            self._buffer = torch.empty_like(batch, device=self.runner.spec.device)
+        return self._buffer.zero_()
+
+    def taken(self, peak: PeakMemory, *, zero_copy: bool) -> int | None:
+        """The bytes that a row's call took, the runner's own among them; None where that cannot be told.
+
+        Where the call reads the host's memory, the batch on the device is of the runner's other rows.
+        """
+        others = self._buffer.nbytes if zero_copy and self._buffer is not None else 0
+        return peak.beyond(self.held_before + others)
+
+
+class Builds:
+    """Builds runners, and keeps the last one: the rows of one runner stand side by side.
+
+    Args:
+        arrays: The weights by parameter name.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._arrays = arrays
+        self._last: dict[tuple[str, BuildSpec], Built] = {}
+
+    def __call__(self, backend: Backend, spec: BuildSpec) -> Built:
+        """The runner, built anew unless it is the last one."""
+        key = (backend.name, spec)
+        if key not in self._last:
+            self._last.clear()
+            # The runner before is in cycles: its memory would count as in use before this one, and be free later.
+            gc.collect()
+            free_workspaces(spec.device)
+            held, began = allocated(spec.device), time.perf_counter()
+            runner = backend.build(self._arrays, spec)
+            self._last[key] = Built(runner, held, time.perf_counter() - began)
+        return self._last[key]

@@ -1,0 +1,118 @@
+"""Which cases run, in which order, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lenet import results
+from lenet.measurement.instrumentation import instruments
+from lenet.results import NotRun
+from lenet.suite.bridge import Session, use_replay
+from lenet.suite.options import CHOICES, chosen
+from lenet.suite.run import RUN
+from lenet.vocabulary import Mode
+
+__all__ = ["choose_and_sort", "note_outcome", "parametrize", "refuse_company", "refuse_instruments"]
+
+
+def refuse_company(config: pytest.Config) -> None:
+    """Refuse to measure beside other processes of pytest, or under a tracer.
+
+    Raises:
+        pytest.UsageError: There is one.
+    """
+    option = config.option
+    if getattr(option, "numprocesses", None) or getattr(option, "tx", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("rows measured side by side would slow each other down: leave out xdist's -n and --tx")
+    if not (option.benchmark_disable or option.collectonly) and (found := instruments()):
+        raise pytest.UsageError(f"{_traced(found)}, or with --benchmark-disable")
+
+
+def refuse_instruments(item: pytest.Item) -> None:
+    """Time nothing that is traced: a debugger or another test may have begun to since the run did."""
+    if not item.config.option.benchmark_disable and (found := instruments()):
+        pytest.fail(_traced(found), pytrace=False)
+
+
+def _traced(found: Iterable[str]) -> str:
+    return f"what is timed would include {', '.join(found)}: measure without"
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Give a case the values that the options ask for."""
+    for fixture in CHOICES:
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, chosen(metafunc.config, fixture), ids=str)
+
+
+def choose_and_sort(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the options do not ask for, and put cases that share a runner one after the other."""
+    for item in items:
+        # A warning of a library is no fault of what is measured; in the tests it is an error.
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        if "store" in _fixtures(item):
+            use_replay(item)
+    left_out = [item for item in items if _is_forward_again(config, item) or _is_of_no_backend(config, item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=partial(_runner_key, config))
+    run = config.stash[RUN]
+    run.cases = sum("mode" in _fixtures(item) for item in items)
+    run.of_backends = sum("backend_name" in _fixtures(item) for item in items)
+
+
+def note_outcome(item: pytest.Item, report: pytest.TestReport, session: Session) -> None:
+    """Note what was not measured; of a case that failed at any moment, nothing is kept.
+
+    A plugin may run a case again: it then begins anew, and its last attempt decides.
+    """
+    run = item.config.stash[RUN]
+    if report.when == "setup":
+        run.not_run.pop(item.nodeid, None)
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        run.not_run[item.nodeid] = NotRun(results.short_name(item.name), reason)
+    if report.failed:
+        session.forget(item.name)
+        run.not_run[item.nodeid] = NotRun(results.short_name(item.name), results.FAILED + _first_line(report))
+
+
+def _fixtures(item: pytest.Item) -> Iterable[str]:
+    return getattr(item, "fixturenames", ())
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    """A case's values by fixture. pytest numbers the cases and not the values."""
+    return getattr(getattr(item, "callspec", None), "params", {})
+
+
+def _is_forward_again(config: pytest.Config, item: pytest.Item) -> bool:
+    """Whether a forward case repeats another: it copies nothing, so it is measured beside one kind of host memory."""
+    found = _parameters(item)
+    return found.get("mode") is Mode.FORWARD and found["host_memory"] != chosen(config, "host_memory")[0]
+
+
+def _is_of_no_backend(config: pytest.Config, item: pytest.Item) -> bool:
+    """Whether backends were named and a case is of none, in a file that was not named."""
+    if not config.getoption("--backend") or "backend_name" in _fixtures(item):
+        return False
+    named = (argument.partition("::")[0] for argument in config.args)
+    return item.path.resolve() not in {(config.invocation_params.dir / one).resolve() for one in named}
+
+
+def _runner_key(config: pytest.Config, item: pytest.Item) -> tuple[str, *tuple[int, ...]]:
+    """What a case's runner depends on, in the order of the options: cases that share one run one after the other."""
+    found = _parameters(item)
+    names = ("backend_name", "precision", "batch_size", "input_type")
+    return (str(item.path), *(chosen(config, name).index(found[name]) if name in found else 0 for name in names))
+
+
+def _first_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return next(iter(text.strip().removeprefix("Failed: ").splitlines()), "no message")

@@ -1,0 +1,84 @@
+"""What is stored beside a row's times, and how a row with wrong logits fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from statistics import median
+from typing import Any, Final
+
+import pytest
+
+from lenet.backends.base import Backend, Runner
+from lenet.comparison import layer_at_fault
+from lenet.measurement.clocks import Samples, launch_problem
+from lenet.measurement.floor import Limits, floor
+from lenet.measurement.gpu_state import throttling_problem
+from lenet.measurement.host_state import slowed_problem
+from lenet.measurement.statistics import instabilities, summarize
+from lenet.parity import Comparison, ParityError, Reference
+from lenet.results import Case
+from lenet.suite.builds import Built
+from lenet.weights import Weights
+
+__all__ = ["FINER", "UNDERCUT", "failing_with_the_layer", "row_facts"]
+
+UNDERCUT: Final = "it is faster than the machine's limits, which were measured while it was busy: measure again"
+FINER: Final = "its logits lack the rounding of {}: the library ran a finer arithmetic, which the label does not say"
+_QUICK_BUILD: Final = 3.0
+"""Seconds a build may take for a wrong row's layer to be looked for at once, by up to nine builds."""
+
+
+@contextmanager
+def failing_with_the_layer(
+    backend: Backend, shipped: Weights, built: Built, reference: Reference, executed: str
+) -> Iterator[None]:
+    """Fail the row where its logits are wrong, and name the layer where the builds that this takes are quick."""
+    try:
+        yield
+    except ParityError as error:
+        where = f"; {error.hint}"
+        if built.build_seconds <= _QUICK_BUILD:
+            layer = layer_at_fault(backend, shipped.arrays, built.runner.spec, reference.images, executed)
+            where = f"; the layer at fault is {layer}" if layer else "; a new build shows no layer at fault"
+        pytest.fail(f"{error.summary}: {error.found}{where}", pytrace=False)
+
+
+def row_facts(
+    case: Case, samples: Samples, runner: Runner, limits: Limits | None, compared: Comparison
+) -> dict[str, Any]:
+    """What is stored beside the row's times."""
+    seconds = samples.seconds
+    summary = summarize(seconds)
+    by_device = samples.device is not None
+    throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
+    lowest = floor(case.workload, limits) if limits else None
+    problems = [
+        throttling_problem(throttled, len(samples.throttled), samples.throttling),
+        launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
+        UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
+        FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
+    ]
+    unstable = [*instabilities(summary), *filter(None, problems)]
+    return {
+        "case": asdict(case),
+        "summary": summary.as_dict(),
+        "images_per_second": case.batch_size / summary.median,
+        "us_per_image": 1e6 * summary.median / case.batch_size,
+        "tare": samples.tare if by_device else None,
+        "wall_median": median(samples.wall_seconds.tolist()) if by_device else None,
+        "floor": asdict(lowest) if lowest else None,
+        "times_floor": summary.median / lowest.seconds if lowest else None,
+        "launch_median": median(samples.launch.tolist()),
+        "launch_bound_share": float(samples.launch_bound.mean()),
+        "throttled": throttled,
+        "throttling": list(samples.throttling),
+        "slowed": slowed,
+        "stopped": samples.stopped,
+        "unstable": unstable,
+        "facts": runner.facts(zero_copy=case.zero_copy),
+        "max_abs_delta": compared.max_abs_delta,
+        "share_of_tolerance": compared.max_share,
+        "closeness": asdict(compared.closeness) if compared.closeness else None,
+    }

@@ -1,0 +1,155 @@
+"""The fixtures of the cases."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from lenet import backends, devices, weights
+from lenet.backends.base import Backend
+from lenet.data.cifar10 import Split
+from lenet.errors import BackendError
+from lenet.measurement.clocks import Protocol
+from lenet.measurement.floor import Limits
+from lenet.measurement.gpu_state import GpuSampler
+from lenet.measurement.host_state import HostWatch, NoHostWatch
+from lenet.measurement.limits import measure_limits
+from lenet.suite.bridge import Store
+from lenet.suite.builds import Builds
+from lenet.suite.images import Batches, Splits
+from lenet.suite.options import protocol_of
+from lenet.suite.run import RUN, Run
+from lenet.vocabulary import Precision
+
+__all__ = [
+    "MachineLimits",
+    "backend",
+    "batches",
+    "build",
+    "device",
+    "executed",
+    "host",
+    "limits",
+    "protocol",
+    "sampler",
+    "shipped",
+    "splits",
+    "store",
+    "test_split",
+]
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device that is measured."""
+    return devices.resolve(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def sampler(device: torch.device) -> Iterator[GpuSampler]:
+    """Reads the GPU's clocks, temperature and throttling."""
+    with GpuSampler(device) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def host(device: torch.device) -> NoHostWatch:
+    """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
+    return HostWatch() if device.type == "cuda" else NoHostWatch()
+
+
+@pytest.fixture(scope="session")
+def shipped() -> weights.Weights:
+    """The shipped weights."""
+    return weights.load()
+
+
+@pytest.fixture(scope="session")
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    """How many rounds a row has."""
+    return protocol_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def splits(data_directory: Path | None, request: pytest.FixtureRequest) -> Splits:
+    """The images, by split."""
+    return Splits(data_directory, accept_unknown=request.config.getoption("--accept-unknown-data"))
+
+
+@pytest.fixture(scope="session")
+def test_split(splits: Splits) -> Split:
+    """The test images."""
+    return splits.load("test")
+
+
+@pytest.fixture(scope="session")
+def batches(shipped: weights.Weights, test_split: Split) -> Batches:
+    """Batches of the test images, with their references."""
+    return Batches(shipped.arrays, test_split)
+
+
+class MachineLimits:
+    """The machine's limits: measured when the first row asks, and saved with the run.
+
+    Args:
+        device: That is measured.
+        run: That keeps them.
+    """
+
+    def __init__(self, device: torch.device, run: Run) -> None:
+        self._device = device
+        self._run = run
+        self._asked = False
+
+    def find(self) -> Limits | None:
+        """The limits; None where they cannot be measured, which costs rows their floors alone."""
+        if not self._asked:
+            self._asked = True
+            try:
+                self._run.limits = measure_limits(self._device)
+            except Exception as error:  # noqa: BLE001 - whatever a library raises
+                text = f"no row has a floor: the machine's limits cannot be measured: {error!r}"
+                warnings.warn(text, stacklevel=2)
+        return self._run.limits
+
+
+@pytest.fixture(scope="session")
+def limits(request: pytest.FixtureRequest, device: torch.device) -> MachineLimits:
+    """The machine's limits."""
+    return MachineLimits(device, request.config.stash[RUN])
+
+
+@pytest.fixture
+def backend(backend_name: str, device: torch.device) -> Backend:
+    """The backend, or a skip that says why it cannot run here."""
+    found = backends.load(backend_name)
+    availability = found.probe(device)
+    if not availability:
+        pytest.skip(availability.reason or "")
+    return found
+
+
+@pytest.fixture
+def executed(backend: Backend, precision: Precision, device: torch.device) -> str:
+    """The precision that the backend really runs, or a skip where it runs none such."""
+    try:
+        return backend.executed_precision(precision, device)
+    except BackendError as error:
+        pytest.skip(error.summary)
+
+
+@pytest.fixture(scope="session")
+def build(shipped: weights.Weights) -> Builds:
+    """Builds runners of the shipped weights."""
+    return Builds(shipped.arrays)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Store:
+    """Takes the seconds of a case's rounds."""
+    return Store(request.node, benchmark)

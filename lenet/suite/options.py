@@ -1,0 +1,128 @@
+"""The suite's command-line options, and which cases they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from lenet import backends
+from lenet.errors import did_you_mean
+from lenet.measurement.clocks import Adaptive, Coursework, Protocol
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
+
+__all__ = ["CHOICES", "add_options", "check_options", "chosen", "protocol_of"]
+
+CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
+    "backend_name": ("--backend", backends.names()),
+    "mode": ("--mode", tuple(Mode)),
+    "batch_size": ("--batch-size", (1000,)),
+    "precision": ("--precision", (Precision.FP32,)),
+    "host_memory": ("--host-memory", (HostMemory.PINNED,)),
+    "input_type": ("--input", (InputType.FLOAT32,)),
+}
+"""By the fixture of a case: the option that its values come from, and those that it has without the option."""
+
+_ROUNDS: Final = 100
+_TIME_LIMIT: Final = 10.0
+"""Seconds."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the suite's options to pytest's."""
+    group = parser.getgroup("lenet", "LeNet")
+
+    def several(name: str, kind: Callable[[str], Any], text: str) -> None:
+        group.addoption(name, action="append", type=kind, help=f"{text}; repeatable")
+
+    text = "measure this backend, and no case without a backend unless its file is named (default: all of both)"
+    several("--backend", _choice("backend", backends.names()), text)
+    several("--mode", _choice("mode", Mode), "forward or end_to_end (default: both)")
+    several("--batch-size", _positive, "images a batch (default: 1000)")
+    several("--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16 or fp16x2 (default: fp32)")
+    several(
+        "--host-memory",
+        _choice("memory", HostMemory),
+        "where end-to-end's batch lies: pinned or pageable memory that is copied from, or zero-copy, which is pinned "
+        "memory that the device reads itself (default: pinned)",
+    )
+    several(
+        "--input", _choice("input type", InputType), "float32, normalised images, or uint8, bytes (default: float32)"
+    )
+    group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
+    group.addoption(
+        "--protocol",
+        type=_choice("protocol", ("coursework", "adaptive")),
+        default="coursework",
+        help="coursework: 5 warm-ups, 100 rounds; adaptive: until the median is known to 1 %% (default: coursework)",
+    )
+    group.addoption("--rounds", type=_positive, help=f"rounds of the coursework's protocol (default: {_ROUNDS})")
+    group.addoption("--warmups", type=_whole, default=5, help="batches before the first round (default: 5)")
+    group.addoption("--time-limit", type=_seconds, help=f"seconds a row may take, adaptive (default: {_TIME_LIMIT:g})")
+
+
+def check_options(option: argparse.Namespace) -> None:
+    """Refuse options that contradict one another.
+
+    Raises:
+        pytest.UsageError: They do.
+    """
+    if option.benchmark_compare_fail and not option.benchmark_compare:
+        raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
+    adaptive = option.protocol == "adaptive"
+    if option.rounds if adaptive else option.time_limit:
+        own, other = ("--rounds", "coursework") if adaptive else ("--time-limit", "adaptive")
+        raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
+
+
+def chosen(config: pytest.Config, fixture: str) -> list[Any]:
+    """The values that the options ask a fixture of `CHOICES` for, in their order."""
+    option, usual = CHOICES[fixture]
+    return list(dict.fromkeys(config.getoption(option) or usual))
+
+
+def protocol_of(config: pytest.Config) -> Protocol:
+    """The protocol that the options ask for."""
+    option = config.getoption
+    if option("--protocol") == "adaptive":
+        return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit") or _TIME_LIMIT)
+    return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or _ROUNDS)
+
+
+def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
+    """A converter for an option that takes one of some words, and names the nearest for any other."""
+    by_name = {str(choice): choice for choice in choices}
+
+    def convert(text: str) -> str:
+        if text not in by_name:
+            hint = " ".join(filter(None, [did_you_mean(text, by_name), f"there are {', '.join(by_name)}"]))
+            raise pytest.UsageError(f"there is no {what} {text!r}: {hint}")
+        return by_name[text]
+
+    return convert
+
+
+def _whole(text: str, least: int = 0) -> int:
+    """A converter for an option that takes a whole number; argparse puts the option's name before the message."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+    return int(text)
+
+
+_positive = partial(_whole, least=1)
+
+
+def _seconds(text: str) -> float:
+    """A converter for an option that takes a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return found

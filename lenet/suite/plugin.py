@@ -1,0 +1,226 @@
+"""The hooks and fixtures that `benchmarks/conftest.py` hands to pytest.
+
+pytest calls a conftest's hooks for the cases below it alone, which is why the conftest imports these and does not name
+this module as a plugin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenet import devices, results
+from lenet.errors import LenetError, OutputError
+from lenet.files import prepare_file, write_atomically
+from lenet.measurement.environment import machine_facts
+from lenet.results import speedup
+from lenet.suite import baseline, bridge, cases, summary
+from lenet.suite.bridge import Session
+from lenet.suite.fixtures import (
+    backend,
+    batches,
+    build,
+    device,
+    executed,
+    host,
+    limits,
+    protocol,
+    sampler,
+    shipped,
+    splits,
+    store,
+    test_split,
+)
+from lenet.suite.options import add_options, check_options, protocol_of
+from lenet.suite.run import RUN, Run, rows_of
+from lenet.terminal import visible
+
+__all__ = [
+    "backend",
+    "batches",
+    "build",
+    "device",
+    "executed",
+    "host",
+    "limits",
+    "protocol",
+    "pytest_addoption",
+    "pytest_benchmark_compare_machine_info",
+    "pytest_benchmark_generate_machine_info",
+    "pytest_benchmark_group_stats",
+    "pytest_benchmark_update_json",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_runtest_call",
+    "pytest_runtest_makereport",
+    "pytest_sessionfinish",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+    "sampler",
+    "shipped",
+    "splits",
+    "store",
+    "test_split",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the machine, and refuse a comparison with another before anything is measured.
+
+    This runs before pytest-benchmark's own, which reads the file to compare with.
+    """
+    bridge.check(config)
+    cases.refuse_company(config)
+    check_options(config.option)
+    # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
+    config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+    option = config.option
+    try:
+        run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
+        if name := option.benchmark_save or option.benchmark_autosave:
+            prepare_file(baseline.storage_of(config) / run.kind / f"0000_{name}.json", "--benchmark-storage")
+        if option.benchmark_json:
+            prepare_file(option.benchmark_json, "--benchmark-json")
+        baseline.choose(config, run)
+    except LenetError as error:
+        raise pytest.UsageError(visible(str(error))) from error
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """File results under the kind of machine, each file whole or not at all."""
+    run = session.config.stash[RUN]
+
+    def save(content: bytes, name: str, folder: Path) -> Path | None:
+        try:
+            return results.store(content, name, folder, "--benchmark-storage")
+        except OutputError as error:
+            run.unsaved.append(error)
+        return None
+
+    def save_json(content: bytes, path: Path) -> Path | None:
+        try:
+            write_atomically(path, content)
+        except OutputError as error:
+            run.unsaved.append(error)
+            return None
+        return path
+
+    Session(session.config).save_by(run.kind, save, save_json)
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """The machine's facts, in the place of pytest-benchmark's own."""
+    return config.stash[RUN].facts
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """Refuse a baseline of another machine."""
+    baseline.refuse_another_machine(config.stash[RUN], compared_benchmark)
+    # pytest-benchmark's own check comes after, and warns of any difference, the commit's too.
+    compared_benchmark["machine_info"] = machine_info
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Add what the suite says of the run."""
+    run = config.stash[RUN]
+    output_json["lenet"] = {
+        "schema": results.SCHEMA,
+        "kind": run.kind,
+        "fingerprint": run.fingerprint,
+        "limits": run.limits.to_json() if run.limits else None,
+        "protocol": asdict(protocol_of(config)),
+        "partial": run.partial,
+        "regressed": list(run.regressed),
+        "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run.values()],
+    }
+
+
+def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | None:
+    """No table of pytest-benchmark's own beside the suite's, unless runs are compared."""
+    return [] if config is not None and not Session(config).compares else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give cases their parameters."""
+    cases.parametrize(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose and sort the cases."""
+    cases.choose_and_sort(config, items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Note what was not measured."""
+    report = yield
+    cases.note_outcome(item, report, Session(item.config))
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Time nothing that is traced."""
+    cases.refuse_instruments(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
+    """Finish the run before pytest-benchmark saves it, which it does in a wrapper, ahead of all that is none."""
+    run = session.config.stash.get(RUN, None)
+    if run is not None and not session.config.option.collectonly:
+        _finish(session, run, exitstatus)
+    with Session(session.config).warnings_shown():
+        done = yield
+    if run is not None and run.unsaved and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR  # 1 says that a row failed or became slower
+    return done
+
+
+def _finish(session: pytest.Session, run: Run, exitstatus: int) -> None:
+    """Put each row's speed-up beside it; a run that was to measure inference and measured none has failed."""
+    measured = Session(session.config)
+    run.partial = exitstatus == pytest.ExitCode.INTERRUPTED
+    rows = rows_of(measured)
+    run.pytorch = baseline.saved_pytorch(run, rows, baseline.storage_of(session.config))
+    others = [*rows, *(run.pytorch.rows if run.pytorch else ())]
+    for entry in measured.entries():
+        if (row := results.row(entry.document)) is not None:
+            entry.extra_info["speedup_over_pytorch"] = speedup(row, others)
+    baseline.compare(measured, run)
+    if measured.disabled:
+        run.verdict = "pytest-benchmark is disabled: nothing that was measured is kept."
+        return
+    if run.cases and not rows:
+        run.verdict = "No inference row was measured: the run has failed."
+    elif run.of_backends and not any("backend_name" in entry.params for entry in measured.entries()):
+        run.verdict = "No case of a backend was measured: the run has failed."
+    unmatched = run.matching is not None and not run.matching.alike
+    if (run.verdict or run.regressed or unmatched) and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Any:
+    """Print the suite's tables after pytest-benchmark's own."""
+    session = Session(config)
+    session.raise_no_regression()
+    try:
+        return (yield)
+    finally:
+        run = config.stash.get(RUN, None)
+        if run is not None and not config.option.collectonly:
+            summary.print_summary(terminalreporter, run, session)
