@@ -7,6 +7,7 @@ on; the exit status is then 1. With ``--few`` each runs at three small batches, 
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import time
@@ -19,6 +20,7 @@ from statistics import median
 
 import torch
 
+from common import head
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
@@ -77,7 +79,7 @@ class Check:
         images = normalize(self.pixels)
         found = parity.Reference(self.arrays, images)
         self.wanted = found.logits.to(self.device)
-        self.allowed = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
+        self.allowed: dict[str, torch.Tensor] = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
         # Behind the images of a batch lie others of no number: a kernel that reads too far shows it.
         self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
 
@@ -229,12 +231,12 @@ def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300
     return median(times)
 
 
-def build(check: Check, name: str, precision: str, batch: int, kind: InputType = InputType.FLOAT32) -> Runner:
-    spec = BuildSpec(check.device, Precision(precision), BatchRange.exactly(batch), kind)
+def build(check: Check, name: str, precision: Precision, batch: int, kind: InputType = InputType.FLOAT32) -> Runner:
+    spec = BuildSpec(check.device, precision, BatchRange.exactly(batch), kind)
     return backends.load(name).build(check.arrays, spec)
 
 
-def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
+def backend_row(check: Check, name: str, precision: Precision, batch: int) -> str:
     """Through the protocol: events around one call, and wall clock to the synchronised result."""
     runner = build(check, name, precision, batch)
     images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
@@ -249,7 +251,7 @@ def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
     return f"{around:.1f} | {to_end:.1f} | {share:.2f}"
 
 
-def transfer_row(check: Check, precision: str, kind: InputType) -> str:
+def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
     """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy."""
     runner = build(check, "fused", precision, 1000, kind)
     host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
@@ -282,7 +284,7 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
     with torch.cuda.stream(check.stream):
         for _, (what, call) in product(range(TURNS), calls.items()):
             times[what].append(wall(call, check.stream.synchronize))
-    print("\n| from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
+    head("from pinned memory, batch 1000", "wall", "of the copy")
     alone = median(times["copy alone"])
     for what, found in times.items():
         print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
@@ -290,7 +292,7 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
 
 def zero_copy(check: Check) -> None:
     """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
-    runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
+    runner = build(check, "fused", Precision.FP16, 1000, InputType.UINT8)
     host = check.pixels[:1000].pin_memory()
     with runner.on_stream(), torch.inference_mode():
         for _ in range(20):
@@ -300,7 +302,7 @@ def zero_copy(check: Check) -> None:
 
 def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
     """Compile and check every variant; those that could be loaded, right or wrong."""
-    print("| variant | correctness |\n|---|---|")
+    head("variant", "correctness")
     kernels: dict[Variant, Kernel] = {}
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
@@ -314,7 +316,7 @@ def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
 
 def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
     """Check every batch from 1 to 300 with the kernel that the backend chooses for it."""
-    print("\n| as the backend chooses, batches 1 to 300 | correctness |\n|---|---|")
+    head("as the backend chooses, batches 1 to 300", "correctness")
     for precision, bytes_in in product(PRECISIONS, (False, True)):
         choose = check.chosen(precision, bytes_in=bytes_in)
         of_batch = partial(lambda choose, batch: kernels[choose(batch)], choose)
@@ -325,9 +327,7 @@ def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     """Graph replay and back to back, then where a block's time goes."""
     sizes = sorted({10_000, 1000, 100, check.most_split or 1, 1}, reverse=True)
-    print(
-        "\n| variant | " + " | ".join(f"{s} replay, back to back" for s in sizes) + " |\n|" + "---|" * (len(sizes) + 1)
-    )
+    head("variant", *(f"{size} replay, back to back" for size in sizes))
 
     def times(kernel: Kernel) -> str:
         cells = []
@@ -338,50 +338,55 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
-    print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
+    head("variant", "batch", "cycles between barriers, first block; of several an image, the last")
     for variant, batch in product(kernels, (1000, 1)):
         if variant.images == 1 if batch == 1 else variant.images in (1, MOST) and variant.blocks_an_image == 1:
             guarded(f"{title(variant)} | {batch}", partial(check.spans, variant, batch))
 
 
-def main() -> None:
+def print_backends(check: Check) -> None:
+    """Forward passes, and passes from the host's memory, through the protocol."""
+    head("backend", "events around a call", "wall", "error, of the tolerance")
+    for precision in (Precision.FP32, Precision.FP16):
+        for batch in (1, 1000, 10_000):
+            for name in ("pytorch", "pytorch-cudagraph", "fused"):
+                guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
+    head("pinned, batch 1000", "copy alone", "copy, kernel", "zero-copy", "error, of the tolerance")
+    for precision in (Precision.FP32, Precision.FP16, Precision.FP16X2):
+        for kind in InputType:
+            guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--few", action="store_true", help="three small batches a variant, and no times")
+    parser.add_argument("--zero-copy", action="store_true", help="twenty launches that read the host's memory alone")
+    option = parser.parse_args(arguments)
     check = Check()
-    if "--zero-copy" in sys.argv:
+    if option.zero_copy:
         zero_copy(check)
-        return
+        return 0
     print(f"# The fused kernel on {devices.describe(check.device)}\n")
     print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
-    print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")
-    kernels = examine_all(check, few="--few" in sys.argv)
-    if "--few" in sys.argv:
-        return
+    print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.")
+    kernels = examine_all(check, few=option.few)
+    if option.few:
+        return bool(FAULTS)
     examine_chosen(check, kernels)
     warm = torch.randn(4096, 4096, device=check.device)
     for _ in range(200):
         warm = (warm @ warm).clamp(-1, 1)
     torch.cuda.synchronize()
     time_all(check, kernels)
-    print("\n| backend | events around a call | wall | error, of the tolerance |\n|---|---|---|---|")
-    for precision in ("fp32", "fp16"):
-        for batch in (1, 1000, 10_000):
-            for name in ("pytorch", "pytorch-cudagraph", "fused"):
-                guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
-    print(
-        "\n| pinned, batch 1000 | copy alone | copy, kernel | zero-copy | error, of the tolerance |\n"
-        + "|---" * 5
-        + "|"
-    )
-    for precision in ("fp32", "fp16", "fp16x2"):
-        for kind in InputType:
-            guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+    print_backends(check)
     for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
         time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")
     print(f"\nIn fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
+    return bool(FAULTS)
 
 
 if __name__ == "__main__":
-    main()
-    sys.exit(bool(FAULTS))
+    sys.exit(main())

@@ -9,10 +9,12 @@ and all that in several processes, one after the other.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -44,14 +46,14 @@ def microseconds(runner: Runner, images: torch.Tensor) -> float:
         samples = measure(
             lambda: runner.forward(images), mode=Mode.FORWARD, stream=runner.stream, protocol=Coursework(rounds=ROUNDS)
         )
-    return 1e6 * median(samples.seconds.tolist())
+    return 1e6 * float(median(samples.seconds.tolist()))
 
 
 def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
     """Times of one row in this process."""
     device = devices.resolve("cuda")
     spec = BuildSpec(device, Precision(precision), BatchRange.exactly(batch_size))
-    kept = []
+    kept: list[torch.Tensor | Runner] = []
 
     def images() -> torch.Tensor:
         kept.append(torch.empty(APART, device=device))
@@ -82,7 +84,12 @@ def one_process() -> None:
         torch.cuda.empty_cache()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--one-process", action="store_true", help="the rows' times in this process alone, as JSON")
+    if parser.parse_args(arguments).one_process:
+        one_process()
+        return
     command = [sys.executable, __file__, "--one-process"]
     outputs = [  # where one fails its traceback is shown
         subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
@@ -104,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    one_process() if "--one-process" in sys.argv else main()
+    main()

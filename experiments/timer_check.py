@@ -9,7 +9,9 @@ kernels start later, most of all in a graph. The same events read more with it t
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,18 +24,28 @@ from torch.profiler import ProfilerActivity, profile
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.measurement.clocks import LONGEST_HOLD, Coursework, EventClock, HeldStart, Samples, measure
+from lenet.measurement.clocks import LONGEST_HOLD, Coursework, HeldStart, Samples, measure
 from lenet.provenance import source_commit
 from lenet.vocabulary import Mode, Precision
 
 BACKENDS = ("pytorch", "pytorch-cudagraph", "fused")
 BATCH_SIZES = (1, 1000, 10_000)
+COLUMNS = (
+    "backend",
+    "batch",
+    "the row's clock",
+    "profiler",
+    "difference",
+    "the kernels' sum",
+    "events with the profiler",
+)
 CALLS = 150
 HOLD = LONGEST_HOLD / 20
 """Seconds: long enough to queue a call while the profiler listens."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     device = devices.resolve("cuda")
     print(f"# The clock on {devices.describe(device)}\n")
     print(f"torch {torch.__version__}, commit {source_commit()}; made by `experiments/timer_check.py`.\n")
@@ -42,16 +54,7 @@ def main() -> None:
         "Their stream is held back until all is queued. Profiler: from the start of a call's first kernel to the end of"
     )
     print("its last. The row's clock is without its tare, the events with the profiler are with it.\n")
-    titles = (
-        "backend",
-        "batch",
-        "the row's clock",
-        "profiler",
-        "difference",
-        "the kernels' sum",
-        "events with the profiler",
-    )
-    print(f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}")
+    print(f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}")
     for name in BACKENDS:
         for batch_size in BATCH_SIZES:
             spec = BuildSpec(device, Precision.FP32, BatchRange.exactly(batch_size))
@@ -60,8 +63,13 @@ def main() -> None:
             torch.cuda.synchronize()
             cells = compare(runner, images)
             print(f"| {name} | {batch_size:,} | {' | '.join(cells)} |", flush=True)
-    stream = torch.cuda.Stream(device)
+    print_empty_rounds(torch.cuda.Stream(device))
+
+
+def print_empty_rounds(stream: torch.cuda.Stream) -> None:
+    """What the clock reads where nothing is called."""
     forward, end_to_end = (empty_rounds(mode, stream) for mode in Mode)
+    assert forward.device is not None
     print(
         f"\nThe clock's tare, which an empty forward call reads: {1e6 * forward.tare:.2f} us. Of 1,000 such calls half"
     )
@@ -96,16 +104,18 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
 def profiled(runner: Runner, images: torch.Tensor) -> tuple[float, list[list[dict[str, Any]]]]:
     """While the profiler listens: median seconds between events, and each call's kernels."""
     assert runner.stream is not None
-    hold, clock = HeldStart(runner.stream), EventClock(runner.stream)
+    hold = HeldStart(runner.stream)
     hold.fit(HOLD)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     seconds = []
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(CALLS):
             hold()
-            began = clock()
+            began.record(runner.stream)
             runner.forward(images)
-            seconds.append(clock() - began)
+            ended.record(runner.stream)
             runner.synchronize()
+            seconds.append(1e-3 * began.elapsed_time(ended))
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         recorded.export_chrome_trace(str(path))

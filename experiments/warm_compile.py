@@ -11,10 +11,12 @@ processes that time their kernels at once each would choose by chance.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -60,9 +62,14 @@ def cases(asked: list[str]) -> list[tuple[str, ...]]:
     return [tuple(map(str, case)) for case in product(precisions, sizes, kinds)]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("words", nargs="+", help="batch sizes, precisions and input types")
+    words = parser.parse_args(arguments).words
+    if unknown := [word for word in words if not word.isdecimal() and word not in {*DTYPES, *InputType}]:
+        parser.error(f"neither a batch size nor one of {', '.join((*DTYPES, *InputType))}: {', '.join(unknown)}")
     with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(AT_ONCE) as pool:
-        built = list(pool.map(partial(build, lock=lock.name), cases(sys.argv[:0:-1])))
+        built = list(pool.map(partial(build, lock=lock.name), cases(words[::-1])))
     return 0 if all(built) else 1
 
 
