@@ -16,6 +16,7 @@ from lenet.vocabulary import InputType
 from tests.experiments.scripts import EXPERIMENTS, load
 
 NOTE = """#!/bin/sh
+case "$1" in *.py) test -f "$1" || exit 1 ;; esac
 echo "$*" >> "$NOTES"
 case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
