@@ -24,7 +24,7 @@ def add_image_options(parser: argparse.ArgumentParser, count: int) -> None:
 
 
 def test_images(option: argparse.Namespace) -> Split:
-    """The first test images of CIFAR-10 in ``LENET_DATA``, or noise where that was asked for.
+    """The first test images of CIFAR-10 in ``LENET_DATA``, or noise with ``--synthetic``.
 
     Raises:
         DataError: CIFAR-10 is not there.

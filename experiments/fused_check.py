@@ -1,8 +1,10 @@
-"""The fused kernel on a GPU: right at every batch, and how fast, variant by variant.
+"""Check and time every variant of the fused kernel on a GPU; prints Markdown.
 
-``python experiments/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
-on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
-``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
+``python experiments/fused_check.py > docs/results/fused-h100.md``
+
+A variant that fails is named, and the others still run. The exit status is then 1. ``--few`` runs each variant at three
+small batches and times nothing, for ``compute-sanitizer``. ``--zero-copy`` runs the kernel that reads the host's memory
+twenty times, for ``ncu``.
 """
 
 from __future__ import annotations
@@ -32,25 +34,25 @@ from lenet.vocabulary import InputType, Precision
 
 MOST = 8
 IMAGES = 2000
-"""Different images; larger batches repeat them."""
+"""Number of different images; larger batches repeat them."""
 EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
 MARKS = 20
 TURNS = 5
 FAULTS: list[str] = []
-"""What was wrong or failed."""
+"""Names of what was wrong or failed."""
 
 
 class Marked(Variant):
-    """A variant whose first blocks, as many as share an image, write when they pass the kernel's barriers.
+    """A variant that records when its first blocks, as many as share an image, pass the kernel's barriers.
 
-    Behind the logits, `MARKS` clock cycles a block.
+    Behind the logits it writes `MARKS` clock cycles for each block.
     """
 
     @property
     def source(self) -> str:
-        """With the marks."""
+        """The source with the marks."""
         head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
         numbers = iter(range(100))
         marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
@@ -62,7 +64,7 @@ class Marked(Variant):
 
 
 class Check:
-    """Images, their reference, and where kernels run."""
+    """Images, their reference, and the device."""
 
     def __init__(self) -> None:
         self.device = devices.resolve("cuda")
@@ -80,21 +82,22 @@ class Check:
         found = parity.Reference(self.arrays, images)
         self.wanted = found.logits.to(self.device)
         self.allowed: dict[str, torch.Tensor] = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
-        # Behind the images of a batch lie others of no number: a kernel that reads too far shows it.
+        # NaN images (255 as bytes) follow a batch, so a kernel that reads too far shows it.
         self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
 
     def split(self, *, bytes_in: bool) -> Variant:
-        """The variant whose blocks share images."""
+        """The variant with several blocks for an image."""
         return Variant("fp32", 1, bytes_in, self.shared_bytes, SPLIT)
 
     def kernel(self, variant: Variant) -> Kernel:
-        """Compiled and loaded."""
+        """The variant, compiled and loaded."""
         return load_kernel(self.arrays, variant, self.device, EVERY[-1])
 
     def run(self, kernel: Kernel, batch: int) -> tuple[float, float]:
-        """Largest error of a batch's logits, and in shares of the tolerance.
+        """The largest error of a batch's logits: absolute, and as a share of the tolerance.
 
-        It runs twice; logits and workspace (but its counters) are poisoned before, and guarded behind.
+        The kernel runs twice. Logits and workspace (except its counters) are NaN before, and so is the memory behind
+        them.
         """
         source = self.images[kernel.variant.bytes_in]
         if batch > IMAGES:
@@ -136,7 +139,7 @@ class Check:
         return choose
 
     def check(self, kernel_of: Callable[[int], Kernel], sizes: Sequence[int]) -> str:
-        """Whether the kernel of each of these batches is right at it."""
+        """Run each batch with its kernel, and say whether the logits are right."""
         errors = {batch: self.run(kernel_of(batch), batch) for batch in sizes}
         worst = max(share for _, share in errors.values())
         wrong = [batch for batch, (_, share) in errors.items() if not share <= 1]
@@ -144,7 +147,7 @@ class Check:
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
     def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
-        """One launch, captured and replayed."""
+        """A function that replays one captured launch."""
         images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
         logits = torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
@@ -176,12 +179,12 @@ class Check:
         return float(median(times))
 
     def spans(self, variant: Variant, batch: int) -> str:
-        """Cycles from barrier to barrier in the first block, or of those that share the first image in the last."""
+        """Cycles between barriers in the first block, or in the last of the blocks that share the first image."""
         kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
         marks = MARKS * variant.blocks_an_image
         logits = torch.zeros(batch * 10 + marks, device=self.device)
         launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))
-        for _ in range(20):  # of the last launch are all the marks
+        for _ in range(20):  # the marks are the last launch's
             logits.zero_()
             torch.cuda.synchronize()
             launch()
@@ -192,7 +195,7 @@ class Check:
 
 
 def guarded(what: str, work: Callable[[], object]) -> None:
-    """Prints what the work returns, or how it failed; notes a fault."""
+    """Print what the work returns, or how it failed, and note a fault."""
     try:
         found = work()
         if "WRONG" in str(found):
@@ -205,7 +208,7 @@ def guarded(what: str, work: Callable[[], object]) -> None:
 
 
 def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
-    """All that the backend uses, and the batches at which to check them."""
+    """All variants that the backend uses, and the batches at which to check them."""
     for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
         if images <= largest_that_fits(precision, check.shared_bytes):
             yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
@@ -237,7 +240,7 @@ def build(check: Check, name: str, precision: Precision, batch: int, kind: Input
 
 
 def backend_row(check: Check, name: str, precision: Precision, batch: int) -> str:
-    """Through the protocol: events around one call, and wall clock to the synchronised result."""
+    """A backend through `Runner.forward`: events around one call, wall time to the synchronised result, error."""
     runner = build(check, name, precision, batch)
     images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
     torch.cuda.synchronize()
@@ -252,7 +255,7 @@ def backend_row(check: Check, name: str, precision: Precision, batch: int) -> st
 
 
 def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
-    """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy."""
+    """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy, error."""
     runner = build(check, "fused", precision, 1000, kind)
     host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
     there = torch.empty_like(host, device=check.device)
@@ -270,9 +273,9 @@ def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
 
 
 def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
-    """What the images a block do at batch 1000 from the host's memory, beside the copy alone.
+    """Compare numbers of images in a block at batch 1000 from the host's memory, beside the copy alone.
 
-    Wall microseconds of the launch itself, without `forward`, in turns; of each the median of its turns' medians.
+    Wall microseconds of the launch itself, without `forward`, in turns; the median of the turns' medians.
     """
     host = (check.pixels if bytes_in else check.images[False].cpu())[:1000].pin_memory()
     there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
@@ -291,7 +294,7 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
 
 
 def zero_copy(check: Check) -> None:
-    """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
+    """Launch twenty times, reading bytes from the host's memory, fp16 at batch 1000; wait after each."""
     runner = build(check, "fused", Precision.FP16, 1000, InputType.UINT8)
     host = check.pixels[:1000].pin_memory()
     with runner.on_stream(), torch.inference_mode():
@@ -301,7 +304,7 @@ def zero_copy(check: Check) -> None:
 
 
 def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
-    """Compile and check every variant; those that could be loaded, right or wrong."""
+    """Compile and check every variant; return those that could be loaded, right or wrong."""
     head("variant", "correctness")
     kernels: dict[Variant, Kernel] = {}
 
@@ -325,7 +328,7 @@ def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
 
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    """Graph replay and back to back, then where a block's time goes."""
+    """Time graph replays, single and back to back, then print where a block's time goes."""
     sizes = sorted({10_000, 1000, 100, check.most_split or 1, 1}, reverse=True)
     head("variant", *(f"{size} replay, back to back" for size in sizes))
 
@@ -345,7 +348,7 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
 
 def print_backends(check: Check) -> None:
-    """Forward passes, and passes from the host's memory, through the protocol."""
+    """Print the backends' times: forward passes, and passes from the host's memory."""
     head("backend", "events around a call", "wall", "error, of the tolerance")
     for precision in (Precision.FP32, Precision.FP16):
         for batch in (1, 1000, 10_000):

@@ -1,4 +1,4 @@
-"""What the records of gate_study.py say: false alarms, power, and pytest-benchmark's own rule beside them, as Markdown.
+"""False alarms and power from the records of gate_study.py, beside pytest-benchmark's own rule; prints Markdown.
 
 ``python experiments/gate_analysis.py docs/results/gate/*.jsonl > docs/results/gate.md``
 """
@@ -24,7 +24,7 @@ from lenet.gate.decision import Decision, Rule, Verdict, decide, drifted
 SLOWED, LEFT_ALONE, CANARY = "pytorch forward fp32 1", "pytorch forward fp32 2", "canary"
 ONE_TURN = Path(__file__).parents[1] / "docs" / "results" / "gate_one_turn.jsonl"
 BUSY = 0.10
-"""A gate ran under load where others used more than this share of the processors, in the median over its pairs."""
+"""A gate ran under load if others used more than this share of the processors, in the median over its pairs."""
 
 BLOCK = 5
 THRESHOLD = 0.05
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(file: Path) -> list[Record]:
-    """The records of a file, a JSON object a line."""
+    """The records of a file: a JSON object on each line."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -179,7 +179,7 @@ def print_bootstrap(good: Sequence[Record], draws: int) -> None:
 
 
 def drawn_gate(series: Sequence[Sequence[Pair]], draw: random.Random) -> dict[str, Verdict]:
-    """A gate on drawn pairs: what it says of each row."""
+    """Run a gate on drawn pairs, and return each row's verdict."""
     rows = (SLOWED, LEFT_ALONE)
     first = drawn_stage(series, rows, draw, together=True)
     if first is None:
@@ -196,7 +196,7 @@ def drawn_gate(series: Sequence[Sequence[Pair]], draw: random.Random) -> dict[st
 def drawn_stage(
     series: Sequence[Sequence[Pair]], rows: Sequence[str], draw: random.Random, *, together: bool
 ) -> dict[str, Decision] | None:
-    """The decisions of a stage; None where the canary makes it void."""
+    """The decisions of a stage; None if the canary makes it void."""
     rule = Rule()
     pairs: list[Pair] = []
     decisions: dict[str, Decision] = {}
@@ -216,7 +216,7 @@ def drawn_stage(
 
 
 def print_pytest_benchmark(jobs: Iterable[Sequence[Record]]) -> None:
-    """An old run of base against a new run of head, as far apart as two gates."""
+    """Compare a run of base with a later run of head, as far apart as two gates."""
     single: dict[str, Counter[bool]] = {}
     pooled: dict[str, Counter[bool]] = {}
     distances = []
@@ -242,7 +242,7 @@ def print_pytest_benchmark(jobs: Iterable[Sequence[Record]]) -> None:
 
 
 def processes(record: Record, row: str, side: int) -> list[float]:
-    """The median over its turns of each process of a side, in the first stage."""
+    """Each process's median over its turns, for one side, in the first stage."""
     pairs = record["stages"][0]["pairs"]
     return [median(pair["medians"][row][side]) for pair in pairs if pair["counted"]]
 
@@ -269,7 +269,7 @@ def print_cost(good: Sequence[Record]) -> None:
 
 
 def print_one_turn() -> None:
-    """What came of gates whose processes measured each row once; their records have another form."""
+    """The outcome of gates whose processes measured each row once. Their records have another form."""
     records = read(ONE_TURN)
     used = median(pair["others"] for record in records for stage in record["stages"] for pair in stage["pairs"])
     print("\n## With one turn a row\n")

@@ -1,12 +1,14 @@
-"""How often the gate cries wolf, and what it finds: the real command on the real suite, with injected slow-downs.
+"""The gate's false alarms and power: the real command on the real suite, with injected slow-downs.
 
-``python experiments/gate_study.py --out DIR --minutes 180`` runs gate after gate on a CPU, and appends a line for
-each to DIR/JOB.jsonl; stop it when you like, and go on with the same command. ``--jobs N`` runs N at a time, each on
-two processors of its own. It needs no network and no git history: it makes a repository of the tree that it is in.
+``python experiments/gate_study.py --out DIR --minutes 180``
 
-Of the two rows, that of batch 1 is slower in head by so many percent, really: its forward pass is followed by a wait
-that lasts that share of what the pass itself took. That of batch 2 is left alone, and so is the canary; of these and of
-the gates with 0 % every alarm is a false one.
+It runs one gate after the other on a CPU, and appends a record for each to DIR/JOB.jsonl. You can stop it at any time
+and continue with the same command. ``--jobs N`` runs N gates at a time, each on two processors of its own. It needs no
+network and no git history: it makes a repository of its own tree.
+
+Head is really slower in the row of batch 1: a wait follows the forward pass, and lasts the given share of the pass's
+time. The row of batch 2 and the canary are unchanged. Every alarm of these is false, and so is every alarm of a gate
+with 0 %.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from lenet.provenance import without_git_variables
 
 ROOT = Path(__file__).resolve().parents[1]
 CYCLE = (0, 2, 5, 5, 10)
-"""Slow-downs in percent; each cycle is run in an order of its own. 5 % is what the power is asked for."""
+"""Slow-downs in percent. Each cycle has an order of its own. The power is wanted for 5 %."""
 
 ROWS = ("--backend=pytorch", "--mode=forward", "--batch-size=1", "--batch-size=2", "--device=cpu")
 FILE = "lenet/backends/pytorch_eager.py"
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def study(out: Path, name: str, seed: int, number: int, processors: list[int], deadline: float) -> None:
-    """Gates one after the other, until the time is up."""
+    """Run gates one after the other, until the time is up."""
     os.sched_setaffinity(0, processors)
     os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     repository = out / f"{name}.repository"
@@ -100,7 +102,7 @@ def study(out: Path, name: str, seed: int, number: int, processors: list[int], d
 
 
 def make_repository(repository: Path) -> None:
-    """A repository of this tree as base, and a branch for each slow-down."""
+    """Make a repository with this tree as base, and a branch for each slow-down."""
     repository.mkdir()
     for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
         if (ROOT / name).exists():
@@ -120,7 +122,7 @@ def make_repository(repository: Path) -> None:
 
 
 def one_gate(repository: Path, percent: int, out: Path) -> dict[str, Any]:
-    """Run the command, and keep what its report says without what is always the same."""
+    """Run the gate; return the record of its report, or of its error."""
     git(repository, "checkout", "--quiet", f"slow-{percent}")
     found = out / "gate.json"
     found.unlink(missing_ok=True)
@@ -135,7 +137,7 @@ def one_gate(repository: Path, percent: int, out: Path) -> dict[str, Any]:
 
 
 def compact(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the analysis needs of a report, with the medians to four digits."""
+    """The part of a report that the analysis needs, with the medians to four digits."""
     kept = ("percent", "started", "exit", "verdict", "reason", "rows", "rule", "seed", "fingerprint")
     return {name: record[name] for name in kept} | {
         "wall": round(record["wall"], 1),

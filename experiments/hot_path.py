@@ -1,4 +1,4 @@
-"""What `Runner.forward` does at each call beside the library call that it wraps, of every backend that runs here.
+"""What `Runner.forward` adds to the library call that it wraps, for every backend that runs here; prints Markdown.
 
 ``python experiments/hot_path.py > docs/results/hot-path.md``
 """
@@ -22,7 +22,7 @@ from lenet.vocabulary import InputType, Precision
 
 
 def functions(call: Callable[[], object]) -> Counter[str]:
-    """The functions that a call enters, Python's by their qualified names and C's by theirs, with how often."""
+    """The qualified names of the functions that a call enters, Python's and C's, and how often."""
     found: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -39,7 +39,7 @@ def functions(call: Callable[[], object]) -> Counter[str]:
 
 
 def cells(name: str, spec: BuildSpec) -> str:
-    """A backend's numbers of functions, and what `forward` adds; or why it does not run."""
+    """A backend's numbers of functions and what `forward` adds, or why it does not run."""
     try:
         runner = backends.load(name).build(weights.load().arrays, spec)
     except LenetError as error:
@@ -48,7 +48,7 @@ def cells(name: str, spec: BuildSpec) -> str:
         images = torch.zeros(1, 3, 32, 32, dtype=spec.image_dtype, device=spec.device)
         bare = runner.bare(images)
         assert bare is not None
-        for call in (bare, partial(runner.forward, images)) * 3:  # what a library does at first is not counted
+        for call in (bare, partial(runner.forward, images)) * 3:  # a library's first calls are not counted
             call()
         library, forward = functions(bare), functions(partial(runner.forward, images))
     runner.synchronize()

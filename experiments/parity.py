@@ -2,7 +2,7 @@
 
 ``LENET_DATA=... python experiments/parity.py pytorch pytorch-compile pytorch-cudagraph > docs/results/parity-h100.md``
 
-Precisions and input types among the arguments narrow it to those. The exit status is 1 if a backend is wrong or fails.
+Precisions and input types among the arguments select them. The exit status is 1 if a backend is wrong or fails.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def runs(name: str, precision: Precision, device: torch.device) -> bool:
 
 
 def cells_of(line: Agreement) -> list[str]:
-    """What a backend did, as the columns from `loss` on."""
+    """A backend's result, as the columns from `loss` on."""
     deltas = ["-" if d is None else f"{d:.1e}" for d in (line.delta_loss, line.delta_accuracy)]
     logits = [f"{line.max_abs_delta:.1e}", f"{line.share_of_tolerance:.2f}", f"{line.top1_agreement:.4f}"]
     right = "yes" if line.right else f"NO: {line.diverging_layer}"

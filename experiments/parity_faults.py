@@ -2,9 +2,9 @@
 
 ``LENET_DATA=... python experiments/parity_faults.py > docs/results/parity-faults.md``
 
-Precisions as arguments narrow it to those. With ``--rows-only`` several processes can share the work.
+Precisions as arguments select them. With ``--rows-only`` several processes can share the work.
 
-Two checks stand side by side. "Largest alone" bounds each logit. "All bounds" is `lenet.parity.Reference.compare`. A
+The table compares two checks. "Largest alone" bounds each logit. "All bounds" is `lenet.parity.Reference.compare`. A
 fault is emulated together with the roundings of the precision's first arithmetic.
 """
 
@@ -42,13 +42,13 @@ _IMAGES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Emulation:
-    """A network that rounds where it is told to; its sums are exact but for those that ``accumulator`` rounds.
+    """A network that rounds where it is told to. Its sums are exact, except those that ``accumulator`` rounds.
 
     Attributes:
         arrays: Weights by parameter name; for bytes, with the normalisation in them.
         default: The arithmetic of every layer.
-        of_layer: Another, by the layer's name.
-        accumulator: What a sum is rounded by after so many products, by the layer's name.
+        of_layer: Other arithmetic, by the layer's name.
+        accumulator: How a sum is rounded, and after how many products, by the layer's name.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -90,7 +90,7 @@ class Emulation:
 
 
 def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Right indices, coarser arithmetic."""
+    """Faults of arithmetic: right indices, coarser roundings."""
     first = (*variants(executed), EXACT)[0]
     right = Emulation(arrays, first)
     if executed in {"fp16", "bf16"}:
@@ -108,7 +108,7 @@ def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulat
 
 
 def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Right arithmetic, wrong indices."""
+    """Faults of indices: right arithmetic, wrong elements."""
     first = (*variants(executed), EXACT)[0]
 
     def changed(name: str, change: Callable[[np.ndarray], object]) -> Emulation:
@@ -136,14 +136,14 @@ def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation
 
 
 def byte_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Bytes that are normalised wrong."""
+    """Faults of bytes: a wrong normalisation."""
     first = (*variants(executed), EXACT)[0]
     scaled = arrays["conv1.weight"] * np.float32(255 / 256)
     yield "/256 for /255", Emulation({**arrays, "conv1.weight": scaled}, first)
 
 
 def right_runtimes(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """What must pass: each arithmetic, float32 throughout, and layers that each choose for themselves."""
+    """Runtimes that must pass: each arithmetic, float32 throughout, and layers that differ in arithmetic."""
     allowed = (*variants(executed), EXACT)
     for one in allowed:
         yield f"right: {one.name}", Emulation(arrays, one)
@@ -188,9 +188,9 @@ def print_rows(executed: str, given: str, reference: parity.Reference, arrays: A
 
     Args:
         executed: A precision.
-        given: What the reference's images are given as.
-        reference: Of all images.
-        arrays: What a runtime that is given such images multiplies by.
+        given: The input type of the images.
+        reference: The reference of all images.
+        arrays: The weights of a runtime with this input type.
     """
     kinds = [right_runtimes, rounding_faults, index_faults, *([byte_faults] if given == "uint8" else [])]
     rows: dict[str, list[Found]] = defaultdict(list)

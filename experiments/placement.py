@@ -2,9 +2,12 @@
 
 ``python experiments/placement.py > docs/results/placement-h100.md``
 
-The suite's clock times one runner again and again; then on images at other addresses; then other builds of the same
-weights, whose parameters and logits lie elsewhere, each on a stream of its own as the suite has them, and all on one;
-and all that in several processes, one after the other.
+The suite's clock times, in several processes one after the other:
+
+- one runner several times;
+- the same runner on images at other addresses;
+- other builds of the same weights, with parameters and logits at other addresses, each on a stream of its own;
+- other builds, all on one stream.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ PROCESSES = 3
 TIMES = 5
 ROUNDS = 50
 APART = 3 << 20
-"""Floats that are allocated between two places, so that they are not the same."""
+"""Number of floats allocated between two places, so that their addresses differ."""
 
 
 def microseconds(runner: Runner, images: torch.Tensor) -> float:
@@ -91,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         one_process()
         return
     command = [sys.executable, __file__, "--one-process"]
-    outputs = [  # where one fails its traceback is shown
+    outputs = [  # the traceback of one that fails is shown
         subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
         for _ in range(PROCESSES)
     ]

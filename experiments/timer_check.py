@@ -1,10 +1,10 @@
-"""The suite's clock against torch.profiler for the same calls on a GPU, its tare, and what an empty round costs.
+"""The suite's clock beside torch.profiler for the same calls on a GPU, its tare, and the cost of an empty round.
 
 ``python experiments/timer_check.py > docs/results/timer-h100.md``
 
-The profiler's time is from the start of a call's first kernel to the end of its last: the kernels' sum plus the gaps.
-It is taken of calls whose stream is held back, as the suite's are, in rounds of its own: a profiler that listens makes
-kernels start later, most of all in a graph. The same events read more with it than without, which is shown as well.
+The profiler's time is from the start of a call's first kernel to the end of its last, gaps included. The stream of
+these calls is held back, as in the suite. They run in rounds of their own, as an active profiler makes kernels start
+later, most of all in a graph. The table shows this: the same events read more with the profiler than without.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 CALLS = 150
 HOLD = LONGEST_HOLD / 20
-"""Seconds: long enough to queue a call while the profiler listens."""
+"""Seconds: long enough to queue a call while the profiler is active."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,7 +92,7 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
         return [float(seconds) for seconds in samples.seconds]
 
     with torch.inference_mode(), runner.on_stream():
-        # Before the profiler and after it, so that no drift falls on one of the two alone.
+        # The clock runs before and after the profiler, so that a drift affects both.
         before, (events, calls), after = by_the_clock(), profiled(runner, images), by_the_clock()
     clock = 1e6 * median(before + after)
     profiler = median(max(e["ts"] + e["dur"] for e in call) - call[0]["ts"] for call in calls)
@@ -102,7 +102,7 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
 
 
 def profiled(runner: Runner, images: torch.Tensor) -> tuple[float, list[list[dict[str, Any]]]]:
-    """While the profiler listens: median seconds between events, and each call's kernels."""
+    """With the profiler active: median seconds between events, and each call's kernels."""
     assert runner.stream is not None
     hold = HeldStart(runner.stream)
     hold.fit(HOLD)

@@ -2,7 +2,8 @@
 
 ``LENET_DATA=... python experiments/train_h100.py [--epochs 60] [--seeds 5] > docs/results/train-h100.md``
 
-``train_steps.py`` prints the rest of that file. What fails is named, and the rest goes on; the exit status is then 1.
+``train_steps.py`` prints the rest of that file. A part that fails is named, and the others still run. The exit status
+is then 1.
 """
 
 from __future__ import annotations
@@ -82,13 +83,13 @@ def repeatable(train: Split, test: Split, device: torch.device) -> None:
 
 
 def command(out: Path, *options: str, ranks: int = 0) -> list[str]:
-    """`lenet train` on a GPU, as a process of its own, or as so many of torchrun's."""
+    """The command of `lenet train` on a GPU, in one process, or in some that torchrun starts."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
     return [sys.executable, *torchrun, "-m", "lenet", "train", "--device", "cuda", "--out", str(out), *options]
 
 
 def run_command(name: str, parts: list[str]) -> None:
-    """Run it to its end, and print a row of how that went."""
+    """Run a command to its end, and print a row about it."""
     began = time.perf_counter()
     done = subprocess.run(parts, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
     wall = time.perf_counter() - began
@@ -96,7 +97,7 @@ def run_command(name: str, parts: list[str]) -> None:
 
 
 def largest_difference(*runs: Path) -> float:
-    """The most that a weight of two runs differs by."""
+    """The largest difference of a weight between two runs."""
     one, other = (weights.load(path / "weights.safetensors").arrays for path in runs)
     return float(max(abs(one[name] - other[name]).max() for name in one))
 
@@ -105,10 +106,10 @@ COMMAND_COLUMNS = ("started by", "wall, s", "exit code", "said at the end")
 
 
 def commands(epochs: int) -> None:
-    """`lenet train` from a process's start to its end, alone and as a rank for each GPU of torchrun's (NCCL).
+    """Time `lenet train` from a process's start to its end: alone, and with a rank of torchrun for each GPU (NCCL).
 
-    At the recipe's rate rounding grows until weights are others; at one so small that no pixel changes the side of a
-    ReLU's or a pool's edge, they differ by rounding alone: `tests/training/test_ranks.py` derives by how much.
+    At the recipe's learning rate, rounding grows until the weights differ. At a very small rate no value crosses the
+    edge of a ReLU or of a pool, and weights differ by rounding alone. `tests/training/test_ranks.py` derives the bound.
     """
     count = torch.cuda.device_count()
     heading(f"As a command, {epochs} epochs", *COMMAND_COLUMNS)
@@ -129,7 +130,7 @@ def commands(epochs: int) -> None:
 
 
 def kill_a_rank(out: Path, epochs: int, count: int, whole: Path) -> None:
-    """Kill the last rank after some epochs, and resume; `whole` is the run that none killed."""
+    """Kill the last rank after some epochs, and resume; `whole` is an undisturbed run."""
     options = ("--epochs", str(epochs))
     with subprocess.Popen(command(out, *options, ranks=count), stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         started: dict[str, psutil.Process] = {}

@@ -1,8 +1,8 @@
-"""Where the time of training on a GPU goes: variants of a step, its kernels, and what a run does besides.
+"""Where the time of training on a GPU goes: variants of a step, its kernels, and a run's other work; prints Markdown.
 
 ``LENET_DATA=... python experiments/train_steps.py >> docs/results/train-h100.md``
 
-With ``--synthetic`` it needs no data. What fails is named, and the rest goes on; the exit status is then 1.
+``--synthetic`` needs no data. A part that fails is named, and the others still run. The exit status is then 1.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def profile(train: Split, device: torch.device) -> None:
 
 
 def besides(train: Split, test: Split, device: torch.device) -> None:
-    """What a run does besides its steps."""
+    """Time a run's work besides its steps."""
     run = new_run(RECIPE, train, device)
     data, test_data = train.to(device), test.to(device)
     forward = partial(gpu_forward.forward, run.model)
@@ -132,7 +132,7 @@ def by_the_module(model: LeNet, images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Variant:
-    """A step that could be `lenet.training.steps.step_for`'s."""
+    """An alternative to the step of `lenet.training.steps.step_for`."""
 
     name: str
     forward: Callable[[LeNet, torch.Tensor], torch.Tensor]
@@ -143,7 +143,7 @@ class Variant:
 
     @contextmanager
     def begun(self, train: Split, device: torch.device) -> Iterator[tuple[Run, Step]]:
-        """A new run and its step, inside the flags that the variant wants."""
+        """A new run and its step, under the variant's flags."""
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=self.deterministic, allow_tf32=False
         ):
@@ -178,7 +178,7 @@ VARIANTS = (
 
 
 def variants(train: Split, device: torch.device) -> None:
-    """Each first goes the same steps as a float64 run, then whole epochs, whose draw was done before."""
+    """Run each variant on the same steps as a float64 run, then time whole epochs, drawn in advance."""
     few = train.head(min(len(train), 10_000)).to(device)
     data = train.to(device)
     steps = -(-len(train) // RECIPE.batch_size)
@@ -246,7 +246,7 @@ with exact_float32():
 
 
 def beginning() -> None:
-    """What a process pays once, stage by stage, when the libraries' files were read by another before."""
+    """Time a process's start, stage by stage, with the libraries' files already in the page cache."""
     heading("From a process's start, seconds")
     command = [sys.executable, "-c", BEGINNING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
