@@ -71,18 +71,18 @@ class Sheet:
 
 
 def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = ()) -> RenderableType:
-    """Print the speed tables, the published one, and what was not run.
+    """The speed tables, then the published one, then what was not run and why.
 
     Args:
         rows: What was measured.
-        missing: What was not measured, with the reason.
+        missing: What was not, and why.
     """
     sheets = [*speed_sheets(rows), *([published_sheet()] if rows else [])]
     return Group(*map(to_rich, sheets), *_not_run({item.name: item.reason for item in missing}))
 
 
 def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
-    """The coursework's speed table for each batch size, precision and condition: a line for each backend, both modes.
+    """The coursework's speed table for each batch size, precision and condition: a line a backend, both modes.
 
     Ratios are of medians, to PyTorch's row under the same conditions.
     """
@@ -122,7 +122,7 @@ def published_sheet(language: Language = ENGLISH) -> Sheet:
 
 
 def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH) -> list[Sheet]:
-    """Every row with the columns for tuning: one sheet of times, one of rates and memory."""
+    """Every row with the columns that people tune by: one sheet of times, one of rates and memory."""
     number, text = language.number, language.text
     times, rates = [], []
     protocol = ", " + text("adaptive") if {row.case.protocol for row in rows} == {"adaptive"} else ""
@@ -445,12 +445,12 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
 
 
 def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str], data: str = "") -> RenderableType:
-    """Print `parity_sheet`, and the backends that did not run, with the reason."""
+    """`parity_sheet` for the terminal, and the backends that did not run, with the reason."""
     return Group(*([to_rich(parity_sheet(lines, data=data))] if lines else []), *_not_run(not_run))
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Print what worked of each backend, then advice and the log's tail for each that failed.
+    """What worked of each backend, then advice and the log's tail for each that failed.
 
     Args:
         machine: Versions and the device.
