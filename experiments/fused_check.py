@@ -1,12 +1,15 @@
-"""The fused kernel on a GPU: right at every batch, and how fast, variant by variant.
+"""Check and time every variant of the fused kernel on a GPU; prints Markdown.
 
-``python experiments/fused_check.py > docs/results/fused-h100.md``. A variant that fails is named, and the rest goes
-on; the exit status is then 1. With ``--few`` each runs at three small batches, and nothing is timed, for
-``compute-sanitizer``. With ``--zero-copy`` the kernel that reads the host's memory runs twenty times, for ``ncu``.
+``python experiments/fused_check.py > docs/results/fused-h100.md``
+
+A variant that fails is named, and the others still run. The exit status is then 1. ``--few`` runs each variant at three
+small batches and times nothing, for ``compute-sanitizer``. ``--zero-copy`` runs the kernel that reads the host's memory
+twenty times, for ``ncu``.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import time
@@ -19,6 +22,7 @@ from statistics import median
 
 import torch
 
+from common import head
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
@@ -30,25 +34,25 @@ from lenet.vocabulary import InputType, Precision
 
 MOST = 8
 IMAGES = 2000
-"""Different images; larger batches repeat them."""
+"""Number of different images; larger batches repeat them."""
 EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
 MARKS = 20
 TURNS = 5
 FAULTS: list[str] = []
-"""What was wrong or failed."""
+"""Names of what was wrong or failed."""
 
 
 class Marked(Variant):
-    """A variant whose first blocks, as many as share an image, write when they pass the kernel's barriers.
+    """A variant that records when its first blocks, as many as share an image, pass the kernel's barriers.
 
-    Behind the logits, `MARKS` clock cycles a block.
+    Behind the logits it writes `MARKS` clock cycles for each block.
     """
 
     @property
     def source(self) -> str:
-        """With the marks."""
+        """The source with the marks."""
         head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
         numbers = iter(range(100))
         marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
@@ -60,7 +64,7 @@ class Marked(Variant):
 
 
 class Check:
-    """Images, their reference, and where kernels run."""
+    """Images, their reference, and the device."""
 
     def __init__(self) -> None:
         self.device = devices.resolve("cuda")
@@ -77,22 +81,23 @@ class Check:
         images = normalize(self.pixels)
         found = parity.Reference(self.arrays, images)
         self.wanted = found.logits.to(self.device)
-        self.allowed = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
-        # Behind the images of a batch lie others of no number: a kernel that reads too far shows it.
+        self.allowed: dict[str, torch.Tensor] = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
+        # NaN images (255 as bytes) follow a batch, so a kernel that reads too far shows it.
         self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
 
     def split(self, *, bytes_in: bool) -> Variant:
-        """The variant whose blocks share images."""
+        """The variant with several blocks for an image."""
         return Variant("fp32", 1, bytes_in, self.shared_bytes, SPLIT)
 
     def kernel(self, variant: Variant) -> Kernel:
-        """Compiled and loaded."""
+        """The variant, compiled and loaded."""
         return load_kernel(self.arrays, variant, self.device, EVERY[-1])
 
     def run(self, kernel: Kernel, batch: int) -> tuple[float, float]:
-        """Largest error of a batch's logits, and in shares of the tolerance.
+        """The largest error of a batch's logits: absolute, and as a share of the tolerance.
 
-        It runs twice; logits and workspace (but its counters) are poisoned before, and guarded behind.
+        The kernel runs twice. Logits and workspace (except its counters) are NaN before, and so is the memory behind
+        them.
         """
         source = self.images[kernel.variant.bytes_in]
         if batch > IMAGES:
@@ -134,7 +139,7 @@ class Check:
         return choose
 
     def check(self, kernel_of: Callable[[int], Kernel], sizes: Sequence[int]) -> str:
-        """Whether the kernel of each of these batches is right at it."""
+        """Run each batch with its kernel, and say whether the logits are right."""
         errors = {batch: self.run(kernel_of(batch), batch) for batch in sizes}
         worst = max(share for _, share in errors.values())
         wrong = [batch for batch, (_, share) in errors.items() if not share <= 1]
@@ -142,7 +147,7 @@ class Check:
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
     def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
-        """One launch, captured and replayed."""
+        """A function that replays one captured launch."""
         images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
         logits = torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
@@ -174,12 +179,12 @@ class Check:
         return float(median(times))
 
     def spans(self, variant: Variant, batch: int) -> str:
-        """Cycles from barrier to barrier in the first block, or of those that share the first image in the last."""
+        """Cycles between barriers in the first block, or in the last of the blocks that share the first image."""
         kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
         marks = MARKS * variant.blocks_an_image
         logits = torch.zeros(batch * 10 + marks, device=self.device)
         launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))
-        for _ in range(20):  # of the last launch are all the marks
+        for _ in range(20):  # the marks are the last launch's
             logits.zero_()
             torch.cuda.synchronize()
             launch()
@@ -190,7 +195,7 @@ class Check:
 
 
 def guarded(what: str, work: Callable[[], object]) -> None:
-    """Prints what the work returns, or how it failed; notes a fault."""
+    """Print what the work returns, or how it failed, and note a fault."""
     try:
         found = work()
         if "WRONG" in str(found):
@@ -203,7 +208,7 @@ def guarded(what: str, work: Callable[[], object]) -> None:
 
 
 def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
-    """All that the backend uses, and the batches at which to check them."""
+    """All variants that the backend uses, and the batches at which to check them."""
     for precision, bytes_in, images in product(PRECISIONS, (False, True), reversed(IMAGES_A_BLOCK)):
         if images <= largest_that_fits(precision, check.shared_bytes):
             yield Variant(precision, images, bytes_in, check.shared_bytes), EVERY if images == MOST else SOME
@@ -229,13 +234,13 @@ def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300
     return median(times)
 
 
-def build(check: Check, name: str, precision: str, batch: int, kind: InputType = InputType.FLOAT32) -> Runner:
-    spec = BuildSpec(check.device, Precision(precision), BatchRange.exactly(batch), kind)
+def build(check: Check, name: str, precision: Precision, batch: int, kind: InputType = InputType.FLOAT32) -> Runner:
+    spec = BuildSpec(check.device, precision, BatchRange.exactly(batch), kind)
     return backends.load(name).build(check.arrays, spec)
 
 
-def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
-    """Through the protocol: events around one call, and wall clock to the synchronised result."""
+def backend_row(check: Check, name: str, precision: Precision, batch: int) -> str:
+    """A backend through `Runner.forward`: events around one call, wall time to the synchronised result, error."""
     runner = build(check, name, precision, batch)
     images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
     torch.cuda.synchronize()
@@ -249,8 +254,8 @@ def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
     return f"{around:.1f} | {to_end:.1f} | {share:.2f}"
 
 
-def transfer_row(check: Check, precision: str, kind: InputType) -> str:
-    """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy."""
+def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
+    """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy, error."""
     runner = build(check, "fused", precision, 1000, kind)
     host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
     there = torch.empty_like(host, device=check.device)
@@ -268,9 +273,9 @@ def transfer_row(check: Check, precision: str, kind: InputType) -> str:
 
 
 def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
-    """What the images a block do at batch 1000 from the host's memory, beside the copy alone.
+    """Compare numbers of images in a block at batch 1000 from the host's memory, beside the copy alone.
 
-    Wall microseconds of the launch itself, without `forward`, in turns; of each the median of its turns' medians.
+    Wall microseconds of the launch itself, without `forward`, in turns; the median of the turns' medians.
     """
     host = (check.pixels if bytes_in else check.images[False].cpu())[:1000].pin_memory()
     there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
@@ -282,15 +287,15 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
     with torch.cuda.stream(check.stream):
         for _, (what, call) in product(range(TURNS), calls.items()):
             times[what].append(wall(call, check.stream.synchronize))
-    print("\n| from pinned memory, batch 1000 | wall | of the copy |\n|---|---|---|")
+    head("from pinned memory, batch 1000", "wall", "of the copy")
     alone = median(times["copy alone"])
     for what, found in times.items():
         print(f"| {what} | {median(found):.1f} | {median(found) / alone:.3f} |", flush=True)
 
 
 def zero_copy(check: Check) -> None:
-    """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
-    runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
+    """Launch twenty times, reading bytes from the host's memory, fp16 at batch 1000; wait after each."""
+    runner = build(check, "fused", Precision.FP16, 1000, InputType.UINT8)
     host = check.pixels[:1000].pin_memory()
     with runner.on_stream(), torch.inference_mode():
         for _ in range(20):
@@ -299,8 +304,8 @@ def zero_copy(check: Check) -> None:
 
 
 def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
-    """Compile and check every variant; those that could be loaded, right or wrong."""
-    print("| variant | correctness |\n|---|---|")
+    """Compile and check every variant; return those that could be loaded, right or wrong."""
+    head("variant", "correctness")
     kernels: dict[Variant, Kernel] = {}
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
@@ -314,7 +319,7 @@ def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
 
 def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
     """Check every batch from 1 to 300 with the kernel that the backend chooses for it."""
-    print("\n| as the backend chooses, batches 1 to 300 | correctness |\n|---|---|")
+    head("as the backend chooses, batches 1 to 300", "correctness")
     for precision, bytes_in in product(PRECISIONS, (False, True)):
         choose = check.chosen(precision, bytes_in=bytes_in)
         of_batch = partial(lambda choose, batch: kernels[choose(batch)], choose)
@@ -323,11 +328,9 @@ def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
 
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    """Graph replay and back to back, then where a block's time goes."""
+    """Time graph replays, single and back to back, then print where a block's time goes."""
     sizes = sorted({10_000, 1000, 100, check.most_split or 1, 1}, reverse=True)
-    print(
-        "\n| variant | " + " | ".join(f"{s} replay, back to back" for s in sizes) + " |\n|" + "---|" * (len(sizes) + 1)
-    )
+    head("variant", *(f"{size} replay, back to back" for size in sizes))
 
     def times(kernel: Kernel) -> str:
         cells = []
@@ -338,50 +341,55 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
 
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
-    print("\n| variant | batch | cycles between barriers, first block; of several an image, the last |\n|---|---|---|")
+    head("variant", "batch", "cycles between barriers, first block; of several an image, the last")
     for variant, batch in product(kernels, (1000, 1)):
         if variant.images == 1 if batch == 1 else variant.images in (1, MOST) and variant.blocks_an_image == 1:
             guarded(f"{title(variant)} | {batch}", partial(check.spans, variant, batch))
 
 
-def main() -> None:
+def print_backends(check: Check) -> None:
+    """Print the backends' times: forward passes, and passes from the host's memory."""
+    head("backend", "events around a call", "wall", "error, of the tolerance")
+    for precision in (Precision.FP32, Precision.FP16):
+        for batch in (1, 1000, 10_000):
+            for name in ("pytorch", "pytorch-cudagraph", "fused"):
+                guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
+    head("pinned, batch 1000", "copy alone", "copy, kernel", "zero-copy", "error, of the tolerance")
+    for precision in (Precision.FP32, Precision.FP16, Precision.FP16X2):
+        for kind in InputType:
+            guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--few", action="store_true", help="three small batches a variant, and no times")
+    parser.add_argument("--zero-copy", action="store_true", help="twenty launches that read the host's memory alone")
+    option = parser.parse_args(arguments)
     check = Check()
-    if "--zero-copy" in sys.argv:
+    if option.zero_copy:
         zero_copy(check)
-        return
+        return 0
     print(f"# The fused kernel on {devices.describe(check.device)}\n")
     print(f"torch {torch.__version__}, cuda.core {cuda_core().__version__}, NVRTC {nvrtc_version()}, {source_commit()}")
-    print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.\n")
-    kernels = examine_all(check, few="--few" in sys.argv)
-    if "--few" in sys.argv:
-        return
+    print(f"\nShared memory a block: {check.shared_bytes} bytes. Times in microseconds, medians.")
+    kernels = examine_all(check, few=option.few)
+    if option.few:
+        return bool(FAULTS)
     examine_chosen(check, kernels)
     warm = torch.randn(4096, 4096, device=check.device)
     for _ in range(200):
         warm = (warm @ warm).clamp(-1, 1)
     torch.cuda.synchronize()
     time_all(check, kernels)
-    print("\n| backend | events around a call | wall | error, of the tolerance |\n|---|---|---|---|")
-    for precision in ("fp32", "fp16"):
-        for batch in (1, 1000, 10_000):
-            for name in ("pytorch", "pytorch-cudagraph", "fused"):
-                guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
-    print(
-        "\n| pinned, batch 1000 | copy alone | copy, kernel | zero-copy | error, of the tolerance |\n"
-        + "|---" * 5
-        + "|"
-    )
-    for precision in ("fp32", "fp16", "fp16x2"):
-        for kind in InputType:
-            guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
+    print_backends(check)
     for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
         time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")
     print(f"\nIn fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
+    return bool(FAULTS)
 
 
 if __name__ == "__main__":
-    main()
-    sys.exit(bool(FAULTS))
+    sys.exit(main())

@@ -97,7 +97,10 @@ profile() { # what bounds the kernel that reads the host's memory
 }
 
 train() {
-  python3 experiments/train_h100.py > "$out/train-h100.md"
+  local status=0
+  python3 experiments/train_h100.py > "$out/train-h100.md" || status=1
+  python3 experiments/train_steps.py >> "$out/train-h100.md" || status=1
+  return $status
 }
 
 stages=(compile campaign repeat floor check parity sanitize profile train)

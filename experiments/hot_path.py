@@ -1,13 +1,14 @@
-"""What `Runner.forward` does at each call beside the library call that it wraps, of every backend that runs here.
+"""What `Runner.forward` adds to the library call that it wraps, for every backend that runs here; prints Markdown.
 
 ``python experiments/hot_path.py > docs/results/hot-path.md``
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 
@@ -21,7 +22,7 @@ from lenet.vocabulary import InputType, Precision
 
 
 def functions(call: Callable[[], object]) -> Counter[str]:
-    """The functions that a call enters, Python's by their qualified names and C's by theirs, with how often."""
+    """The qualified names of the functions that a call enters, Python's and C's, and how often."""
     found: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -37,30 +38,39 @@ def functions(call: Callable[[], object]) -> Counter[str]:
     return found
 
 
-def main() -> None:
-    device = devices.resolve("auto")
+def cells(name: str, spec: BuildSpec) -> str:
+    """A backend's numbers of functions and what `forward` adds, or why it does not run."""
+    try:
+        runner = backends.load(name).build(weights.load().arrays, spec)
+    except LenetError as error:
+        return f"| | not run: {error.found}"
+    with torch.inference_mode(), runner.on_stream():
+        images = torch.zeros(1, 3, 32, 32, dtype=spec.image_dtype, device=spec.device)
+        bare = runner.bare(images)
+        assert bare is not None
+        for call in (bare, partial(runner.forward, images)) * 3:  # a library's first calls are not counted
+            call()
+        library, forward = functions(bare), functions(partial(runner.forward, images))
+    runner.synchronize()
+    added = ", ".join(f"{name} {times}" if times > 1 else name for name, times in (forward - library).items())
+    return f"{library.total()} | {forward.total()} | {added}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    names = backends.names()
+    parser.add_argument("--backend", action="append", choices=names, help="again for more; all without one")
+    parser.add_argument("--device", default="auto")
+    option = parser.parse_args(arguments)
+    device = devices.resolve(option.device)
     print(f"# What a forward pass enters on {devices.describe(device)}\n")
     print(f"torch {torch.__version__}, commit {source_commit()}; made by `experiments/hot_path.py`;")
     print("functions, Python's and C's, that the library call alone and `forward` enter, batch 1, fp32.\n")
     print("| backend | images | library | forward | what forward adds |\n|---|---|---:|---:|---|")
-    for name in backends.names():
+    for name in option.backend or names:
         for input_type in InputType:
             spec = BuildSpec(device, Precision.FP32, BatchRange.exactly(1), input_type)
-            try:
-                runner = backends.load(name).build(weights.load().arrays, spec)
-            except LenetError as error:
-                print(f"| {name} | {input_type} | | | not run: {error.found} |")
-                continue
-            with torch.inference_mode(), runner.on_stream():
-                images = torch.zeros(1, 3, 32, 32, dtype=getattr(torch, input_type), device=device)
-                bare = runner.bare(images)
-                assert bare is not None
-                for call in (bare, partial(runner.forward, images)) * 3:  # what a library does at first is not counted
-                    call()
-                library, forward = functions(bare), functions(partial(runner.forward, images))
-            runner.synchronize()
-            added = ", ".join(f"{name} {times}" if times > 1 else name for name, times in (forward - library).items())
-            print(f"| {name} | {input_type} | {library.total()} | {forward.total()} | {added} |", flush=True)
+            print(f"| {name} | {input_type} | {cells(name, spec)} |", flush=True)
 
 
 if __name__ == "__main__":

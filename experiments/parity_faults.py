@@ -1,28 +1,29 @@
 """Which wrong runtimes parity finds: faults of arithmetic and of indices, emulated in float64; prints Markdown.
 
-LENET_DATA=... python experiments/parity_faults.py > docs/results/parity-faults.md
+``LENET_DATA=... python experiments/parity_faults.py > docs/results/parity-faults.md``
 
-Precisions as arguments narrow it to those, without a heading, so that several processes can share the work.
-Two checks stand side by side. "Largest alone" bounds each logit. "All bounds" is `lenet.parity.Reference.compare`. A
+Precisions as arguments select them. With ``--rows-only`` several processes can share the work.
+
+The table compares two checks. "Largest alone" bounds each logit. "All bounds" is `lenet.parity.Reference.compare`. A
 fault is emulated together with the roundings of the precision's first arithmetic.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import unfold
 
+from common import add_image_options, head, row, test_images
 from lenet import parity, weights
 from lenet.architecture import LAYERS, Conv2d, Layer
-from lenet.data import cifar10
 from lenet.data.augmentation import normalize
-from lenet.data.cifar10 import Split
 from lenet.models.byte_input import fold_normalization
 from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, parameters_of, variants
 from lenet.provenance import source_commit
@@ -30,21 +31,24 @@ from lenet.weights import Arrays
 
 NAMES = [layer.name for layer in LAYERS if layer.parameter_shapes()]
 COARSER = {"fp32": "tf32", "tf32": "bf16", "fp16": "bf16"}
-COLUMNS = ("1 image, largest alone", "32 images, all bounds", "1000, largest alone", "1000, all bounds")
+CHECKS = ("1 image, largest alone", "32 images, all bounds", "all images, largest alone", "all images, all bounds")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 DROPPED = 10
 MIXES = 10
+MANY = 1000
+"""Images, unless the command names another number."""
 _IMAGES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class Emulation:
-    """A network that rounds where it is told to; its sums are exact but for those that ``accumulator`` rounds.
+    """A network that rounds where it is told to. Its sums are exact, except those that ``accumulator`` rounds.
 
     Attributes:
         arrays: Weights by parameter name; for bytes, with the normalisation in them.
         default: The arithmetic of every layer.
-        of_layer: Another, by the layer's name.
-        accumulator: What a sum is rounded by after so many products, by the layer's name.
+        of_layer: Other arithmetic, by the layer's name.
+        accumulator: How a sum is rounded, and after how many products, by the layer's name.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -86,7 +90,7 @@ class Emulation:
 
 
 def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Right indices, coarser arithmetic."""
+    """Faults of arithmetic: right indices, coarser roundings."""
     first = (*variants(executed), EXACT)[0]
     right = Emulation(arrays, first)
     if executed in {"fp16", "bf16"}:
@@ -104,13 +108,16 @@ def rounding_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulat
 
 
 def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Right arithmetic, wrong indices."""
+    """Faults of indices: right arithmetic, wrong elements."""
     first = (*variants(executed), EXACT)[0]
 
     def changed(name: str, change: Callable[[np.ndarray], object]) -> Emulation:
         copy = arrays[name].copy()
         change(copy)
         return Emulation({**arrays, name: copy}, first)
+
+    def without(name: str, at: int) -> Emulation:
+        return changed(name, lambda weight: weight.reshape(-1).put(at, 0))
 
     def swap(weight: np.ndarray) -> None:
         weight[[3, 4]] = weight[[4, 3]]
@@ -124,19 +131,19 @@ def index_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation
     generator = np.random.default_rng(0)
     for name in NAMES:
         for _ in range(DROPPED):
-            at = generator.integers(arrays[f"{name}.weight"].size)
-            yield f"one weight of {name} dropped", changed(f"{name}.weight", lambda w, at=at: w.reshape(-1).put(at, 0))
+            at = int(generator.integers(arrays[f"{name}.weight"].size))
+            yield f"one weight of {name} dropped", without(f"{name}.weight", at)
 
 
 def byte_faults(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """Bytes that are normalised wrong."""
+    """Faults of bytes: a wrong normalisation."""
     first = (*variants(executed), EXACT)[0]
     scaled = arrays["conv1.weight"] * np.float32(255 / 256)
     yield "/256 for /255", Emulation({**arrays, "conv1.weight": scaled}, first)
 
 
 def right_runtimes(arrays: Arrays, executed: str) -> Iterator[tuple[str, Emulation]]:
-    """What must pass: each arithmetic, float32 throughout, and layers that each choose for themselves."""
+    """Runtimes that must pass: each arithmetic, float32 throughout, and layers that differ in arithmetic."""
     allowed = (*variants(executed), EXACT)
     for one in allowed:
         yield f"right: {one.name}", Emulation(arrays, one)
@@ -151,45 +158,62 @@ def largest_alone(found: parity.Comparison) -> bool:
     return found.max_share <= 1 and found.flips == 0
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, a row for each kind of fault."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("precisions", nargs="*", metavar="PRECISION", help=f"default: {' '.join(PRECISIONS)}")
+    parser.add_argument("--rows-only", action="store_true", help="no heading, for one of several processes")
+    add_image_options(parser, MANY)
+    option = parser.parse_args(arguments)
+    if unknown := set(option.precisions) - set(PRECISIONS):
+        parser.error(f"unknown precisions {', '.join(sorted(unknown))}: choose from {', '.join(PRECISIONS)}")
     torch.set_num_threads(1)
-    split = cifar10.load("test", cifar10.default_directory(None)).head(1000)
+    split = test_images(option)
+    if not option.rows_only:
+        print("# Which wrong runtimes parity finds\n")
+        print(f"Made by `experiments/parity_faults.py` at {source_commit()}: the first {len(split):,} test images,")
+        print("emulated in float64. Found of how many; for right runtimes, the largest share of all bounds.")
+        columns = ("precision", "input", "kind", "cases", *CHECKS, "share, 32 images", "share, all images")
+        head(*columns)
     shipped = weights.load().arrays
-    if len(sys.argv) > 1:
-        print_rows(sys.argv[1:], split, shipped)
-        return
-    print("# Which wrong runtimes parity finds\n")
-    print(f"Made by `experiments/parity_faults.py` at {source_commit()}: the first 1,000 test images, emulated in")
-    print("float64. Found of how many; for right runtimes, the largest share of all bounds.\n")
-    headings = ("precision", "input", "kind", "cases", *COLUMNS, "share, 32 images", "share, 1000 images")
-    print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}")
-    print_rows(("fp32", "tf32", "fp16", "bf16"), split, shipped)
+    floats = parity.Reference(shipped, normalize(split.images))
+    pixels = parity.Reference(shipped, split.images)
+    for executed in option.precisions or PRECISIONS:
+        print_rows(executed, "float32", floats, shipped)
+        print_rows(executed, "uint8", pixels, fold_normalization(shipped))
 
 
-def print_rows(precisions: Sequence[str], split: Split, shipped: Arrays) -> None:
-    """Print a row for each kind of fault."""
-    for executed in precisions:
-        for given, images, arrays in (
-            ("float32", normalize(split.images), shipped),
-            ("uint8", split.images, fold_normalization(shipped)),
-        ):
-            reference = parity.Reference(shipped, images)
-            kinds = [right_runtimes, rounding_faults, index_faults, *([byte_faults] if given == "uint8" else [])]
-            rows: dict[str, list[tuple[bool, bool, bool, bool, float, float]]] = defaultdict(list)
-            for kind, emulation in (case for cases in kinds for case in cases(arrays, executed)):
-                logits = emulation(images)
-                few = reference.compare(logits[:32], executed)
-                many = reference.compare(logits, executed)
-                one = parity.compare(logits[:1], reference.logits[:1], reference.tolerance(executed)[:1])
-                verdicts = (largest_alone(one), few.right, largest_alone(many), many.right)
-                rows[kind].append((*(not verdict for verdict in verdicts), share(few), share(many)))
-            for kind, cases in rows.items():
-                found = [sum(case[column] for case in cases) for column in range(4)]
-                of = [max(case[column] for case in cases) if kind.startswith("right") else None for column in (4, 5)]
-                shares = " | ".join("" if one is None else f"{one:.2f}" for one in of)
-                print(f"| {executed} | {given} | {kind} | {len(cases)} | {' | '.join(map(str, found))} | {shares} |")
-                sys.stdout.flush()
+def print_rows(executed: str, given: str, reference: parity.Reference, arrays: Arrays) -> None:
+    """Print a row for each kind of fault.
+
+    Args:
+        executed: A precision.
+        given: The input type of the images.
+        reference: The reference of all images.
+        arrays: The weights of a runtime with this input type.
+    """
+    kinds = [right_runtimes, rounding_faults, index_faults, *([byte_faults] if given == "uint8" else [])]
+    rows: dict[str, list[Found]] = defaultdict(list)
+    for kind, emulation in (case for cases in kinds for case in cases(arrays, executed)):
+        rows[kind].append(judge(emulation(reference.images), reference, executed))
+    for kind, found in rows.items():
+        counts = [sum(one.verdicts[check] for one in found) for check in range(len(CHECKS))]
+        worst = [f"{max(one.shares[of] for one in found):.2f}" if kind.startswith("right") else "" for of in (0, 1)]
+        row(executed, given, kind, len(found), *counts, *worst)
+
+
+class Found(NamedTuple):
+    """What the checks say of one runtime: whether each of `CHECKS` finds a fault, and the shares of all bounds."""
+
+    verdicts: tuple[bool, ...]
+    shares: tuple[float, float]
+
+
+def judge(logits: torch.Tensor, reference: parity.Reference, executed: str) -> Found:
+    few, many = reference.compare(logits[:32], executed), reference.compare(logits, executed)
+    one = parity.compare(logits[:1], reference.logits[:1], reference.tolerance(executed)[:1])
+    right = (largest_alone(one), few.right, largest_alone(many), many.right)
+    return Found(tuple(not verdict for verdict in right), (share(few), share(many)))
 
 
 def share(found: parity.Comparison) -> float:

@@ -2,17 +2,22 @@
 
 ``python experiments/placement.py > docs/results/placement-h100.md``
 
-The suite's clock times one runner again and again; then on images at other addresses; then other builds of the same
-weights, whose parameters and logits lie elsewhere, each on a stream of its own as the suite has them, and all on one;
-and all that in several processes, one after the other.
+The suite's clock times, in several processes one after the other:
+
+- one runner several times;
+- the same runner on images at other addresses;
+- other builds of the same weights, with parameters and logits at other addresses, each on a stream of its own;
+- other builds, all on one stream.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -35,7 +40,7 @@ PROCESSES = 3
 TIMES = 5
 ROUNDS = 50
 APART = 3 << 20
-"""Floats that are allocated between two places, so that they are not the same."""
+"""Number of floats allocated between two places, so that their addresses differ."""
 
 
 def microseconds(runner: Runner, images: torch.Tensor) -> float:
@@ -44,14 +49,14 @@ def microseconds(runner: Runner, images: torch.Tensor) -> float:
         samples = measure(
             lambda: runner.forward(images), mode=Mode.FORWARD, stream=runner.stream, protocol=Coursework(rounds=ROUNDS)
         )
-    return 1e6 * median(samples.seconds.tolist())
+    return 1e6 * float(median(samples.seconds.tolist()))
 
 
 def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
     """Times of one row in this process."""
     device = devices.resolve("cuda")
     spec = BuildSpec(device, Precision(precision), BatchRange.exactly(batch_size))
-    kept = []
+    kept: list[torch.Tensor | Runner] = []
 
     def images() -> torch.Tensor:
         kept.append(torch.empty(APART, device=device))
@@ -82,9 +87,14 @@ def one_process() -> None:
         torch.cuda.empty_cache()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--one-process", action="store_true", help="the rows' times in this process alone, as JSON")
+    if parser.parse_args(arguments).one_process:
+        one_process()
+        return
     command = [sys.executable, __file__, "--one-process"]
-    outputs = [  # where one fails its traceback is shown
+    outputs = [  # the traceback of one that fails is shown
         subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
         for _ in range(PROCESSES)
     ]
@@ -104,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    one_process() if "--one-process" in sys.argv else main()
+    main()

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lenet import results
@@ -15,8 +16,12 @@ from lenet.results import Row
 WITHIN, WIDER = 0.02, 0.05
 
 
-def main() -> None:
-    first, second = (results.load(Path(name)) for name in sys.argv[1:3])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    option = parser.parse_args(arguments)
+    first, second = results.load(option.first), results.load(option.second)
     results.merge([first, second])  # refuses unlike machines and commits
     later = {row.case: row for row in second.rows}
     changes = [(row, again, again.median / row.median - 1) for row in first.rows if (again := later.get(row.case))]

@@ -1,15 +1,17 @@
-"""The suite's clock against torch.profiler for the same calls on a GPU, its tare, and what an empty round costs.
+"""The suite's clock beside torch.profiler for the same calls on a GPU, its tare, and the cost of an empty round.
 
 ``python experiments/timer_check.py > docs/results/timer-h100.md``
 
-The profiler's time is from the start of a call's first kernel to the end of its last: the kernels' sum plus the gaps.
-It is taken of calls whose stream is held back, as the suite's are, in rounds of its own: a profiler that listens makes
-kernels start later, most of all in a graph. The same events read more with it than without, which is shown as well.
+The profiler's time is from the start of a call's first kernel to the end of its last, gaps included. The stream of
+these calls is held back, as in the suite. They run in rounds of their own, as an active profiler makes kernels start
+later, most of all in a graph. The table shows this: the same events read more with the profiler than without.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,18 +24,28 @@ from torch.profiler import ProfilerActivity, profile
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.measurement.clocks import LONGEST_HOLD, Coursework, EventClock, HeldStart, Samples, measure
+from lenet.measurement.clocks import LONGEST_HOLD, Coursework, HeldStart, Samples, measure
 from lenet.provenance import source_commit
 from lenet.vocabulary import Mode, Precision
 
 BACKENDS = ("pytorch", "pytorch-cudagraph", "fused")
 BATCH_SIZES = (1, 1000, 10_000)
+COLUMNS = (
+    "backend",
+    "batch",
+    "the row's clock",
+    "profiler",
+    "difference",
+    "the kernels' sum",
+    "events with the profiler",
+)
 CALLS = 150
 HOLD = LONGEST_HOLD / 20
-"""Seconds: long enough to queue a call while the profiler listens."""
+"""Seconds: long enough to queue a call while the profiler is active."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     device = devices.resolve("cuda")
     print(f"# The clock on {devices.describe(device)}\n")
     print(f"torch {torch.__version__}, commit {source_commit()}; made by `experiments/timer_check.py`.\n")
@@ -42,16 +54,7 @@ def main() -> None:
         "Their stream is held back until all is queued. Profiler: from the start of a call's first kernel to the end of"
     )
     print("its last. The row's clock is without its tare, the events with the profiler are with it.\n")
-    titles = (
-        "backend",
-        "batch",
-        "the row's clock",
-        "profiler",
-        "difference",
-        "the kernels' sum",
-        "events with the profiler",
-    )
-    print(f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}")
+    print(f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}")
     for name in BACKENDS:
         for batch_size in BATCH_SIZES:
             spec = BuildSpec(device, Precision.FP32, BatchRange.exactly(batch_size))
@@ -60,8 +63,13 @@ def main() -> None:
             torch.cuda.synchronize()
             cells = compare(runner, images)
             print(f"| {name} | {batch_size:,} | {' | '.join(cells)} |", flush=True)
-    stream = torch.cuda.Stream(device)
+    print_empty_rounds(torch.cuda.Stream(device))
+
+
+def print_empty_rounds(stream: torch.cuda.Stream) -> None:
+    """What the clock reads where nothing is called."""
     forward, end_to_end = (empty_rounds(mode, stream) for mode in Mode)
+    assert forward.device is not None
     print(
         f"\nThe clock's tare, which an empty forward call reads: {1e6 * forward.tare:.2f} us. Of 1,000 such calls half"
     )
@@ -84,7 +92,7 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
         return [float(seconds) for seconds in samples.seconds]
 
     with torch.inference_mode(), runner.on_stream():
-        # Before the profiler and after it, so that no drift falls on one of the two alone.
+        # The clock runs before and after the profiler, so that a drift affects both.
         before, (events, calls), after = by_the_clock(), profiled(runner, images), by_the_clock()
     clock = 1e6 * median(before + after)
     profiler = median(max(e["ts"] + e["dur"] for e in call) - call[0]["ts"] for call in calls)
@@ -94,18 +102,20 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
 
 
 def profiled(runner: Runner, images: torch.Tensor) -> tuple[float, list[list[dict[str, Any]]]]:
-    """While the profiler listens: median seconds between events, and each call's kernels."""
+    """With the profiler active: median seconds between events, and each call's kernels."""
     assert runner.stream is not None
-    hold, clock = HeldStart(runner.stream), EventClock(runner.stream)
+    hold = HeldStart(runner.stream)
     hold.fit(HOLD)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     seconds = []
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(CALLS):
             hold()
-            began = clock()
+            began.record(runner.stream)
             runner.forward(images)
-            seconds.append(clock() - began)
+            ended.record(runner.stream)
             runner.synchronize()
+            seconds.append(1e-3 * began.elapsed_time(ended))
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         recorded.export_chrome_trace(str(path))

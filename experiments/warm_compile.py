@@ -1,20 +1,22 @@
-"""Fill TorchInductor's cache for every precision and batch size, several at a time, so that a campaign only loads.
+"""Fill TorchInductor's cache for every precision and batch size, so that a campaign only loads.
 
 ``python experiments/warm_compile.py 1 10 100 200 1000 10000``
 
-Precisions and input types among the arguments narrow it to those; the input type is float32 unless one is named. Where
-one cannot be built the rest goes on, and the exit status is then 1.
+Precisions and input types among the arguments select them; the default input type is float32. If a network cannot be
+built the others still are, and the exit status is then 1.
 
-Tuning is the compiler's work on the CPU for most of its time. What it times on the GPU in between it times alone: of
-processes that time their kernels at once each would choose by chance.
+Several processes compile at a time, as most of the tuning is work on the CPU. Only one of them times kernels on the GPU
+at a moment. Otherwise they would disturb each other's times and choose by chance.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -44,7 +46,7 @@ backends.load("pytorch-compile").build(weights.load().arrays, spec)
 
 
 def build(case: tuple[str, ...], lock: str) -> bool:
-    """Build one case in a process of its own, which times kernels while it holds the lock; whether that went well."""
+    """Build one case in a process that times kernels while it holds the lock; return whether it succeeded."""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", _BUILD, *case, lock], capture_output=True, text=True, check=False)  # noqa: S603
     state = "built" if done.returncode == 0 else done.stderr[-300:]
@@ -60,9 +62,14 @@ def cases(asked: list[str]) -> list[tuple[str, ...]]:
     return [tuple(map(str, case)) for case in product(precisions, sizes, kinds)]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("words", nargs="+", help="batch sizes, precisions and input types")
+    words = parser.parse_args(arguments).words
+    if unknown := [word for word in words if not word.isdecimal() and word not in {*DTYPES, *InputType}]:
+        parser.error(f"neither a batch size nor one of {', '.join((*DTYPES, *InputType))}: {', '.join(unknown)}")
     with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(AT_ONCE) as pool:
-        built = list(pool.map(partial(build, lock=lock.name), cases(sys.argv[:0:-1])))
+        built = list(pool.map(partial(build, lock=lock.name), cases(words[::-1])))
     return 0 if all(built) else 1
 
 

@@ -1,4 +1,4 @@
-"""The device that a command asked for, if this machine has it; what holds for work on a GPU."""
+"""The device that a command asked for, CPU threads, and the capture of CUDA graphs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ __all__ = ["capturing", "describe", "no_garbage_collection", "resolve", "set_thr
 
 
 def resolve(name: str) -> torch.device:
-    """The torch device for ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one, else the CPU).
+    """The torch device for ``cpu``, ``cuda`` or ``auto`` (CUDA if there is a GPU, else the CPU).
 
     Each process that ``torchrun`` starts gets a GPU of its own.
 
     Raises:
-        DeviceError: ``cuda`` was asked for and this machine has none, or has fewer GPUs than torchrun started
-            processes here.
+        DeviceError: ``cuda`` was asked for, and this machine has no GPU, or fewer than torchrun started processes.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -48,7 +47,7 @@ def resolve(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """The GPU's name, or ``CPU`` with torch's number of threads, on which sums on a CPU depend."""
+    """The GPU's name, or ``CPU`` with torch's number of threads, which changes the order of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -56,14 +55,14 @@ def describe(device: torch.device) -> str:
 
 
 def set_threads(count: int | None) -> None:
-    """Let PyTorch use so many CPU threads; None leaves its own choice."""
+    """Set PyTorch's number of CPU threads; None leaves its own choice."""
     if count is not None:
         torch.set_num_threads(count)
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Keep Python's collector of cycles from running by itself."""
+    """Turn Python's garbage collector off until the context is left."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -75,14 +74,14 @@ def no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def capturing(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Capture into a CUDA graph what is queued on a stream.
+    """Capture into a CUDA graph what is queued on a stream until the context is left.
 
-    What other threads ask of CUDA meanwhile does no harm, as in NVIDIA's trtexec. Nor can garbage: a compiled kernel
-    that was collected in the middle would unload its module, and a capture survives no such call of its own thread.
+    Calls of other threads do not end the capture, as in NVIDIA's trtexec. The garbage collector is off meanwhile: a
+    compiled kernel that is collected unloads its module, and such a call of the capture's own thread ends it.
 
     Args:
         graph: What to capture into.
-        stream: On which; torch's own for captures if None.
+        stream: The stream; torch's own for captures if None.
     """
     with no_garbage_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         yield

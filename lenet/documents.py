@@ -1,7 +1,7 @@
-"""JSON, written and read by one rule: what is written here can be read here, and by every other reader of JSON.
+"""JSON without numbers that JSON does not have, so that every reader of JSON can read it.
 
-Python's own ``json`` writes and reads ``NaN`` and ``Infinity``, which JSON does not have. Whoever has such a value
-writes ``None`` in its place (`finite`), and says why beside it.
+Python's own ``json`` writes and reads ``NaN`` and ``Infinity``. This module refuses both. A caller with such a value
+writes ``None`` in its place (`finite`), and the reason beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def to_json(document: object, *, indent: int | None = None, sort_keys: bool = Fa
 
 
 def finite(document: Any) -> Any:
-    """The same document with None in the place of each number that is not finite."""
+    """The same document, with None in place of each number that is not finite."""
     if isinstance(document, float):
         return document if math.isfinite(document) else None
     if isinstance(document, Mapping):
@@ -39,8 +39,7 @@ def parse(text: str) -> Any:
     """A JSON document whose texts and numbers can be written again.
 
     Raises:
-        ValueError: It is no JSON, is nested too deeply to be read, or holds a number that is not finite or half a
-            character.
+        ValueError: It is no JSON, is nested too deeply, or holds a number that is not finite or a lone surrogate.
     """
     try:
         document = json.loads(text, parse_constant=_refuse, parse_float=_finite_float)

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def did_you_mean(text: str, choices: Iterable[str]) -> str:
-    """A question that names the choices nearest to a text that is none of them; empty where none is near."""
+    """A "did you mean" question with the choices nearest to an unknown text; empty if none is near."""
     near = difflib.get_close_matches(text, list(choices), n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
@@ -54,7 +54,7 @@ class LenetError(Exception):
 
     @property
     def told(self) -> str:
-        """What the command line prints; it names the rank where torchrun started the process."""
+        """The text that the command line prints. It names the rank if torchrun started the process."""
         rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
         return f"lenet{rank}: {self}"
 
@@ -76,11 +76,11 @@ class CheckpointError(LenetError):
 
 
 class RankError(LenetError):
-    """One of the processes that train together cannot go on with the others."""
+    """One of the processes that train together cannot continue with the others."""
 
 
 class DeviceError(LenetError):
-    """The asked-for device is not to be had on this machine."""
+    """This machine does not have the device that was asked for."""
 
 
 class OutputError(LenetError):
@@ -96,7 +96,7 @@ class BackendError(LenetError):
 
 
 class UnavailableError(BackendError):
-    """A backend cannot run on this machine; what was found is the reason, as the backend gives it."""
+    """A backend cannot run on this machine. ``found`` is the backend's reason."""
 
 
 class ResultsError(LenetError):

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and input files read only if their kind and size are right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lenet.errors import OutputError
 
 try:
     import fcntl as _fcntl
-except ImportError:  # on Windows, where nothing tells a leftover from a file in use: leftovers stay
+except ImportError:  # on Windows nothing tells a leftover from a file in use, so leftovers stay
     _fcntl = None  # type: ignore[assignment]
 fcntl: Any = _fcntl
 
@@ -34,7 +34,7 @@ __all__ = [
 
 _PREFIX: Final = ".lenet-"
 _SUFFIX: Final = ".partial"
-"""A temporary file's name is short, so that every name a file can have can be written."""
+"""A temporary file's name is short, so a file with the longest possible name can be written."""
 _REMEDIES: Final[Mapping[int, str]] = {
     errno.EACCES: "get the right to write there",
     errno.EDQUOT: "delete files of yours, for `quota` allows no more",
@@ -52,7 +52,7 @@ def remedy(error: OSError, otherwise: str) -> str:
 
     Args:
         error: Why it cannot.
-        otherwise: What helps whatever the cause is, such as another directory.
+        otherwise: What helps whatever the cause, such as another directory.
     """
     known = _REMEDIES.get(error.errno or 0)
     return f"{known}, or {otherwise}" if known else otherwise
@@ -61,18 +61,18 @@ def remedy(error: OSError, otherwise: str) -> str:
 def write_atomically(
     path: Path, content: bytes, mode: int | None = None, otherwise: str = "choose another directory"
 ) -> None:
-    """Replace ``path`` by ``content``, so that a reader sees the old file or the new one, never a part.
+    """Replace ``path`` by ``content``. A reader sees the old file or the new one, never a part.
 
-    The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over
-    ``path``: a full disk or a killed process leaves the previous file as it was. The next call in the directory
-    removes the temporary file of a killed process. A link, a pipe or a device is not replaced.
+    The content goes to a temporary file in the same directory, is flushed to the disk, and is renamed over ``path``. So
+    a full disk or a killed process leaves the old file as it was. The next call in the directory removes the temporary
+    file of a killed process. It replaces no link, pipe or device.
 
     Args:
         path: The file; its directory must exist.
         content: Its new content.
-        mode: The file's permissions. By default a file that is replaced keeps those it has, and a new file gets
-            what the umask leaves of 0666.
-        otherwise: What to do if the file cannot be written, for the error to name.
+        mode: The file's permissions. By default a replaced file keeps its own, and a new file gets what the umask
+            leaves of 0666.
+        otherwise: What the error advises if the file cannot be written.
 
     Raises:
         OutputError: The file cannot be written, or ``path`` is no regular file.
@@ -92,11 +92,11 @@ def write_atomically(
 
 
 def prepare_file(path: Path, option: str) -> None:
-    """Refuse before any work what `write_atomically` would refuse after it; create the directory if it is missing.
+    """Refuse before the work what `write_atomically` would refuse after it; create a missing directory.
 
     Args:
-        path: The file that is to be written.
-        option: What chooses it, for the error to name.
+        path: The file to write.
+        option: The option that chooses it, for the error.
 
     Raises:
         OutputError: The directory cannot be created or written, or ``path`` is no regular file.
@@ -109,7 +109,7 @@ def prepare_file(path: Path, option: str) -> None:
 
 
 def _permissions(path: Path) -> int | None:
-    """The permissions of a file that is to be replaced; None if there is none."""
+    """The permissions of the file to replace; None if there is none."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def _unwritable(path: Path, error: OSError, wanted: str, otherwise: str) -> Outp
 
 @contextmanager
 def _temporary(directory: Path, mode: int) -> Iterator[tuple[int, Path]]:
-    """A new file, open and locked; it is removed at the end unless it was renamed."""
+    """A new file, open and locked. At the end it is removed, unless it was renamed."""
     _remove_leftovers(directory)
     descriptor, path = _create(directory, mode)
     try:
@@ -149,14 +149,14 @@ def _temporary(directory: Path, mode: int) -> Iterator[tuple[int, Path]]:
 
 
 def _create(directory: Path, mode: int) -> tuple[int, Path]:
-    """A new file, open and locked by its writer, so that no other writer takes it for a leftover."""
+    """A new file, open and locked, so that no other writer takes it for a leftover."""
     while True:
         path = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-        # The kernel takes the umask off. The owner can always open a leftover, to see whether it is locked.
+        # The kernel applies the umask. The owner can always open a leftover, to see whether it is locked.
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode | 0o600)
         if fcntl is None:
             return descriptor, path
-        with suppress(OSError):  # where a file system has no locks, leftovers stay
+        with suppress(OSError):  # without locks in the file system, leftovers stay
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.path.lexists(path):
             return descriptor, path
@@ -164,7 +164,7 @@ def _create(directory: Path, mode: int) -> tuple[int, Path]:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Remove this user's temporary files that no writer holds locked."""
+    """Remove this user's temporary files that no writer has locked."""
     for path in directory.glob(f"{_PREFIX}*{_SUFFIX}") if fcntl else ():
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -182,10 +182,10 @@ def make_directory(path: Path, option: str = "--out") -> None:
 
     Args:
         path: The directory.
-        option: What chooses it, for the error to name.
+        option: The option that chooses it, for the error.
 
     Raises:
-        OutputError: It cannot be created, or nothing can be written in it.
+        OutputError: The directory cannot be created, or no file can be created in it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -202,15 +202,15 @@ def make_directory(path: Path, option: str = "--out") -> None:
 
 @contextmanager
 def only_writer(directory: Path, option: str = "--out", wait: float = 0) -> Iterator[None]:
-    """Keep every other process that asks for the same out of a directory; a process that is killed lets go of it.
+    """Hold a directory's lock until the context is left. The kernel releases the lock of a killed process.
 
     Args:
-        directory: It exists, and gets the file ``.lock``, which stays.
-        option: What chooses it, for the error to name.
-        wait: Seconds that another process has to let go of it.
+        directory: An existing directory. It gets the file ``.lock``, which stays.
+        option: The option that chooses it, for the error.
+        wait: Seconds to wait for another process to release it.
 
     Raises:
-        OutputError: Another process has it, or the lock cannot be had.
+        OutputError: Another process holds the lock, or the file cannot be locked.
     """
     lock = FileLock(directory / ".lock")
     elsewhere = f"choose another directory with {option}"
@@ -238,18 +238,18 @@ def _unlocked(directory: Path, found: str, hint: str) -> OutputError:
 
 @contextmanager
 def open_regular(path: Path, limit: int) -> Iterator[BinaryIO]:
-    """Open an input file for reading, once its kind and its size are known to be an input file's.
+    """Open an input file for reading, if it is a regular file and not too large.
 
-    Nothing is waited for: a pipe without a writer opens at once, and is refused.
+    It never waits: a pipe without a writer opens at once, and is refused.
 
     Args:
         path: The file; a link is followed.
-        limit: Bytes that it may hold.
+        limit: The most bytes that it may hold.
 
     Raises:
         OSError: It cannot be opened, is no regular file, or is larger. ``strerror`` says what was found.
     """
-    # Opened first and examined afterwards: the name may stand for another file a moment later.
+    # Open first and examine the open file: the name may stand for another file a moment later.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -264,10 +264,10 @@ def read_regular(path: Path, limit: int) -> bytes:
 
     Args:
         path: The file; a link is followed.
-        limit: Bytes that it may hold.
+        limit: The most bytes that it may hold.
 
     Raises:
-        OSError: As `open_regular`, or the file grows past the limit while it is read.
+        OSError: As for `open_regular`, or the file grows past the limit while it is read.
     """
     with open_regular(path, limit) as file:
         content = file.read(limit + 1)

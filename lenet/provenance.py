@@ -1,4 +1,4 @@
-"""Where a result comes from: the versions of what made it, and the commit of the source."""
+"""Where a result comes from: the versions of the packages, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIGURATION: Final = frozenset({"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"})
 
 
 def package_version(distribution: str) -> str | None:
-    """Version of an installed distribution, or None; nothing is imported."""
+    """Version of an installed distribution, or None. It imports nothing."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -26,16 +26,16 @@ def package_version(distribution: str) -> str | None:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:
-    """Versions of Python and of the given distributions (None where not installed)."""
+    """Versions of Python and of the given distributions (None if not installed)."""
     return {"python": platform.python_version()} | {name: package_version(name) for name in distributions}
 
 
 def source_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with ``+dirty`` where files differ from it.
+    """Commit of the checkout that this package runs from, with ``+dirty`` if files differ from it.
 
     Returns:
-        The environment's ``LENET_COMMIT`` where it is set, as for a copy of a checkout without its history; else the
-        full hash, or None where the package does not run from a git checkout. Where git fails, the log has its reason.
+        The environment's ``LENET_COMMIT`` if it is set, as for a copy without git's history. Otherwise the full hash,
+        or None if the package does not run from a git checkout. If git fails, the log has the reason.
     """
     if named := os.environ.get("LENET_COMMIT"):
         return named
@@ -57,12 +57,12 @@ def source_commit() -> str | None:
 
 
 def git(root: Path, *arguments: str, process_group: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run git in a directory, on the repository that it lies in.
+    """Run git in a directory, on the repository around it.
 
     Args:
         root: The directory.
         arguments: As git takes them.
-        process_group: As `subprocess.run` takes it. A terminal's Ctrl-C does not reach a group of its own.
+        process_group: As `subprocess.run` takes it. A terminal's Ctrl-C does not reach another group.
 
     Returns:
         The exit code, the output, and git's messages.
@@ -82,22 +82,22 @@ def git(root: Path, *arguments: str, process_group: int | None = None) -> subpro
 
 
 def git_command(root: Path, *arguments: str) -> list[str]:
-    """A command of git that runs no hook of the user's, and does not refresh the index in passing."""
+    """A git command that runs no hook of the user and does not refresh the index."""
     return ["git", "-C", str(root), "--no-optional-locks", "-c", f"core.hooksPath={os.devnull}", *arguments]
 
 
 def without_git_variables() -> dict[str, str]:
     """The environment without the variables that tie git to one repository, such as ``GIT_DIR`` and ``GIT_INDEX_FILE``.
 
-    git sets them for its hooks and aliases. They win over the directory that a command names. Settings stay, as git
-    itself keeps them for a submodule: a ``safe.directory`` may be among them.
+    git sets them for its hooks and aliases, and they override the directory that a command names. Variables with
+    settings stay, as git keeps them for a submodule: a ``safe.directory`` may be among them.
     """
     return {name: value for name, value in os.environ.items() if name not in _repository_variables()}
 
 
 @cache
 def _repository_variables() -> frozenset[str]:
-    """The names that git itself tells; none where there is no git to read them."""
+    """The names as git lists them; none without git."""
     try:
         done = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)  # noqa: S607
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""All that reaches a terminal, a log or a page passes here, so that no file's text can control who shows it."""
+"""Output with control characters escaped, so that no file's text controls a terminal, a log or a page."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rich.text import Text
 __all__ = ["LOST_OUTPUT", "Terminal", "discard", "secure_streams", "tell", "visible"]
 
 LOST_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What the system says where standard output cannot hold what is written."""
+"""Error numbers of a standard output that cannot take what is written."""
 _UNUSUAL: Final = re.compile(r"[^\n -~]")
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's controls, formats (the directions of text among them), halves of characters, and separators of lines."""
+"""Unicode's controls, formats (such as directions of text), surrogates, and separators of lines."""
 _LAST_TWO: Final = 0xFFFE
 _BASIC: Final = 0xFFFF
 
 
 def visible(text: str) -> str:
-    r"""A text in which every character shows itself: one that would control the reader becomes its escape, ``\u001b``.
+    r"""The text with control characters escaped: ESC becomes ``\u001b``.
 
-    Line breaks stay. What is left can be encoded as UTF-8, and XML and JSON hold it.
+    Line breaks stay. The result can be encoded as UTF-8, and XML and JSON can hold it.
     """
     return _UNUSUAL.sub(_escape, text)
 
@@ -43,44 +43,44 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def tell(text: str, *, err: bool = False, end: str = "\n") -> None:
-    """Print a text, whatever it holds.
+    """Print a text, made `visible`.
 
     Args:
         text: The text.
-        err: Whether it goes to standard error.
-        end: What follows it.
+        err: Print to standard error.
+        end: What follows the text.
 
     Raises:
-        OSError: Standard output cannot hold it.
+        OSError: Standard output cannot take it.
     """
     stream: TextIO | None = sys.stderr if err else sys.stdout
-    if stream is not None:  # Python's own, where the stream is closed
+    if stream is not None:  # Python sets None for a closed stream
         stream.write(visible(text) + end)
         stream.flush()
 
 
 class Terminal(Console):
-    """A console of rich's that prints texts as `tell` does; its own styles stay."""
+    """A console of rich that prints texts as `tell` does, and keeps its own styles."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text, made visible before a table measures it."""
+        """A text, made visible before a table measures its width."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is printed, with the rest made visible."""
+        """What to print, made visible."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
     def on_broken_pipe(self) -> NoReturn:
-        """Tell the caller; rich would exit with 1, which is a verdict."""
+        """Raise the error. rich would exit with 1, which is a verdict."""
         raise  # noqa: PLE0704 - called while the error is handled
 
 
 class _Forgiving(io.FileIO):
-    """Standard error: where it cannot be written there is nobody to tell, and the work goes on."""
+    """Standard error. If it cannot be written there is nobody to tell, so the work continues."""
 
     def write(self, data: Any) -> int:
         with suppress(OSError):
@@ -89,16 +89,16 @@ class _Forgiving(io.FileIO):
 
 
 def secure_streams() -> None:
-    """Make the process's standard streams such that printing a message never ends it.
+    """Set up the process's standard streams, so that printing a message never ends the process.
 
-    A stream that is closed becomes the null device, else the next file that is opened would take its place and get what
-    libraries print. A character that an encoding lacks is escaped. Standard error forgives what cannot be written.
+    A closed stream becomes the null device. Otherwise the next opened file would take its number, and get what
+    libraries print. A character that the encoding lacks is escaped. Errors of standard error are ignored.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is sys.__stderr__:
@@ -110,8 +110,8 @@ def secure_streams() -> None:
 
 
 def discard(stream: TextIO | None) -> None:
-    """Lead a stream that cannot be written to nowhere, or Python would try again at its end, and exit with 120."""
-    with suppress(OSError):  # nor has every stream a number
+    """Send a broken stream to the null device, or Python would try again when it ends, and exit with 120."""
+    with suppress(OSError):  # not every stream has a number
         if stream is not None:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())

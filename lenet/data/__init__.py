@@ -1,1 +1,1 @@
-"""CIFAR-10 and what is done to its images."""
+"""CIFAR-10, the augmentation of its images, and synthetic images."""

@@ -1,8 +1,7 @@
 """Whole-batch augmentation and normalisation, as pure functions on any device.
 
-What is random is drawn first (`draw_crop`) and handed in, so that the same draw gives the same images on every device
-and under every implementation. `crop_and_flip` equals, image by image, torchvision's ``pad``, ``crop`` and
-``horizontal_flip`` at the same offsets.
+Random numbers are drawn first (`draw_crop`) and passed in, so the same draw gives the same images on every device.
+`crop_and_flip` gives the same images as torchvision's ``pad``, ``crop`` and ``horizontal_flip`` at the same offsets.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ MEAN: Final = (0.49140, 0.48216, 0.44653)
 STD: Final = (0.24703, 0.24349, 0.26159)
 """Per-channel standard deviation of the same values, likewise."""
 PADDING: Final = 4
-"""Black border around an image before it is cropped, in pixels: the coursework's."""
+"""Black border around an image before it is cropped, in pixels; the coursework's value."""
 FLIP_PROBABILITY: Final = 0.5
-"""Of mirroring an image: torchvision's default."""
+"""Probability of mirroring an image; torchvision's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """What was drawn for each image of a batch.
+    """The random draw for each image of a batch.
 
     Attributes:
         top: int64 (N,), first row of the crop in the padded image, 0 to 2 * padding.
@@ -56,7 +55,7 @@ def draw_crop(count: int, generator: torch.Generator, padding: int = PADDING) ->
 
 
 def crop_and_flip(images: torch.Tensor, crop: Crop, padding: int = PADDING) -> torch.Tensor:
-    """Pad each image with zeros, crop it back to its size at its own offsets, and mirror it where asked.
+    """Pad each image with zeros, crop it back to its size at its own offsets, and mirror it if drawn.
 
     Args:
         images: (N, C, H, W), any dtype.
@@ -93,7 +92,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kept, since a GPU would have to be waited for each time that they are copied to it."""
+    """Cached: each copy of them to a GPU would have to wait for it."""
     with torch.inference_mode(mode=False):
         scale = torch.tensor([1 / (255 * std) for std in STD], device=device)
         shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=device)

@@ -1,12 +1,12 @@
 """Find, download, verify and read CIFAR-10.
 
-Two layouts are read, both described at https://www.cs.toronto.edu/~kriz/cifar.html:
+It reads two layouts. Both are described at https://www.cs.toronto.edu/~kriz/cifar.html:
 
-- ``cifar-10-batches-bin``, the binary version: records of 3,073 bytes, one label byte and then 1,024 red, 1,024
-  green and 1,024 blue bytes in rows; 10,000 records a file; five training files and ``test_batch.bin``. The page has
-  the MD5 sum of the archive; the SHA-256 sums of its files are here. Other content is read only when it is asked for.
-- ``cifar-10-batches-py``, what torchvision downloads. Its files are pickles, and are only opened by torchvision,
-  after torchvision has found their published MD5 sums right: no other pickle is ever loaded.
+- ``cifar-10-batches-bin``, the binary version: five training files and ``test_batch.bin``, each with 10,000 records of
+  3,073 bytes. A record has one label byte, then 1,024 red, 1,024 green and 1,024 blue bytes, row by row. The page has
+  the MD5 sum of the archive, and this module the SHA-256 sums of its files. Other content is read only on request.
+- ``cifar-10-batches-py``, what torchvision downloads. Its files are pickles. torchvision alone opens them,
+after it has checked their published MD5 sums. No other pickle is ever loaded.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _BINARY_FILES: Final[dict[SplitName, dict[str, str]]] = {
 }
 """The official files, each with its SHA-256."""
 _LARGEST_PICKLE: Final = 2**25
-"""Bytes of a file of the other layout; the official ones have 31 MB."""
+"""The most bytes that a file of the other layout may have; the official ones have 31 MB."""
 _NAMES: Final[dict[SplitName, str]] = {"train": "CIFAR-10 training images", "test": "CIFAR-10 test images"}
 _RECORDS: Final = 10_000
 _FETCH: Final = "fetch it again from https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -79,9 +79,9 @@ class Split:
     """The training or the test images.
 
     Attributes:
-        images: uint8 (N, 3, 32, 32), RGB; on the CPU, where it was not moved.
-        labels: int64 (N,), 0-9, likewise.
-        source: Where they come from, for people to read: the directory that they were read from.
+        images: uint8 (N, 3, 32, 32), RGB, on the CPU unless `to` moved them.
+        labels: int64 (N,), 0-9, on the same device.
+        source: Where they come from, for people to read: a directory, for example.
         content: What they are, without a path: the official images, or others with their digest.
     """
 
@@ -114,13 +114,13 @@ def default_directory(option: Path | None) -> Path:
 
 
 def chosen_directory(option: Path | None) -> Path | None:
-    """The data directory that is used where synthetic images would do as well.
+    """The data directory for a command that can use synthetic images instead.
 
     Args:
         option: As for `default_directory`.
 
     Returns:
-        None where none was asked for and ``./data`` has no data.
+        The directory, or None if none was asked for and ``./data`` has no data.
 
     Raises:
         DataError: The option or ``LENET_DATA`` names a directory without data.
@@ -158,14 +158,14 @@ def load(split: SplitName, directory: Path, *, accept_unknown: bool = False) -> 
     Args:
         split: ``train`` (50,000 images) or ``test`` (10,000).
         directory: The directory that holds ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
-        accept_unknown: Read files of the binary layout that are not the official ones too. The split then says so.
+        accept_unknown: Also read files of the binary layout that are not the official ones. The split then says so.
 
     Returns:
         The split, on the CPU.
 
     Raises:
-        DataError: There is no layout in it, or a file is missing, is no regular file, is truncated or oversized, or
-            fails its check.
+        DataError: The directory has neither layout, or a file is missing, is no regular file, is truncated or
+            oversized, or fails its check.
     """
     layout = find_layout(directory)
     if layout is None:
@@ -178,7 +178,7 @@ def load(split: SplitName, directory: Path, *, accept_unknown: bool = False) -> 
 def download(directory: Path) -> None:
     """Let torchvision download CIFAR-10 (170 MB) into ``directory`` and check its MD5 sum.
 
-    Nothing is fetched where either layout is already there.
+    It fetches nothing if either layout is already there.
 
     Raises:
         DataError: The download failed, or its MD5 sum is wrong.
@@ -210,7 +210,7 @@ def _load_binary(split: SplitName, layout: Path, *, accept_unknown: bool) -> Spl
         images.numpy()[rows] = records[:, 1:].reshape(_RECORDS, *INPUT_SHAPE)
         return digest
 
-    with ThreadPoolExecutor() as pool:  # reading, hashing and copying let other threads run
+    with ThreadPoolExecutor() as pool:  # reading, hashing and copying release the GIL
         digests = dict(zip(files, pool.map(read, range(len(files)), files), strict=True))
     unknown = [name for name in files if digests[name] != files[name]]
     if not unknown:
@@ -269,7 +269,7 @@ def _load_python(split: SplitName, layout: Path) -> Split:
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
-    """Torchvision reads whatever has the name to its end; what is missing it says itself."""
+    """Refuse pipes and devices, which torchvision would read to their end. It reports missing files itself."""
     try:
         with open_regular(path, _LARGEST_PICKLE):
             pass

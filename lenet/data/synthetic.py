@@ -1,4 +1,4 @@
-"""Seeded noise in the form of CIFAR-10, for machines without the data: good for timing, not for accuracy."""
+"""Seeded noise in the form of CIFAR-10, for machines without the data. It serves for timing, not for accuracy."""
 
 from __future__ import annotations
 

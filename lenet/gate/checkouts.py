@@ -1,4 +1,4 @@
-"""Which commits are compared, their checkouts, and the environments that these run in."""
+"""The commits to compare, their checkouts, and the environments that the checkouts run in."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Commits:
     """What is compared.
 
     Attributes:
-        repository: A checkout of it.
+        repository: A checkout of the repository.
         base: The last common ancestor of the reference and head, so that head is judged by its own changes alone.
         head: The commit that is checked out.
-        reference: As it was given.
+        reference: As the user gave it.
         own_environments: Whether their dependencies differ, so that each gets an environment of its own.
     """
 
@@ -83,9 +83,9 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
 
     Args:
         commits: What is compared.
-        stage: A directory to put them in. The paths of both sides are equally long: the size of a process's
-            environment moves its stack, and may alone change its speed (Mytkowicz et al. 2009, Producing wrong data
-            without doing anything obviously wrong!, ASPLOS).
+        stage: A directory to put them in. The paths of both sides are equally long, as the size of a process's
+            environment moves its stack and can change its speed (Mytkowicz et al. 2009, Producing wrong data without
+            doing anything obviously wrong!, ASPLOS).
 
     Raises:
         GateError: A checkout or an environment could not be made.
@@ -110,15 +110,15 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
 
 
 def _dependencies(root: Path, commit: str) -> tuple[Any, ...]:
-    """What a commit's pyproject.toml says is to be installed."""
-    document = tomllib.loads(git(root, "show", f"{commit}:pyproject.toml").stdout)  # nothing where it has no such file
+    """The dependencies in a commit's pyproject.toml."""
+    document = tomllib.loads(git(root, "show", f"{commit}:pyproject.toml").stdout)  # empty if there is no such file
     project = document.get("project", {})
     wanted = ("requires-python", "dependencies", "optional-dependencies")
     return (*(project.get(name) for name in wanted), document.get("dependency-groups", {}).get("benchmark"))
 
 
 def _own_python(tree: Path, environment: Path) -> str:
-    """An environment with the tree's own dependencies, and those of its extras that are installed here."""
+    """An environment with the tree's own dependencies, and with the extras that are installed here."""
     document = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
     extras = document["project"].get("optional-dependencies", {})
     chosen = [name for name, needs in extras.items() if all(map(_is_here, needs))]
@@ -142,7 +142,7 @@ def _run(*command: str) -> None:
         try:
             output, messages = process.communicate()
         except BaseException:
-            process.terminate()  # git and pip then remove what they have begun
+            process.terminate()  # git and pip then remove their unfinished work
             process.wait()
             raise
     if process.returncode != 0:
@@ -155,7 +155,7 @@ def _run(*command: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """For git, venv and pip. An environment of its own holds all that it needs: nothing counts as there already."""
+    """Variables for git, venv and pip. The new environment must hold all its packages, so none counts as installed."""
     return {name: value for name, value in without_git_variables().items() if name != "PYTHONPATH"}
 
 
@@ -165,10 +165,10 @@ def _ask(root: Path, *arguments: str, may_be_none: bool = False) -> str:
     Args:
         root: A directory of the checkout.
         arguments: As git takes them.
-        may_be_none: Exit code 1 says that there is no such thing, and nothing is printed.
+        may_be_none: Exit code 1 means that there is no such thing; the text is then empty.
 
     Raises:
-        GateError: git cannot answer; in its own words.
+        GateError: git fails; the error has its words.
     """
     try:
         done = git(root, *arguments)
@@ -185,7 +185,7 @@ def _ask(root: Path, *arguments: str, may_be_none: bool = False) -> str:
 
 
 def _remedy(messages: str) -> str | None:
-    """The command that git advises where the checkout belongs to another user."""
+    """The command that git advises if the checkout belongs to another user."""
     advised = re.search(r"git config --global --add safe\.directory .+", messages)
     return f"if you trust its owner: `{advised[0].strip()}`" if advised else None
 

@@ -1,4 +1,4 @@
-"""``lenet gate``: from the command's options to its exit code and files."""
+"""``lenet gate``: from the options to the exit code and the files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lenet.terminal import tell
 __all__ = ["EXIT_CODES", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
-"""An error, where there is no verdict, is 2."""
+"""An error has no verdict; its exit code is 2."""
 _LONGEST: Final = 1_000_000
 
 
@@ -37,16 +37,16 @@ def run(
     timeout: float,
     seed: int | None,
 ) -> int:
-    """Compare HEAD of the current directory's checkout with a reference; print the table and write it to ``out``.
+    """Compare HEAD of the checkout here with a reference, print the table, and write it to ``out``.
 
     Args:
         reference: A branch, tag or commit.
         suite: Options of the suite.
         out: Directory for gate.json and gate.md.
-        tolerance: A slow-down that is none, as a share.
+        tolerance: The largest slow-down that counts as none, as a share.
         harm: The largest slow-down of a row that passes, as a share.
         timeout: Seconds that a pair of processes may take.
-        seed: For the order in each pair; None draws one.
+        seed: Seeds the order in each pair; None draws one.
 
     Returns:
         The exit code.
@@ -62,7 +62,7 @@ def run(
             wanted="shares, 0 <= tolerance < harm",
             hint="a row that passes may be slower by more than what is tolerated, not by less",
         )
-    if not 0 < timeout <= _LONGEST:  # nor NaN
+    if not 0 < timeout <= _LONGEST:  # also refuses NaN
         raise GateError(
             "--worker-timeout cannot be used",
             found=f"{timeout:g}",
@@ -81,7 +81,7 @@ def run(
         try:
             outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
         except LenetError as error:
-            # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+            # This replaces an earlier run's verdict. A job's summary then says why there is none.
             report.write(out, report.error_json(error), report.error_page(error))
             raise
     report.write(out, report.to_json(outcome), report.to_page(outcome))
@@ -110,7 +110,7 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
         raise
     except Exception as error:
         tell(traceback.format_exc(), err=True)
-        raise GateError(  # Python's own exit code for it is that of a FAIL
+        raise GateError(  # Python's own exit code would be 1, which means FAIL
             "the gate itself failed, or the system did",
             found=f"{type(error).__name__}: {error}",
             wanted="a run to its end",

@@ -1,19 +1,19 @@
 """The rule: from the log ratios of process pairs to a verdict for each row. Pure functions.
 
-The unit is a pair of freshly started processes, one of base, one of head, that measure each row several times in
-turns; a row's ``d`` of a pair is the median over the turns of ``log(median_head / median_base)``. The order in each
-turn is drawn, so that where nothing changed d is as likely positive as negative whatever the machine does between the
-pairs, and a test that counts signs is exact.
+The unit is a pair of fresh processes, one of base and one of head. They measure each row several times, in turns. A row
+has one ``d`` for each pair: the median over the turns of ``log(median_head / median_base)``. The order in each turn is
+drawn. So if nothing changed, d is as likely positive as negative, whatever the machine does between the pairs. That
+makes a test that counts signs exact.
 
 At each look (after 10, 20 and 30 pairs) a row
 
-1. FAILs where the lower bound of the median of d lies above ``log(1 + tolerance)``, with Holm's correction over rows;
-2. else PASSes where its upper bound lies below ``log(1 + harm)``. The gate passes where all rows do, so that this needs
-   no correction: it is an intersection-union test (Berger 1982).
+1. FAILs if the lower bound of the median of d is above ``log(1 + tolerance)``, with Holm's correction over the rows;
+2. else PASSes if the upper bound is below ``log(1 + harm)``. The gate passes only if every row does. That is an
+   intersection-union test, which needs no correction (Berger 1982).
 
-FAIL is looked for first, and the first decision stands: a median between tolerance and harm may be both, and is then a
-FAIL unless it passed at an earlier look. Each of the two errors has a probability of at most `Rule.alpha`, which is
-split over the looks by Bonferroni's inequality. A gate FAILs only if fresh builds then FAIL as well.
+FAIL is tested first, and a row's first decision stands. A median between tolerance and harm can meet both conditions.
+It is then a FAIL, unless it passed at an earlier look. Each of the two errors has a probability of at most
+`Rule.alpha`, which Bonferroni's inequality splits over the looks. A gate FAILs only if fresh builds then FAIL as well.
 
 Sources:
     Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., sections 3.2 and 3.4.
@@ -36,7 +36,7 @@ __all__ = ["Decision", "Rule", "Verdict", "bounds", "decide", "drifted", "holm",
 
 
 class Verdict(StrEnum):
-    """What a row or the gate comes to."""
+    """The verdict on a row or on the whole run."""
 
     PASS = "PASS"  # noqa: S105 - no password
     FAIL = "FAIL"
@@ -45,15 +45,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is tolerated, and how sure a verdict must be.
+    """What the gate tolerates, and how sure a verdict must be.
 
     Attributes:
-        tolerance: A slow-down of up to this share is none: 0.01 is 1 %.
+        tolerance: A slow-down of up to this share counts as none: 0.01 is 1 %.
         harm: The largest slow-down that a row which passes may have, above the tolerance.
-        alpha: Probability of a FAIL of any row, or of a PASS of one row, that is wrong, over all looks of one stage.
-        looks: Pairs after which to decide, ascending.
-        shares: Of alpha at each look; together at most 1. With few pairs only few levels can be had: of 10 pairs those
-            of 0 and of 1 sign against it, 0.1 % and 1.07 %, and the first share is just enough for the latter.
+        alpha: The largest probability of a wrong FAIL of any row, and of a wrong PASS of one row, over a stage's looks.
+        looks: Numbers of pairs after which to decide, ascending.
+        shares: The share of alpha at each look; together at most 1. With 10 pairs the smallest levels of the sign test
+            are 0.1 % (no sign against) and 1.07 % (one sign against). The first share is just enough for the second.
     """
 
     tolerance: float = 0.01
@@ -63,7 +63,7 @@ class Rule:
     shares: tuple[float, ...] = (0.22, 0.42, 0.36)
 
     def level(self, pairs: int) -> float:
-        """The part of alpha that is spent at the look after so many pairs."""
+        """The part of alpha that the look after so many pairs may spend."""
         return self.alpha * self.shares[self.looks.index(pairs)]
 
 
@@ -72,12 +72,12 @@ class Decision:
     """What is known of a row at a look.
 
     Attributes:
-        verdict: INCONCLUSIVE where neither bound is reached yet.
-        pairs: That it rests on.
-        low: Lower bound of the median of d at the look's level after Holm's correction; minus infinity where so few
-            pairs have none.
-        high: Upper bound at the look's level; infinity where so few pairs have none.
-        p: Of the sign test against the tolerance.
+        verdict: INCONCLUSIVE if neither condition is met yet.
+        pairs: Number of pairs.
+        low: Lower bound of the median of d, at the look's level after Holm's correction; minus infinity if there are
+            too few pairs for one.
+        high: Upper bound at the look's level; infinity if there are too few pairs for one.
+        p: Of the sign test against the tolerance, one-sided.
     """
 
     verdict: Verdict
@@ -88,17 +88,17 @@ class Decision:
 
 
 def rank(size: int, level: float) -> int:
-    """The largest k for which the k-th smallest of so many values is a lower bound of the median at a level.
+    """The largest k for which the k-th smallest of ``size`` values is a lower bound of the median.
 
     The number of values below the population's median is binomial (n, 1/2), so the k-th smallest lies above it with
     probability ``P(B <= k - 1)`` (Conover 1999, section 3.2; David and Nagaraja 2003, section 7.1).
 
     Args:
-        size: Of the sample.
-        level: The largest probability of a bound on the wrong side, one-sided.
+        size: Number of values in the sample.
+        level: The largest probability that the bound is above the median.
 
     Returns:
-        0 where even the smallest value is no bound.
+        The rank k, or 0 if even the smallest value is no bound.
     """
     k = 0
     while k < size and bdtr(k, size, 0.5) <= level:
@@ -107,12 +107,12 @@ def rank(size: int, level: float) -> int:
 
 
 def bounds(ratios: Sequence[float], lower_level: float, upper_level: float) -> tuple[float, float]:
-    """One-sided bounds of the median, each an order statistic; infinite where the sample is too small.
+    """One-sided bounds of the median, each an order statistic; infinite if the sample is too small.
 
     Args:
         ratios: Log ratios, one a pair.
-        lower_level: Probability that the lower one is above the median.
-        upper_level: Probability that the upper one is below it.
+        lower_level: The largest probability that the lower bound is above the median.
+        upper_level: The largest probability that the upper bound is below the median.
     """
     ordered = sorted(ratios)
     below, above = rank(len(ordered), lower_level), rank(len(ordered), upper_level)
@@ -120,7 +120,7 @@ def bounds(ratios: Sequence[float], lower_level: float, upper_level: float) -> t
 
 
 def sign_test(ratios: Sequence[float], bound: float) -> float:
-    """The exact one-sided p of the sign test that the median is at most a bound (Conover 1999, section 3.4).
+    """The exact one-sided p of the sign test for "the median is at most the bound" (Conover 1999, section 3.4).
 
     A ratio that equals the bound counts against the slow-down.
     """
@@ -129,15 +129,15 @@ def sign_test(ratios: Sequence[float], bound: float) -> float:
 
 
 def holm(p_values: Sequence[float], level: float) -> list[float]:
-    """The level at which each of several hypotheses is tested by Holm's procedure (1979).
+    """The level at which Holm's procedure (1979) tests each of several hypotheses.
 
-    The smallest p is tested at ``level / m``, the next at ``level / (m - 1)`` and so on, until one is not rejected;
-    all that follow are tested at that one's level, and since their p is no smaller, a p at or below its own entry here
-    is rejected by the procedure, and no other is.
+    The smallest p is tested at ``level / m``, the next at ``level / (m - 1)``, and so on, until one is not rejected.
+    All that follow get that one's level. Their p is no smaller. So the procedure rejects a hypothesis exactly if its p
+    is at most its entry here.
 
     Args:
-        p_values: One a hypothesis.
-        level: Of the family.
+        p_values: One for each hypothesis.
+        level: The level of the whole family.
     """
     levels = [0.0] * len(p_values)
     reached: float | None = None
@@ -155,9 +155,9 @@ def decide(
     """Decide every row at a look, on all pairs so far.
 
     Args:
-        rows: Log ratios by row, as many of each as one of the rule's looks has pairs.
+        rows: Log ratios by row; for each row as many as the look has pairs.
         rule: The rule.
-        earlier: The decisions of the look before; those that are no longer inconclusive stand.
+        earlier: The decisions of the look before. A PASS or a FAIL stands.
     """
     p_values = [sign_test(ratios, math.log1p(rule.tolerance)) for ratios in rows.values()]
     found: dict[str, Decision] = {}
@@ -179,10 +179,12 @@ def _verdict(low: float, high: float, rule: Rule) -> Verdict:
 
 
 def drifted(ratios: Sequence[float], rule: Rule) -> bool:
-    """Whether unchanged code became slower or faster by the rule: then the pairs do not measure the change.
+    """Whether the canary, which is the same code on both sides, became slower or faster by the rule.
+
+    If it did, the pairs do not measure the change.
 
     Args:
-        ratios: Log ratios of the canary, as many as one of the rule's looks has pairs.
+        ratios: Log ratios of the canary, as many as the look has pairs.
         rule: The rule.
     """
     level = rule.level(len(ratios))

@@ -1,4 +1,4 @@
-"""The progress of a run of the gate: a bar on a terminal, a line a pair elsewhere."""
+"""The gate's progress: a bar on a terminal, a line for each pair elsewhere."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class GateDisplay:
         """Show how far a stage is.
 
         Args:
-            stage: That is measured.
-            pair: That was just measured; None where the stage begins.
-            look: The pairs at which it is looked at next.
+            stage: The stage in progress.
+            pair: The pair just measured; None at the stage's beginning.
+            look: The number of pairs at the next look.
         """
         counted = len(stage.counted)
         what = "compiling" if not counted and len(stage.pairs) < 2 else f"{stage.discarded} discarded"  # noqa: PLR2004

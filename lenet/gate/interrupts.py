@@ -1,4 +1,4 @@
-"""Signals that end the gate: it cleans up whichever comes, and no second one cuts that short."""
+"""Signals that end the gate. It cleans up after the first, and ignores the ones that follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 __all__ = ["SIGNALS", "interruptible", "uninterrupted"]
 
 SIGNALS: Final = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"})
-"""By Ctrl-C, a job that is cancelled, a terminal that is closed, and Ctrl-\\; Windows lacks the last two."""
+"""Sent by Ctrl-C, a cancelled job, a closed terminal, and Ctrl-\\. Windows lacks the last two."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put signals off until the context is left."""
+    """Delay signals until the context is left."""
     late: list[int] = []
     before = {number: signal.signal(number, lambda number, _: late.append(number)) for number in _heard()}
     try:

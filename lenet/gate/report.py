@@ -1,4 +1,4 @@
-"""What came of a run of the gate, as a table, as Markdown and as JSON."""
+"""The outcome of the gate as a table, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOTHING: Final = "-"
 
 
 def sheet(outcome: Outcome) -> Sheet:
-    """A line a row: both medians, the ratio with its bounds, the pairs, and the verdict."""
+    """A line for each row: both medians, the ratio with its bounds, the pairs, and the verdict."""
     lines = tuple(
         (
             row.name,
@@ -41,7 +41,7 @@ def sheet(outcome: Outcome) -> Sheet:
 
 
 def reasons(outcome: Outcome) -> list[str]:
-    """Why each row came to its verdict."""
+    """The reason for each row's verdict."""
     return [f"{row.name}: {row.verdict}: {row.reason}" for row in outcome.rows]
 
 
@@ -71,7 +71,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 
 def to_page(outcome: Outcome) -> str:
-    """As a Markdown page, for a job's summary."""
+    """The outcome as a Markdown page, for a job's summary."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in outcome.not_run.items():
         by_reason.setdefault(reason, []).append(name)
@@ -84,9 +84,9 @@ def to_page(outcome: Outcome) -> str:
 
 
 def to_json(outcome: Outcome) -> str:
-    """Everything, with the medians of every pair in seconds."""
+    """The whole outcome as JSON, with the medians of every pair in seconds."""
     commits = asdict(outcome.commits)
-    del commits["repository"]  # where one's clone lies is nobody's business
+    del commits["repository"]  # a path of the user's machine
     return documents.to_json(
         {
             "schema": SCHEMA,
@@ -153,7 +153,7 @@ def _pair(pair: Pair, *, counted: bool) -> dict[str, Any]:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A bound that there is not, for too few pairs, is null: JSON has no infinity."""
+    """The values, with None for an infinite bound: JSON has no infinity."""
     return {
         name: None if value in {math.inf, -math.inf} else value for name, value in values.items() if name != "again"
     }

@@ -1,7 +1,7 @@
-"""The gate's directory for checkouts and results. The next gate removes those of gates that were killed.
+"""The gate's directory for checkouts and results. A gate also removes the directories of gates that were killed.
 
-A gate holds a lock in its directory. The kernel releases it when the gate ends, however it ends; a process id could be
-another process's by then.
+A gate holds a lock in its directory. The kernel releases the lock when the gate ends, however it ends. A process id
+would not do, as another process may have it by then.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["remove_worktree", "scratch_directory"]
 
 _PREFIX: Final = "lenet-gate-"
 _LOCK: Final = "lenet-gate.lock"
-"""Locked by the gate; it holds the path of the repository whose worktrees lie beside it."""
+"""The lock file. It holds the path of the repository whose worktrees lie beside it."""
 _NEW: Final = "new"
-"""The lock's name until it is locked."""
+"""The lock file's name until it is locked."""
 
 
 @contextmanager
 def scratch_directory(repository: Path) -> Iterator[Path]:
-    """A directory of this gate alone, until the context is left.
+    """A directory for this gate alone, until the context is left.
 
-    Directories that killed gates of this user left behind are removed first, and their worktrees.
+    First it removes the directories and worktrees that killed gates of this user left behind.
 
     Args:
         repository: A checkout of the repository whose worktrees go there.
@@ -50,25 +50,25 @@ def scratch_directory(repository: Path) -> Iterator[Path]:
 
 
 def remove_worktree(repository: Path, path: Path) -> None:
-    """Delete a worktree, and have git forget it; all others stay as they are, also those that are away just now."""
-    shutil.rmtree(path, ignore_errors=True)  # git refuses one that lacks its `.git`, but not one that is gone
+    """Delete a worktree, and have git forget it. Other worktrees stay, also those whose directory is missing."""
+    shutil.rmtree(path, ignore_errors=True)  # git refuses a worktree without `.git`, but accepts a missing one
     git(repository, "worktree", "remove", "--force", "--force", str(path), process_group=0)
 
 
 def _new_lock(directory: Path, repository: Path) -> int:
-    """The descriptor of the directory's lock. The file has its name only once it is locked: none finds it unlocked."""
-    import fcntl  # which Windows lacks: the command says that it needs Linux
+    """The descriptor of the directory's lock. The file gets its name once it is locked, so nobody finds it unlocked."""
+    import fcntl  # Windows lacks it; the command says that it needs Linux
 
     lock = os.open(directory / _NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     common = git(repository, "rev-parse", "--git-common-dir").stdout.rstrip("\n")
-    os.write(lock, os.fsencode((repository / common).resolve()))  # a linked worktree may be removed, this stays
+    os.write(lock, os.fsencode((repository / common).resolve()))  # unlike a linked worktree, it stays
     (directory / _NEW).rename(directory / _LOCK)
     return lock
 
 
 def _remove_abandoned(repository: Path) -> None:
-    """Remove the directories whose gate is gone, from the temporary directory and wherever git has worktrees in one."""
+    """Remove the directories of ended gates: in the temporary directory, and where git has worktrees in one."""
     registered = {tree.parent.parent for tree in _worktrees(repository)}
     for directory in registered.union(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
         if directory.name.startswith(_PREFIX) and (lock := _take_over(directory)) is not None:
@@ -83,7 +83,7 @@ def _remove_abandoned(repository: Path) -> None:
 
 
 def _take_over(directory: Path) -> int | None:
-    """The descriptor of the lock that a gate left; None where the gate lives, or where it is another user's."""
+    """The descriptor of a lock whose gate has ended; None if the gate runs, or belongs to another user."""
     import fcntl
 
     try:
@@ -102,13 +102,13 @@ def _take_over(directory: Path) -> int | None:
 
 
 def _worktrees(repository: Path) -> list[Path]:
-    """The worktrees that git has for a repository; none where there is no such repository."""
+    """The worktrees of a repository; none if the repository is gone."""
     listed = git(repository, "worktree", "list", "--porcelain").stdout.split("\n")
     return [Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")]
 
 
 def _remove(directory: Path) -> None:
-    """Delete a scratch directory, the lock last: what is left of it then is still known to be abandoned."""
+    """Delete a scratch directory, the lock last. If this is cut short, the rest is still known to be abandoned."""
     with suppress(FileNotFoundError):
         for path in directory.iterdir():
             if path.name != _LOCK:

@@ -1,4 +1,4 @@
-"""A run of the gate: pairs until every row is decided, fresh builds to confirm a FAIL, and what came of it."""
+"""A run of the gate: pairs until every row is decided, fresh builds to confirm a FAIL, and the outcome."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lenet.results import FAILED
 __all__ = ["Outcome", "Progress", "RowOutcome", "Stage", "run"]
 
 THROTTLED_SHARE: Final = 0.05
-"""A pair is discarded where more of a row's rounds than this share were throttled, in either process."""
+"""A pair is discarded if either process had more than this share of a row's rounds throttled."""
 
 PAIRS_FOR_ONE_DISCARDED: Final = 4
-"""Over 20 % discarded pairs make a run inconclusive: more than one for four that count."""
+"""A run is inconclusive with over 20 % discarded pairs: more than one for four that count."""
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class Stage:
     """The pairs of one set of checkouts.
 
     Attributes:
-        name: ``first``, or ``again`` where a FAIL is confirmed.
+        name: ``first``, or ``again`` for the stage that confirms a FAIL.
         pairs: All pairs, in order. The first is not counted: it compiles what the later ones load.
-        counted: Those that are counted.
-        discarded: How many were discarded because the GPU was throttled.
+        counted: The pairs that count.
+        discarded: Number of pairs discarded because the GPU was throttled.
         decisions: By row.
-        void: Why no verdict may rest on it; None where nothing speaks against it.
-        closed: Cases that head failed, skipped or no longer has, each with the reason: they FAIL without a time.
+        void: Why no verdict may rest on this stage; None if it is valid.
+        closed: Cases that head failed, skipped or no longer has, with the reason. They FAIL without a time.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Stage:
     closed: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, name: str) -> list[float]:
-        """``log(head / base)`` of a row, or of the canary, one a counted pair."""
+        """``log(head / base)`` of a row or of the canary, one for each counted pair."""
         return [pair.ratio(name) for pair in self.counted]
 
     @property
@@ -63,19 +63,19 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """What came of a row.
+    """The outcome of a row.
 
     Attributes:
         name: As in the suite's tables.
-        verdict: INCONCLUSIVE also where a FAIL was not confirmed or the run is void.
+        verdict: Also INCONCLUSIVE if a FAIL was not confirmed, or if the run is void.
         reason: Why.
-        base: Median over the counted pairs of base's medians, in seconds; None where the row was not measured by both.
-        head: The same of head.
+        base: Median over the counted pairs of base's medians, in seconds; None if not both sides measured the row.
+        head: The same for head.
         ratio: The median of head / base over the pairs.
-        low: Lower bound of that median, at the look that decided; None where so few pairs have none.
-        high: Its upper bound; the same.
-        pairs: That the decision rests on.
-        again: The decision of the stage that was to confirm a FAIL.
+        low: Lower bound of that median at the look that decided; None if there are too few pairs for one.
+        high: Upper bound, likewise.
+        pairs: Number of pairs of the decision.
+        again: The decision of the stage that confirms a FAIL.
     """
 
     name: str
@@ -92,21 +92,21 @@ class RowOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        verdict: Of the gate.
+        verdict: The gate's verdict.
         reason: Why, in one sentence.
         rows: Every row that base or head measured.
-        not_run: Cases that neither measured, with the reason.
+        not_run: Cases that neither side measured, with the reason.
         commits: What was compared.
-        rule: By which it was decided.
+        rule: The rule that decided.
         suite: The options of the suite.
-        seed: That the orders were drawn with.
-        machine: The facts of the machine.
-        fingerprint: Of the machine.
+        seed: Seed of the orders.
+        machine: Facts of the machine.
+        fingerprint: Fingerprint of the machine.
         stages: What was measured.
-        seconds: How long it took.
+        seconds: Duration of the run.
     """
 
     verdict: Verdict
@@ -124,7 +124,7 @@ class Outcome:
 
 
 Progress = Callable[[Stage, Pair | None, int], None]
-"""Told of a stage that begins (without a pair) and of each pair, with the number of pairs of the next look."""
+"""Called when a stage begins (with None for the pair) and after each pair, with the next look's number of pairs."""
 
 
 def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeout: float, tell: Progress) -> Outcome:
@@ -132,14 +132,14 @@ def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeou
 
     Args:
         commits: What to compare.
-        rule: By which to decide.
+        rule: The rule to decide by.
         suite: Options of the suite, such as ``--backend=pytorch``.
-        seed: For the orders.
+        seed: Seed of the orders.
         timeout: Seconds that a pair of processes may take.
-        tell: Told of the progress.
+        tell: Called with the progress.
 
     Raises:
-        GateError: It could not be measured, so that there is no verdict.
+        GateError: The sides could not be measured, so there is no verdict.
     """
     began = time.monotonic()
     draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
@@ -182,7 +182,10 @@ def _measure(
     timeout: float,
     tell: Progress,
 ) -> Stage:
-    """Pairs until every row is decided or the last look is over; of all rows, or of those that failed earlier."""
+    """Measure pairs until every row is decided or the last look is over.
+
+    All rows are measured, or those alone that failed earlier.
+    """
     stage = Stage(name)
     only = None if earlier is None else _cases(earlier)
     tell(stage, None, rule.looks[0])
@@ -211,9 +214,9 @@ def _measure(
 
 
 def _look(stage: Stage, rule: Rule, *, together: bool) -> bool:
-    """Decide what can be decided, and say whether that is all.
+    """Decide the rows at a look; return whether all are decided.
 
-    Rows that are to be confirmed have each failed once already: they are not corrected for their number.
+    Rows to confirm have each failed once already, so their number needs no correction.
     """
     if drifted(stage.ratios(CANARY), rule):
         change = math.expm1(median(stage.ratios(CANARY)))
@@ -226,7 +229,7 @@ def _look(stage: Stage, rule: Rule, *, together: bool) -> bool:
 
 
 def _refuse_rowless(pairs: list[Pair]) -> None:
-    """Stop where base itself cannot be measured."""
+    """Raise a GateError if base itself cannot be measured."""
     first, pair = pairs[0], pairs[-1]
     if not pair.base.rows or pair.base.rows.keys() != first.base.rows.keys():
         not_run = [f"{name}: {reason}" for name, reason in pair.base.not_run.items()]
@@ -239,7 +242,7 @@ def _refuse_rowless(pairs: list[Pair]) -> None:
 
 
 def _refuse_unlike(first: Pair, pair: Pair, trees: tuple[Tree, Tree], *, own_environments: bool) -> None:
-    """Stop where the processes are not of one machine, environment and source."""
+    """Raise a GateError if the processes differ in machine, environment or source."""
     for side, tree in zip((pair.base, pair.head), trees, strict=True):
         reference = (first.base if tree.side == "base" or not own_environments else first.head).measurement
         difference = describe_difference(reference.machine, side.measurement.machine)
@@ -262,7 +265,7 @@ def _refuse_unlike(first: Pair, pair: Pair, trees: tuple[Tree, Tree], *, own_env
 
 
 def _refuse_another_machine(pair: Pair) -> None:
-    """Where each side has its own environment, the libraries may differ, and nothing else."""
+    """What may differ between the sides: the libraries, if each side has an environment of its own."""
     both = describe_difference(pair.base.measurement.machine, pair.head.measurement.machine)
     if other := [line for line in both if not line.startswith("packages.")]:
         raise GateError(
@@ -274,7 +277,7 @@ def _refuse_another_machine(pair: Pair) -> None:
 
 
 def _closed(pairs: list[Pair]) -> dict[str, str]:
-    """What head failed, or did not measure although base does, each with the reason."""
+    """The cases that head failed, or that only base measured, with the reason."""
     base, head = pairs[0].base, pairs[-1].head
     not_run = dict(head.not_run)
     closed = {}

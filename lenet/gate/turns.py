@@ -1,10 +1,10 @@
 """A pytest plugin for the gate's workers: each case waits until its turn.
 
-Both processes of a pair start together, and then run their cases in turns, each case several times, so that the two
-times of a row lie a moment apart, and neither process does anything while the other measures. A copy of this file is
-loaded by the workers, also those of a base that has none: it imports nothing of lenet.
+Both processes of a pair start together, and run their cases in turns, each case several times. So the two times of a
+row lie a moment apart, and one process waits while the other measures. The workers load a copy of this file, also those
+of a base that lacks it. It therefore imports nothing of lenet.
 
-A worker writes lines of JSON to one pipe, and goes on for each line that it reads from another.
+A worker writes lines of JSON to one pipe, and continues for each line that it reads from another.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ def _wait(**message: object) -> None:
 
 @pytest.fixture
 def _lenet_gate_turn(request: pytest.FixtureRequest) -> int:
-    """Which of a case's turns it is."""
+    """The number of a case's turn."""
     return int(request.param)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make as many cases of each as it has turns, one right after the other; their names end in the turn's number."""
+    """Repeat each case for its turns, one right after the other. The names end in the turn's number."""
     metafunc.fixturenames.append("_lenet_gate_turn")
     turns = range(int(os.environ["LENET_GATE_TURNS"]))
     metafunc.parametrize("_lenet_gate_turn", turns, indirect=True, ids=[f"turn{number}" for number in turns])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the cases of the suite that are wanted alone, and what is none of it, which is the canary."""
+    """Keep the wanted cases of the suite, and the canary."""
     only = json.loads(os.environ.get("LENET_GATE_ONLY", "null"))
     if only is not None:
-        wanted = re.compile("|".join(["turn", *only]))  # the canary's names have nothing but the turn
+        wanted = re.compile("|".join(["turn", *only]))  # the canary's names hold only the turn
         kept = [item for item in items if wanted.match(item.name.partition("[")[2])]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
-    """Say what there is to run, and at the end wait for the other: writing the results takes a processor too."""
+    """Send the cases, and wait for the other process before the results are written, which takes a processor too."""
     _wait(cases=[item.nodeid for item in session.items])
     try:
         return (yield)

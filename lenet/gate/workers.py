@@ -1,4 +1,4 @@
-"""Pairs of freshly started processes that run the suite in turns, and what they measured."""
+"""Pairs of fresh processes that run the suite in turns, and what they measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Tree", "case_pattern", "
 SIDES: Final = ("base", "head")
 CANARY: Final = "canary"
 TURNS: Final = 5
-"""Times that each process measures a row, in turns with the other: a disturbance often hits but one of two times that
+"""How often each process measures a row, in turns with the other. A disturbance often hits only one of two times that
 lie a moment apart, and the median over the turns drops it."""
 
 _CASE_OF_CANARY: Final = "test_canary["
@@ -41,13 +41,13 @@ _LOG_LINES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A checkout that processes run in.
+    """A checkout that a process runs in.
 
     Attributes:
         side: ``base`` or ``head``.
-        path: Its root.
-        commit: That is checked out.
-        python: The interpreter of its environment.
+        path: Root of the checkout.
+        commit: The commit that is checked out.
+        python: Interpreter of its environment.
         caches: Directory of its compile caches.
     """
 
@@ -63,8 +63,8 @@ class Side:
     """What one process measured.
 
     Attributes:
-        measurement: Its file.
-        rows: Its rows by name, one for each turn; those alone that were measured at each.
+        measurement: The file that it wrote.
+        rows: Rows by name, one for each turn; only those measured at every turn.
         canary: Medians of the canary, one for each turn, in seconds.
         not_run: Reasons by the name of the case.
     """
@@ -80,11 +80,11 @@ class Pair:
     """What a pair of processes measured.
 
     Attributes:
-        base: By the process of base.
-        head: By the process of head.
-        first: Which of them ran first, by the case's name; cases that only one has are left out.
+        base: What the process of base measured.
+        head: What the process of head measured.
+        first: Which of them ran first, by the case's name; without cases that only one has.
         seconds: From the start of the processes until both had ended.
-        others: The share of the processors' time that went to anything else, or to other machines on the same host.
+        others: The share of the processors' time that other programs took, or other machines on the same host.
     """
 
     base: Side
@@ -106,9 +106,9 @@ class Pair:
 
 
 def case_pattern(case: Case) -> str:
-    """What the beginning of the suite's names of a case matches, as in ``pytorch-forward-1000-fp32-(?!.*-uint8)``.
+    """A pattern for the beginning of a case's names in the suite, such as ``pytorch-forward-1000-fp32-(?!.*-uint8)``.
 
-    A forward row does not tell the memory that its name has, and a suite of the first schema names no input type.
+    A forward row does not record the host memory that is in its name. A suite of the first schema names no input type.
     """
     beginning = "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
     return beginning + ("(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}")
@@ -126,11 +126,11 @@ def measure_pair(
     """Start a process in each tree, let them measure in turns, and read what they measured.
 
     Args:
-        trees: Of base and of head.
+        trees: The checkouts of base and of head.
         suite: Options of the suite.
-        folder: For the results and logs; made here.
-        draw: Draws who is first.
-        only: Patterns of the names of the cases that are to be measured (`case_pattern`); None for all.
+        folder: Directory for the results and logs; it is made here.
+        draw: Draws which side is first.
+        only: Patterns of the names of the cases to measure (`case_pattern`); None for all.
         timeout: Seconds until both must have ended.
 
     Raises:
@@ -157,9 +157,9 @@ def measure_pair(
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Busy and stolen seconds of the processors that this process may use, and how many were its own and its workers'.
+    """Busy and stolen seconds of the processors that this process may use, and the seconds of it and its workers.
 
-    Workers are counted once they have ended.
+    Workers count once they have ended.
     """
     usable = os.sched_getaffinity(0)
     each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
@@ -167,13 +167,13 @@ def _processor_seconds() -> tuple[float, float]:
 
 
 def _share_of_others(before: tuple[float, float], after: tuple[float, float], seconds: float) -> float:
-    """Of so many seconds of processors, what was busy and not one's own, at two moments of `_processor_seconds`."""
+    """The share of the processors' time that others took between two readings of `_processor_seconds`."""
     busy, own = (late - early for early, late in zip(before, after, strict=True))
     return min(max((busy - own) / seconds, 0.0), 1.0)
 
 
 def _take_turns(base: _Worker, head: _Worker, draw: random.Random) -> dict[str, str]:
-    """Run the cases that both have one right after the other, in an order that is drawn, and the others alone."""
+    """Run each case that both sides have on one and then the other, in a drawn order, and the other cases alone."""
     first = {}
     for worker in base, head:
         worker.start()
@@ -195,7 +195,7 @@ def _short(case: str) -> str:
 
 
 class _Worker:
-    """A process of the suite in a group of its own, and the pipes that its turns are told by."""
+    """A process of the suite in its own process group, and the pipes for its turns."""
 
     def __init__(
         self, tree: Tree, suite: Sequence[str], only: Sequence[str] | None, folder: Path, deadline: float
@@ -216,7 +216,7 @@ class _Worker:
         self._listen = os.fdopen(listen, encoding="utf-8")
         environment = {**without_git_variables(), **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
         environment["LENET_GATE_TURNS"] = str(TURNS)
-        environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, as all of it
+        environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, like the rest of the environment
         if only is not None:
             environment["LENET_GATE_ONLY"] = documents.to_json(only)
         environment.pop("LENET_COMMIT", None)
@@ -239,26 +239,26 @@ class _Worker:
         os.close(says)
 
     def start(self) -> None:
-        """Wait until the cases are collected, and then until the first of them is to be run."""
+        """Wait until the cases are collected, and then until the first case waits for its turn."""
         self.left = self._next()["cases"]
         self.take_turn()
 
     def take_turn(self) -> None:
-        """Let the process run on, until the next case waits for its turn."""
+        """Let the process run until the next case waits for its turn."""
         if self.at in self.left:
             self.left.remove(self.at)
         self.go()
         self.at = self._next()["at"]
 
     def go(self) -> None:
-        """Let the process run on; after its last case it writes its results and ends."""
+        """Let the process run on. After its last case it writes its results and ends."""
         try:
             os.write(self._tell, b"go\n")
         except BrokenPipeError:
             raise self._ended() from None
 
     def read(self) -> Side:
-        """What the process measured, once it has ended."""
+        """What the process measured; it must have ended."""
         if self._wait() not in {0, 1} or not self._json.exists() or not self._json.stat().st_size:
             raise self._ended()
         try:
@@ -283,7 +283,7 @@ class _Worker:
         return Side(measurement, whole, canary, {item.name: item.reason for item in measurement.not_run})
 
     def kill(self) -> None:
-        """End the process, unless it has ended, and all that it started."""
+        """End the process and all that it started, unless it has ended."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -333,7 +333,7 @@ class _Worker:
 
 
 def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
-    """Where a process finds its source, its caches and the images."""
+    """The variables by which a process finds its source, its caches and the images."""
     named, data = os.environ.get("LENET_DATA"), Path("data")
     found = Path(named) if named else data if any(data.glob("cifar-10-batches-*")) else None
     return {
@@ -341,12 +341,12 @@ def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
         "LENET_CACHE": str(tree.caches / "lenet"),
         "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
         "TRITON_CACHE_DIR": str(tree.caches / "triton"),
-        # The trees have no data of their own. Empty is unset: a directory that is named must hold data.
+        # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
         "LENET_DATA": str(found.resolve()) if found else "",
     }
 
 
 def _inherited_path(tree: Tree) -> list[str]:
-    """The user's own PYTHONPATH, which may hold torch; an environment of the tree's own has all that it needs."""
+    """The user's PYTHONPATH, which may hold torch. An environment of the tree's own needs none of it."""
     inherited = os.environ.get("PYTHONPATH", "") if tree.python == sys.executable else ""
     return [os.path.abspath(entry) for entry in inherited.split(os.pathsep) if entry]  # noqa: PTH100 - not resolved

@@ -1,1 +1,1 @@
-"""What people look at: figures and tables."""
+"""Tables, charts and the report's page."""

@@ -38,7 +38,9 @@ def save(directory: Path) -> None:
     Raises:
         OutputError: A file cannot be written.
     """
-    table = io.StringIO((directory / "history.csv").read_bytes().decode(), newline="")  # written a moment ago
+    table = io.StringIO(
+        (directory / "history.csv").read_bytes().decode(), newline=""
+    )  # the training has just written it
     history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(table)]
     with settings():
         figure = draw(history)

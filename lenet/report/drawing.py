@@ -1,7 +1,7 @@
-"""What charts are drawn with: matplotlib without its user's settings, so that a chart is the same on every machine.
+"""matplotlib without its user's settings, so that a chart is the same on every machine.
 
-At its import matplotlib reads ``MPLBACKEND``, and fails where that names a backend that is not installed. So it is
-imported here alone. The charts are `Figure` objects, which need no backend.
+Only this module imports matplotlib, which reads ``MPLBACKEND`` at import and fails if that backend is not installed.
+The charts are `Figure` objects, which need no backend.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _DEFAULTS: dict[Any, Any] = {
 
 
 def settings(chosen: dict[Any, Any] | None = None) -> AbstractContextManager[None]:
-    """A context in which matplotlib has its own defaults and what is chosen, whatever a ``matplotlibrc`` says.
+    """A context with matplotlib's own defaults and the given settings, whatever a ``matplotlibrc`` says.
 
-    Draw and save in it: both read the settings.
+    Both drawing and saving read the settings, so do both in it.
     """
     return mpl.rc_context(_DEFAULTS | (chosen or {}))

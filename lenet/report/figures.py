@@ -1,8 +1,8 @@
-"""The report's charts: drawn by matplotlib, handed over as SVG that takes its colours and fonts from the page.
+"""The report's charts: matplotlib draws them, and the page gets SVG with the page's own colours and fonts.
 
-matplotlib has no notion of a theme, so each colour here is a sentinel that is also the light theme's value; `to_svg`
-puts the page's CSS variable in its place. Text stays text (it can be read out, searched and translated) and is never
-taken for mathematics, since some of it comes from files.
+matplotlib has no themes. So each colour here is the light theme's value, and `to_svg` replaces it by the page's CSS
+variable. Text stays text, so that it can be read aloud, searched and translated. It is never taken for mathematics,
+since some of it comes from files.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MUTED: Final = "#5f6973"
 GRID: Final = "#d8dde3"
 PAPER: Final = "#fdfdfe"
 SERIES: Final = ("#1b6ca8", "#c8553d", "#2e8b57", "#8e5ea2", "#a87908", "#0f8b8d", "#a23e6d", "#5b6b7b")
-"""Those of series: 3:1 or more against the page, told apart by the markers as well."""
+"""Colours of series: a contrast of 3:1 or more with the page. Markers tell the series apart as well."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 _MARKER_SIGNS: Final = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★")
 _VARIABLES: Final = {
@@ -64,9 +64,9 @@ _VARIABLES: Final = {
 _WIDE: Final = 1080
 _ARROW: Final = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
 _WIDTH: Final = 420
-"""Of a chart, in CSS pixels; the page puts two side by side, and one fills a phone."""
+"""Width of a chart in CSS pixels: two fit side by side on the page, and one fills a phone."""
 _SUBDIVISIONS: Final = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
-"""Of a decade, where an axis spans less than one, less than two, or more."""
+"""Ticks in a decade, for an axis that spans less than one decade, less than two, or more."""
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _LINK: Final = "{http://www.w3.org/1999/xlink}href"
 _STYLE: Final[dict[Any, Any]] = {
@@ -101,9 +101,9 @@ class Key:
     """A line of a chart's legend, which the page writes.
 
     Attributes:
-        number: Of the series, from 1.
-        sign: Its marker as a character.
-        label: Its name.
+        number: Number of the series, from 1.
+        sign: The series' marker as a character.
+        label: The series' name.
     """
 
     number: int
@@ -118,7 +118,7 @@ class Chart:
     Attributes:
         svg: Its SVG element.
         title: What it shows, for the caption.
-        legend: What tells its series apart, where there are several.
+        legend: The legend, if there are several series.
     """
 
     svg: Markup
@@ -131,9 +131,9 @@ class Trend:
     """A line of a chart.
 
     Attributes:
-        name: Of the series.
-        x: Where.
-        y: What.
+        name: Name of the series.
+        x: Horizontal values.
+        y: Vertical values.
     """
 
     name: str
@@ -143,11 +143,11 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What an end-to-end time is made of, in milliseconds.
+    """The parts of an end-to-end time, in milliseconds.
 
     Attributes:
-        name: Of the bar.
-        parts: By the name of the part, in the order of time.
+        name: Name of the bar.
+        parts: Milliseconds by the name of the part, in the order of time.
     """
 
     name: str
@@ -163,11 +163,11 @@ class _Tensor:
 
 
 class Painter:
-    """Draws a page's charts in one language, each series in one colour throughout.
+    """Draws a page's charts in one language. A series has one colour in all of them.
 
     Args:
-        language: Of all that is written.
-        names: Of the series, in the order of their colours.
+        language: Language of all texts.
+        names: Names of the series, in the order of their colours.
     """
 
     def __init__(self, language: Language, names: Sequence[str]) -> None:
@@ -176,13 +176,13 @@ class Painter:
         self._drawn = 0
 
     def curves(self, history: Sequence[dict[str, float]], quantity: str, title: str, label: str) -> Chart:
-        """Figures 1 and 2 of the coursework: a quantity over the epochs, of the training and of the test images.
+        """Figures 1 and 2 of the coursework: a quantity over the epochs, for the training and the test images.
 
         Args:
             history: The rows of ``history.csv``.
             quantity: ``loss`` or ``accuracy``.
-            title: Of the figure.
-            label: Of the vertical axis.
+            title: Title of the figure.
+            label: Label of the vertical axis.
         """
         scale = 100.0 if quantity == "accuracy" else 1.0
         epochs = [row["epoch"] for row in history]
@@ -228,11 +228,11 @@ class Painter:
             return Chart(self._to_svg(figure, title, self._medians(rows)), title, self._mode_keys(modes))
 
     def boxes(self, rows: Sequence[Row], title: str) -> Chart:
-        """How a row's rounds are spread: quartiles and median, whiskers at the 5th and 95th percentile, the extremes.
+        """The spread of each row's rounds: quartiles and median, whiskers at the 5th and 95th percentile, the extremes.
 
         Args:
-            rows: Alike in all but the backend, each with its samples.
-            title: Of the chart.
+            rows: Rows that differ only in the backend, each with its samples.
+            title: Title of the chart.
         """
         names = [row.case.backend for row in rows]
         with settings(_STYLE):
@@ -265,11 +265,11 @@ class Painter:
 
         Args:
             trends: The lines.
-            title: Of the chart.
-            labels: Of the horizontal and of the vertical axis.
+            title: Title of the chart.
+            labels: Labels of the horizontal and the vertical axis.
             x_log: Whether the horizontal axis is logarithmic too.
-            ticks: Names of the horizontal places 0, 1, 2 and so on, where they are no quantity.
-            limits: Bounds, drawn thin; a level one is named above its end, a rising one along its beginning.
+            ticks: Names of the horizontal places 0, 1, 2 and so on, if they are no quantity.
+            limits: Bounds, drawn thin. The name of a level bound is above its end, of a rising one along its beginning.
         """
         with settings(_STYLE):
             figure, axes = self._axes(300, left=80, bottom=74 if ticks else 38)
@@ -293,7 +293,7 @@ class Painter:
             return Chart(self._to_svg(figure, title, f"{labels[1]}. {text}."), title, self._keys(trends))
 
     def splits(self, splits: Sequence[Split], title: str) -> Chart:
-        """What end-to-end times are made of, as stacked bars."""
+        """The parts of end-to-end times, as stacked bars."""
         parts = list(dict.fromkeys(name for split in splits for name in split.parts))
         with settings(_STYLE):
             figure, axes = self._bar_axes([split.name for split in splits], 30)
@@ -312,11 +312,11 @@ class Painter:
             return Chart(self._to_svg(figure, title, f"{text}."), title, keys)
 
     def architecture(self, title: str) -> Chart:
-        """The network drawn from its table: a stack of feature maps or a column for each tensor, and what makes it."""
+        """The network, drawn from its layer table: a stack of feature maps or a column for each tensor."""
         text, number = self._language.text, self._language.number
         tensors = [_Tensor(text("input"), "", INPUT_SHAPE, 0)]
         for stage in STAGES:
-            if isinstance(stage.layer, ReLU):  # it changes no shape: it is written beside the layer before it
+            if isinstance(stage.layer, ReLU):  # it changes no shape, so it stands beside the layer before it
                 tensors[-1].operation += " + ReLU"
             else:
                 tensors.append(_Tensor(stage.layer.name, _operation(stage.layer), stage.output_shape, stage.parameters))
@@ -348,7 +348,7 @@ class Painter:
         return figure, figure.add_axes(box)
 
     def _bar_axes(self, names: Sequence[str], step: int) -> tuple[Figure, Axes]:
-        """Axes for horizontal bars, the first at the top, with room for their names."""
+        """Axes for horizontal bars, the first at the top, with space for their names."""
         shown = list(map(_shortened, names))
         figure, axes = self._axes(54 + step * len(names), left=16 + round(6.3 * max(map(len, shown))))
         axes.set_yticks(range(len(names)), shown)
@@ -421,17 +421,17 @@ def _intervals(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None
 
 
 def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
-    """A figure as an SVG element for a page: its colours are CSS variables, its fonts the page's, its names unique.
+    """A figure as an SVG element for a page, with CSS variables for colours, the page's fonts, and unique names.
 
     Args:
         figure: The figure, drawn in this module's colours.
-        name: Unique on the page.
+        name: A name that is unique on the page.
         title: What it shows.
-        text: What one sees in it, for those who do not.
+        text: Description for readers who do not see it.
     """
     drawn = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has the reader's fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page uses the reader's fonts
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     root = ET.fromstring(drawn.getvalue())  # noqa: S314 - matplotlib's own output
     for child in [*root.findall(f"{_SVG}metadata"), *root.findall(f"{_SVG}defs")]:
@@ -488,7 +488,7 @@ def _name_limit(axes: Axes, limit: Trend, limits: Sequence[Trend]) -> None:
             ha="right", va="bottom", color=MUTED, fontsize=10,
         )  # fmt: skip
         return
-    # Of two that lie close the upper is named above, the lower below.
+    # Of two lines that lie close, the upper has its name above, the lower below.
     upper = all(limit.y[0] >= other.y[0] for other in limits if other.y[-1] != other.y[0])
     angle = math.degrees(math.atan2(rise, limit.x[-1] - limit.x[0]))
     axes.text(
@@ -519,7 +519,7 @@ def _operation(layer: Layer) -> str:
 
 
 def _draw_tensor(axes: Axes, shape: Sequence[int], middle: float, color: str) -> float:
-    """One image's tensor around a place: feature maps one behind the other, or a column. Returns half its width."""
+    """Draw one image's tensor around a place, as stacked feature maps or as a column. Returns half its width."""
     if len(shape) == 1:
         height = 9 * math.sqrt(shape[0])
         axes.add_patch(Rectangle((middle - 6, 130 - height / 2), 12, height, facecolor=color, edgecolor=PAPER))

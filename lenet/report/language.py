@@ -1,7 +1,7 @@
 """The report's languages: texts from gettext catalogues, numbers in the locale's form.
 
-English is what the code says; another language is ``locales/<code>.po``, read as it is, so that no compiled catalogue
-is kept beside it. Numbers come here rounded (`lenet.report.tables` rounds) and leave with the locale's signs.
+English texts stand in the code. Other languages are ``locales/<code>.po``, read without a compiled catalogue. Numbers
+arrive rounded (by `lenet.report.rounding`) and get the locale's separators here.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Language:
         code: One of `LANGUAGES`.
 
     Attributes:
-        code: Its code, as HTML's ``lang`` has it.
-        translations: Its catalogue.
+        code: The language's code, as in HTML's ``lang``.
+        translations: The catalogue.
     """
 
     def __init__(self, code: str) -> None:
@@ -45,11 +45,11 @@ class Language:
         return _bound(self.translations.gettext(message) % values)
 
     def plural(self, one: str, many: str, count: int, **values: object) -> str:
-        """A message in the form that goes with a number, which ``%(count)s`` stands for."""
+        """A message in the plural form for a number, which ``%(count)s`` stands for."""
         return _bound(self.translations.ngettext(one, many, count) % {"count": self.number(f"{count:,}"), **values})
 
     def known(self, words: str) -> str:
-        """Words from a file in this language, where they are the project's own; else as they are."""
+        """Words from a file in this language, if they are the project's own; otherwise unchanged."""
         if words == "CIFAR-10 test images":
             return self.text("CIFAR-10 test images")
         if words == "CIFAR-10 training images":
@@ -59,10 +59,10 @@ class Language:
         return words
 
     def number(self, rounded: str) -> str:
-        """A number that is already rounded, in the locale's form: every digit that is given is kept.
+        """A rounded number in the locale's form. It keeps every digit.
 
         Args:
-            rounded: As Python writes it: ``1,234.50``, ``0.0012``, ``9.5e-06``. Thousands are grouped if they are here.
+            rounded: As Python writes it: ``1,234.50``, ``0.0012``, ``9.5e-06``. Thousands stay grouped.
         """
         if self.code == "en" or not rounded.lstrip("-")[:1].isdigit():
             return rounded
@@ -90,9 +90,9 @@ def _catalogue(code: str) -> gettext.NullTranslations:
 
 @cache
 def find_language(code: str) -> Language:
-    """A language by its code, made once."""
+    """The language with a code, cached."""
     return Language(code)
 
 
 ENGLISH: Final = find_language("en")
-"""The commands' language, and the report's unless another is asked for."""
+"""The language of the commands, and the report's default."""

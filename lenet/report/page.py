@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The report as one self-contained HTML page: no script, and no font or picture from elsewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Speed:
 
 @dataclass(frozen=True, slots=True)
 class _MachinePart:
-    """What is shown of one machine."""
+    """The page's content for one machine."""
 
     anchor: str
     name: str
@@ -78,7 +78,7 @@ class _MachinePart:
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """What is shown of a training run."""
+    """The page's content for a training run."""
 
     recipe: Sheet
     facts: Sequence[Fact]
@@ -108,14 +108,14 @@ class _Page:
 
 
 def render(sources: Sources, language: Language) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         sources: What to show.
-        language: In which language.
+        language: The language.
 
     Returns:
-        HTML. The same sources give the same text, to the byte.
+        HTML. The same sources give the same bytes.
     """
     machines = [(machine, machine.rows) for machine in sources.machines]
     backends = sorted(
@@ -168,9 +168,9 @@ def _environment(language: Language) -> Environment:
 
 
 def _headings(columns: Sequence[str]) -> tuple[list[tuple[str, int, int]], list[str]]:
-    """The two lines of a table's head: text, width and height of each cell above, and the cells below.
+    """The two lines of a table's head: text, width and height of each upper cell, and the lower cells.
 
-    Neighbours that begin with the same line share a cell above.
+    Neighbours with the same first line share an upper cell.
     """
     above, below = [], []
     for first, group in groupby(columns, key=lambda heading: heading.partition("\n")[0]):
@@ -249,7 +249,7 @@ def _boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Ch
 
 
 def _scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
-    """Time against the batch, for all that differs in the batch and the backend alone."""
+    """Time against the batch size, a chart for each group of rows that differ only in batch size and backend."""
     charts = []
     for group in _grouped(rows, _but_batch):
         trends = []
@@ -263,7 +263,7 @@ def _scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[
 
 
 def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: Language) -> list[Chart]:
-    """Operations a second against operations a byte, under the rates that were measured; one for each precision."""
+    """Operations a second against operations a byte, with the measured limits; a chart for each precision."""
     text = language.text
     charts = []
     known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
@@ -294,10 +294,10 @@ def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: 
 
 
 def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
-    """End-to-end times in parts, where the forward pass was measured as well.
+    """End-to-end times in parts, for rows whose forward pass was measured as well.
 
-    The copy's time is that of its bytes at the rate that was measured, where it was and the parts then do not exceed
-    the whole, as those of a copy that overlaps the computation do.
+    The copy's part is the time of its bytes at the measured rate. Copy and synchronisation are one part if no rate was
+    measured, or if the parts would exceed the whole, as when the copy overlaps the computation.
     """
     text, charts = language.text, []
     for group in speed_groups(rows):
@@ -321,7 +321,7 @@ def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, langua
 
 
 def _histories(measurements: Sequence[Measurement], painter: Painter, language: Language) -> list[Chart]:
-    """The median of each row over a machine's measurements, for the rows that two or more of them hold."""
+    """The median of each row over a machine's measurements, for rows that are in two or more of them."""
     if len(measurements) < 2:  # noqa: PLR2004 - a line has two ends
         return []
     places = [(place, row) for place, one in enumerate(measurements) for row in one.rows]
@@ -341,7 +341,7 @@ def _histories(measurements: Sequence[Measurement], painter: Painter, language: 
 
 
 def _grouped(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]]:
-    """Items by a key, in the order in which the keys first occur."""
+    """Items by a key, in the order of the keys' first occurrence."""
     groups: dict[Hashable, list[_T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -381,7 +381,7 @@ def _fact(machine: Mapping[str, Any], path: str) -> Any:
 
 
 def _facts(machine: Mapping[str, Any], language: Language) -> list[Fact]:
-    """What the machine is, as far as it is known."""
+    """The known facts of the machine."""
     text, number = language.text, language.number
 
     def gibibytes(size: Any) -> str | None:
@@ -407,7 +407,7 @@ def _facts(machine: Mapping[str, Any], language: Language) -> list[Fact]:
 
 
 def _protocols(rows: Sequence[Row], language: Language) -> list[str]:
-    """How many rounds there were, for each protocol."""
+    """The number of rounds, for each protocol."""
     said = []
     for group in _grouped(rows, lambda row: row.case.protocol):
         rounds = sorted({row.rounds for row in group})
@@ -421,7 +421,7 @@ def _protocols(rows: Sequence[Row], language: Language) -> list[str]:
 def _glance(
     sources: Sources, machines: Sequence[tuple[Machine, Sequence[Row]]], language: Language
 ) -> Iterable[tuple[str, str, str]]:
-    """What one would say first: a name, a number and what it is of."""
+    """The page's main figures: a name, a number and its subject each."""
     text, number = language.text, language.number
     if sources.run is not None:
         last = sources.run.history[-1]
@@ -450,6 +450,6 @@ def _glance(
 
 
 def _differs(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether a row and PyTorch's under the same conditions are known well enough to be told apart."""
+    """Whether a row surely differs from PyTorch's row under the same conditions: both stable, their intervals apart."""
     baseline = find_row(rows, BASELINE_BACKEND, row)
     return baseline is not None and not (row.unstable or baseline.unstable or words.overlap(row, baseline))

@@ -1,6 +1,6 @@
-"""How numbers are rounded, for the terminal, for Markdown and for the report: here and nowhere else.
+"""How numbers are rounded, for the terminal, for Markdown and for the report.
 
-Each function gives the number as Python writes it; `lenet.report.language.Language.number` puts it into a language.
+Each function returns the number as Python writes it. `lenet.report.language.Language.number` puts it into a language.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ __all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "significan
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A positive number to so many significant digits, without an exponent: 12.3, 0.0123, 1230."""
+    """A positive number to some significant digits, without an exponent: 12.3, 0.0123, 1230."""
     if value <= 0:
         return f"{value:g}"
     text = f"{value:.{digits}g}"
@@ -19,27 +19,27 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio of two times, to two decimals or, where it is far from 1, to three digits: 1.49, 0.00358, 879."""
+    """A ratio of two times, to two decimals, or to three digits if it is far from 1: 1.49, 0.00358, 879."""
     return f"{value:.2f}" if 0.1 <= value < 10 else significant(value)  # noqa: PLR2004 - as said
 
 
 def percent(share: float) -> str:
-    """A share as a number of per cent, with one decimal as the coursework has it: 32.7."""
+    """A share in per cent, with one decimal as in the coursework: 32.7."""
     return f"{100 * share:.1f}"
 
 
 def count(value: int) -> str:
-    """A whole number, its thousands set apart: 62,006."""
+    """A whole number with its thousands grouped: 62,006."""
     return f"{value:,}"
 
 
 def thousands(value: float) -> str:
-    """A large number to three significant digits, its thousands set apart: 1,230,000."""
+    """A large number to three significant digits, with its thousands grouped: 1,230,000."""
     return f"{float(significant(value)):,.0f}"
 
 
 def loss(value: float) -> str:
-    """A mean cross-entropy in nats, to the coursework's seven decimals."""
+    """A mean cross-entropy in nats, to seven decimals as in the coursework."""
     return f"{value:.7f}"
 
 

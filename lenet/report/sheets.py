@@ -1,4 +1,4 @@
-"""Tables that the report alone has, in the same form as those of `lenet.report.tables`."""
+"""Tables that only the report has, in the same form as those of `lenet.report.tables`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def layers_sheet(language: Language) -> Sheet:
 
 
 def parameters_sheet(language: Language) -> Sheet:
-    """The names and shapes under which the weights go from PyTorch to TriPy."""
+    """The names and shapes of the weights in PyTorch and in TriPy."""
     text = language.text
     lines = tuple((name, _shape(shape)) for name, shape in PARAMETER_SHAPES.items())
     return Sheet(text("Parameters, alike in both frameworks"), (text("name"), text("shape")), lines)
@@ -93,7 +93,7 @@ def qualities_sheet(language: Language) -> Sheet:
 
 
 def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
-    """One's own times over the published ones, at the same batch and precision; None where there are none."""
+    """Measured times divided by the published ones, at the same batch size and precision; None if there are none."""
     number, text = language.number, language.text
     modes = {Mode.FORWARD: text("forward"), Mode.END_TO_END: text("e2e")}
     lines = []
@@ -129,7 +129,7 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
 
 
 def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
-    """How far each row is from what the machine's limits allow; None where no limit was measured."""
+    """How far each row is from its floor; None if no limit was measured."""
     number, text = language.number, language.text
     lines = tuple(
         (
@@ -149,7 +149,7 @@ def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
 
 
 def history_sheet(measurements: Sequence[Measurement], language: Language) -> Sheet:
-    """The measurements of a machine in the order of time, with their commits."""
+    """The measurements of a machine with their commits, the oldest first."""
     text = language.text
     lines = tuple(
         (
@@ -166,11 +166,11 @@ def history_sheet(measurements: Sequence[Measurement], language: Language) -> Sh
 
 
 def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
-    """The regression gate's verdicts: a line a row.
+    """The regression gate's verdicts: a line for each row.
 
     Args:
-        gate: ``gate.json``.
-        language: Of headings and numbers; the gate's reasons are in its own words.
+        gate: Content of ``gate.json``.
+        language: Language of headings and numbers. The gate's reasons stay in English.
     """
     number, text = language.number, language.text
 

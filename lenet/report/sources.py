@@ -1,4 +1,4 @@
-"""What a report is made from: files read, each that cannot be read named with the reason, the rest kept."""
+"""Reads the files of a report. A file that cannot be read is named with the reason, and the others are kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainingRun:
     """A run directory of ``lenet train``.
 
     Attributes:
-        facts: ``run.json``.
+        facts: Content of ``run.json``.
         history: The rows of ``history.csv``.
     """
 
@@ -38,29 +38,29 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The measurements of one machine, the oldest first; those of another are never mixed with them.
+    """The measurements of one machine, the oldest first.
 
     Attributes:
-        measurements: All of one fingerprint.
+        measurements: All measurements with one fingerprint.
     """
 
     measurements: Sequence[Measurement]
 
     @property
     def newest(self) -> Sequence[Measurement]:
-        """Those of the newest commit, which may be put together; of unknown sources the newest alone."""
+        """The measurements of the newest commit, which may be merged. If the commit is unknown, the newest alone."""
         if self.measurements[-1].of_unknown_sources:
             return self.measurements[-1:]
         return [one for one in self.measurements if one.commit == self.measurements[-1].commit]
 
     @property
     def rows(self) -> Sequence[Row]:
-        """Of the newest commit; of rows that measure the same, the latest."""
+        """Rows of the newest commit; of rows of the same case, the latest."""
         return results.merge(self.newest)
 
     @property
     def not_run(self) -> dict[str, str]:
-        """What was not measured of the newest commit, with the reason."""
+        """The cases of the newest commit that were not measured, with the reason."""
         return {item.name: item.reason for item in results.not_run(self.newest)}
 
 
@@ -69,7 +69,7 @@ class Sources:
     """Everything that could be read.
 
     Attributes:
-        machines: By fingerprint, that of the newest measurement first.
+        machines: The machines, the one with the newest measurement first.
         run: The training run.
         parity: What ``lenet evaluate --backend all --json`` printed.
         gate: What the gate wrote as ``gate.json``.
@@ -91,14 +91,14 @@ def read(
     gate: Path | None = None,
     show: Callable[[Sources], object] | None = None,
 ) -> Sources:
-    """Read what there is.
+    """Read the files of a report.
 
     Args:
         files: Measurements, of any machines and commits.
         run: A run directory.
         parity: Output of ``lenet evaluate --backend all --json``.
         gate: A ``gate.json``.
-        show: Is tried on each file alone; one for which it fails is named, like one that cannot be read.
+        show: Called with each file alone. A file for which it fails counts as one that cannot be read.
 
     Raises:
         ResultsError: Nothing was given.
@@ -219,7 +219,7 @@ def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) 
 
 
 def _require(found: Mapping[str, Any], *names: str) -> None:
-    """Raise the KeyError that names what is missing, or the TypeError that says that nothing has a name there."""
+    """Check that the names are there: a KeyError names the missing one, a TypeError says that there is no mapping."""
     if not isinstance(found, Mapping):
         raise TypeError(f"a {type(found).__name__} in the place of an object with {names[0]!r}")
     for name in names:
@@ -232,15 +232,15 @@ def _whole(value: Any) -> None:
 
 
 def _texts(found: Any) -> dict[str, str]:
-    """A mapping of texts, after a look that it is one."""
+    """The value, if it is a mapping of texts."""
     if not all(isinstance(value, str) for value in found.values()):
         raise TypeError("what should be a text is none")
     return dict(found)
 
 
 def _finite(*values: Any) -> float:
-    """The first value as a number, after a look that all are numbers that arithmetic does not make infinite."""
+    """The first value as a number, if all are numbers small enough that arithmetic keeps them finite."""
     numbers = [float(value) for value in values]
-    if not all(abs(number) < _MOST for number in numbers):  # nor NaN
+    if not all(abs(number) < _MOST for number in numbers):  # also refuses NaN
         raise ValueError("a value is not finite, or too large to be measured")
     return numbers[0] if numbers else math.nan

@@ -55,12 +55,12 @@ _UNBOUNDED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table of texts, in no form yet.
+    """A table of texts, for the terminal, Markdown or a page.
 
     Attributes:
         title: What it shows.
-        columns: Headings, a line break allowed.
-        lines: Cells, as many a line as there are columns.
+        columns: Headings; they may hold a line break.
+        lines: Cells of each line, as many as there are columns.
         caption: Conditions and notes.
     """
 
@@ -96,7 +96,7 @@ def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: S
 
 
 def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that may stand in one table or chart, a list for each of the sheets of `speed_sheets`."""
+    """Rows that may stand in one table or chart, a list for each sheet of `speed_sheets`."""
     ordered = sorted(rows, key=lambda row: _conditions(row.case))
     groups = []
     for _, group in groupby(ordered, key=lambda row: _conditions(row.case)):
@@ -107,7 +107,7 @@ def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def published_sheet(language: Language = ENGLISH) -> Sheet:
-    """The coursework's own figures, in the same form; they were measured elsewhere."""
+    """The coursework's published figures, in the same form. They were measured elsewhere."""
     number = language.number
     lines = []
     for runtime, group in groupby(FIGURES, key=lambda figure: figure.runtime):
@@ -175,13 +175,13 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Se
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Why each row that is marked ``!`` may not be trusted, and what to do: a line a row, named as in `rows_sheets`."""
+    """Why each row marked ``!`` is uncertain, and what to do: a line for each row, named as in `rows_sheets`."""
     names = zip(rows, row_names(rows), strict=True)
     return [f"{name}: {'; '.join(row.unstable)}" for row, name in names if row.unstable]
 
 
 def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
-    """The machine's limits, in one line: rates of the largest buffers, times of the shortest work."""
+    """The machine's limits in one line: rates of the largest buffers, times of the shortest work."""
     number, text = language.number, language.text
     arithmetic = ", ".join(f"{name} {number(significant(rate / 1e12))}" for name, rate in limits.arithmetic.items())
     copies = "".join(
@@ -204,7 +204,7 @@ def limits_line(limits: Limits, language: Language = ENGLISH) -> str:
 
 
 def print_whole(*what: RenderableType) -> None:
-    """Print to standard output; a log's or a file's lines are 120 columns wide, so that tables need not be narrow."""
+    """Print to standard output. In a log or a file, lines are 120 columns wide."""
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, 120)
@@ -212,9 +212,9 @@ def print_whole(*what: RenderableType) -> None:
 
 
 class _FittingTable(Table):
-    """Its columns move together where the terminal is narrow, and stand out of it where that is not enough.
+    """A table that never cuts a cell. In a narrow terminal its columns move together, or its lines are too long.
 
-    A table of rich's own gives up its first column and then the ends of numbers.
+    rich's own table drops the first column and then the ends of numbers.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -227,11 +227,11 @@ class _FittingTable(Table):
 
 
 def to_rich(sheet: Sheet) -> Table:
-    """For the terminal: the first column to the left, numbers to the right.
+    """The sheet for the terminal: the first column to the left, numbers to the right.
 
-    Nothing is cut off, if it is printed with ``crop=False``.
+    Print it with ``crop=False``, and nothing is cut off.
     """
-    # Names come from files: what looks like rich's markup in them is text.
+    # Names come from files, so rich's markup in them is text.
     title, caption = escape(sheet.title), escape(sheet.caption)
     table = _FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box = SIMPLE_HEAD
@@ -245,7 +245,7 @@ def to_rich(sheet: Sheet) -> Table:
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """As a Markdown table under a heading."""
+    """The sheet as a Markdown table under a heading."""
     columns = [heading.replace("\n", " ") for heading in sheet.columns]
     rule = ["---", *["---:"] * (len(columns) - 1)]
     lines = [
@@ -260,7 +260,7 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
 
     Args:
         measurements: The files, of one machine and commit.
-        rows: Their rows, put together.
+        rows: Their merged rows.
     """
     machine = measurements[0].machine
     packages = [f", {name} {version}" for name, version in (machine.get("packages") or {}).items() if version]
@@ -304,7 +304,7 @@ def _speed_columns(language: Language) -> tuple[str, ...]:
 
 
 def _conditions(case: Case) -> tuple[str, str, int, str, bool, str, str]:
-    """What two rows must share to stand in one table; a forward row stands in that of each kind of host memory."""
+    """What two rows must share to stand in one table. A forward row stands in the table of each kind of host memory."""
     return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.protocol, case.input)
 
 
@@ -323,7 +323,7 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
 
 
 def conditions_title(group: Sequence[Row], language: Language) -> str:
-    """What the rows of one of the `speed_groups` share, in a line."""
+    """The conditions that the rows of one of the `speed_groups` share, in one line."""
     case, text = group[0].case, language.text
     batch = language.number(count(case.batch_size))
     title = text(
@@ -340,7 +340,7 @@ def conditions_title(group: Sequence[Row], language: Language) -> str:
 
 
 def memory_name(memory: str, language: Language) -> str:
-    """A kind of host memory in words."""
+    """The words for a kind of host memory."""
     text = language.text
     zero_copy = text("pinned memory, zero-copy")
     names: Mapping[str, str] = {
@@ -352,7 +352,7 @@ def memory_name(memory: str, language: Language) -> str:
 
 
 def limit_name(term: str, language: Language) -> str:
-    """A limit of the machine in a word."""
+    """The word for a limit of the machine."""
     text = language.text
     names = {"arithmetic": text("arithmetic"), "memory": text("memory"), "copy": text("copy"), "launch": text("launch")}
     return names.get(term, term)
@@ -378,7 +378,7 @@ def _runtime(case: Case) -> str:
 
 
 def row_name(case: Case, *, protocol: bool = True) -> str:
-    """A case in a few words, the protocol among them if it is adaptive and they are to tell it."""
+    """A case in a few words. They name the protocol if it is adaptive and the caller asks for it."""
     mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
     kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
@@ -386,16 +386,16 @@ def row_name(case: Case, *, protocol: bool = True) -> str:
 
 
 def row_names(rows: Sequence[Row]) -> list[str]:
-    """Each row's name, without the protocol where all rows are of one."""
+    """Each row's name, without the protocol if all rows share one."""
     protocol = len({row.case.protocol for row in rows}) > 1
     return [row_name(row.case, protocol=protocol) for row in rows]
 
 
 def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -> Table:
-    """The table of backends: name, what it is, its library's version, and whether it is there.
+    """The table of backends: name, summary, the library's version, and whether the backend is available.
 
     Args:
-        lines: ``name``, ``summary``, ``version`` and ``reason`` (None where nothing is in the way) of each.
+        lines: ``name``, ``summary``, ``version`` and ``reason`` (None if it is available) of each.
         probed: Whether the backends were probed, or only looked up among the installed distributions.
     """
     table = Table()
@@ -414,8 +414,8 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
 
     Args:
         lines: `lenet.comparison.Agreement` as JSON, at least one.
-        language: Of headings and numbers.
-        data: What the images are, where that is known.
+        language: Language of headings and numbers.
+        data: What the images are, if it is known.
     """
     number, text = language.number, language.text
 
@@ -462,7 +462,7 @@ def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str],
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What worked of each backend, then what to do and the log's tail for each that did not.
+    """What worked of each backend, then advice and the log's tail for each that failed.
 
     Args:
         machine: Versions and the device.
@@ -494,7 +494,7 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
 
 
 def group_reasons(reasons: Mapping[str, str]) -> dict[str, list[str]]:
-    """Each reason once, with all that it kept from running."""
+    """Each reason once, with all cases that it kept from running."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
@@ -502,7 +502,7 @@ def group_reasons(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Some names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
@@ -517,9 +517,9 @@ def _not_run(reasons: Mapping[str, str]) -> list[Text]:
 
 
 _LOG_LINES = 20
-"""Last lines of a log that are shown; ``--json`` has all."""
+"""Number of a log's last lines to show; ``--json`` has all."""
 
 _NAMED = 8
-"""Cases that are named in a line; the saved file has all."""
+"""Number of cases to name in a line; the saved file has all."""
 
 _STEPS = ("import", "build", "run", "compare")

@@ -1,4 +1,4 @@
-"""Relative changes in words, as the coursework's analysis gives them, computed from the rows."""
+"""Relative changes in words, in the form of the coursework's analysis, computed from the rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lenet.vocabulary import BASELINE_BACKEND, Mode
 __all__ = ["changes", "copy_share", "overlap", "published_changes"]
 
 _ALSO = (("tripy", "tensorrt"),)
-"""Compared by the coursework beside each with PyTorch."""
+"""Pairs that the coursework compares, besides each backend with PyTorch."""
 
 
 def changes(group: Sequence[Row], language: Language) -> list[str]:
@@ -21,7 +21,7 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
 
     Args:
         group: Rows that may be compared, one of `lenet.report.tables.speed_groups`.
-        language: Of the sentences.
+        language: Language of the sentences.
     """
     said = []
     for mode in Mode:
@@ -37,7 +37,7 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
 
 
 def published_changes(language: Language) -> list[str]:
-    """The same of the published figures, which come without intervals."""
+    """The same sentences for the published figures, which have no intervals."""
     said = []
     for mode in Mode:
         times = {figure.backend: figure for figure in FIGURES if figure.mode is mode}
@@ -48,7 +48,7 @@ def published_changes(language: Language) -> list[str]:
 
 
 def copy_share(group: Sequence[Row], language: Language) -> list[str]:
-    """What the copy and the synchronisation add to each backend's forward pass, and whether they outweigh it."""
+    """What copy and synchronisation add to each backend's forward pass, and whether they take longer than it."""
     said = []
     forward = {row.case.backend: row.median for row in group if row.case.mode is Mode.FORWARD}
     for row in group:
@@ -78,7 +78,7 @@ def copy_share(group: Sequence[Row], language: Language) -> list[str]:
 
 
 def overlap(one: Row, other: Row) -> bool:
-    """Whether the 95 % intervals of two medians overlap, or are not known: then no change is claimed."""
+    """Whether the 95 % intervals of two medians overlap or are unknown. No change is then claimed."""
     bounds = (one.median_low, one.median_high, other.median_low, other.median_high)
     if any(bound is None for bound in bounds):
         return True

@@ -1,7 +1,7 @@
 """Named weights: safetensors files to and from NumPy arrays, checked against the architecture.
 
-safetensors holds tensors and text alone, so loading a file runs no code of it. It has no checksum: the files written
-here say in their metadata what they should hold.
+safetensors holds only tensors and text, so loading a file runs none of its code. The format has no checksum, so the
+files written here have a digest in their metadata.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DIGEST: Final = "sha256"
 """The metadata's key for the digest of all tensors and of the other metadata."""
 
 _LARGEST: Final = 2**26
-"""Bytes of a file: a LeNet has 0.25 MB, its checkpoint 0.5 MB and its history."""
+"""The most bytes that a file may have. A LeNet has 0.25 MB, a checkpoint 0.5 MB and its history."""
 
 _HINT: Final = "use a weights.safetensors that `lenet train` wrote, or the shipped weights"
 
@@ -57,7 +57,7 @@ class Weights:
     Attributes:
         arrays: float32 arrays in PyTorch's layout, by the parameter names of the architecture.
         metadata: What the file says of itself (recipe, metrics), each value a JSON text.
-        path: Where they were read from.
+        path: The file.
     """
 
     arrays: Arrays
@@ -103,7 +103,7 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
     It holds a digest by which `read_safetensors` finds a changed bit.
     """
     content = serialize(dict(arrays), {**metadata, _DIGEST: _digest_of_file(arrays, metadata)})
-    # The library puts the tensors into an order, but not the metadata: that differs from call to call.
+    # The library sorts the tensors, but not the metadata, whose order differs from call to call.
     header, tensors = _split_header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = to_json(header).encode()
@@ -114,8 +114,9 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 def _split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
     """A safetensors file's header, and the bytes of its tensors.
 
-    Source of the format: https://huggingface.co/docs/safetensors/index#format. The header's length comes first, in 8
-    bytes, little-endian; the header is JSON, may end in spaces, and says where each tensor lies in what follows.
+    Source of the format: https://huggingface.co/docs/safetensors/index#format. The first 8 bytes are the header's
+    length, little-endian. The header is JSON and may end in spaces. It says where each tensor lies in the bytes after
+    the header.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     return parse(content[8:end].decode()), content[end:]
@@ -125,8 +126,8 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     """All tensors and the metadata of a safetensors file, checked against its digest if it has one.
 
     Raises:
-        WeightsError: The file is missing, is no regular file, is no whole safetensors file, holds a dtype that NumPy
-            has not, or is not what its digest was made of.
+        WeightsError: The file is missing, is no regular file or no whole safetensors file, holds a dtype that NumPy
+            lacks, or does not match its digest.
     """
     try:
         content = read_regular(path, _LARGEST)
@@ -134,7 +135,7 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
         metadata: dict[str, str] = _split_header(content)[0].get("__metadata__") or {}
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
-    except KeyError as error:  # the library's, for a dtype such as bfloat16
+    except KeyError as error:  # the library raises it for a dtype such as bfloat16
         raise _unreadable(path, f"a tensor of dtype {error.args[0]}, which NumPy has not") from error
     except (SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
@@ -154,7 +155,7 @@ def _unreadable(path: Path, found: str) -> WeightsError:
 
 
 def narrow(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Round weights to the type that a network holds them in: the one place where this is done.
+    """Round weights to the type that a network holds them in. Nothing else in the project does so.
 
     Args:
         arrays: Finite float32 or float64 arrays by parameter name.
@@ -164,7 +165,7 @@ def narrow(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, to
         Copies, on the CPU, rounded to nearest even.
 
     Raises:
-        WeightsError: A value is beyond the type's range: it would become infinite.
+        WeightsError: A value is beyond the type's range, so it would become infinite.
     """
     found = {}
     for name, array in arrays.items():
@@ -182,7 +183,7 @@ def narrow(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, to
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays with their names, dtypes and shapes, in hexadecimal; their order does not count."""
+    """SHA-256 of arrays with their names, dtypes and shapes, in hexadecimal. Their order does not matter."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype} {array.shape}\n".encode())
@@ -195,11 +196,11 @@ def _digest_of_file(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str
 
 
 def check(arrays: Mapping[str, np.ndarray], source: Path | str) -> None:
-    """Make sure that the arrays are a LeNet's.
+    """Check that the arrays are a LeNet's.
 
     Args:
         arrays: Arrays by parameter name.
-        source: What to call them in an error.
+        source: Their name in an error.
 
     Raises:
         WeightsError: A tensor is missing, extra, of another shape or dtype, or holds a value that is not finite.

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import ModuleType
 
 import pytest
 
 from lenet.backends.precision import DTYPES
 from lenet.vocabulary import InputType
+from tests.experiments.scripts import EXPERIMENTS, load
 
-SCRIPTS = Path(__file__).parents[2] / "experiments"
 NOTE = """#!/bin/sh
+case "$1" in *.py) test -f "$1" || exit 1 ;; esac
 echo "$*" >> "$NOTES"
 case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
@@ -35,20 +34,11 @@ def campaign(tmp_path: Path) -> Campaign:
         python.chmod(0o755)
         notes = tmp_path / "notes"
         environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "NOTES": str(notes), "FAILS": fails}
-        command = ["bash", str(SCRIPTS / "h100.sh"), str(tmp_path / "out"), *stages]
+        command = ["bash", str(EXPERIMENTS / "h100.sh"), str(tmp_path / "out"), *stages]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return done, [line.split() for line in notes.read_text().splitlines()]
 
     return run
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 def test_a_stage_that_fails_is_named_and_the_others_go_on(campaign: Campaign) -> None:
@@ -63,7 +53,7 @@ def test_every_compiled_network_is_tuned_before_it_is_measured_or_compared(
 ) -> None:
     """One that is not is tuned in the middle of a run, where it takes the time of many rows."""
     _, commands = campaign(*stages)
-    cases, batch_sizes = script("warm_compile").cases, script("parity").BATCH_SIZES
+    cases, batch_sizes = load("warm_compile").cases, load("parity").BATCH_SIZES
     tuned: set[tuple[str, ...]] = set()
     used = 0
     for words in commands:
@@ -90,10 +80,9 @@ def test_a_network_that_cannot_be_tuned_shows_in_the_exit_status(
     def build(command: list[str], **_: object) -> CompletedProcess[str]:
         return CompletedProcess(command, failed and "1000" in command, "", "no GPU")
 
-    warm_compile = script("warm_compile")
+    warm_compile = load("warm_compile")
     monkeypatch.setattr(warm_compile.subprocess, "run", build)
-    monkeypatch.setattr(sys, "argv", ["warm_compile.py", "1", "1000", "fp32"])
-    assert warm_compile.main() == failed
+    assert warm_compile.main(["1", "1000", "fp32"]) == failed
     assert sorted(line.split(" s ")[1] for line in capsys.readouterr().out.splitlines()) == sorted(
         ["built", "no GPU" if failed else "built"]
     )
@@ -107,5 +96,5 @@ def test_why_a_process_of_placement_failed_is_shown(
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(subprocess.CalledProcessError):
-        script("placement").main()
+        load("placement").main([])
     assert "no GPU" in capfd.readouterr().err
