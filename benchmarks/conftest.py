@@ -36,7 +36,7 @@ from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch, NoHostWatch
+from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
 from lenet.measurement.instrumentation import instruments
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
@@ -537,9 +537,9 @@ def sampler(device: torch.device) -> Any:
 
 
 @pytest.fixture(scope="session")
-def host(device: torch.device) -> NoHostWatch:
+def host(device: torch.device) -> HostWatch:
     """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
-    return HostWatch() if device.type == "cuda" else NoHostWatch()
+    return PinnedHostWatch() if device.type == "cuda" else IdleHostWatch()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from lenet.data.cifar10 import Split
 from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
-from lenet.measurement.host_state import NoHostWatch, slowed_problem
+from lenet.measurement.host_state import HostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Comparison, ParityError, Reference
@@ -49,7 +49,7 @@ def test_inference(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    host: NoHostWatch,
+    host: HostWatch,
     limits: Callable[[], Limits | None],
     build: Callable[[Backend, BuildSpec], Built],
     shipped: Weights,

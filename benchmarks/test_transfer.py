@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
-from lenet.measurement.host_state import NoHostWatch, slowed_problem
+from lenet.measurement.host_state import HostWatch, slowed_problem
 from lenet.measurement.statistics import instabilities, median, summarize
 from lenet.vocabulary import HostMemory, InputType, Mode
 
@@ -24,7 +24,7 @@ def test_transfer(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    host: NoHostWatch,
+    host: HostWatch,
     host_images: Callable[[int, InputType, HostMemory], torch.Tensor],
 ) -> None:
     if device.type == "cpu" or host_memory is HostMemory.ZERO_COPY:

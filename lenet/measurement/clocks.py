@@ -36,7 +36,7 @@ import torch
 from numpy.typing import NDArray
 
 from lenet.devices import no_garbage_collection
-from lenet.measurement.host_state import NoHostWatch
+from lenet.measurement.host_state import HostWatch, IdleHostWatch
 from lenet.measurement.statistics import median, relative_half_width, too_many
 from lenet.vocabulary import Mode
 
@@ -58,7 +58,7 @@ __all__ = [
 CHUNK_SECONDS: Final = 0.01
 """Rounds run for this long between two looks at the protocol and at throttling, so that looking costs them little."""
 
-_UNWATCHED: Final = NoHostWatch()
+_UNWATCHED: Final = IdleHostWatch()
 
 BURST: Final = 10
 """Rounds of forward on a GPU that are timed by the wall clock before they are held back; and rounds between two pauses
@@ -250,7 +250,7 @@ def measure(
     protocol: Protocol,
     cold_cache: bool = False,
     throttling: Callable[[], tuple[str, ...]] | None = None,
-    host: NoHostWatch = _UNWATCHED,
+    host: HostWatch = _UNWATCHED,
 ) -> Samples:
     """Run a call again and again, and time each round by the rule of this module.
 

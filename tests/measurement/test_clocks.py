@@ -29,7 +29,7 @@ from lenet.measurement.clocks import (
     launch_problem,
     measure,
 )
-from lenet.measurement.host_state import NoHostWatch
+from lenet.measurement.host_state import IdleHostWatch
 from lenet.vocabulary import Mode
 from tests.measurement.fakes import FakeEvent, FakeGpu, fake_h100
 
@@ -312,7 +312,7 @@ class TestProtocols:
         assert samples.stopped is Stop.ROUNDS
 
     def test_adaptive_spreads_short_rounds_over_time_where_the_wall_clock_counts(self, gpu: FakeGpu) -> None:
-        class Host(NoHostWatch):
+        class Host(IdleHostWatch):
             def pass_time(self, seconds: float) -> None:
                 gpu.now += seconds
 
@@ -333,7 +333,7 @@ class TestProtocols:
     def test_adaptive_spreads_rounds_for_as_long_as_it_takes(self, gpu: FakeGpu) -> None:
         """A row that stays noisy would otherwise keep tens of thousands of rounds, each like the one before."""
 
-        class Host(NoHostWatch):
+        class Host(IdleHostWatch):
             def pass_time(self, seconds: float) -> None:
                 gpu.now += seconds
 
@@ -350,7 +350,7 @@ class TestProtocols:
     ) -> None:
         cold = False
 
-        class Host(NoHostWatch):
+        class Host(IdleHostWatch):
             def pass_time(self, seconds: float) -> None:
                 nonlocal cold
                 gpu.now += seconds
@@ -369,7 +369,7 @@ class TestProtocols:
     def test_of_the_rounds_after_a_pause_one_is_not_kept(self, gpu: FakeGpu) -> None:
         calls, pauses = itertools.count(), itertools.count()
 
-        class Host(NoHostWatch):
+        class Host(IdleHostWatch):
             def pass_time(self, seconds: float) -> None:
                 gpu.now += seconds
                 next(pauses)
@@ -525,7 +525,7 @@ class TestThrottling:
         assert 10 <= len(looks) <= 12
 
 
-class FakeHost(NoHostWatch):
+class FakeHost(IdleHostWatch):
     """A host whose state is told look by look; it cannot move."""
 
     def __init__(self, looks: list[bool]) -> None:
