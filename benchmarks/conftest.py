@@ -32,7 +32,6 @@ from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError, DataError, LenetError, OutputError, ResultsError, did_you_mean
 from lenet.files import prepare_file, write_atomically
-from lenet.measurement.clocks import Adaptive, Coursework, Protocol, Replay
 from lenet.measurement.environment import describe_difference, fingerprint, machine_facts, machine_kind
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
@@ -40,6 +39,8 @@ from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWat
 from lenet.measurement.instrumentation import instruments
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
+from lenet.measurement.protocol import Adaptive, Coursework, Protocol
+from lenet.measurement.replay import Replay
 from lenet.parity import ENOUGH_IMAGES, Reference
 from lenet.report.rounding import significant
 from lenet.report.tables import first_names, group_reasons, limits_line, remarks, rows_sheets, sheet_5, to_rich

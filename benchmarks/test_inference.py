@@ -18,11 +18,13 @@ from lenet import devices
 from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.comparison import RowParity, layer_at_fault
 from lenet.data.cifar10 import Split
-from lenet.measurement.clocks import Protocol, Samples, launch_problem, measure
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import HostWatch, slowed_problem
 from lenet.measurement.memory import peak_memory
+from lenet.measurement.protocol import Protocol
+from lenet.measurement.recorder import Samples, launch_problem
+from lenet.measurement.rounds import measure
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case

@@ -8,9 +8,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
 from lenet.measurement.host_state import HostWatch, slowed_problem
+from lenet.measurement.protocol import Protocol
+from lenet.measurement.rounds import measure
 from lenet.measurement.statistics import instabilities, median, summarize
 from lenet.vocabulary import HostMemory, InputType, Mode
 

@@ -22,7 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.measurement.clocks import LONGEST_HOLD, Coursework, EventClock, HeldStart, Samples, measure
+from lenet.measurement.held_start import LONGEST_HOLD, HeldStart, timing_event
+from lenet.measurement.protocol import Coursework
+from lenet.measurement.recorder import Samples
+from lenet.measurement.rounds import measure
 from lenet.provenance import source_commit
 from lenet.vocabulary import Mode, Precision
 
@@ -96,16 +99,17 @@ def compare(runner: Runner, images: torch.Tensor) -> list[str]:
 def profiled(runner: Runner, images: torch.Tensor) -> tuple[float, list[list[dict[str, Any]]]]:
     """While the profiler listens: median seconds between events, and each call's kernels."""
     assert runner.stream is not None
-    hold, clock = HeldStart(runner.stream), EventClock(runner.stream)
+    hold, start, end = HeldStart(runner.stream), timing_event(), timing_event()
     hold.fit(HOLD)
     seconds = []
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(CALLS):
             hold()
-            began = clock()
+            start.record(runner.stream)
             runner.forward(images)
-            seconds.append(clock() - began)
+            end.record(runner.stream)
             runner.synchronize()
+            seconds.append(start.elapsed_time(end) / 1e3)
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         recorded.export_chrome_trace(str(path))

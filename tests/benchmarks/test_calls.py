@@ -17,8 +17,9 @@ from benchmarks import test_inference as suite
 from benchmarks.conftest import Builds, Built
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.data.synthetic import synthetic
-from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.memory import PeakMemory
+from lenet.measurement.protocol import Adaptive, Coursework, Stop
+from lenet.measurement.recorder import Samples
 from lenet.parity import Bounds, Closeness, Comparison
 from lenet.results import Case
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
