@@ -3,13 +3,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import pytest
 
 from lenet.measurement import host_state
-from lenet.measurement.host_state import PATIENCE, WAITING, WAKING, PinnedHostWatch, slowed_problem
+from lenet.measurement.host_state import (
+    PATIENCE,
+    WAITING,
+    WAKING,
+    HostWatch,
+    IdleHostWatch,
+    PinnedHostWatch,
+    slowed_problem,
+)
 
 QUIET = 30e-6
 
@@ -219,6 +228,25 @@ def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
         assert perf_counter() < deadline
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("kind", [IdleHostWatch, PinnedHostWatch])
+def test_a_pause_is_as_long_as_it_is_told(kind: Callable[[], HostWatch]) -> None:
+    began = perf_counter()
+    kind().pass_time(0.01)
+    assert perf_counter() - began >= 0.01
+
+
+@linux
+def test_an_idle_watch_finds_no_cpu_slowed_and_leaves_the_thread_free() -> None:
+    allowed = os.sched_getaffinity(0)
+    watch = IdleHostWatch()
+
+    with watch.on_a_quiet_cpu():
+        assert os.sched_getaffinity(0) == allowed
+        assert not watch.is_slowed()
+        assert watch.move()
+        assert os.sched_getaffinity(0) == allowed
 
 
 def test_an_interrupt_is_no_neighbour() -> None:
