@@ -13,10 +13,11 @@ from lenet import devices
 from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.comparison import RowParity
 from lenet.data.cifar10 import Split
-from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import NoHostWatch
+from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import peak_memory
+from lenet.measurement.protocol import Protocol
+from lenet.measurement.rounds import measure
 from lenet.results import Case
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
@@ -41,7 +42,7 @@ def test_inference(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    host: NoHostWatch,
+    host: HostWatch,
     limits: MachineLimits,
     build: Builds,
     shipped: Weights,

@@ -6,9 +6,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.measurement.clocks import Protocol, measure
 from lenet.measurement.gpu_state import GpuSampler, throttling_problem
-from lenet.measurement.host_state import NoHostWatch, slowed_problem
+from lenet.measurement.host_state import HostWatch, slowed_problem
+from lenet.measurement.protocol import Protocol
+from lenet.measurement.rounds import measure
 from lenet.measurement.statistics import instabilities, median, summarize
 from lenet.suite.bridge import Store
 from lenet.suite.images import Batches
@@ -24,7 +25,7 @@ def test_transfer(
     device: torch.device,
     protocol: Protocol,
     sampler: GpuSampler,
-    host: NoHostWatch,
+    host: HostWatch,
     batches: Batches,
 ) -> None:
     if device.type == "cpu" or host_memory is HostMemory.ZERO_COPY:

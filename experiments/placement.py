@@ -25,7 +25,8 @@ import torch
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.measurement.clocks import Coursework, measure
+from lenet.measurement.protocol import Coursework
+from lenet.measurement.rounds import measure
 from lenet.provenance import source_commit
 from lenet.vocabulary import Mode, Precision
 

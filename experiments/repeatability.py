@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first, second = results.load(option.first), results.load(option.second)
     results.merge([first, second])  # refuses unlike machines and commits
     later = {row.case: row for row in second.rows}
-    changes = [(row, again, again.median / row.median - 1) for row in first.rows if (again := later.get(row.case))]
+    pairs = [(row, again) for row in first.rows if (again := later.get(row.case))]
+    changes = [(row, again, again.summary.median / row.summary.median - 1) for row, again in pairs]
     print("# Two runs of the suite, back to back\n")
     print(f"- {first.describe()}\n- {second.describe()}\n")
     groups: dict[str, list[float]] = {"all": []}
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\nSpread: half of the first run's rounds lie within so much of one another.")
     print("\n| row | first, ms | spread | second, ms | change |\n|---|---:|---:|---:|---:|")
     for row, again, change in changes:
-        first_ms, second_ms = (significant(1e3 * one.median) for one in (row, again))
-        spread = f"{row.iqr / row.median:.1%}"
+        first_ms, second_ms = (significant(1e3 * one.summary.median) for one in (row, again))
+        spread = f"{row.summary.iqr / row.summary.median:.1%}"
         print(f"| {row_name(row.case)} | {first_ms} | {spread} | {second_ms} | {change:+.1%} |")
 
 

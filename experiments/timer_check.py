@@ -24,7 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.measurement.clocks import LONGEST_HOLD, Coursework, HeldStart, Samples, measure
+from lenet.measurement.held_start import LONGEST_HOLD, HeldStart
+from lenet.measurement.protocol import Coursework
+from lenet.measurement.recorder import Samples
+from lenet.measurement.rounds import measure
 from lenet.provenance import source_commit
 from lenet.vocabulary import Mode, Precision
 

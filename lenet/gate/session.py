@@ -298,7 +298,7 @@ def _is_failure(reason: str) -> bool:
 
 def _throttled(pair: Pair) -> bool:
     rows = [row for side in (pair.base, pair.head) for turns in side.rows.values() for row in turns]
-    return any(row.throttled > THROTTLED_SHARE * (row.rounds + row.throttled) for row in rows)
+    return any(row.throttled > THROTTLED_SHARE * (row.summary.rounds + row.throttled) for row in rows)
 
 
 def _cases(stage: Stage) -> list[str]:

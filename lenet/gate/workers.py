@@ -97,7 +97,7 @@ class Pair:
         """Base's and head's medians of a row, or of `CANARY`, one for each turn, in seconds."""
         if name == CANARY:
             return self.base.canary, self.head.canary
-        base, head = (tuple(row.median for row in side.rows[name]) for side in (self.base, self.head))
+        base, head = (tuple(row.summary.median for row in side.rows[name]) for side in (self.base, self.head))
         return base, head
 
     def ratio(self, name: str) -> float:

@@ -1,11 +1,12 @@
-"""The host's CPU: is it slowed down by others now, and is there one that is not?
+"""Whether other work slows the host's CPU now, and a move to a CPU that it does not slow.
 
-A GPU says when it is throttled. What shares a CPU shows in two ways. Another thread that the system runs on it in turns
-preempts this one, which the system counts. A sibling hyper-thread at work, a hypervisor's other guests or a governor
-are told by nothing that a program could read on every machine: so a short loop of known work is timed, and compared
-with the best time that it ever took in this process. Seen on a shared host: the loop takes its best time or 1.65 times
-that, for seconds at a time and on each CPU by itself, and PyTorch's launches are slower by the same factor; so the
-median of a hundred short rounds could change by half from one run to the next.
+`PinnedHostWatch` looks for two signs. The system counts how often another thread took the CPU. Nothing portable tells
+of a busy sibling hyper-thread, of other guests of a hypervisor or of a low clock. So the watch times a short loop of
+known work, and compares it with the best time of that loop in this process.
+
+On shared hosts the loop takes either its best time or 1.65 times that. Each CPU changes by itself and stays so for
+seconds. PyTorch's launches slow down by the same factor: without a watch, the median of a hundred short rounds can
+change by half from one run to the next.
 """
 
 from __future__ import annotations
@@ -14,45 +15,56 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from lenet.measurement.statistics import too_many
 
-__all__ = ["PATIENCE", "SLOWED", "WAITING", "WAKING", "HostWatch", "NoHostWatch", "slowed_problem"]
+__all__ = [
+    "PATIENCE",
+    "SLOWED",
+    "WAITING",
+    "WAKING",
+    "HostWatch",
+    "IdleHostWatch",
+    "PinnedHostWatch",
+    "slowed_problem",
+]
 
 SLOWED: Final = 1.25
-"""A CPU is slowed where the loop takes this many times its best.
+"""A CPU is slowed when the loop takes more than this many times its best.
 
-Of 6,632 looks on two shared hosts 28 % were below 1.25 times the best, 7 % between that and 1.55, and the rest above.
+Of 6,632 looks on two shared hosts, 28 % took less than 1.25 times the best, and 7 % between 1.25 and 1.55 times.
 """
 
 _LOOP: Final = 1000
-"""Additions; 30 us, a third of a per cent of the time between two looks."""
+"""Additions in the loop. They take 30 us: 0.3 % of the time between two looks."""
 
 _LOOKS: Final = 3
-"""The shortest of so many loops counts, so that an interrupt is not taken for a neighbour."""
+"""Loops in a look. The shortest counts, so that an interrupt does not look like other work."""
 
 QUIET: Final = 0.012
-"""Seconds that a CPU must be quiet for: some slices of time, of 3 ms, that a scheduler gives threads in turns."""
+"""Seconds that a CPU must be quiet for. A scheduler gives threads slices of 3 ms, so this spans several."""
 
 WAKING: Final = 0.04
-"""Seconds that a CPU is given to become quiet: where it was idle its governor raises its clock within some 10 ms."""
+"""Seconds that a CPU gets to become quiet. A governor raises an idle CPU's clock within about 10 ms."""
 
 PATIENCE: Final = 3.0
-"""Seconds that a row waits in vain for a quiet CPU, at most."""
+"""Most seconds that a row waits in vain for a quiet CPU."""
 
 WAITING: Final = 0.1
-"""Of the time since its first row a watch spends this share at most, and `PATIENCE` besides, on waiting in vain: on a
-host that stays busy a campaign of hundreds of rows would else wait for most of its time."""
+"""Largest share of the time since its first row that a watch waits in vain, with `PATIENCE` on top.
+
+Without it, a campaign of hundreds of rows on a busy host would spend most of its time waiting.
+"""
 
 
 def slowed_problem(slowed: int, rounds: int) -> str | None:
-    """Why a row by the wall clock is unstable because of a slow host, and what to do; None where it is not.
+    """Why a slow host makes a row's wall times unstable, and what to do; None when it does not.
 
     Args:
-        slowed: The number of rounds that were slowed.
+        slowed: The number of slowed rounds.
         rounds: The number of all rounds.
     """
     if not too_many(slowed, rounds):
@@ -63,37 +75,50 @@ def slowed_problem(slowed: int, rounds: int) -> str | None:
     )
 
 
-class NoHostWatch:
-    """Watches nothing: no CPU is ever slowed."""
+class HostWatch(Protocol):
+    """Tells whether the calling thread's CPU is slowed, and moves the thread."""
+
+    def is_slowed(self) -> bool:
+        """Whether other work slowed the CPU since the last look."""
+
+    def move(self) -> bool:
+        """Move the thread to a CPU that is not slowed; whether one was found."""
+
+    def pass_time(self, seconds: float) -> None:
+        """Keep the CPU busy for a while: an idle CPU lowers its clock."""
+
+    def on_a_quiet_cpu(self) -> AbstractContextManager[None]:
+        """Keep the thread on a CPU that is not slowed for as long as the context lasts."""
+
+
+class IdleHostWatch:
+    """A `HostWatch` that looks at nothing: no CPU is slowed, and the thread stays free."""
 
     def is_slowed(self) -> bool:
         """No."""
         return False
 
     def move(self) -> bool:
-        """There is nothing to move away from."""
+        """Yes: there is nothing to move away from."""
         return True
 
     def pass_time(self, seconds: float) -> None:
-        """Wait, at work: an idle CPU would lower its clock."""
-        until = perf_counter() + seconds
-        while perf_counter() < until:
-            pass
+        """Keep the CPU busy for a while."""
+        _spin(seconds)
 
-    @contextmanager
-    def on_a_quiet_cpu(self) -> Iterator[None]:
-        """Wherever the thread is."""
-        yield
+    def on_a_quiet_cpu(self) -> AbstractContextManager[None]:
+        """Leave the thread where it is."""
+        return nullcontext()
 
 
-class HostWatch(NoHostWatch):
-    """Watches the calling thread's CPU, and moves the thread to one that is not slowed.
+class PinnedHostWatch:
+    """A `HostWatch` that keeps the calling thread on one CPU, and moves it when that CPU is slowed.
 
-    For calls that one thread makes: the threads that it starts while it is moved stay on its CPU.
+    Use it for calls that one thread makes. Threads that it starts meanwhile are pinned to the same CPU.
 
     Args:
-        loop: The work of known length; returns its seconds.
-        preemptions: How often another thread took the CPU from this one, since it began.
+        loop: Does the work of known length and returns its seconds.
+        preemptions: Returns how often another thread has taken the CPU from this one so far.
     """
 
     def __init__(self, loop: Callable[[], float] | None = None, preemptions: Callable[[], int] | None = None) -> None:
@@ -101,26 +126,26 @@ class HostWatch(NoHostWatch):
         self._preemptions = preemptions or _involuntary_switches
         self._seen_preemptions = self._preemptions()
         self._best = math.inf
-        self._first_row = 0.0  # when it began
-        self._waited = 0.0  # in vain, in all rows
-        self._most = 0.0  # of that, until this row gives up
-        self._cpus: deque[int] = deque()  # the first is the one that the thread is kept on
+        self._first_row = 0.0  # when the first row began
+        self._waited = 0.0  # seconds waited in vain, over all rows
+        self._most = 0.0  # the value of _waited at which this row stops waiting
+        self._cpus: deque[int] = deque()  # the thread is kept on the first
 
     def is_slowed(self) -> bool:
-        """Whether the thread's CPU is slowed down now, or was taken from it since the last look."""
+        """Whether the CPU is slowed now, or another thread has taken it since the last look."""
         slow = self._look() > SLOWED * self._best
         earlier, self._seen_preemptions = self._seen_preemptions, self._preemptions()
         return slow or self._seen_preemptions > earlier
 
     def pass_time(self, seconds: float) -> None:
-        """Wait, at work; what takes the CPU meanwhile slows no round."""
-        super().pass_time(seconds)
+        """Keep the CPU busy for a while. A thread that takes the CPU meanwhile slows no round, so it does not count."""
+        _spin(seconds)
         self._seen_preemptions = self._preemptions()
 
     def move(self) -> bool:
-        """Try the other CPUs in turn; whether a quiet one was found.
+        """Try the other CPUs in turn, while there is time left to wait; whether a quiet one was found.
 
-        They are tried for as long as there is time left to wait; then the thread stays where it is.
+        When the time is up the thread stays on the CPU that was tried last.
         """
         while self._waited < self._most:
             self._cpus.rotate(-1)
@@ -131,10 +156,10 @@ class HostWatch(NoHostWatch):
 
     @contextmanager
     def on_a_quiet_cpu(self) -> Iterator[None]:
-        """Keep the thread on one CPU while the context lasts, a quiet one where one is found in time.
+        """Keep the thread on one CPU for as long as the context lasts: on a quiet one if one is found in time.
 
-        For the start and all moves together it waits in vain for `PATIENCE` at most, and no longer than `WAITING`
-        leaves it. Where a thread cannot be told its CPU, as outside of Linux, it stays where it is.
+        The start and all moves of a row together wait in vain for at most `PATIENCE`, and within `WAITING`. Outside of
+        Linux a thread cannot be pinned, and stays free.
         """
         if not hasattr(os, "sched_setaffinity"):
             yield
@@ -157,7 +182,7 @@ class HostWatch(NoHostWatch):
             self._most = 0.0
 
     def _survey(self, allowed: Iterable[int]) -> None:
-        """Look at every CPU once, for the best time that the loop can take."""
+        """Look at every CPU, to find the loop's best time."""
         cpus = sorted(allowed)
         for cpu in cpus:
             os.sched_setaffinity(0, {cpu})
@@ -167,7 +192,7 @@ class HostWatch(NoHostWatch):
         self._cpus.extend(cpus)
 
     def _becomes_quiet(self) -> bool:
-        self.is_slowed()  # what was before does not count
+        self.is_slowed()  # forgets what happened before
         quiet_since = began = perf_counter()
         while (now := perf_counter()) - quiet_since < QUIET:
             if now - began >= WAKING:
@@ -183,6 +208,12 @@ class HostWatch(NoHostWatch):
         return seconds
 
 
+def _spin(seconds: float) -> None:
+    until = perf_counter() + seconds
+    while perf_counter() < until:
+        pass
+
+
 def _reference_loop() -> float:
     began = perf_counter()
     total = 0
@@ -192,7 +223,7 @@ def _reference_loop() -> float:
 
 
 def _involuntary_switches() -> int:
-    """Of this thread, where the system tells (Linux); else none."""
+    """How often another thread took the CPU from this one; 0 where the system does not tell (outside of Linux)."""
     try:
         import resource
 

@@ -18,8 +18,9 @@ import torch
 from lenet import devices
 from lenet.backends.base import AMPERE
 from lenet.backends.precision import DTYPES, allow_tf32
-from lenet.measurement.clocks import Coursework, measure
 from lenet.measurement.floor import Limits, Rates
+from lenet.measurement.protocol import Coursework
+from lenet.measurement.rounds import measure
 from lenet.vocabulary import HostMemory, Mode, Precision
 
 __all__ = ["measure_limits"]

@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrik  # scipy.stats takes half a second to import
 
+from lenet.measurement.summary import Summary
+
 __all__ = [
     "MedianInterval",
-    "Summary",
     "effective_size",
     "instabilities",
     "interquartile_range",
@@ -223,47 +224,6 @@ def lag1_autocorrelation(sample: Sample) -> float:
     """
     _, deviations, scale = _moments(_checked(sample))
     return float(deviations[:-1] @ deviations[1:] / (deviations @ deviations)) if scale else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a row says of its rounds. Values are in the sample's unit.
-
-    Attributes:
-        rounds: The size of the sample.
-        minimum: The smallest value.
-        median: The middle value.
-        mean: The arithmetic mean.
-        p95: The 95th percentile, as `quantile` defines it.
-        p99: The 99th percentile.
-        iqr: The distance between the quartiles.
-        maximum: The largest value.
-        stddev: The sample's standard deviation (n - 1); 0 for a single value.
-        median_low: The lower end of the median's interval; None where the sample is too small for one.
-        median_high: The upper end.
-        coverage: The probability that the interval holds the median, as `MedianInterval` has it.
-        relative_half_width: Half the interval as a share of the median; None where there is no interval.
-        autocorrelation: `lag1_autocorrelation` of the sample.
-    """
-
-    rounds: int
-    minimum: float
-    median: float
-    mean: float
-    p95: float
-    p99: float
-    iqr: float
-    maximum: float
-    stddev: float
-    median_low: float | None
-    median_high: float | None
-    coverage: float | None
-    relative_half_width: float | None
-    autocorrelation: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        """The attributes by name, ready for JSON."""
-        return asdict(self)
 
 
 def summarize(sample: Sample, confidence: float = 0.95) -> Summary:

@@ -215,7 +215,7 @@ class Painter:
             for row in rows:
                 offset = (modes.index(row.case.mode) - (len(modes) - 1) / 2) * thickness
                 places.append(names.index(row.case.backend) + offset)
-                ends.append(1e3 * (row.median_high or row.median))
+                ends.append(1e3 * (row.summary.median_high or row.summary.median))
             times = [row.milliseconds_per_batch for row in rows]
             colors = [SERIES[list(Mode).index(row.case.mode)] for row in rows]
             axes.barh(places, times, thickness * 0.88, color=colors)
@@ -410,9 +410,9 @@ class Painter:
 def _intervals(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
     """The medians' 95 % intervals as whiskers on bars, where they are known."""
     known = [
-        (1e3 * row.median_low, 1e3 * row.median_high, place)
+        (1e3 * row.summary.median_low, 1e3 * row.summary.median_high, place)
         for row, place in zip(rows, places, strict=True)
-        if row.median_low is not None and row.median_high is not None
+        if row.summary.median_low is not None and row.summary.median_high is not None
     ]
     if known:
         low, high, at = np.array(known).T

@@ -273,7 +273,10 @@ def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: 
             continue
         trends = []
         for line in _grouped(group, lambda row: row.case.backend):
-            work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.median) for row in line]
+            work = [
+                (FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.summary.median)
+                for row in line
+            ]
             points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
         peak = operations / 1e9
@@ -305,7 +308,7 @@ def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, langua
         splits = []
         for row in group:
             own = forward.get(row.case.backend)
-            if row.case.mode is not Mode.END_TO_END or own is None or own.median >= row.median:
+            if row.case.mode is not Mode.END_TO_END or own is None or own.summary.median >= row.summary.median:
                 continue
             compute, rest = own.milliseconds_per_batch, row.milliseconds_per_batch - own.milliseconds_per_batch
             copy = 1e3 * copy_seconds(row.case.workload, limits) if limits and limits.copy else None
@@ -410,7 +413,7 @@ def _protocols(rows: Sequence[Row], language: Language) -> list[str]:
     """The number of rounds, for each protocol."""
     said = []
     for group in _grouped(rows, lambda row: row.case.protocol):
-        rounds = sorted({row.rounds for row in group})
+        rounds = sorted({row.summary.rounds for row in group})
         span = language.text(" to ").join(language.number(count(one)) for one in dict.fromkeys((rounds[0], rounds[-1])))
         name = group[0].case.protocol
         words_of = {"coursework": language.text("the coursework's"), "adaptive": language.text("adaptive")}

@@ -142,7 +142,7 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Se
         faster = speedup(row, [*rows, *others])
         wall = _NOTHING if row.wall_median is None else number(significant(1e3 * row.wall_median))
         memory = _NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
-        spread = [number(significant(1e3 * value)) for value in (row.p95, row.p99, row.iqr)]
+        spread = [number(significant(1e3 * value)) for value in (row.summary.p95, row.summary.p99, row.summary.iqr)]
         error = _NOTHING if row.max_abs_delta is None else number(f"{row.max_abs_delta:.0e}")
         times.append((name, number(significant(row.milliseconds_per_batch)), *spread, wall, error))
         rate = number(thousands(row.images_per_second))
@@ -313,7 +313,7 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
     for backend, label in dict.fromkeys((row.case.backend, _runtime(row.case)) for row in group):
         cells = [cell for mode in Mode for cell in _cells(group, backend, mode, rows, language)]
         lines.append((label, *cells))
-    rounds = sorted({row.rounds for row in group})
+    rounds = sorted({row.summary.rounds for row in group})
     between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
     either = between.join(str(count) for count in dict.fromkeys((rounds[0], rounds[-1])))
     notes = [language.known(group[0].case.images), language.text("median of %(rounds)s rounds", rounds=either)]

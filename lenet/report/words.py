@@ -30,7 +30,8 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
         for name, other in (*pairs, *_ALSO):
             if name in rows and other in rows:
                 alike = overlap(rows[name], rows[other])
-                words = _change(name, other, mode, rows[other].median / rows[name].median, language, alike=alike)
+                factor = rows[other].summary.median / rows[name].summary.median
+                words = _change(name, other, mode, factor, language, alike=alike)
                 unstable = ", ".join(one for one in (name, other) if rows[one].unstable)
                 said.append(words + (language.text(" Unstable: %(names)s.", names=unstable) if unstable else ""))
     return said
@@ -50,15 +51,15 @@ def published_changes(language: Language) -> list[str]:
 def copy_share(group: Sequence[Row], language: Language) -> list[str]:
     """What copy and synchronisation add to each backend's forward pass, and whether they take longer than it."""
     said = []
-    forward = {row.case.backend: row.median for row in group if row.case.mode is Mode.FORWARD}
+    forward = {row.case.backend: row.summary.median for row in group if row.case.mode is Mode.FORWARD}
     for row in group:
         own = forward.get(row.case.backend)
-        if row.case.mode is not Mode.END_TO_END or own is None or row.median <= own:
+        if row.case.mode is not Mode.END_TO_END or own is None or row.summary.median <= own:
             continue
-        share = 1 - own / row.median
+        share = 1 - own / row.summary.median
         values = {
             "name": row.case.backend,
-            "ratio": language.number(ratio(row.median / own)),
+            "ratio": language.number(ratio(row.summary.median / own)),
             "percent": language.number(percent(share)),
         }
         said.append(
@@ -79,7 +80,7 @@ def copy_share(group: Sequence[Row], language: Language) -> list[str]:
 
 def overlap(one: Row, other: Row) -> bool:
     """Whether the 95 % intervals of two medians overlap or are unknown. No change is then claimed."""
-    bounds = (one.median_low, one.median_high, other.median_low, other.median_high)
+    bounds = (one.summary.median_low, one.summary.median_high, other.summary.median_low, other.summary.median_high)
     if any(bound is None for bound in bounds):
         return True
     low, high, other_low, other_high = (bound for bound in bounds if bound is not None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lenet.measurement.floor import Floor, Limits, Workload
+from lenet.measurement.summary import Summary
 from lenet.vocabulary import HostMemory, InputType, Mode
 
 __all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "short_name"]
@@ -80,16 +81,7 @@ class Row:
 
     Attributes:
         case: What was measured.
-        rounds: Timed batches that were kept.
-        median: The middle time.
-        mean: The arithmetic mean.
-        stddev: The sample's standard deviation.
-        minimum: The shortest.
-        p95: The 95th percentile.
-        p99: The 99th percentile.
-        iqr: Distance between the quartiles.
-        median_low: Lower end of the median's 95 % interval; None where there are too few rounds.
-        median_high: Its upper end.
+        summary: The figures of the rounds that were kept.
         wall_median: Median wall time of the same calls, launch included, where device time is what counts; else None.
         peak_memory_bytes: Device memory; None on a CPU, and where it could not be told.
         throttled: Rounds that were discarded because the GPU was throttled.
@@ -102,16 +94,7 @@ class Row:
     """
 
     case: Case
-    rounds: int
-    median: float
-    mean: float
-    stddev: float
-    minimum: float
-    p95: float
-    p99: float
-    iqr: float
-    median_low: float | None
-    median_high: float | None
+    summary: Summary
     wall_median: float | None
     peak_memory_bytes: int | None
     throttled: int
@@ -125,27 +108,27 @@ class Row:
     @property
     def milliseconds_per_batch(self) -> float:
         """The median, in milliseconds."""
-        return 1e3 * self.median
+        return 1e3 * self.summary.median
 
     @property
     def milliseconds_per_image(self) -> float:
         """The median over the batch size, in milliseconds."""
-        return 1e3 * self.median / self.case.batch_size
+        return 1e3 * self.summary.median / self.case.batch_size
 
     @property
     def microseconds_per_image(self) -> float:
         """The median over the batch size, in microseconds."""
-        return 1e6 * self.median / self.case.batch_size
+        return 1e6 * self.summary.median / self.case.batch_size
 
     @property
     def images_per_second(self) -> float:
         """The batch size over the median."""
-        return self.case.batch_size / self.median
+        return self.case.batch_size / self.summary.median
 
     @property
     def times_floor(self) -> float | None:
         """The median over the floor; None where that is not known."""
-        return self.median / self.floor.seconds if self.floor else None
+        return self.summary.median / self.floor.seconds if self.floor else None
 
 
 @dataclass(frozen=True, slots=True)

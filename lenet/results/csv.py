@@ -36,7 +36,8 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
         case = asdict(one.case)
         cells = [
             *(case[name] for name in case_names),
-            *(getattr(one, name) for name in (*times, *more)),
+            *(getattr(one.summary, name) for name in times),
+            *(getattr(one, name) for name in more),
             one.images_per_second,
             speedup(one, rows),
             one.floor.seconds if one.floor else None,

@@ -25,6 +25,7 @@ from lenet import documents
 from lenet.errors import ResultsError
 from lenet.files import read_regular
 from lenet.measurement.floor import Floor, Limits, moved_bytes
+from lenet.measurement.summary import Summary
 from lenet.results import schema
 from lenet.results.case import Case, Measurement, NotRun, Row, short_name
 from lenet.vocabulary import Mode
@@ -127,21 +128,11 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
     info = benchmark.get("extra_info") or {}
     if "case" not in info:
         return None
-    stats, summary = benchmark["stats"], info["summary"]
     case = Case(**{**info["case"], "mode": Mode(info["case"]["mode"])})
-    samples = stats.get("data")
+    samples = benchmark["stats"].get("data")
     return Row(
         case=case,
-        rounds=summary["rounds"],
-        median=summary["median"],
-        mean=summary["mean"],
-        stddev=summary["stddev"],
-        minimum=summary["minimum"],
-        p95=summary["p95"],
-        p99=summary["p99"],
-        iqr=summary["iqr"],
-        median_low=summary["median_low"],
-        median_high=summary["median_high"],
+        summary=Summary.from_dict(info["summary"]),
         wall_median=info["wall_median"],
         peak_memory_bytes=info["peak_memory_bytes"],
         throttled=info["throttled"],

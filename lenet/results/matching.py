@@ -116,7 +116,7 @@ def speedup(found: Row, rows: Iterable[Row]) -> float | None:
     """
     like = replace(found, case=replace(found.case, host_memory=HostMemory.PINNED)) if found.case.zero_copy else found
     baseline = find_row(rows, BASELINE_BACKEND, like)
-    return baseline.median / found.median if baseline else None
+    return baseline.summary.median / found.summary.median if baseline else None
 
 
 def _unlike(one: Measurement, other: Measurement, difference: str) -> ResultsError:

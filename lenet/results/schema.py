@@ -161,9 +161,11 @@ _ROW: Final = _fields(
         "summary": _fields(
             {
                 "rounds": _count(0),
-                **dict.fromkeys(("median", "mean", "minimum", "p95", "p99"), _TIME),
+                **dict.fromkeys(("median", "mean", "minimum", "maximum", "p95", "p99"), _TIME),
                 **dict.fromkeys(("stddev", "iqr"), _SIZE),
                 **dict.fromkeys(("median_low", "median_high"), _or_none(_TIME)),
+                **dict.fromkeys(("coverage", "relative_half_width"), _or_none(_SIZE)),
+                "autocorrelation": _REAL,
             }
         ),
         "wall_median": _or_none(_TIME),

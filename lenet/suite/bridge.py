@@ -22,7 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 from pytest_benchmark.utils import safe_dumps
 
-from lenet.measurement.clocks import Replay
+from lenet.suite.replay import Replay
 from lenet.terminal import visible
 
 __all__ = ["SUPPORTED", "Compared", "Entry", "Session", "Store", "check", "use_replay"]

@@ -12,10 +12,10 @@ import pytest
 
 from lenet.backends.base import Backend, Runner
 from lenet.comparison import layer_at_fault
-from lenet.measurement.clocks import Samples, launch_problem
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import throttling_problem
 from lenet.measurement.host_state import slowed_problem
+from lenet.measurement.recorder import Samples, launch_problem
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case

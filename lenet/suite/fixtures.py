@@ -14,11 +14,11 @@ from lenet import backends, devices, weights
 from lenet.backends.base import Backend
 from lenet.data.cifar10 import Split
 from lenet.errors import BackendError
-from lenet.measurement.clocks import Protocol
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch, NoHostWatch
+from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
 from lenet.measurement.limits import measure_limits
+from lenet.measurement.protocol import Protocol
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
 from lenet.suite.images import Batches, Splits
@@ -58,9 +58,9 @@ def sampler(device: torch.device) -> Iterator[GpuSampler]:
 
 
 @pytest.fixture(scope="session")
-def host(device: torch.device) -> NoHostWatch:
+def host(device: torch.device) -> HostWatch:
     """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
-    return HostWatch() if device.type == "cuda" else NoHostWatch()
+    return PinnedHostWatch() if device.type == "cuda" else IdleHostWatch()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 
 from lenet import backends
 from lenet.errors import did_you_mean
-from lenet.measurement.clocks import Adaptive, Coursework, Protocol
+from lenet.measurement.protocol import Adaptive, Coursework, Protocol
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 
 __all__ = ["CHOICES", "add_options", "check_options", "chosen", "protocol_of"]

@@ -15,8 +15,9 @@ import torch
 from benchmarks import test_inference as suite
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.data.synthetic import synthetic
-from lenet.measurement.clocks import Adaptive, Coursework, Samples, Stop
 from lenet.measurement.memory import PeakMemory
+from lenet.measurement.protocol import Adaptive, Coursework, Stop
+from lenet.measurement.recorder import Samples
 from lenet.parity import Bounds, Closeness, Comparison
 from lenet.results import Case
 from lenet.suite import builds

@@ -163,7 +163,9 @@ def test_the_coursework_s_table_is_printed_with_what_was_not_run(saved: Saved) -
     )
     assert re.search(r"runtime +ms/batch +ms/image +ratio +ms/batch +ms/image +ratio", text)
     for row in results.load(saved.path).rows:
-        milliseconds = (re.escape(significant(1e3 * row.median / images)) for images in (1, row.case.batch_size))
+        milliseconds = (
+            re.escape(significant(1e3 * row.summary.median / images)) for images in (1, row.case.batch_size)
+        )
         assert re.search(rf"pytorch +{' !? +'.join(milliseconds)} +1\.00 +- +- +-\s", text)
     assert "seeded synthetic images, seed 0; median of 3 rounds" in text
     for size in (2, 1):
@@ -181,7 +183,7 @@ def test_a_run_is_filed_under_its_kind_of_machine_and_reads_back(saved: Saved) -
     assert found.fingerprint == fingerprint(found.machine)
     assert not found.partial
     assert saved.document()["lenet"]["protocol"] == {"warmups": 1, "rounds": 3}
-    assert [(row.case.backend, row.case.mode, row.case.batch_size, row.rounds) for row in found.rows] == [
+    assert [(row.case.backend, row.case.mode, row.case.batch_size, row.summary.rounds) for row in found.rows] == [
         ("pytorch", "forward", size, 3) for size in (2, 1)
     ]
     assert {row.case.images for row in found.rows} == {"seeded synthetic images, seed 0"}
@@ -398,7 +400,7 @@ def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_pa
     assert "The run was interrupted: rows are missing." in rest
     found = results.load(the_file(tmp_path))
     assert found.partial
-    assert [(row.case.batch_size, row.rounds) for row in found.rows] == [(1, 300)]
+    assert [(row.case.batch_size, row.summary.rounds) for row in found.rows] == [(1, 300)]
 
 
 def test_a_row_that_fails_is_not_saved_and_fails_alone(faulty: Saved) -> None:

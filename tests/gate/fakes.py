@@ -12,6 +12,7 @@ from lenet.gate.workers import TURNS, Pair, Side
 from lenet.provenance import without_git_variables
 from lenet.results import Case, Measurement, Row
 from lenet.vocabulary import Mode
+from tests.rows import summary
 
 MACHINE: dict[str, Any] = {
     "cpu": {"model": "a CPU", "usable": 2},
@@ -26,19 +27,14 @@ def row(
 ) -> Row:
     common: Any = ("CPU", "images", None, False, "coursework", input_type)
     case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, *common)
-    no_matter: Any = dict.fromkeys(("mean", "stddev", "minimum", "p95", "p99", "iqr"), median)
     return Row(
         case=case,
-        rounds=100,
-        median=median,
-        median_low=None,
-        median_high=None,
+        summary=summary(median, median_low=None, median_high=None),
         wall_median=None,
         peak_memory_bytes=None,
         throttled=throttled,
         unstable=(),
         facts={},
-        **no_matter,
     )
 
 
@@ -138,8 +134,10 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
         backend, mode, size, asked = name.split("-")
         case = {"backend": backend, "mode": mode, "asked": asked, "precision": asked, "batch_size": int(size),
                 "device": "CPU", "images": "images", "host_memory": None, "cold_cache": False, "protocol": "coursework"}
-        names = ("median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
-        info = {"case": case, "summary": dict.fromkeys(names, how) | {"rounds": 100}, "wall_median": None,
+        names = ("median", "mean", "stddev", "minimum", "maximum", "p95", "p99", "iqr", "median_low", "median_high")
+        summary = dict.fromkeys(names, how) | {"rounds": 100, "autocorrelation": 0.0}
+        summary |= dict.fromkeys(("coverage", "relative_half_width"))
+        info = {"case": case, "summary": summary, "wall_median": None,
                 "peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
         # Of a case that takes so long only some turns are kept, as where the others fail.
         row = {"name": name, "fullname": name, "stats": stats | {"median": how}, "extra_info": info}

@@ -20,6 +20,7 @@ from lenet.gate.session import Outcome
 from lenet.gate.workers import TURNS, Pair, Tree
 from lenet.report.tables import to_markdown
 from tests.gate.fakes import COMMITS, MACHINE, pair, plain, row, side
+from tests.rows import with_figures
 
 NAMES = ("first", "again")
 NOISE = [1 + 0.001 * number for number in range(10)]
@@ -181,7 +182,7 @@ def test_of_floats_and_of_bytes_that_alone_is_confirmed_which_failed(gate: Gate,
 
     def script(stage: str, _number: int) -> Pair:
         base = rows if stage == "first" else {slow: rows[slow]}
-        return pair(side("base", base), side("head", base | {slow: replace(rows[slow], median=1.1)}))
+        return pair(side("base", base), side("head", base | {slow: with_figures(rows[slow], median=1.1)}))
 
     gate.run(script)
     cases = [f"{ONE}-float32-turn0", f"{ONE}-uint8-turn0"]

@@ -11,7 +11,7 @@ import pynvml
 import pytest
 import torch
 
-from lenet.measurement import clocks
+from lenet.measurement import clocks, rounds
 
 UUID = "8d2f7c1e-0a4b-4c55-9f3e-1b2a3c4d5e6f"
 
@@ -104,7 +104,8 @@ class FakeGpu:
         self.idle_at = 0.0
         self.log: list[str] = []
         self.stream: Any = SimpleNamespace(device=torch.device("cuda", 0), synchronize=self._synchronize)
-        monkeypatch.setattr(clocks, "perf_counter", lambda: self.now)
+        for module in (clocks, rounds):
+            monkeypatch.setattr(module, "perf_counter", lambda: self.now)
         monkeypatch.setattr(torch.cuda, "Event", lambda *, enable_timing: FakeEvent(self, timing=enable_timing))
         monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
         monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: self.run(cycles / clock_hz, name="hold"))

@@ -3,13 +3,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import pytest
 
 from lenet.measurement import host_state
-from lenet.measurement.host_state import PATIENCE, WAITING, WAKING, HostWatch, NoHostWatch, slowed_problem
+from lenet.measurement.host_state import (
+    PATIENCE,
+    WAITING,
+    WAKING,
+    HostWatch,
+    IdleHostWatch,
+    PinnedHostWatch,
+    slowed_problem,
+)
 
 QUIET = 30e-6
 
@@ -49,7 +58,7 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> FakeCpus:
 
 def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
     cpus.slow = {0, 1, 3}
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
 
     with watch.on_a_quiet_cpu():
         assert cpus.allowed == {2}
@@ -66,7 +75,7 @@ def test_a_slowed_cpu_is_told_by_the_best_that_any_did(cpus: FakeCpus) -> None:
 
 def test_the_thread_may_go_where_it_might_before(cpus: FakeCpus) -> None:
     def fail() -> None:
-        with HostWatch(cpus.loop, lambda: 0).on_a_quiet_cpu():
+        with PinnedHostWatch(cpus.loop, lambda: 0).on_a_quiet_cpu():
             assert len(cpus.allowed) == 1
             raise RuntimeError("out of memory")
 
@@ -83,7 +92,7 @@ def test_a_look_at_every_cpu_that_is_cut_short_leaves_the_thread_free_and_is_mad
             raise KeyboardInterrupt
         return cpus.loop()
 
-    watch = HostWatch(loop, lambda: 0)
+    watch = PinnedHostWatch(loop, lambda: 0)
     with pytest.raises(KeyboardInterrupt), watch.on_a_quiet_cpu():
         pass
     assert cpus.allowed == {0, 1, 2, 3}
@@ -94,7 +103,7 @@ def test_a_look_at_every_cpu_that_is_cut_short_leaves_the_thread_free_and_is_mad
 
 
 def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     cpus.slow = {0, 1, 2, 3}
@@ -108,7 +117,7 @@ def test_where_no_cpu_is_quiet_a_row_waits_once(cpus: FakeCpus) -> None:
 
 
 def test_a_host_that_stays_busy_is_waited_for_a_tenth_of_the_time(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     began = cpus.now
@@ -126,7 +135,7 @@ def test_a_host_that_stays_busy_is_waited_for_a_tenth_of_the_time(cpus: FakeCpus
 
 def test_a_thread_that_is_moved_at_once_loses_no_patience(cpus: FakeCpus) -> None:
     """However long a row takes, and however often it is moved: what counts is the waiting in vain."""
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
     for _ in range(7):
         with watch.on_a_quiet_cpu():
             for _ in range(5):
@@ -143,7 +152,7 @@ def test_a_thread_that_is_moved_at_once_loses_no_patience(cpus: FakeCpus) -> Non
 
 
 def test_a_row_without_patience_begins_on_another_cpu_than_the_one_before(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     cpus.slow = {0, 1, 2, 3}
@@ -160,7 +169,7 @@ def test_a_row_without_patience_begins_on_another_cpu_than_the_one_before(cpus: 
 
 
 def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
-    watch = HostWatch(cpus.loop, lambda: 0)
+    watch = PinnedHostWatch(cpus.loop, lambda: 0)
     with watch.on_a_quiet_cpu():
         pass
     cpus.slow, cpus.slow_until = {0, 1, 2, 3}, cpus.now + WAKING / 2
@@ -173,7 +182,7 @@ def test_an_idle_cpu_is_given_time_to_raise_its_clock(cpus: FakeCpus) -> None:
 def test_a_thread_that_takes_the_cpu_in_turns_is_noticed(cpus: FakeCpus) -> None:
     """The loop, which is short, need not."""
     preemptions = {0: 3, 1: 0, 2: 0, 3: 0}
-    watch = HostWatch(cpus.loop, lambda: preemptions[cpus.here])
+    watch = PinnedHostWatch(cpus.loop, lambda: preemptions[cpus.here])
 
     with watch.on_a_quiet_cpu():
         preemptions[0] += 1
@@ -186,13 +195,13 @@ def test_a_thread_that_takes_the_cpu_in_turns_is_noticed(cpus: FakeCpus) -> None
 def test_a_thread_that_takes_the_cpu_in_a_pause_slows_no_round(cpus: FakeCpus, monkeypatch: pytest.MonkeyPatch) -> None:
     preemptions = 0
 
-    def pause(_: HostWatch, seconds: float) -> None:
+    def pause(seconds: float) -> None:
         nonlocal preemptions
         cpus.now += seconds
         preemptions += 1
 
-    monkeypatch.setattr(NoHostWatch, "pass_time", pause)
-    watch = HostWatch(cpus.loop, lambda: preemptions)
+    monkeypatch.setattr(host_state, "_spin", pause)
+    watch = PinnedHostWatch(cpus.loop, lambda: preemptions)
 
     with watch.on_a_quiet_cpu():
         watch.pass_time(0.01)
@@ -205,7 +214,7 @@ def test_a_thread_that_takes_the_cpu_in_a_pause_slows_no_round(cpus: FakeCpus, m
 def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
     allowed = os.sched_getaffinity(0)
     here = min(allowed)
-    watch = HostWatch()
+    watch = PinnedHostWatch()
     spin = f"import os; os.sched_setaffinity(0, {{{here}}})\nprint(flush=True)\nwhile True: pass"
     try:
         os.sched_setaffinity(0, {here})
@@ -221,10 +230,29 @@ def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
         os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.parametrize("kind", [IdleHostWatch, PinnedHostWatch])
+def test_a_pause_is_as_long_as_it_is_told(kind: Callable[[], HostWatch]) -> None:
+    began = perf_counter()
+    kind().pass_time(0.01)
+    assert perf_counter() - began >= 0.01
+
+
+@linux
+def test_an_idle_watch_finds_no_cpu_slowed_and_leaves_the_thread_free() -> None:
+    allowed = os.sched_getaffinity(0)
+    watch = IdleHostWatch()
+
+    with watch.on_a_quiet_cpu():
+        assert os.sched_getaffinity(0) == allowed
+        assert not watch.is_slowed()
+        assert watch.move()
+        assert os.sched_getaffinity(0) == allowed
+
+
 def test_an_interrupt_is_no_neighbour() -> None:
     """The shortest of a few loops counts."""
     seconds = iter([QUIET, QUIET, QUIET, 9.0, QUIET, 9.0, 9.0, 2 * QUIET, 9.0])
-    watch = HostWatch(lambda: next(seconds), lambda: 0)
+    watch = PinnedHostWatch(lambda: next(seconds), lambda: 0)
 
     assert [watch.is_slowed() for _ in range(3)] == [False, False, True]
 
@@ -232,7 +260,7 @@ def test_an_interrupt_is_no_neighbour() -> None:
 def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     seconds = iter([QUIET] * 3)
-    watch = HostWatch(lambda: next(seconds, 2 * QUIET), lambda: 0)
+    watch = PinnedHostWatch(lambda: next(seconds, 2 * QUIET), lambda: 0)
 
     with watch.on_a_quiet_cpu():
         assert not watch.is_slowed()
@@ -242,7 +270,7 @@ def test_a_thread_that_cannot_be_told_its_cpu_stays(monkeypatch: pytest.MonkeyPa
 
 @linux
 def test_the_real_loop_and_the_real_cpus() -> None:
-    watch = HostWatch()
+    watch = PinnedHostWatch()
     before = os.sched_getaffinity(0)
 
     with watch.on_a_quiet_cpu():

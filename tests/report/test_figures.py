@@ -13,9 +13,10 @@ from lenet.report.figures import SERIES, Painter, Split, Trend
 from lenet.report.language import ENGLISH, find_language
 from lenet.results import Case, Row
 from lenet.vocabulary import Mode
+from tests.rows import summary, with_figures
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, False, "coursework")  # noqa: FBT003
-ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 0.9e-3, 1.1e-3, None, None, 0, (), {})
+ROW = Row(CASE, summary(1e-3, median_low=0.9e-3, median_high=1.1e-3), None, None, 0, (), {})
 ODD = ["$x^2$", r"\frac{a}{b}", "_hidden", "<b>&amp;", "#1b6ca8; fill: red", "%s {0}"]
 
 
@@ -29,7 +30,8 @@ def texts(svg: Markup) -> list[str]:
 
 def row(backend: str, median: float = 1e-3, mode: Mode = Mode.FORWARD) -> Row:
     samples = tuple(median * np.linspace(0.8, 1.2, 101))
-    return replace(ROW, case=replace(CASE, backend=backend, mode=mode), median=median, samples=samples)
+    found = replace(ROW, case=replace(CASE, backend=backend, mode=mode), samples=samples)
+    return with_figures(found, median=median)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -81,7 +83,7 @@ def test_a_bar_is_as_long_as_its_median() -> None:
 
 
 def test_a_bar_has_its_median_s_interval() -> None:
-    shown = [replace(row("a"), median_low=0.8e-3, median_high=1.1e-3), replace(row("b"), median_low=None)]
+    shown = [with_figures(row("a"), median_low=0.8e-3, median_high=1.1e-3), with_figures(row("b"), median_low=None)]
     drawn = list(parsed(Painter(ENGLISH, []).bars(shown, "t").svg).iter("path"))
 
     def across(style: str) -> list[list[float]]:

@@ -25,14 +25,15 @@ from lenet.report.tables import (
 from lenet.results import Case, NotRun, Row
 from lenet.terminal import Terminal
 from lenet.vocabulary import Mode
+from tests.rows import summary, with_figures
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "CIFAR-10 test images", None, False, "coursework")  # noqa: FBT003
-ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})
+ROW = Row(CASE, summary(1e-3), None, None, 0, (), {})
 
 
 def measured(backend: str, mode: Mode, median: float, batch_size: int = 1000, memory: str | None = None) -> Row:
     case = replace(CASE, backend=backend, mode=mode, batch_size=batch_size, host_memory=memory)
-    return replace(ROW, case=case, median=median)
+    return with_figures(replace(ROW, case=case), median=median)
 
 
 def render(what: RenderableType, width: int = 80) -> str:
@@ -68,7 +69,7 @@ def test_the_speed_table_has_the_coursework_s_form() -> None:
     ("rounds", "said"), [((100, 100, 100), "100"), ((100, 64, 100), "64 or 100"), ((100, 64, 15), "15 to 100")]
 )
 def test_rows_of_unlike_numbers_of_rounds_are_said_to_be(rounds: tuple[int, ...], said: str) -> None:
-    rows = [replace(row, rounds=count) for row, count in zip(PUBLISHED, rounds, strict=True)]
+    rows = [with_figures(row, rounds=count) for row, count in zip(PUBLISHED, rounds, strict=True)]
     assert f"; median of {said} rounds" in speed_sheets(rows)[0].caption
 
 
@@ -92,7 +93,7 @@ def test_unlike_conditions_stand_in_tables_of_their_own() -> None:
 
 
 def test_rows_of_two_protocols_stand_in_tables_of_their_own() -> None:
-    other = replace(PUBLISHED[0], case=replace(CASE, protocol="adaptive"), median=2e-3)
+    other = with_figures(replace(PUBLISHED[0], case=replace(CASE, protocol="adaptive")), median=2e-3)
     adaptive, coursework = speed_sheets([PUBLISHED[2], other])
     assert adaptive.title == "LeNet, batch 1,000, fp32, a GPU, float32 images, adaptive"
     assert coursework.title == "LeNet, batch 1,000, fp32, a GPU, float32 images"
@@ -209,8 +210,10 @@ def test_what_was_not_run_is_listed_once_a_reason() -> None:
 
 
 def test_the_rows_have_the_columns_that_people_tune_by() -> None:
-    row = replace(measured("tripy", Mode.FORWARD, 0.5e-3), wall_median=0.6e-3, peak_memory_bytes=3 << 20, p95=0.7e-3)
-    row = replace(row, floor=Floor(40e-6, "launch"), max_abs_delta=1.2e-5)
+    row = with_figures(measured("tripy", Mode.FORWARD, 0.5e-3), p95=0.7e-3)
+    row = replace(
+        row, wall_median=0.6e-3, peak_memory_bytes=3 << 20, floor=Floor(40e-6, "launch"), max_abs_delta=1.2e-5
+    )
     times, rates = rows_sheets([PUBLISHED[0], row])
     assert rates.lines[0][4] == "-", "a row without limits"
     assert dict(zip(times.columns, times.lines[1], strict=True)) == {

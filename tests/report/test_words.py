@@ -12,14 +12,16 @@ from lenet.report.words import changes, copy_share, published_changes
 from lenet.results import Case, Row
 from lenet.results.published import FIGURES
 from lenet.vocabulary import Mode
+from tests.rows import summary, with_figures
 
 CASE = Case("pytorch", Mode.FORWARD, "fp32", "fp32", 1000, "a GPU", "images", None, False, "coursework")  # noqa: FBT003
-ROW = Row(CASE, 100, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, 1e-3, 0.0, 1e-3, 1e-3, None, None, 0, (), {})
+ROW = Row(CASE, summary(1e-3), None, None, 0, (), {})
 
 
 def measured(backend: str, median: float, mode: Mode = Mode.FORWARD, half: float = 0.001) -> Row:
     case = replace(CASE, backend=backend, mode=mode)
-    return replace(ROW, case=case, median=median, median_low=median * (1 - half), median_high=median * (1 + half))
+    ends = {"median_low": median * (1 - half), "median_high": median * (1 + half)}
+    return with_figures(replace(ROW, case=case), median=median, **ends)
 
 
 def said(sentences: list[str]) -> list[str]:
@@ -63,7 +65,7 @@ def test_what_is_slower_is_called_so() -> None:
 def test_no_difference_is_claimed_within_the_intervals(unknown: bool) -> None:
     rows = [measured("pytorch", 1e-3, half=0.02), measured("x", 1.03e-3, half=0.02)]
     if unknown:
-        rows[1] = replace(rows[1], median=2e-3, median_low=None, median_high=None)
+        rows[1] = with_figures(rows[1], median=2e-3, median_low=None, median_high=None)
     (sentence,) = said(changes(rows, ENGLISH))
     assert sentence == "x, forward: no difference from pytorch can be claimed; the 95 % intervals overlap."
 

@@ -46,6 +46,10 @@ SUMMARY = {
     "iqr": 0.0005,
     "median_low": 0.0019,
     "median_high": 0.0021,
+    "maximum": 0.006,
+    "coverage": 0.95,
+    "relative_half_width": 0.05,
+    "autocorrelation": -0.25,
 }
 TYPES = ("float32", "uint8")
 
@@ -114,7 +118,7 @@ def test_a_row_survives_being_stored(tmp_path: Path) -> None:
     loaded = measurement(tmp_path, "a.json", entry(), {**entry(), "extra_info": {}}, not_run=not_run)
     (found,) = loaded.rows
     assert found.case == CASE
-    assert (found.rounds, found.median, found.p99, found.wall_median) == (100, 0.002, 0.005, 0.0022)
+    assert (found.summary.as_dict(), found.wall_median) == (SUMMARY, 0.0022)
     assert (found.throttled, found.unstable) == (3, ("the median is known to 2 % only",))
     assert found.samples == (0.002, 0.002)
     assert found.facts == {"plan_sha256": "abc"}
@@ -131,7 +135,9 @@ def test_what_a_run_could_not_tell_is_none(tmp_path: Path) -> None:
     content["machine_info"]["commit"] = None
     loaded = results.load(save(tmp_path / "a.json", content))
     (found,) = loaded.rows
-    assert (found.median_low, found.median_high, found.wall_median, found.peak_memory_bytes) == (None,) * 4
+    assert (found.summary.median_low, found.summary.median_high, found.wall_median, found.peak_memory_bytes) == (
+        None,
+    ) * 4
     assert (loaded.commit, found.max_abs_delta, found.share_of_tolerance) == (None,) * 3
 
 
@@ -331,7 +337,7 @@ def test_runs_of_one_machine_and_commit_merge_the_later_row_winning(tmp_path: Pa
     later = replace(second, date="2026-12-01")
     for order in ([first, later], [later, first]):
         rows = results.merge(order)
-        assert {found.case.batch_size: found.median for found in rows} == {1000: 0.009, 1: 0.002}
+        assert {found.case.batch_size: found.summary.median for found in rows} == {1000: 0.009, 1: 0.002}
 
 
 def test_speedup_is_over_pytorch_under_the_same_conditions() -> None:

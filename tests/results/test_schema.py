@@ -24,6 +24,7 @@ SHORTER, SHORT_OF_MOST = math.nextafter(LEAST, 0), math.nextafter(MOST, 0)
 ROW, STATS, LIMITS_AT = "benchmarks[0].extra_info", "benchmarks[0].stats", "lenet.limits"
 PARTS = [f"machine_info.{name}" for name in ("cpu", "gpu", "cuda", "system", "python", "torch", "packages")]
 INTERVAL = [f"{ROW}.summary.{name}" for name in ("median_low", "median_high")]
+WIDTH = [f"{ROW}.summary.{name}" for name in ("coverage", "relative_half_width")]
 ERRORS = [f"{ROW}.{name}" for name in ("max_abs_delta", "share_of_tolerance")]
 FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
     (
@@ -31,7 +32,7 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         [-1.0, 0, SHORTER, MOST, 10**400, "1", True, []],
         [LEAST, 1, SHORT_OF_MOST],
         [
-            *(f"{ROW}.summary.{name}" for name in ("median", "mean", "minimum", "p95", "p99")),
+            *(f"{ROW}.summary.{name}" for name in ("median", "mean", "minimum", "maximum", "p95", "p99")),
             *INTERVAL,
             *(f"{ROW}.{name}" for name in ("wall_median", "floor.seconds")),
             *(f"{LIMITS_AT}.{name}" for name in ("launch", "launch_wall")),
@@ -47,18 +48,16 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         "a number of at least 0",
         [-1e-9, MOST, "1", True],
         [0, 0.5],
-        [f"{ROW}.summary.stddev", f"{ROW}.summary.iqr", *ERRORS],
+        [f"{ROW}.summary.stddev", f"{ROW}.summary.iqr", *WIDTH, *ERRORS],
     ),
     (
         "a finite number",
         [-2e30, MOST, "1", True],
         [-MOST, 0, SHORT_OF_MOST],
         [
-            f"{STATS}.{name}"
-            for name in (
-                *("min", "max", "mean", "median", "q1", "q3"),
-                *("iqr", "stddev", "ld15iqr", "hd15iqr", "ops"),
-            )
+            f"{ROW}.summary.autocorrelation",
+            *(f"{STATS}.{name}" for name in ("min", "max", "mean", "median", "q1", "q3")),
+            *(f"{STATS}.{name}" for name in ("iqr", "stddev", "ld15iqr", "hd15iqr", "ops")),
         ],
     ),
     ("a finite number", [MOST, "1"], [LEAST], [f"{STATS}.data[1]"]),
@@ -133,7 +132,7 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
 CASES = [pytest.param(wanted, *values, place, id=f"{place}-{wanted}") for wanted, *values, at in FIELDS for place in at]
 WANTED = {place: wanted for wanted, _, _, at in reversed(FIELDS) for place in at}
 NONE = {
-    *(*INTERVAL, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit"),
+    *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit"),
     *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor", "case.host_memory")),
 }
 ABSENT = {
