@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
@@ -27,6 +28,10 @@ __all__ = [
     "pytest_runtest_protocol",
     "pytest_runtestloop",
 ]
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("untimed", settings.default, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 RECORDS = 10_000
 RECORD_BYTES = 3073

@@ -76,7 +76,7 @@ def test_an_ordinary_text_stays_as_it_is(text: str) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_text_of_a_file_of_measurements_controls_what_shows_it(
     whole: Any, tmp_path: Path, data: st.DataObject
 ) -> None:

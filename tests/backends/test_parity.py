@@ -111,7 +111,7 @@ def is_right(runner: Runner, executed: str, images: torch.Tensor) -> None:
     assert compared.right, compared
 
 
-any_images = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+any_images = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 @any_images

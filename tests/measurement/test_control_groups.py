@@ -102,7 +102,7 @@ def test_a_mount_with_a_space_in_its_name_is_read(tmp_path: Path) -> None:
 
 
 short_texts = st.text(st.characters(codec="ascii"), max_size=12)
-anything = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+anything = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @anything

@@ -72,7 +72,7 @@ def test_logits_are_pytorchs(*, count: int, static: bool) -> None:
     assert largest_difference(runner(batches).forward(batch), pytorch_logits(batch)) <= TOLERANCE
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 100), scale=st.sampled_from([0.0, 1e-3, 1.0, 100.0]))
 def test_logits_are_pytorchs_at_any_batch_size(dynamic_runner: StandinRunner, count: int, scale: float) -> None:
     batch = images(count) * scale

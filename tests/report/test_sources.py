@@ -68,7 +68,7 @@ def spoilt(document: Any, place: Place, value: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_is_wrong_with_a_file_it_is_named_or_shown(kind: str, tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     folder.mkdir()
