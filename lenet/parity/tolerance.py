@@ -15,7 +15,7 @@ approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 
 
 The rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, with variance :math:`u^2 v^2 / 3`. Let
 :math:`Q = \sum_i w_i^2 x_i^2`. If the order of the terms is unrelated to their values, the partial sum of a share
-:math:`f` of them has the mean square :math:`f^2 y^2 + f(1-f)Q`. That is at most :math:`y^2 + Q/4`. Together:
+:math:`f` of them has mean square :math:`f^2 y^2 + f(1-f)Q`. That is at most :math:`y^2 + Q/4`. Together:
 
 .. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
           + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
