@@ -1,8 +1,8 @@
-"""The project's sessions: ``nox -s tests``, ``nox -s bench`` and so on; ``nox -l`` lists them.
+"""The project's sessions, such as ``nox -s tests`` and ``nox -s bench``. ``nox -l`` lists them.
 
-The sessions that need PyTorch share one environment, ``.nox/torch``, which is installed once and again only when what
-decides it changes: the dependencies in pyproject.toml, Python, or whether there is an NVIDIA GPU. With a GPU it gets
-every inference runtime, without one those that install anywhere.
+The sessions that need PyTorch share one environment, ``.nox/torch``. It is installed again only if the dependencies in
+pyproject.toml, Python, or the presence of an NVIDIA GPU change. With a GPU it gets every inference runtime, without one
+those that install anywhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def parity(session: nox.Session) -> None:
-    """Check every backend that this machine can run against PyTorch, and name the others; arguments go to pytest."""
+    """Check every backend that runs here against PyTorch, and name the others; arguments go to pytest."""
     _in_torch_environment(session, "pytest", *_PARITY, *session.posargs)
     _evaluate(session)
 
@@ -66,7 +66,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def baseline(session: nox.Session) -> None:
-    """Measure, raw samples included, and make the run this machine's baseline if all went well; as ``bench``."""
+    """Measure with raw samples and make the run this machine's baseline; arguments go to pytest, as in ``bench``."""
     fresh = _ROOT / ".nox" / "baseline"
     shutil.rmtree(fresh, ignore_errors=True)
     saving = (f"--benchmark-storage=file://{fresh}", "--benchmark-save=baseline", "--benchmark-save-data")
@@ -101,7 +101,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def messages(session: nox.Session) -> None:
-    """Bring the report's catalogues up to date with its texts; what is new is left empty for a translator."""
+    """Update the report's catalogues with its texts. New ones stay empty for a translator."""
     session.install(*(one for one in _PROJECT["project"]["dependencies"] if one.startswith(("babel", "jinja2"))))
     template = Path(session.create_tmp()) / "messages.pot"
     babel = ("python", "-m", "babel.messages.frontend", "-q")
@@ -115,16 +115,16 @@ def messages(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def gate(session: nox.Session) -> None:
-    """Measure HEAD beside a base and say whether a row became slower: ``-- --base origin/main``; as ``lenet gate``."""
+    """Say whether a row became slower than in a base: ``-- --base origin/main``; arguments go to ``lenet gate``."""
     try:
         _update_environment(session)
     except CommandFailed:
-        sys.exit(2)  # nox itself would make 1 of it, which is a verdict
-    # Where dependencies differ the gate makes environments, and needs the page that this one was made with.
+        sys.exit(2)  # nox itself would exit with 1, which is a verdict
+    # If dependencies differ the gate makes environments, and needs the same page as this environment.
     environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
     code = _run_gate([str(_BIN / "lenet"), "gate", *session.posargs], environment)
     if code:
-        sys.exit(code)  # nox itself would make 1 of every code, and lose what the code says
+        sys.exit(code)  # nox itself would exit with 1 for every code
 
 
 @nox.session(python=False)
@@ -141,7 +141,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style, spelling, the imports between layers, and the workflows; after the installation, offline."""
+    """Check style, spelling, the imports between layers, and the workflows. Only the installation needs a network."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -152,7 +152,7 @@ def lint(session: nox.Session) -> None:
 
 
 def _run_gate(command: list[str], environment: dict[str, str] | None) -> int:
-    """Run the gate, and hand signals on to it, so that it cleans up: nox would leave it running, or kill it at once."""
+    """Run the gate and pass signals on to it, so that it cleans up. nox would leave it running or kill it at once."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
     started: list[subprocess.Popen[bytes]] = []
     early: list[int] = []
@@ -175,7 +175,7 @@ def _run_gate(command: list[str], environment: dict[str, str] | None) -> int:
 
 
 def _evaluate(session: nox.Session) -> None:
-    """Compare every backend on the real test images, where they are found or a directory is named."""
+    """Compare every backend on the real test images, if they are found or LENET_DATA is set."""
     _update_environment(session)
     find = "from lenet.data import cifar10 as c; d = c.default_directory(None); print(d, c.find_layout(d) is not None)"
     command = [str(_BIN / "python"), "-c", find]
@@ -191,13 +191,13 @@ def _evaluate(session: nox.Session) -> None:
 
 
 def _in_torch_environment(session: nox.Session, program: str, *arguments: str) -> None:
-    """Run a program of the shared environment, after bringing the environment up to date."""
+    """Update the shared environment and run one of its programs."""
     _update_environment(session)
     session.run(str(_BIN / program), *arguments, external=True)
 
 
 def _update_environment(session: nox.Session) -> None:
-    """Install the shared environment anew where something that decides it has changed."""
+    """Install the shared environment anew if something that decides it has changed."""
     sets = _install_sets()
     gpu = _nvidia_gpu()
     decisive = repr((sys.version_info[:2], _PROJECT["project"], sets, gpu is not None))
@@ -209,7 +209,7 @@ def _update_environment(session: nox.Session) -> None:
         return
 
     session.log(f"installing the environment {_TORCH} (PyTorch is several GB the first time)")
-    # From empty: onnxruntime and onnxruntime-gpu, say, overwrite each other's files.
+    # Start empty: onnxruntime and onnxruntime-gpu, for example, overwrite each other's files.
     session.run(sys.executable, "-m", "venv", "--clear", str(_TORCH), external=True)
     failure = "" if gpu is None else _install_gpu_set(session, gpu, sets["gpu"])
     if gpu is None or failure:
@@ -219,10 +219,10 @@ def _update_environment(session: nox.Session) -> None:
 
 
 def _install_sets() -> dict[str, list[list[str]]]:
-    """What pip is given, call by call, on a machine with an NVIDIA GPU and on one without."""
+    """The arguments of each pip call, for a machine with an NVIDIA GPU and for one without."""
     everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
     front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
-    # TensorRT for RTX's wheels for Windows have not been tried, nor NVRTC's, which the fused kernel is compiled by.
+    # The Windows wheels of TensorRT for RTX and NVRTC (for the fused kernel) have not been tried.
     linux = sys.platform == "linux" and platform.machine() == "x86_64"
     extras = "fused,onnx,tensorrt-rtx" if linux else "onnx"
     return {
@@ -232,7 +232,7 @@ def _install_sets() -> dict[str, list[list[str]]]:
 
 
 def _install_gpu_set(session: nox.Session, gpu: str, calls: list[list[str]]) -> str:
-    """Install every runtime; where that fails, say so, and return why."""
+    """Install every runtime. If that fails, warn and return the reason; else return ""."""
     session.log(f"{gpu}: installing every runtime, the extra `gpu`, with {_NVIDIA_PAGE} for TriPy's compiled half")
     for arguments in calls:
         done = subprocess.run(  # noqa: S603
@@ -247,7 +247,7 @@ def _install_gpu_set(session: nox.Session, gpu: str, calls: list[list[str]]) -> 
 
 
 def _read_stamp() -> tuple[str | None, str]:
-    """What the shared environment was installed for, and why it got less; (None, "") where neither is known."""
+    """What the shared environment was installed for, and why the GPU set failed. (None, "") if neither is known."""
     try:
         state, failure = json.loads(_STAMP.read_text())
     except (OSError, ValueError, TypeError):
@@ -256,7 +256,7 @@ def _read_stamp() -> tuple[str | None, str]:
 
 
 def _nvidia_gpu() -> str | None:
-    """The driver's name for the first NVIDIA GPU, or None where there is none that works."""
+    """The driver's name for the first NVIDIA GPU, or None if none works."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S607
     except (OSError, subprocess.SubprocessError):

@@ -1,3 +1,3 @@
-"""What pytest finds here for the cases: the hooks and fixtures of `lenet.suite`."""
+"""The hooks and fixtures of `lenet.suite`, which pytest finds here for the cases."""
 
 from lenet.suite.plugin import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Augmenting a batch as a whole, against torchvision an image at a time: the same images come out."""
+"""Augmentation of a whole batch, against torchvision's, image by image. Both give the same images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it takes before the first batch: to build, to build again from what was cached, and the first inference."""
+"""The time before the first batch: a build, a build again from caches, and the first inference."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_build(
     shipped: Weights,
     batches: Batches,
 ) -> None:
-    """One round each, with empty caches at first: the project's engines, TorchInductor's and Triton's kernels."""
+    """One round each. At first the caches of engines, TorchInductor's and Triton's kernels are empty."""
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))

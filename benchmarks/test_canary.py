@@ -1,6 +1,6 @@
-"""The gate's canary: a network of its own that stays as it is, so that what it shows is the machine and not a change.
+"""The gate's canary: a fixed network, whose times show changes of the machine and not of the code.
 
-It imports nothing of lenet: the gate runs one copy of this file in the processes of both base and head.
+It does not import lenet. The gate runs one copy of this file in the processes of both base and head.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LeNet's inference: backend x mode x batch size x precision, each row checked for parity before it is timed."""
+"""LeNet's inference: backend x mode x batch size x precision. Each row's parity is checked before it is timed."""
 
 from __future__ import annotations
 
@@ -28,72 +28,85 @@ from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from lenet.weights import Weights
 
 
-def test_inference(
-    benchmark: BenchmarkFixture,
+@pytest.fixture
+def spec(device: torch.device, precision: Precision, batch_size: int, input_type: InputType) -> BuildSpec:
+    return BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type)
+
+
+@pytest.fixture
+def case(
     request: pytest.FixtureRequest,
-    store: Store,
     backend: Backend,
+    spec: BuildSpec,
     mode: Mode,
     batch_size: int,
-    precision: Precision,
     executed: str,
     host_memory: HostMemory,
-    input_type: InputType,
-    device: torch.device,
+    test_split: Split,
+) -> Case:
+    """What the row measures, or a skip if that means nothing."""
+    cold_cache = request.config.getoption("--cold-cache")
+    _skip_what_means_nothing(mode, spec.device, cold_cache=cold_cache)
+    return Case(
+        backend=backend.name,
+        mode=mode,
+        asked=spec.precision,
+        precision=executed,
+        batch_size=batch_size,
+        device=devices.describe(spec.device),
+        images=test_split.content,
+        host_memory=host_memory if mode is Mode.END_TO_END else None,
+        cold_cache=cold_cache,
+        protocol=request.config.getoption("--protocol"),
+        input=spec.input,
+    )
+
+
+def test_inference(
+    benchmark: BenchmarkFixture,
+    store: Store,
+    backend: Backend,
+    spec: BuildSpec,
+    case: Case,
+    host_memory: HostMemory,
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
     limits: MachineLimits,
     build: Builds,
     shipped: Weights,
-    test_split: Split,
     batches: Batches,
 ) -> None:
-    cold_cache = request.config.getoption("--cold-cache")
-    _skip_what_means_nothing(mode, device, cold_cache=cold_cache)
-    reference = batches.reference(batch_size, input_type)
-    built = build(backend, BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type))
+    reference = batches.reference(case.batch_size, spec.input)
+    built = build(backend, spec)
     runner = built.runner
-    if mode is Mode.END_TO_END and host_memory is HostMemory.ZERO_COPY and not runner.maps_host_memory:
+    if case.zero_copy and not runner.maps_host_memory:
         pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
     with runner.on_stream():
-        images = built.buffer(reference.images[:batch_size])
-    source = images if mode is Mode.FORWARD else batches.on_host(batch_size, input_type, host_memory)
-    call = _call(runner, images, mode, host_memory, source)
-    parity = RowParity(call, source, runner, reference, executed)
-    with failing_with_the_layer(backend, shipped, built, reference, executed):
+        images = built.buffer(reference.images[: case.batch_size])
+    source = images if case.mode is Mode.FORWARD else batches.on_host(case.batch_size, spec.input, host_memory)
+    call = _call(runner, images, case.mode, host_memory, source)
+    parity = RowParity(call, source, runner, reference, case.precision)
+    with failing_with_the_layer(backend, shipped, built, reference, case.precision):
         compared = parity.check_before()
 
-    case = Case(
-        backend=backend.name,
-        mode=mode,
-        asked=precision,
-        precision=executed,
-        batch_size=batch_size,
-        device=devices.describe(device),
-        images=test_split.content,
-        host_memory=host_memory if mode is Mode.END_TO_END else None,
-        cold_cache=cold_cache,
-        protocol=request.config.getoption("--protocol"),
-        input=input_type,
-    )
     machine = limits.find()
     before = sampler.sample()
     with torch.inference_mode(), runner.on_stream():
         samples = measure(
             call,
-            mode=mode,
+            mode=case.mode,
             stream=runner.stream,
             protocol=protocol,
-            cold_cache=cold_cache,
+            cold_cache=case.cold_cache,
             throttling=sampler.throttling,
             host=host,
         )
         after = sampler.sample()
-        peak = peak_memory(call, device)
-    with failing_with_the_layer(backend, shipped, built, reference, executed):
+        peak = peak_memory(call, spec.device)
+    with failing_with_the_layer(backend, shipped, built, reference, case.precision):
         parity.check_after()
-    benchmark.group = f"{mode}, batch {batch_size}, {precision}, {input_type}"
+    benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
@@ -104,13 +117,13 @@ def test_inference(
 def _call(
     runner: Runner, images: torch.Tensor, mode: Mode, host_memory: HostMemory, source: torch.Tensor
 ) -> Callable[[], torch.Tensor]:
-    """What a round of the mode does, on the runner's stream.
+    """The call that is timed in each round, on the runner's stream.
 
     Args:
-        runner: The backend's.
-        images: The batch on the device, where it is copied to end to end.
+        runner: The backend's runner.
+        images: The batch on the device. End to end, the batch is copied there.
         mode: What a round covers.
-        host_memory: What the batch lies in, end to end.
+        host_memory: The host memory of the batch, end to end.
         source: The batch in that memory.
     """
     if mode is Mode.FORWARD:

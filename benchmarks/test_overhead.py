@@ -1,9 +1,10 @@
-"""What `Runner.forward` adds to the library call that it comes down to, on the host, at batch 1.
+"""The time that `Runner.forward` adds to its bare library call, on the host, at batch 1.
 
-Both are timed in one run, in turns, so that whatever else the machine does falls on both: a round is the bare call,
-then `forward`, each from an idle stream until it returns. On a GPU that is the time to queue the work, on a CPU it
-includes the work. The times of `forward` are pytest-benchmark's; those of the bare call, and the median of the
-differences of the rounds, are stored beside them in ``extra_info``.
+A round is the bare call, then `forward`, each from an idle stream until it returns. On a GPU this is the time to queue
+the work; on a CPU it includes the work. Taking turns in one run exposes both to the same load of the machine.
+
+pytest-benchmark stores the times of `forward`. ``extra_info`` holds the median of the bare call and the median of the
+rounds' differences.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lenet.vocabulary import InputType, Precision
 from lenet.weights import Weights
 
 CALLS = 10
-"""Calls of each kind for each round of ``--rounds`` and ``--warmups``: they are short, and the difference shorter."""
+"""Calls of each kind for each round of ``--rounds`` and ``--warmups``, because calls are short."""
 
 USUAL_ROUNDS = 100
 MICROSECONDS = 1e6
@@ -57,11 +58,11 @@ def test_overhead(
         result = bare()
         bare_seconds.append(perf_counter() - began)
         runner.synchronize()
-        del result  # its memory may be in use until here
+        del result  # the device may use its memory until here
 
     benchmark.group = f"forward over the bare library call, batch 1, {precision}, {input_type}"
     option = request.config.getoption
-    with torch.inference_mode(), runner.on_stream():  # as the suite's rows call it
+    with torch.inference_mode(), runner.on_stream():  # as in the suite's rows
         benchmark.pedantic(
             runner.forward,
             args=(images,),
@@ -76,5 +77,5 @@ def test_overhead(
     added = [forward - alone for forward, alone in zip(forward_seconds, bare_seconds, strict=True)]
     times = {"bare_us": bare_seconds, "forward_us": forward_seconds, "added_us": added}
     benchmark.extra_info.update({"backend": backend.name, "precision": executed, "device": devices.describe(device)})
-    # Clocks tick in tens of nanoseconds: more digits would be noise.
+    # Clocks tick in tens of nanoseconds, so more digits would be noise.
     benchmark.extra_info.update({name: round(MICROSECONDS * median(all_), 2) for name, all_ in times.items()})

@@ -1,6 +1,6 @@
 """One epoch of training: whole batches from uint8 on the device, against the usual DataLoader pipeline.
 
-Each is timed once its first steps are done, in which libraries choose their kernels.
+The timing begins after some steps, in which libraries choose their kernels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def train_split(splits: Splits) -> Split:
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """CIFAR-10 as `torchvision.datasets.CIFAR10` serves it: a PIL image at a time, then the transform."""
+    """CIFAR-10 as from `torchvision.datasets.CIFAR10`: one PIL image at a time, then the transform."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -65,7 +65,7 @@ def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, de
 
 
 def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
-    """The steps alone, on one batch again and again: what an epoch would take if batches came for nothing."""
+    """The steps alone, on one batch again and again: the time of an epoch if batches cost nothing."""
     run = new_run(_RECIPE, train_split, device)
     images = augmentation.normalize(train_split.images[: _RECIPE.batch_size].to(device))
     labels = train_split.labels[: _RECIPE.batch_size].to(device)

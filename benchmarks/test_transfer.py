@@ -37,7 +37,7 @@ def test_transfer(
     def copy() -> None:
         target.copy_(source, non_blocking=True)
 
-    with torch.inference_mode(), torch.cuda.stream(stream):  # as end-to-end rows copy: the switch is no part of a round
+    with torch.inference_mode(), torch.cuda.stream(stream):  # outside of the rounds, as in end-to-end rows
         samples = measure(
             copy,
             mode=Mode.END_TO_END,

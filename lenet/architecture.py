@@ -1,8 +1,8 @@
-"""LeNet for CIFAR-10 as data: the one table that every implementation and the report draw on.
+"""LeNet for CIFAR-10 as data: the one table that every implementation and the report use.
 
-The network is the coursework's: two 5x5 convolutions, each with ReLU and 2x2 max-pooling, and three fully
-connected layers (LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998,
-in today's form: RGB input, ReLU, max-pooling). Shapes are for one image, without the batch dimension.
+The network is the coursework's: two 5x5 convolutions, each with ReLU and 2x2 max-pooling, and three fully connected
+layers. It is the network of LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11),
+1998, with RGB input, ReLU and max-pooling. Shapes are for one image, without the batch dimension.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Layer:
     """One step of the network.
 
     Attributes:
-        name: Unique name; for a layer with parameters, the prefix of their names.
+        name: Unique name. Parameter names begin with it.
     """
 
     name: str
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Shape of one image's output; element-wise unless a layer says otherwise."""
+        """Shape of one image's output. By default that of the input."""
         return input_shape
 
     def parameter_shapes(self) -> dict[str, Shape]:
-        """Parameter names and shapes, in PyTorch's layout; none unless a layer says otherwise."""
+        """Parameter names and shapes, in PyTorch's layout. By default none."""
         return {}
 
     def flops(self, input_shape: Shape) -> int:
         """Floating-point operations for one image.
 
-        A multiply-add counts as two; biases, activations and pooling are not counted.
+        A multiply-add counts as two. Biases, activations and pooling do not count.
         """
         del input_shape
         return 0
@@ -85,7 +85,7 @@ class Conv2d(Layer):
         }
 
     def flops(self, input_shape: Shape) -> int:
-        """Two for each weight used at each output element."""
+        """Two for each weight at each output element."""
         return 2 * self.in_channels * self.kernel**2 * prod(self.output_shape(input_shape))
 
 
@@ -96,7 +96,7 @@ class ReLU(Layer):
 
 @dataclass(frozen=True, slots=True)
 class MaxPool2d(Layer):
-    """Square max-pooling whose stride is its window."""
+    """Square max-pooling with a stride equal to its window."""
 
     window: int
 
@@ -108,7 +108,7 @@ class MaxPool2d(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Flatten(Layer):
-    """Channels, rows and columns, in that order, into one dimension."""
+    """Flattens channels, rows and columns, in that order, into one dimension."""
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """``(channels * height * width,)``."""

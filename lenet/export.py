@@ -1,10 +1,9 @@
-"""LeNet as an ONNX file: what TensorRT, TensorRT for RTX and ONNX Runtime are given.
+"""LeNet as an ONNX model, for TensorRT, TensorRT for RTX and ONNX Runtime.
 
-The graph keeps the contract of `lenet.backends.base` at every precision: float32 images or bytes in, float32 logits
+At every precision the graph keeps the contract of `lenet.backends.base`: float32 images or bytes in, float32 logits
 out. A graph of half precision is strongly typed: its weights and activations have that type, and it casts at its ends.
 
-Nothing in the bytes says where or when they were made, so the same weights give the same bytes, and a cache can be
-keyed by them.
+The bytes do not say where or when they were made. The same weights give the same bytes, so these can be a cache's key.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ OUTPUT: Final = "logits"
 BATCH: Final = "batch"
 
 OPSET: Final = 22
-"""Version of the operator set: the first whose Conv and MaxPool take bfloat16."""
+"""Version of the operator set: the first with Conv and MaxPool of bfloat16."""
 
 _PACKAGES: Final = ("onnx", "onnxscript")
 
 
 class _Float32Ends(LeNet):
-    """A LeNet of any dtype that takes images of another and gives float32 logits."""
+    """A LeNet of any dtype that casts its images to that dtype and its logits to float32."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images.to(self.conv1.weight.dtype)).float()
 
 
 def missing_packages() -> list[str]:
-    """The packages that `to_onnx` needs and that are not installed; nothing is imported."""
+    """The packages that `to_onnx` needs and that are not installed. It imports none."""
     return [name for name in _PACKAGES if package_version(name) is None]
 
 
@@ -58,12 +57,12 @@ def to_onnx(
     Args:
         arrays: float32 weights by parameter name, as `lenet.weights.check` wants them.
         dtype: Of weights and activations: float32, float16 or bfloat16.
-        images: Of the input: float32 for normalised images, uint8 for bytes, whose normalisation is then inside.
+        images: Of the input: float32 for normalised images, or uint8 for bytes. The graph normalises bytes.
 
     Returns:
-        A serialised ONNX model with the weights inside: input ``images`` (batch, 3, 32, 32); output ``logits``, float32
-        (batch, 10); ``batch`` is dynamic. The same weights, dtypes and versions of PyTorch and of the exporter give the
-        same bytes.
+        A serialised ONNX model that contains the weights. Its input is ``images`` (batch, 3, 32, 32), its output
+        ``logits``, float32 (batch, 10), and ``batch`` is dynamic. The same weights, dtypes and versions of PyTorch and
+        of the exporter give the same bytes.
 
     Raises:
         WeightsError: The arrays do not fit the architecture, or a weight is beyond the dtype's range.
@@ -90,10 +89,10 @@ def to_onnx(
 
 
 def _export(model: LeNet, images: torch.dtype) -> onnx.ModelProto:
-    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export takes a dimension of 1 for a constant
+    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export would make a batch of 1 a constant
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's are about its own insides, and differ by version
+            warnings.simplefilter("ignore")  # they concern the exporter's internals, and differ by version
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -112,7 +111,7 @@ def _export(model: LeNet, images: torch.dtype) -> onnx.ModelProto:
 
 
 def _remove_provenance(model: onnx.ModelProto) -> None:
-    """Clear what the exporter notes of its source: stack traces, with the paths of this machine, among it."""
+    """Clear the exporter's notes on its source, such as stack traces with paths of this machine."""
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):

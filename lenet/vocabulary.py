@@ -1,4 +1,4 @@
-"""The words that options, files and tables share: each stands here once. No torch here."""
+"""The words that options, files and tables share. Each is defined here alone. No torch here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ BASELINE_BACKEND: Final = "pytorch"
 class Precision(StrEnum):
     """The arithmetic that is asked of a backend.
 
-    ``FP32`` is IEEE single precision with TF32 off. ``TF32`` lets convolutions and matrix products round their float32
-    operands to 10 bits of mantissa. ``FP16`` and ``BF16`` hold weights and activations in that type. ``FP16X2`` splits
-    each float32 operand into the sum of two fp16 numbers and adds up their products on tensor cores: nearly as exact as
-    float32. What a backend really runs is its `lenet.backends.base.Backend.executed_precision`.
+    What a backend really runs is its `lenet.backends.base.Backend.executed_precision`.
+
+    - ``FP32`` is IEEE single precision with TF32 off.
+    - ``TF32`` lets convolutions and matrix products round their float32 operands to 10 bits of mantissa.
+    - ``FP16`` and ``BF16`` hold weights and activations in that type.
+    - ``FP16X2`` splits each float32 operand into the sum of two fp16 numbers, and adds up their products on tensor
+      cores. It is nearly as exact as float32.
     """
 
     FP32 = "fp32"
@@ -28,11 +31,10 @@ class Precision(StrEnum):
 
 
 class InputType(StrEnum):
-    """What images are handed over as.
+    """The dtype of the images that a backend gets. The words are also NumPy's and PyTorch's names.
 
     ``FLOAT32`` images are normalised (`lenet.data.augmentation.normalize`). ``UINT8`` images are the data's bytes, a
-    quarter of the size; the backend normalises them on the device. Each word is also the name of NumPy's dtype and of
-    PyTorch's.
+    quarter of the size, which the backend normalises on the device.
     """
 
     FLOAT32 = "float32"
@@ -42,8 +44,8 @@ class InputType(StrEnum):
 class Mode(StrEnum):
     """What a round covers.
 
-    ``FORWARD`` is the forward pass alone, on a batch that is on the device. ``END_TO_END`` begins with the batch on the
-    host and ends when the logits are done.
+    ``FORWARD`` is the forward pass alone, on a batch on the device. ``END_TO_END`` begins with the batch on the host
+    and ends when the logits are done.
     """
 
     FORWARD = "forward"

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from lenet.cli.options import device_option
 from lenet.documents import to_json
 from lenet.terminal import tell
-
-if TYPE_CHECKING:
-    pass
-from lenet.cli.options import device_option
 
 __all__ = ["command"]
 
@@ -21,10 +16,10 @@ __all__ = ["command"]
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
-    """List the inference runtimes, or probe those that are named.
+    """List the inference runtimes, or probe those that you name.
 
-    Listing imports no runtime: it says what is installed. Probing imports the named runtimes and says whether they
-    can run on the device.
+    Listing says what is installed, and imports no runtime. Probing imports the named runtimes and says whether they can
+    run on the device.
     """
     from lenet import backends as table
     from lenet.report.tables import backends_table, print_whole

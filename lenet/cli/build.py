@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    pass
 from lenet.cli.options import onnx_precision_option, weights_option, write_model
 
 __all__ = ["command"]
@@ -20,7 +17,7 @@ __all__ = ["command"]
     "--backend",
     type=click.Choice(["tensorrt-rtx"]),
     required=True,
-    help="Whose engine; TensorRT for RTX alone builds for a GPU that is not here.",
+    help="The backend to build for. Only TensorRT for RTX can build for a GPU that is not here.",
 )
 @click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
@@ -40,7 +37,7 @@ def command(
     opt_batch: int,
     max_batch: int,
 ) -> None:
-    """Build an engine ahead of time; this needs no GPU."""
+    """Build an engine ahead of time. This needs no GPU."""
     from lenet import weights
     from lenet.backends import load
     from lenet.backends.base import BatchRange
@@ -51,7 +48,7 @@ def command(
 
     builder = load(backend)
     assert isinstance(builder, TensorRTRTX)
-    builder.target(target)  # fails at once where it must, and not after the export, which takes seconds
+    builder.target(target)  # refuses a bad target before the export, which takes seconds
     asked = Precision(precision)
     batches = BatchRange(min_batch, opt_batch, max_batch)
     arrays = weights.load(path or weights.SHIPPED).arrays

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from lenet.cli.options import device_option, precision_option
 from lenet.documents import to_json
 from lenet.terminal import tell
-
-if TYPE_CHECKING:
-    pass
-from lenet.cli.options import device_option, precision_option
 
 __all__ = ["command"]
 
@@ -23,9 +18,9 @@ __all__ = ["command"]
 @click.option("--here", is_flag=True, help="Examine in this process, so that a debugger sees the library.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the libraries' logs whole.")
 def command(*, names: tuple[str, ...], device: str, precision: str, here: bool, as_json: bool) -> None:
-    """Import, build, run and compare each backend (or those named) on 32 images, and say what to do next.
+    """Import, build, run and compare each backend on 32 images, and say what to do next.
 
-    Exits with 1 where a backend that is installed does not work.
+    Name backends to examine only these. Exits with 1 if an installed backend does not work.
     """
     from lenet import backends as table
     from lenet import devices, weights

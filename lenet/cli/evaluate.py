@@ -7,15 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.documents import finite, to_json
-from lenet.errors import BackendError, LenetError
-from lenet.terminal import tell
-
-if TYPE_CHECKING:
-    import torch
-
-    from lenet.data.cifar10 import Split
-    from lenet.weights import Arrays
 from lenet.cli.options import (
     data_option,
     device_option,
@@ -26,7 +17,16 @@ from lenet.cli.options import (
     unknown_option,
     weights_option,
 )
+from lenet.documents import finite, to_json
+from lenet.errors import BackendError, LenetError
+from lenet.terminal import tell
 from lenet.vocabulary import InputType, Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.data.cifar10 import Split
+    from lenet.weights import Arrays, Weights
 
 __all__ = ["command"]
 
@@ -67,11 +67,9 @@ def command(
     """Loss and accuracy on the 10,000 test images.
 
     With --backend, the coursework's table: each backend's loss, accuracy and largest difference of a logit from a
-    float64 reference. Exits with 1 where logits are wrong or not finite, with 2 where none of those named runs here.
+    float64 reference. Exits with 1 if logits are wrong or not finite, and with 2 if no named backend runs here.
     """
     from lenet import devices, weights
-    from lenet.models.pytorch_lenet import from_weights
-    from lenet.training import evaluation
 
     if input_type == InputType.UINT8 and not names:
         raise BackendError(
@@ -86,7 +84,15 @@ def command(
     split = load_split("test", data, download=download, accept_unknown=accept_unknown)
     if names:
         _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
-        return
+    else:
+        _evaluate_model(loaded, split, target, batch_size, as_json=as_json)
+
+
+def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_size: int, *, as_json: bool) -> None:
+    from lenet import devices
+    from lenet.models.pytorch_lenet import from_weights
+    from lenet.training import evaluation
+
     result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if as_json:
         document = {

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    pass
 from lenet.cli.options import onnx_precision_option, weights_option, write_model
 
 __all__ = ["command"]
@@ -20,7 +17,7 @@ __all__ = ["command"]
 @weights_option
 @onnx_precision_option
 def command(*, out: Path, path: Path | None, precision: str) -> None:
-    """Write LeNet as an ONNX model with a dynamic batch; its input and output are float32 at every precision."""
+    """Write LeNet as an ONNX model with a dynamic batch. Its input and output are float32 at every precision."""
     from lenet import weights
     from lenet.backends.precision import DTYPES
     from lenet.export import to_onnx

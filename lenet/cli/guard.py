@@ -1,4 +1,4 @@
-"""What holds for every command: each error is told, and exits with a code that is no command's verdict."""
+"""Error handling for every command: print each error, and exit with a code that no command uses for a verdict."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lenet.terminal import LOST_OUTPUT, discard, secure_streams, tell
 __all__ = ["INTERRUPTED", "UNFORESEEN", "GuardedGroup"]
 
 UNFORESEEN: Final = 70
-"""The exit code of an error that is not raised on purpose, as ``sysexits.h`` has it. Python's own is 1, a verdict."""
+"""The exit code of an unexpected error, as in ``sysexits.h``. Python's own would be 1, which is a verdict."""
 INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as a shell has it."""
+"""The exit code after Ctrl-C, as in a shell."""
 
 
 class _Failure(click.ClickException):
@@ -32,7 +32,7 @@ class _Failure(click.ClickException):
 
 
 class GuardedGroup(click.Group):
-    """A group of commands that exits with a code of this project's, whatever happens."""
+    """A group of commands that always exits with one of this project's codes."""
 
     def main(  # type: ignore[override]
         self,
@@ -42,7 +42,7 @@ class GuardedGroup(click.Group):
         standalone_mode: bool = True,
         **more: Any,
     ) -> Any:
-        """Run a command and end the process; outside of the standalone mode, as click does."""
+        """Run a command and end the process. Without the standalone mode, do as click does."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **more)
         code = UNFORESEEN
@@ -53,7 +53,7 @@ class GuardedGroup(click.Group):
             raise
         except (KeyboardInterrupt, click.Abort):
             code = INTERRUPTED
-        except BaseException:  # noqa: BLE001 - out of memory, say, while the error is put into words
+        except BaseException:  # noqa: BLE001 - for example out of memory while the error is formatted
             with suppress(OSError):
                 os.write(2, b"lenet: failed, and the error cannot be told\n")
         sys.exit(code)
@@ -63,7 +63,7 @@ class GuardedGroup(click.Group):
             code = super().main(args, prog_name, standalone_mode=False, **more) or 0
             with _told():
                 if sys.stdout is not None:
-                    sys.stdout.flush()  # here an error can be told; at Python's end the exit code would be 120
+                    sys.stdout.flush()  # an error here can be printed; at Python's exit the code would be 120
         except click.ClickException as error:
             with suppress(Exception):
                 _show(error)
@@ -71,12 +71,12 @@ class GuardedGroup(click.Group):
         return int(code)
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
-        """As click does; ``--help`` and ``--version`` print here."""
+        """As in click. ``--help`` and ``--version`` print here."""
         with _told():
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
+        """As in click."""
         with _told():
             return super().invoke(ctx)
 
@@ -94,7 +94,7 @@ def _show(error: click.ClickException) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Make a `_Failure` of whatever is raised, before click exits with 1 for some of it."""
+    """Turn every error into a `_Failure`. Click would exit with 1 for some of them."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit):

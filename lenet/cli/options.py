@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they do with them."""
+"""Options that several commands share, and helpers for them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ unknown_option = click.option(
     "--accept-unknown-data",
     "accept_unknown",
     is_flag=True,
-    help="Use a cifar-10-batches-bin whose files are not the official ones; results then say so.",
+    help="Use a cifar-10-batches-bin with other than the official files. Results then say so.",
 )
 
 
-download_option = click.option("--download", is_flag=True, help="Fetch CIFAR-10 into it first (170 MB).")
+download_option = click.option(
+    "--download", is_flag=True, help="Fetch CIFAR-10 into the data directory first (170 MB)."
+)
 
 
 device_option = click.option(
@@ -84,7 +86,7 @@ precision_option = _precision(Precision)
 
 
 def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download: bool = False) -> Split:
-    """The images that the options name, fetched first where they say so."""
+    """Load the images that the options name, after the download that they may ask for."""
     from lenet.data import cifar10
 
     directory = cifar10.default_directory(data)
@@ -94,7 +96,7 @@ def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download:
 
 
 def write_model(path: Path, content: bytes, times: str) -> None:
-    """Write a model or an engine, and say what it is."""
+    """Write a model or an engine, and print its path, size, digest and times."""
     from lenet.files import write_atomically
 
     write_atomically(path, content)

@@ -30,9 +30,9 @@ class _ImagesPerSecond(ProgressColumn):
 
 
 class TrainingDisplay:
-    """A bar over all epochs' images, and a line for each finished epoch.
+    """A progress bar over the images of all epochs, and a line for each finished epoch.
 
-    Where standard error is no terminal, the lines alone are printed.
+    Without a terminal on standard error only the lines are printed.
     """
 
     def __init__(self, console: Terminal | None = None) -> None:
@@ -61,7 +61,7 @@ class TrainingDisplay:
         self._progress.stop()
 
     def start(self, run: Run) -> None:
-        """Show the recipe, and the epochs that a resumed run has behind it."""
+        """Print the table's header, and the finished epochs of a resumed run."""
         self._epochs = run.recipe.epochs
         self._images = run.images
         total = self._epochs * self._images

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from lenet.terminal import tell
-
-if TYPE_CHECKING:
-    pass
 from lenet.cli.options import storage_option
+from lenet.terminal import tell
 
 __all__ = ["command"]
 
@@ -20,7 +16,7 @@ __all__ = ["command"]
 @click.argument("file", type=click.Path(path_type=Path))
 @storage_option
 def command(*, file: Path, storage: Path) -> None:
-    """Make a saved measurement a baseline, that later runs on the same machine are compared with."""
+    """Make a saved measurement a baseline for later runs on the same machine."""
     from lenet import results as saved
 
     tell(f"baseline {saved.promote(file, storage)}")

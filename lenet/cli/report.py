@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from lenet.terminal import tell
-
-if TYPE_CHECKING:
-    pass
 from lenet.cli.options import storage_option
+from lenet.terminal import tell
 
 __all__ = ["command"]
 
@@ -20,12 +16,12 @@ __all__ = ["command"]
 @click.command("report")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page."
+    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page to write."
 )
 @click.option("--run", type=click.Path(path_type=Path), help="Run directory of `lenet train`.")
 @click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
 @click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
-@click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Of the page.")
+@click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the page.")
 @storage_option
 def command(
     *,
@@ -37,10 +33,10 @@ def command(
     lang: str,
     storage: Path,
 ) -> None:
-    """The coursework's five sheets from one's own measurements, and more, as one HTML page.
+    """Write one HTML page with the coursework's five sheets, from your measurements, and more.
 
-    FILES are saved measurements, of any machines and commits; without any, all that are saved are taken. A file that
-    cannot be read is named on the page and here, and the rest is reported; the exit code is then 1.
+    FILES are saved measurements of any machines and commits. Without FILES the page holds all that are saved. The page
+    and this command name each file that cannot be read, and report the rest. The exit code is then 1.
     """
     from lenet import results as saved
     from lenet.files import write_atomically
@@ -52,7 +48,7 @@ def command(
     found = read()
     try:
         text = page.render(found, language)
-    except Exception:  # noqa: BLE001 - a file is at fault: it is looked for and named, and the rest is reported
+    except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
         found = read(show=lambda alone: page.render(alone, language))
         text = page.render(found, language)
     content = text.encode()

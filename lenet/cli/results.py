@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenet.cli.options import storage_option
 from lenet.errors import ResultsError
 from lenet.terminal import tell
 
 if TYPE_CHECKING:
     from lenet.results import Measurement
-from lenet.cli.options import storage_option
 
 __all__ = ["command"]
 
@@ -23,9 +23,10 @@ __all__ = ["command"]
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def command(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown: bool) -> None:
-    """The coursework's sheet 5 from saved measurements, beside the published figures.
+    """Print the coursework's sheet 5 from saved measurements, beside the published figures.
 
-    Several FILES of one machine and commit are put together. Without FILES, the saved run that ended last is taken.
+    Several FILES are put together; they must be of one machine and commit. Without FILES the command shows the saved
+    run that ended last.
     """
     if as_csv and as_markdown:
         raise click.UsageError("--csv and --markdown are two forms: name one")

@@ -18,7 +18,7 @@ _RECIPE: Final = Recipe()
 
 
 def _recipe_option(field: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option of a field of the recipe, with its default."""
+    """The option for a field of the recipe, with that field's default."""
     default = getattr(_RECIPE, field)
     name = f"--{field.replace('_', '-')}"
     return click.option(name, type=type(default), default=default, show_default=True, help=text)
@@ -36,9 +36,9 @@ def _recipe_option(field: str, text: str) -> Callable[[Callable[..., None]], Cal
 @threads_option
 @_recipe_option("epochs", "Passes over the training images.")
 @_recipe_option("batch_size", "Images a step.")
-@_recipe_option("learning_rate", "SGD's, before any decay.")
-@_recipe_option("momentum", "SGD's.")
-@_recipe_option("weight_decay", "SGD's, on every parameter.")
+@_recipe_option("learning_rate", "Learning rate of SGD, before any decay.")
+@_recipe_option("momentum", "Momentum of SGD.")
+@_recipe_option("weight_decay", "Weight decay of SGD, for every parameter.")
 @click.option(
     "--milestone",
     "milestones",
@@ -50,9 +50,9 @@ def _recipe_option(field: str, text: str) -> Callable[[Callable[..., None]], Cal
 )
 @_recipe_option("decay", "Factor of the learning rate at a milestone.")
 @_recipe_option("padding", "Border before the random crop, in pixels.")
-@_recipe_option("seed", "Of weights, order, crops and flips.")
-@click.option("--train-images", type=int, default=0, help="Use the first so many training images.  [default: all]")
-@click.option("--test-images", type=int, default=0, help="Use the first so many test images.  [default: all]")
+@_recipe_option("seed", "Seed of weights, order, crops and flips.")
+@click.option("--train-images", type=int, default=0, help="Use only this many training images.  [default: all]")
+@click.option("--test-images", type=int, default=0, help="Use only this many test images.  [default: all]")
 def command(
     *,
     data: Path | None,
@@ -66,8 +66,8 @@ def command(
 ) -> None:
     """Train LeNet by the coursework's recipe (the defaults).
 
-    The run directory gets weights.safetensors, history.csv, curves.svg, curves.png, run.json and, each epoch, a
-    checkpoint from which --resume goes on.
+    The run directory gets weights.safetensors, history.csv, curves.svg, curves.png and run.json. Each epoch writes a
+    checkpoint, from which --resume goes on.
 
     Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
     """
@@ -106,10 +106,10 @@ def command(
 
 
 def _draw_curves(out: Path) -> None:
-    """Draw a run's curves; whatever fails is said, for the run itself is whole."""
+    """Draw a run's curves. A failure is printed and not raised, since the run itself is whole."""
     try:
         from lenet.report import curves
 
         curves.save(out)
-    except Exception as error:  # noqa: BLE001 - of a library for drawing, in any way
+    except Exception as error:  # noqa: BLE001 - the drawing library may raise anything
         tell(f"lenet: the run is whole, but its curves could not be drawn: {error}", err=True)

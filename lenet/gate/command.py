@@ -55,6 +55,24 @@ def run(
         GateError: There is no verdict.
         OutputError: The report cannot be written.
     """
+    _refuse_unusable(tolerance, harm, timeout)
+    make_directory(out)
+    with interruptible():
+        try:
+            outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
+        except LenetError as error:
+            # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+            report.write(out, report.error_json(error), report.error_page(error))
+            raise
+    report.write(out, report.to_json(outcome), report.to_page(outcome))
+    print_whole(to_rich(report.sheet(outcome)))
+    for line in report.reasons(outcome):
+        tell(line)
+    return EXIT_CODES[outcome.verdict]
+
+
+def _refuse_unusable(tolerance: float, harm: float, timeout: float) -> None:
+    """Refuse options that make no rule, and a system that the gate does not run on."""
     if not 0 <= tolerance < harm:
         raise GateError(
             "tolerance and harm do not fit",
@@ -76,19 +94,6 @@ def run(
             wanted="Linux, whose process groups and processor times it uses",
             hint="`pytest benchmarks --benchmark-compare` is the quick look that works anywhere",
         )
-    make_directory(out)
-    with interruptible():
-        try:
-            outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
-        except LenetError as error:
-            # This replaces an earlier run's verdict. A job's summary then says why there is none.
-            report.write(out, report.error_json(error), report.error_page(error))
-            raise
-    report.write(out, report.to_json(outcome), report.to_page(outcome))
-    print_whole(to_rich(report.sheet(outcome)))
-    for line in report.reasons(outcome):
-        tell(line)
-    return EXIT_CODES[outcome.verdict]
 
 
 def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:

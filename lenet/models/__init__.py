@@ -1,1 +1,1 @@
-"""LeNet, once for each framework."""
+"""LeNet, one module a framework, and its weights for images as bytes."""

@@ -1,12 +1,12 @@
-r"""LeNet for images as bytes: their normalisation folded into the first convolution.
+r"""LeNet for images as bytes: the first convolution's weights take over their normalisation.
 
-The convolution has no padding, so with a channel's mean :math:`m` and standard deviation :math:`s`
+The convolution has no padding. With a channel's mean :math:`m` and standard deviation :math:`s`
 
 .. math:: \sum w \frac{x / 255 - m}{s} + b = \sum w' x + b', \qquad w' = \frac{w}{255 s}, \quad
           b' = b - \sum \frac{w m}{s}
 
-for every output. What is left to do for a byte is to widen it, in which no precision loses anything: bfloat16, the
-narrowest, holds the whole numbers up to 256.
+for every output. A byte then only has to be widened, which is exact at every precision. Even bfloat16 holds all whole
+numbers up to 256.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _FIRST = LAYERS[0].name
 
 
 def fold_normalization(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights of the network that takes bytes, 0 to 255, where the given one takes normalised images.
+    """The weights of the same network for bytes, 0 to 255, instead of normalised images.
 
     Args:
-        arrays: float32 weights by parameter name.
+        arrays: float32 weights by parameter name, for normalised images.
 
     Returns:
-        The same, but for the first convolution's: computed in float64, rounded to float32.
+        float32 weights by parameter name. Only the first convolution's differ. They are computed in float64.
 
     Raises:
         WeightsError: A folded weight is beyond float32's range.

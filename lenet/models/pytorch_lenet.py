@@ -43,10 +43,10 @@ class LeNet(nn.Module):
         """Logits of normalised images.
 
         Args:
-            images: (N, 3, 32, 32), the dtype and device of the parameters.
+            images: (N, 3, 32, 32), with the dtype and device of the parameters.
 
         Returns:
-            (N, 10), the same dtype and device.
+            (N, 10), with the same dtype and device.
         """
         x = max_pool2d(relu(self.conv1(images)), 2)
         x = max_pool2d(relu(self.conv2(x)), 2)
@@ -61,8 +61,8 @@ def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.fl
     """A LeNet in evaluation mode on the CPU.
 
     Args:
-        arrays: float32 arrays by parameter name.
-        dtype: What its parameters are rounded to.
+        arrays: float32 weights by parameter name.
+        dtype: The dtype that parameters are rounded to.
 
     Raises:
         WeightsError: A weight is beyond the dtype's range.
@@ -73,5 +73,5 @@ def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.fl
 
 
 def to_arrays(model: LeNet) -> weights.Arrays:
-    """A network's parameters by name, as contiguous float32 arrays on the host; the inverse of `from_weights`."""
+    """A float32 network's parameters by name, as contiguous arrays on the host: the inverse of `from_weights`."""
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.named_parameters()}

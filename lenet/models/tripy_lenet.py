@@ -1,4 +1,4 @@
-"""LeNet as a TriPy module. Importing this imports nvtripy, and with it TensorRT: import it on use."""
+"""LeNet as a TriPy module. Import this module only on use: it imports nvtripy, and with it TensorRT."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def _max_pool(name: str, x: tp.Tensor) -> tp.Tensor:
 class LeNet(tp.Module):  # type: ignore[misc]  # nvtripy has no types
     """The network of `lenet.architecture`: images (N, 3, 32, 32) -> float32 logits (N, 10).
 
-    Its parameters have no values until `load_state_dict` gives them; see `from_weights`.
+    Its parameters have no values until `load_state_dict` sets them; see `from_weights`.
 
     Args:
-        dtype: Of parameters and activations: ``tp.float32``, ``tp.float16`` or ``tp.bfloat16``. Images are cast to it
-            and logits back, within the network.
+        dtype: Of parameters and activations: ``tp.float32``, ``tp.float16`` or ``tp.bfloat16``. The network casts
+            images to it, and logits back to float32.
     """
 
     def __init__(self, dtype: tp.dtype = tp.float32) -> None:
@@ -57,7 +57,7 @@ class LeNet(tp.Module):  # type: ignore[misc]  # nvtripy has no types
         """Logits of normalised images.
 
         Args:
-            images: (N, 3, 32, 32), of any type.
+            images: (N, 3, 32, 32), of any dtype.
 
         Returns:
             float32 (N, 10).
@@ -74,15 +74,15 @@ class LeNet(tp.Module):  # type: ignore[misc]  # nvtripy has no types
 def convert_state_torch_to_tripy(
     state: Mapping[str, np.ndarray | torch.Tensor], dtype: tp.dtype = tp.float32
 ) -> dict[str, tp.Tensor]:
-    """Parameters of PyTorch's LeNet as TriPy's, which have the same names, shapes and layout.
+    """Convert parameters of PyTorch's LeNet to TriPy's. Both have the same names, shapes and layout.
 
     Args:
-        state: Arrays by parameter name, as `lenet.weights.load` gives them, or a PyTorch state dict on any device.
-        dtype: Of the parameters; PyTorch rounds to it, so that both frameworks run the same values.
+        state: Arrays by parameter name (`lenet.weights.load`), or a PyTorch state dict on any device.
+        dtype: Of the parameters. PyTorch rounds to it, so that both frameworks run the same values.
 
     Returns:
-        Tensors in host memory, where TriPy wants the constants of a compiled function. They own copies: TriPy views
-        memory that is contiguous and writable, and refuses any other.
+        Tensors in host memory, where TriPy wants the constants of a compiled function. They own their memory, since
+        TriPy refuses memory that is not contiguous or not writable.
 
     Raises:
         WeightsError: A weight is beyond the dtype's range.
@@ -97,10 +97,10 @@ def _host_copy(value: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def from_weights(arrays: Mapping[str, np.ndarray], dtype: tp.dtype = tp.float32) -> LeNet:
-    """A LeNet with the given float32 arrays, by parameter name.
+    """A LeNet with the given weights.
 
     Args:
-        arrays: Exactly the parameters of the architecture.
+        arrays: float32 arrays by parameter name, exactly those of the architecture.
         dtype: Of parameters and activations.
 
     Raises:

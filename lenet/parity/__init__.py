@@ -1,4 +1,4 @@
-"""Whether logits are right: a float64 reference, what a precision may make of it, and the layer that diverges."""
+"""Whether logits are right: a float64 reference, the tolerance of each precision, and the layer that diverges."""
 
 from __future__ import annotations
 

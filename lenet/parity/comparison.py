@@ -1,4 +1,4 @@
-"""A backend's logits against the reference: within the tolerance, and near the arithmetic that it says it runs."""
+"""Compare a backend's logits with the reference: with the tolerance, and with the arithmetic that the backend names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lenet.vocabulary import Precision
 __all__ = ["Closeness", "Comparison", "Reference", "compare"]
 
 ENOUGH_IMAGES: Final = 32
-"""Images from which on the root mean square says something, and every unit that ever fires does so for some image."""
+"""The fewest images for a root mean square to be meaningful. Every unit that ever fires does so for one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How far from the nearest allowed arithmetic logits may be, in standard deviations of the tolerance.
+    """How far logits may be from the nearest allowed arithmetic, in standard deviations of the tolerance.
 
     Attributes:
-        rms: Root mean square over all logits.
-        largest: Of any logit.
+        rms: Bound of the root mean square over all logits.
+        largest: Bound of each logit.
     """
 
     rms: float
@@ -34,34 +34,37 @@ class Bounds:
 
 
 _BOUNDS: Final[Mapping[str, Bounds]] = {
-    # Right runtimes whose layers each choose one of the variants are at an rms of up to 0.23. Sums rounded to 16
-    # bits every 16 products are at 0.31 or more, a layer of a coarser format at 0.45: docs/results/parity-faults.md.
+    # A right runtime may choose another variant in each layer, with an rms of up to 0.23. Sums rounded to 16 bits every
+    # 16 products give 0.31 or more, a layer of a coarser format 0.45. Source: docs/results/parity-faults.md.
     Precision.FP16: Bounds(0.3, 3.0),
     Precision.BF16: Bounds(0.3, 3.0),
-    # Truncation in part of the layers is a bias, which no standard deviation describes: it comes to an rms of 0.95.
+    # Truncation in some layers is a bias, which no standard deviation describes. It gives an rms of 0.95.
     Precision.TF32: Bounds(1.2, SIGMAS),
 }
 _BY_THE_MODEL: Final = Bounds(1.0, SIGMAS)
-"""What the tolerance's own model says of independent errors."""
+"""For other precisions: what the tolerance's model says of independent errors."""
 
 FINER: Final = 0.15
-"""Below this share of the error that a precision's rounding makes, a row did not run that precision. bfloat16's
-rounding is 8 times float16's. Where some layers alone run it, as cuDNN's choice of kernels has it, more is left."""
+"""A row did not run its precision if its error is below this share of the error that the precision's rounding makes.
+
+bfloat16's rounding error is 8 times float16's. If only some layers run a precision, as cuDNN may choose, the share is
+larger.
+"""
 
 _CHUNK: Final = 1000
-"""Images that are worked on at once: float64 activations of more would take gigabytes."""
+"""Images processed at once. The float64 activations of more would take gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """How near logits are to the nearest of the variants that a precision allows.
+    """How near logits are to the nearest arithmetic that a precision allows.
 
     Attributes:
-        arithmetic: That arithmetic's name.
-        rms: Root mean square of |logit - its logit|, in standard deviations of the tolerance.
-        largest: Largest of these.
-        bounds: Of the two.
-        finer: Whether the logits lack the precision's rounding: they are nearly those of exact arithmetic.
+        arithmetic: The name of that arithmetic.
+        rms: Root mean square of the distances to its logits, in standard deviations of the tolerance.
+        largest: The largest such distance.
+        bounds: Bounds of ``rms`` and ``largest``.
+        finer: Whether the logits lack the precision's rounding, and so are nearly exact.
     """
 
     arithmetic: str
@@ -72,7 +75,7 @@ class Closeness:
 
     @property
     def share(self) -> float:
-        """The larger of both over its bound; at most 1 where all is right."""
+        """``rms`` or ``largest`` over its bound, whichever is larger. At most 1 is right."""
         return max(self.rms / self.bounds.rms, self.largest / self.bounds.largest)
 
 
@@ -81,12 +84,12 @@ class Comparison:
     """A backend's logits against the float64 reference's.
 
     Attributes:
-        max_abs_delta: Largest |logit - reference|; infinite where a logit is not finite.
-        max_share: Largest |logit - reference| over its own tolerance; at most 1 where all is right.
+        max_abs_delta: Largest |logit - reference|. Infinite if a logit is not finite.
+        max_share: Largest |logit - reference| over that logit's tolerance. At most 1 is right.
         top1_agreement: Share of images with the same largest logit, 0-1.
-        flips: Images whose largest logit differs although the reference's lead is wider than both logits' tolerances.
+        flips: Images with another largest logit although the reference's lead exceeds both logits' tolerances.
         images: Number of images.
-        closeness: To the arithmetic of the precision; None where the images are too few to tell.
+        closeness: To the precision's arithmetic. None if there are too few images to tell.
     """
 
     max_abs_delta: float
@@ -98,7 +101,7 @@ class Comparison:
 
     @property
     def right(self) -> bool:
-        """Whether every logit is within its tolerance, no image changed its class beyond doubt, and all are near."""
+        """Whether every logit is within its tolerance, no image flips, and the closeness is within its bounds."""
         near = self.closeness is None or self.closeness.share <= 1
         return self.max_share <= 1 and self.flips == 0 and near
 
@@ -113,12 +116,12 @@ class Comparison:
 
 
 def compare(logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor) -> Comparison:
-    """Compare logits with the reference, one by one.
+    """Compare each logit with the reference.
 
     Args:
-        logits: (N, 10), any float type, any device.
-        wanted: `reference` of the same images.
-        allowed: `tolerance` of the same images.
+        logits: (N, 10), of any float dtype, on any device.
+        wanted: `reference` of the same images, float64 (N, 10).
+        allowed: `tolerance` of the same images, float64 (N, 10).
     """
     found = logits.detach().cpu().double()
     delta = (found - wanted).abs().nan_to_num(nan=math.inf, posinf=math.inf)
@@ -136,16 +139,20 @@ def compare(logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor) -
 
 
 def _over(delta: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """A quotient, and 0 for an exact logit: it is right where nothing is allowed either, as with weights of zero."""
+    """``delta / allowed``, and 0 for an exact logit. With weights of zero both are zero, and the logit is right."""
     return torch.where(delta == 0, 0.0, delta / allowed)
 
 
 class Reference:
-    """The reference logits of some images, and what each precision makes of them, once it is asked for.
+    """The reference logits of some images. Tolerances and rounded logits are computed on first use and kept.
+
+    Args:
+        arrays: float32 weights by parameter name.
+        images: As the attribute.
 
     Attributes:
         images: (N, 3, 32, 32), on the CPU: normalised float32, or uint8 bytes.
-        logits: `reference` of them.
+        logits: `reference` of them, float64 (N, 10).
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> None:
@@ -163,17 +170,17 @@ class Reference:
         return self._tolerances[executed]
 
     def compare(self, logits: torch.Tensor, executed: str, first: int = 0) -> Comparison:
-        """`compare` logits of these images, computed at a precision; from `ENOUGH_IMAGES` on, their closeness too.
+        """`compare` logits with the reference. From `ENOUGH_IMAGES` on, the result has their closeness too.
 
         Args:
-            logits: (n, 10) of n of the images, one after the other.
-            executed: The precision.
-            first: Which image is the first.
+            logits: (n, 10), of n consecutive images.
+            executed: The precision that the backend ran.
+            first: Index of the first of these images.
         """
         part = slice(first, first + len(logits))
         wanted, allowed = self.logits[part], self.tolerance(executed)[part]
         found = compare(logits, wanted, allowed)
-        # The rounded references are worth their time for some images, not for all of a large batch.
+        # Rounded references take time: a large batch gets them for its first images alone.
         few = slice(first, min(part.stop, _CHUNK))
         if few.stop - first < ENOUGH_IMAGES or not math.isfinite(found.max_abs_delta):
             return found
@@ -201,7 +208,7 @@ class Reference:
         )
 
     def _rounded_of(self, executed: str) -> dict[str, torch.Tensor]:
-        """Logits by the name of each arithmetic of a precision, of the first images."""
+        """The logits of the first images under each arithmetic of a precision, by its name."""
         if executed not in self._rounded:
             images = self.images[:_CHUNK]
             allowed = variants(executed, of_bytes=images.dtype is torch.uint8)

@@ -1,4 +1,4 @@
-"""Which layer of a wrong backend is at fault."""
+"""Find the layer at fault in a backend with wrong logits."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ def diverging_layer(
     images: torch.Tensor,
     executed: str,
 ) -> str | None:
-    """Name the layer whose output strays from the reference, of a backend whose inside cannot be seen.
+    """Name the layer whose output strays from the reference. The backend is a black box.
 
-    The backend is built again with changed weights, so that only the end of the network is at work, one layer more
-    each time, from the last layer to the first. What is in front of the end is made trivial in two ways: a constant
-    that comes from a bias alone, and a selection of the inputs that needs no bias. A fault in front of the end cannot
-    show in both, so the first end that is wrong in both begins with the layer at fault. The layers behind it are
-    right; of several faults the last is named.
+    The backend is built again and again, each time with weights that leave one layer more at work, from the last layer
+    on. The layers in front of these become trivial in two ways: a constant from a bias alone, and a selection of inputs
+    without a bias. A fault in front cannot show in both. So when the logits are first wrong in both, the layer that was
+    added last is at fault. With several faults the last layer is named.
 
     Args:
-        forward_with: Builds the suspect from weights.
-        arrays: The weights with which it was found wrong.
-        images: Images for which it was found wrong, on its device.
+        forward_with: Builds the backend from weights.
+        arrays: The weights for which its logits are wrong.
+        images: Images for which they are wrong, on its device.
         executed: The precision that it runs.
 
     Returns:
-        The layer's name (the fault may lie in the activation, pooling or flattening behind it), or None where no end
-        of the network is wrong.
+        The layer's name, or None if no build is wrong. The fault may also lie in the activation, pooling or flattening
+        behind that layer.
     """
     names = [layer.name for layer in LAYERS if layer.parameter_shapes()]
     for position in reversed(range(len(names))):
@@ -59,7 +58,7 @@ def _is_right(
 
 
 def _constant_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[str, np.ndarray]:
-    """Weights of zero in front; the last bias in front is what the end gets."""
+    """Weights with zeros in the front layers, whose last bias is then the input of the layers behind."""
     changed = dict(arrays)
     for name in front:
         weight, bias = f"{name}.weight", f"{name}.bias"
@@ -71,7 +70,7 @@ def _constant_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[
 
 
 def _selecting_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[str, np.ndarray]:
-    """One weight of 1 a row and no bias in front: each output is one of the inputs, spread over all of them."""
+    """Weights with one 1 a row and no bias in the front layers, so that each output there is one of the inputs."""
     changed = dict(arrays)
     for name in front:
         weight = np.zeros_like(arrays[f"{name}.weight"])

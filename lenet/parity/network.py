@@ -1,4 +1,4 @@
-"""LeNet in float64 on the CPU, by walking the architecture's table, exactly or with rounding where a format has it."""
+"""LeNet in float64 on the CPU, from the architecture's table: exact, or with a format's rounding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Round: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""float64 in, float64 out, of the same shape: each value as a format holds it."""
+"""Rounds each value to a format: float64 in, float64 out, of the same shape."""
 
 
 def _exact(x: torch.Tensor) -> torch.Tensor:
@@ -38,15 +38,15 @@ def _exact(x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Where a runtime rounds. Sums are exact: what they add is the tolerance's.
+    """Where a runtime rounds. Sums are exact here; the tolerance covers their errors.
 
     Attributes:
-        name: What it is called where a runtime is said to be near it.
-        operand: Of weights and inputs, where they are multiplied.
-        bias: Of biases.
-        product: Of a sum of products, before its bias is added.
-        stored: Of a layer's result.
-        centre: What is taken off bytes before they are multiplied; the first bias makes up for it.
+        name: The name in messages.
+        operand: Rounds weights and inputs before they are multiplied.
+        bias: Rounds biases.
+        product: Rounds a sum of products before its bias is added.
+        stored: Rounds a layer's result.
+        centre: Is subtracted from bytes before they are multiplied. The first bias makes up for it.
     """
 
     name: str
@@ -65,7 +65,7 @@ def _through(dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
 
 
 def _bits(x: torch.Tensor, *, nearest: bool) -> torch.Tensor:
-    """float64 as TF32 holds it: float32 with 10 of its 23 bits of mantissa, rounded to the nearest or truncated."""
+    """float64 values as TF32 holds them: float32 with 10 of 23 mantissa bits, rounded to nearest or truncated."""
     bits = x.float().contiguous().view(torch.int32)
     if nearest:
         bits = bits + 0x0FFF + (bits >> 13 & 1)
@@ -76,7 +76,7 @@ TRUNCATED_TO_TF32: Final = Arithmetic("truncated operands", operand=partial(_bit
 
 
 def _of_format(dtype: torch.dtype) -> tuple[Arithmetic, ...]:
-    """Where a runtime of 16 bits may round. All of them occur: see `Arithmetic` and docs/results/parity-faults.md."""
+    """Where a runtime of a 16-bit format may round. All of these occur: see docs/results/parity-faults.md."""
     to = partial(_through, dtype)
     plain = Arithmetic("float32 biases", operand=to, stored=to)
     biased = replace(plain, name="rounded biases", bias=to)
@@ -94,11 +94,11 @@ _VARIANTS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
 
 
 def variants(executed: str, *, of_bytes: bool = False) -> tuple[Arithmetic, ...]:
-    """The ways in which a right runtime of an executed precision may round; none where that is float32's or nearly.
+    """The ways in which a right runtime of a precision may round. None for float32 and what is nearly as exact.
 
     Args:
-        executed: The precision.
-        of_bytes: Whether the images are bytes. Weights' rounding then counts less where a runtime centres these.
+        executed: The precision that the backend runs.
+        of_bytes: Whether the images are bytes. A runtime may centre these, so that the weights' rounding counts less.
     """
     found = _VARIANTS.get(executed, ())
     return (*found, replace(found[0], name="centred bytes", centre=128.0)) if found and of_bytes else found
@@ -110,7 +110,7 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
     Args:
         arrays: float32 weights by parameter name.
         images: (N, 3, 32, 32), on any device: normalised float32, or uint8 bytes. Exact arithmetic normalises bytes
-            in float64; any other gets them with weights that hold the normalisation, as runtimes do.
+            in float64. Other arithmetic folds the normalisation into the weights, as runtimes do.
         arithmetic: Where to round.
 
     Returns:
@@ -138,12 +138,12 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
 
 
 def reference(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> torch.Tensor:
-    """`forward` by exact arithmetic: what logits are compared with."""
+    """`forward` in exact arithmetic, with which logits are compared: float64 (N, 10) on the CPU."""
     return forward(arrays, images)
 
 
 def parameters_of(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A layer's weight and bias in float64; None where it has none."""
+    """A layer's weight and bias in float64, or None if it has none."""
     if not layer.parameter_shapes():
         return None
     weight, bias = (torch.from_numpy(arrays[f"{layer.name}.{part}"]).double() for part in ("weight", "bias"))
@@ -151,13 +151,13 @@ def parameters_of(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[torch
 
 
 def folded(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A convolution of normalised images as one of bytes."""
+    """Weight and bias for bytes, of a convolution for normalised images."""
     mean, std = _channels()
     return weight / (255 * std), bias - (weight * mean / std).sum((1, 2, 3))
 
 
 def apply(layer: Layer, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    """A layer's output, with nothing rounded but by float64."""
+    """A layer's output, with no rounding but float64's."""
     match layer:
         case Conv2d() | Linear() if parameters is not None:
             return affine(layer, x, *parameters)
@@ -172,11 +172,11 @@ def apply(layer: Layer, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.T
 
 
 def affine(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The sums of a convolution or of a fully connected layer."""
+    """The output of a convolution or of a fully connected layer."""
     return conv2d(x, weight, bias) if isinstance(layer, Conv2d) else linear(x, weight, bias)
 
 
 def _channels() -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the channels, float64 (1, 3, 1, 1) each."""
+    """Mean and standard deviation of the channels, each float64 (1, 3, 1, 1)."""
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
     return mean, std

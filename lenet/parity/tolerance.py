@@ -1,39 +1,43 @@
-r"""How far a precision may stray from the float64 reference.
+r"""How far the logits of a precision may stray from the float64 reference.
 
-The tolerance is derived, not guessed. A dot product :math:`y = \sum_i w_i x_i + b` of length :math:`k`, computed with
-unit roundoff :math:`u` from operands that carry an error already, gets an error from four sources:
+The tolerance is derived, not guessed. Take a dot product :math:`y = \sum_i w_i x_i + b` of length :math:`k`, computed
+with unit roundoff :math:`u`. Its error has four sources:
 
-1. the operands' own errors, :math:`\sum_i w_i \delta x_i`;
+1. the errors that the inputs already have, :math:`\sum_i w_i \delta x_i`;
 2. rounding the operands to a format of unit roundoff :math:`u_o`: :math:`|\delta| \le u_o |w_i|` and
    :math:`u_o |x_i|` each;
 3. the :math:`k` multiplications and :math:`k` additions of the sum;
 4. storing the result in a format of unit roundoff :math:`u_s`: :math:`|\delta| \le u_s |y|`.
 
-Worst-case bounds of 3 grow with :math:`k u` and are far too wide to catch a fault. Rounding errors behave as if they
-were independent and of mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
-Sci. Comput. 41(5), 2019), and then grow with :math:`\sqrt k\,u`. So variances are carried through the layers instead.
-A rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, of variance :math:`u^2 v^2 / 3`. The
-partial sums of terms that come in an order unrelated to their values have a mean square of at most :math:`y^2 + Q/4`,
-where :math:`Q = \sum_i w_i^2 x_i^2` (after a share :math:`f` of the terms it is :math:`f^2 y^2 + f(1-f)Q`). Together:
+Worst-case bounds of source 3 grow with :math:`k u`, which is far too wide to catch a fault. But rounding errors behave
+as if they were independent and of mean zero. Their sum then grows with :math:`\sqrt k\,u` (Higham and Mary, "A new
+approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019). So the layers pass on variances.
+
+The rounding error of a value :math:`v` is taken as uniform on :math:`\pm u|v|`, with variance :math:`u^2 v^2 / 3`. Let
+:math:`Q = \sum_i w_i^2 x_i^2`. If the order of the terms is unrelated to their values, the partial sum of a share
+:math:`f` of them has mean square :math:`f^2 y^2 + f(1-f)Q`. That is at most :math:`y^2 + Q/4`. Together:
 
 .. math:: \sigma_y^2 = \sum_i w_i^2 \sigma_{x_i}^2 + \frac{2 u_o^2}{3} Q + \frac{u^2}{3} Q
           + \frac{(k + 1) u^2}{3} (y^2 + Q/4) + \frac{u_s^2}{3} y^2
 
-Images may also be bytes. Their reference normalises them in float64. A backend is taken to fold the normalisation into
-the first convolution (`lenet.models.byte_input`): its operands are then the bytes, which no format rounds, and weights
-:math:`w' = w / (255 s)`, which are rounded to float32 when they are folded; its bias :math:`b' = b - \sum w m / s`, no
-longer small beside the sum, is rounded as it is stored; and the partial sums begin or end as far from zero as the bias
-is large, so that :math:`y^2` in their mean square becomes :math:`\max(y^2, (y - b')^2, b'^2)`.
+Images may also be bytes. The reference normalises them in float64. A backend is taken to fold the normalisation into
+the first convolution (`lenet.models.byte_input`). This changes three things there:
 
-ReLU and max-pooling pass a variance on: a pool's output takes the largest of its window's, since another element may
-win. A logit may differ from the reference by `SIGMAS` standard deviations.
+- The operands are the bytes, which no format rounds, and the weights :math:`w' = w / (255 s)`. Folding rounds these to
+  float32.
+- The bias :math:`b' = b - \sum w m / s` is no longer small beside the sum. It is rounded as it is stored.
+- The partial sums begin or end as far from zero as the bias is large. In their mean square :math:`y^2` becomes
+  :math:`\max(y^2, (y - b')^2, b'^2)`.
 
-TF32 also allows operands to be truncated. That error's mean is not zero: every operand becomes smaller. The network is
-therefore computed with truncated operands as well, and a tf32 logit may differ by the distance to that one in addition.
-What is left of a truncation's error without its mean is as wide as a rounding's.
+ReLU passes a variance on. A max-pool passes on the largest variance in its window, since another element may win. A
+logit may differ from the reference by `SIGMAS` standard deviations.
 
-The expressions are evaluated in float64 on the CPU, with the weights and the images at hand, so the tolerance follows
-the size of the numbers: extreme images are allowed more than flat ones.
+TF32 also allows operands to be truncated. The mean of that error is not zero: every operand becomes smaller. So the
+network is computed with truncated operands as well. A tf32 logit may differ by the distance to that result in addition.
+Without its mean, a truncation's error is as wide as a rounding's.
+
+The expressions are evaluated in float64 on the CPU with the given weights and images. So the tolerance follows the size
+of the numbers: extreme images are allowed more than flat ones.
 """
 
 from __future__ import annotations
@@ -55,11 +59,11 @@ from lenet.vocabulary import Precision
 __all__ = ["SIGMAS", "ParityError", "Rounding", "rounding", "tolerance"]
 
 SIGMAS: Final = 6.0
-"""Standard deviations that a logit may stray: for a normal error, one in 5e8 strays further."""
+"""Standard deviations that a logit may stray. Of normal errors, one in 5e8 is larger."""
 
 
 class ParityError(LenetError):
-    """A backend's logits are not those of the network."""
+    """A backend's logits are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,9 @@ class Rounding:
     """Unit roundoffs (half the distance from 1 to the next number) of a precision's arithmetic.
 
     Attributes:
-        operand: Of the format that operands of a multiplication are rounded to; 0 where they are float32 already.
+        operand: Of the format that operands of a multiplication are rounded to. 0 if they are float32 already.
         sum: Of the accumulator.
-        stored: Of the format that a layer's result is stored in.
+        stored: Of the format in which a layer's result is stored.
     """
 
     operand: float
@@ -78,20 +82,20 @@ class Rounding:
 
 
 _FLOAT32: Final = 2.0**-24
-# A kernel may also hand the tensor cores its float32 operands as they are. They then read the upper bits alone (PTX
-# ISA, mma with .tf32 operands): the error is as wide, but its mean is not zero. `tolerance` adds that mean.
+# A kernel may also give float32 operands to the tensor cores as they are. The tensor cores then read the upper bits
+# alone (PTX ISA, mma with .tf32 operands). The error is as wide, but its mean is not zero. `tolerance` adds that mean.
 _TF32: Final = 2.0**-11
 _FLOAT16: Final = 2.0**-11
 _BFLOAT16: Final = 2.0**-8
-# An operand split into two fp16 numbers: the second holds what rounding to the first left, at most 2^-11 of the value,
-# to within 2^-11 of itself. Its product leaves out low x low, of at most 2^-22 |w x| and, as the product of two
-# uniform errors, variance 2^-44 (w x)^2 / 9: as much as another sixth of the operands' 2 (2^-22)^2 (w x)^2 / 3.
+# An operand is split into two fp16 numbers. The second holds what rounding to the first left: at most 2^-11 of the
+# value, with a relative error of 2^-11. The product leaves out low x low, which is at most 2^-22 |w x|. As a product of
+# two uniform errors it has the variance 2^-44 (w x)^2 / 9. That is a sixth of the operands' 2 (2^-22)^2 (w x)^2 / 3.
 _FLOAT16_PAIR: Final = 2.0**-22
 _FLOAT16_PAIR_PRODUCT: Final = math.sqrt(7 / 6) * _FLOAT16_PAIR
 
 _ROUNDING: Final[Mapping[str, Rounding]] = {
     Precision.FP32: Rounding(0.0, _FLOAT32, _FLOAT32),
-    # The tensor cores truncate where they add, so a sum's error is up to twice a rounding's.
+    # Tensor cores truncate when they add, so a sum's error is up to twice a rounding's.
     Precision.TF32: Rounding(_TF32, 2 * _FLOAT32, _FLOAT32),
     Precision.FP16: Rounding(_FLOAT16, 2 * _FLOAT32, _FLOAT16),
     Precision.BF16: Rounding(_BFLOAT16, 2 * _FLOAT32, _BFLOAT16),
@@ -116,10 +120,10 @@ def rounding(executed: str) -> Rounding:
 
 
 def tolerance(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: str) -> torch.Tensor:
-    """How far each logit may be from the reference: `SIGMAS` standard deviations of the module's model.
+    """How far each logit may be from the reference: `SIGMAS` standard deviations of this module's model.
 
     Args:
-        arrays: Weights by parameter name.
+        arrays: float32 weights by parameter name.
         images: (N, 3, 32, 32), on any device: normalised float32, or uint8 bytes.
         executed: The precision that the backend really runs.
 
@@ -162,7 +166,17 @@ def _variance(
     *,
     of_bytes: bool,
 ) -> torch.Tensor:
-    """The module's formula: the variance of ``y``, given that of ``x``, if any; of bytes, with their normalisation."""
+    """The variance of ``y`` by this module's formula.
+
+    Args:
+        layer: A convolution or a fully connected layer.
+        x: Its input, float64.
+        y: Its output, float64.
+        variance: Of ``x``. None if ``x`` is exact.
+        parameters: Its weight and bias, float64.
+        u: The precision's roundoffs.
+        of_bytes: Whether ``x`` is bytes, and the weights hold their normalisation.
+    """
     weight, bias = parameters
     length = weight[0].numel()
     square = u.operand**2 * 2 / 3

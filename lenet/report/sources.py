@@ -110,20 +110,7 @@ def read(
             wanted="at least one of them",
             hint="measure with `pytest benchmarks --benchmark-autosave`, or name files: see `lenet report --help`",
         )
-    problems: list[ResultsError] = []
-
-    def attempt(reader: Callable[[Path], _T], path: Path | None, alone: Callable[[_T], Sources]) -> _T | None:
-        try:
-            found = None if path is None else reader(path)
-            if found is not None and show is not None:
-                show(alone(found))
-        except ResultsError as error:
-            problems.append(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other files are reported
-            problems.append(_unusable(f"{path} cannot be shown", f"{type(error).__name__}: {error}"))
-        else:
-            return found
-        return None
+    attempt = _Attempts(show)
 
     def load(path: Path) -> Measurement | None:
         return attempt(results.load, path, lambda found: Sources([Machine([found])]))
@@ -133,8 +120,43 @@ def read(
         attempt(_read_run, run, lambda found: Sources(run=found)),
         attempt(_read_parity, parity, lambda found: Sources(parity=found)),
         attempt(_read_gate, gate, lambda found: Sources(gate=found)),
-        problems,
+        attempt.problems,
     )
+
+
+class _Attempts:
+    """Reads files one by one, and keeps the reason for each that cannot be read or shown.
+
+    Args:
+        show: As for `read`.
+
+    Attributes:
+        problems: These reasons.
+    """
+
+    def __init__(self, show: Callable[[Sources], object] | None) -> None:
+        self._show = show
+        self.problems: list[ResultsError] = []
+
+    def __call__(self, reader: Callable[[Path], _T], path: Path | None, alone: Callable[[_T], Sources]) -> _T | None:
+        """What ``reader`` finds in a file; None where there is no file or it has a problem.
+
+        Args:
+            reader: Reads the file.
+            path: The file, if one was named.
+            alone: Makes sources of this file alone, to be shown.
+        """
+        try:
+            found = None if path is None else reader(path)
+            if found is not None and self._show is not None:
+                self._show(alone(found))
+        except ResultsError as error:
+            self.problems.append(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other files are reported
+            self.problems.append(_unusable(f"{path} cannot be shown", f"{type(error).__name__}: {error}"))
+        else:
+            return found
+        return None
 
 
 def _unusable(summary: str, found: str) -> ResultsError:

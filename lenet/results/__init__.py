@@ -1,4 +1,4 @@
-"""Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here."""
+"""Files of measurements: rows, reading, comparing, storing. No torch here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row measures, a row, and a file of rows. No torch here."""
+"""Cases, rows and files of measurements as data. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "short_name"]
 
 
 FAILED: Final = "failed: "
-"""What the reason of a row that failed begins with, as against one that cannot run here."""
+"""The beginning of a failed row's reason. A row that cannot run here has another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,15 @@ class Case:
     Attributes:
         backend: Name in the table of `lenet.backends`.
         mode: What a round covers.
-        asked: The precision that was asked for.
-        precision: What the backend really ran (`Backend.executed_precision`).
+        asked: The precision that the options asked for.
+        precision: The precision that the backend really ran (`Backend.executed_precision`).
         batch_size: Images a batch.
         device: The GPU's name, or the CPU with its number of threads.
         images: Where the images come from.
-        host_memory: ``pinned`` or ``pageable`` memory that an end-to-end row copies from, or ``zero-copy`` where the
-            device reads pinned memory itself; None for a forward row.
+        host_memory: Of an end-to-end row's batch (`HostMemory`). None for a forward row.
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
-        protocol: How many rounds there were to be.
-        input: ``float32``, normalised images, or ``uint8``, the data's bytes.
+        protocol: The name of the protocol, which decides the number of rounds.
+        input: ``float32`` for normalised images, ``uint8`` for the data's bytes.
     """
 
     backend: str
@@ -51,7 +50,7 @@ class Case:
     input: str = InputType.FLOAT32
 
     def conditions(self) -> tuple[object, ...]:
-        """What two rows must share for their times to be compared: all but the backend and the arithmetic it ran."""
+        """What two rows must share to be compared: all but the backend and the precision it ran."""
         return (
             self.mode,
             self.asked,
@@ -71,7 +70,7 @@ class Case:
 
     @property
     def workload(self) -> Workload:
-        """What its floor depends on."""
+        """What the row's floor depends on."""
         return Workload(self.mode, self.batch_size, self.precision, self.input, self.host_memory, self.cold_cache)
 
 
@@ -82,15 +81,15 @@ class Row:
     Attributes:
         case: What was measured.
         summary: The figures of the rounds that were kept.
-        wall_median: Median wall time of the same calls, launch included, where device time is what counts; else None.
-        peak_memory_bytes: Device memory; None on a CPU, and where it could not be told.
+        wall_median: Median wall time of the same calls, launch included. None if the median is wall time itself.
+        peak_memory_bytes: Device memory. None on a CPU, and where it cannot be told.
         throttled: Rounds that were discarded because the GPU was throttled.
-        unstable: Why the row may not be trusted, and what to do; empty where nothing speaks against it.
-        facts: What the build says of itself, such as an engine's hash.
-        samples: Every kept round, where the file has them.
-        floor: The shortest time that the machine allows, where its limits were measured.
-        max_abs_delta: Largest |logit - float64 reference| right before it was timed, where that was recorded.
-        share_of_tolerance: Largest of these over its own tolerance, likewise.
+        unstable: Reasons not to trust the row, with what to do. Empty if there are none.
+        facts: Facts about the build, such as an engine's hash.
+        samples: Every kept round, or None if the file does not hold them.
+        floor: The shortest time that the machine allows, or None if its limits were not measured.
+        max_abs_delta: Largest |logit - float64 reference| right before the timing, or None if not recorded.
+        share_of_tolerance: Largest |logit - reference| over that logit's tolerance, or None if not recorded.
     """
 
     case: Case
@@ -112,22 +111,22 @@ class Row:
 
     @property
     def milliseconds_per_image(self) -> float:
-        """The median over the batch size, in milliseconds."""
+        """The median divided by the batch size, in milliseconds."""
         return 1e3 * self.summary.median / self.case.batch_size
 
     @property
     def microseconds_per_image(self) -> float:
-        """The median over the batch size, in microseconds."""
+        """The median divided by the batch size, in microseconds."""
         return 1e6 * self.summary.median / self.case.batch_size
 
     @property
     def images_per_second(self) -> float:
-        """The batch size over the median."""
+        """The batch size divided by the median."""
         return self.case.batch_size / self.summary.median
 
     @property
     def times_floor(self) -> float | None:
-        """The median over the floor; None where that is not known."""
+        """The median divided by the floor, or None if the floor is not known."""
         return self.summary.median / self.floor.seconds if self.floor else None
 
 
@@ -137,7 +136,7 @@ class NotRun:
 
     Attributes:
         name: The benchmark's name.
-        reason: Why, for people to read.
+        reason: Why not, as a text for people.
     """
 
     name: str
@@ -151,17 +150,16 @@ class Measurement:
     Attributes:
         path: The file.
         kind: The kind of machine, which is also the name of its folder.
-        fingerprint: Of the machine (`lenet.measurement.environment.fingerprint`), and of an older clock (`identity`):
-            runs of one fingerprint can be compared.
-        machine: Its facts.
-        commit: Of the source, where it was known.
+        fingerprint: Of the machine and its clock (`lenet.results.identity`). Runs with one fingerprint can be compared.
+        machine: The machine's facts.
+        commit: The commit of the source, or None if unknown.
         date: When the run ended, ISO 8601.
         partial: Whether the run was interrupted, so that rows may be missing.
-        rows: The rows that are cases of the suite.
+        rows: The inference rows.
         not_run: The cases that were not measured.
-        measured: The names of all that was measured, as ``not_run`` has them.
-        limits: The machine's, where they were measured.
+        limits: The machine's limits, or None if they were not measured.
         regressed: The rows that the run's own comparison found slower than its baseline.
+        measured: The names of all that was measured, as in ``not_run``.
     """
 
     path: Path
@@ -179,18 +177,18 @@ class Measurement:
 
     @property
     def of_unknown_sources(self) -> bool:
-        """Whether no commit tells what ran: there is none, or files differed from it. Two such runs may be unlike."""
+        """Whether the source is unknown: there is no commit, or files differ from it. Two such runs may be unlike."""
         return self.commit is None or self.commit.endswith("+dirty")
 
     @property
     def ended(self) -> datetime:
-        """The date, to put runs in order; in UTC where the file does not say."""
+        """The date as a time, for sorting. UTC if the file names no time zone."""
         found = datetime.fromisoformat(self.date)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     @property
     def flaw(self) -> str | None:
-        """Why nothing may be compared with it; None where it is whole and nothing in it failed."""
+        """Why the run cannot be a baseline, or None if it is whole and without failures."""
         if self.partial:
             return "the run was interrupted"
         failed = [item.name for item in self.not_run if item.reason.startswith(FAILED)]
@@ -208,5 +206,5 @@ class Measurement:
 
 
 def short_name(name: str) -> str:
-    """A benchmark's name as `NotRun` has it: that of the test only where it is not of inference, then the case."""
+    """A benchmark's name as in `NotRun`: the case, after the test's name unless that is the inference test."""
     return name.removeprefix("test_").removeprefix("inference").replace("[", " ").removesuffix("]").strip()

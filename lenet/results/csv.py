@@ -15,12 +15,13 @@ __all__ = ["to_csv"]
 
 
 def to_csv(measurements: Sequence[Measurement]) -> str:
-    """The rows of several runs of one machine as CSV, a line each: the case, the times in seconds, and what follows.
+    """The rows of several runs of one machine as CSV, one line each.
 
-    The last columns are the machine's, the source's, and whether the file that a row comes from was cut short.
+    The columns are the case, the times in seconds, figures derived from them, and the run of the row: its machine,
+    source, date and whether it was interrupted.
 
     Raises:
-        ResultsError: As of `merge`.
+        ResultsError: As for `merge`.
     """
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
@@ -51,5 +52,5 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
 
 
 def _no_formula(cell: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, with an apostrophe before it, as OWASP has it."""
+    """Put an apostrophe before a text that a spreadsheet would take for a formula, as OWASP advises."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

@@ -1,18 +1,21 @@
-"""Files of measurements: what the suite attaches to a row, and how saved files are read back. No torch here.
+"""Read files of measurements. No torch here.
 
-A file is pytest-benchmark's JSON. The suite adds ``lenet`` at its top (schema, kind of machine, fingerprint, limits,
-how many rounds there were to be, whether the run was cut short), the machine's facts as ``machine_info``, and the row's
-own facts as ``extra_info``; times are pytest-benchmark's ``stats``, in seconds a batch.
+A file is pytest-benchmark's JSON, with times as ``stats`` in seconds a batch. The suite adds:
 
-History of the schema:
+- ``lenet``: the schema, the kind of machine, the fingerprint, the limits, the protocol, and whether the run was
+  interrupted;
+- ``machine_info``: the machine's facts;
+- ``extra_info`` of each row: the row's own facts.
+
+Schemas:
 
 1. 2026-11: the first.
-2. 2026-11: a case has its input type, which was float32 before; ``zero-copy`` is a host memory; the machine's limits
-   beside the fingerprint, and each row's floor. Files of schema 1 are read as what they are: float32, without limits.
-3. 2026-11: a forward row of a GPU is timed with its stream held back until the call is queued; before, its times held
-   the host's launches. Older files of a GPU are refused, for no row says which it is; those of a CPU are read.
-4. 2026-11: the device times of a forward row of a GPU are without the clock's tare, about a microsecond. Files of a GPU
-   of schema 3 are read, but never compared or put together with newer ones: `identity` tells them apart.
+2. 2026-11: adds a case's input type, zero-copy as a host memory, the machine's limits and each row's floor. Files of
+   schema 1 are read as float32 without limits.
+3. 2026-11: a GPU's stream is held back until a forward row's call is queued, so that times do not hold the host's
+   launches. Older files of a GPU are refused, since no row says which time it holds. Those of a CPU are read.
+4. 2026-11: a GPU's forward times are without the clock's tare, about a microsecond. A GPU's files of schema 3 are read,
+   but `identity` keeps them apart from newer ones.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ SCHEMA: Final = 4
 
 
 LARGEST: Final = 2**28
-"""Bytes of a file of measurements, or of another file that a report is made from."""
+"""The most bytes of a file of measurements, and of other files for a report."""
 
 
 _READABLE: Final = (1, 2, 3, 4)
@@ -52,7 +55,7 @@ def load(path: Path) -> Measurement:
     """Read a file of measurements.
 
     Raises:
-        ResultsError: It cannot be read, is no file of this suite's, or is of another schema.
+        ResultsError: The file cannot be read, is not of this suite, or has a schema that cannot be read.
     """
     try:
         document = documents.parse(read_regular(path, LARGEST).decode())
@@ -66,7 +69,7 @@ def load(path: Path) -> Measurement:
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
         raise _unreadable(path, "no part 'lenet': it is not of this suite")
     readable = _READABLE_OF_A_GPU if _of_a_gpu(document) else _READABLE
-    if isinstance(about.get("schema"), bool) or about.get("schema") not in readable:  # True equals 1
+    if isinstance(about.get("schema"), bool) or about.get("schema") not in readable:  # in Python, True == 1
         raise ResultsError(
             f"{path} cannot be read",
             found=f"schema {about.get('schema')}",
@@ -78,7 +81,7 @@ def load(path: Path) -> Measurement:
         rows = tuple(found for found in map(row, document["benchmarks"]) if found is not None)
         for one in rows:
             if one.floor:
-                moved_bytes(one.case.workload)  # knows the precision and the input type
+                moved_bytes(one.case.workload)  # raises for an unknown precision or input type
         found = Measurement(
             path=path,
             kind=about["kind"],
@@ -99,13 +102,13 @@ def load(path: Path) -> Measurement:
 
 
 def identity(document: Mapping[str, Any]) -> str:
-    """What two files have in common that can be compared: the fingerprint of the machine, and the clock.
+    """The fingerprint of a file's machine and clock. Two files can be compared if it is the same.
 
     Args:
-        document: A file of measurements.
+        document: The content of a file of measurements.
 
     Returns:
-        The machine's fingerprint; with the schema, where that had another clock for this machine.
+        The machine's fingerprint. The schema is added if it timed such a machine with another clock.
     """
     about = document["lenet"]
     fingerprint: str = about["fingerprint"]
@@ -120,7 +123,7 @@ def _of_a_gpu(document: Mapping[str, Any]) -> bool:
 
 
 def row(benchmark: Mapping[str, Any]) -> Row | None:
-    """The row of one entry of pytest-benchmark's ``benchmarks``, or None where it is no case of the suite's.
+    """The row of one entry of pytest-benchmark's ``benchmarks``, or None if that is not an inference row.
 
     Raises:
         KeyError: A field is missing.

@@ -1,4 +1,4 @@
-"""Which rows may be compared or put together. No torch here."""
+"""Which rows can be compared or put together. No torch here."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ __all__ = ["Matching", "find_row", "match", "merge", "not_run", "speedup"]
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
-    """The rows of several runs of one machine; of rows that measure the same, the later run's.
+    """The rows of several runs of one machine and commit. Of rows with one case, the later run's.
 
     Raises:
-        ResultsError: The runs are of unlike machines or commits, or of unknown sources, which may be unlike, so
-            together they would mean nothing.
+        ResultsError: The runs are of different machines or commits, or of unknown sources, which may differ.
     """
     return tuple(found for found, _ in merge_with_runs(measurements))
 
 
 def merge_with_runs(measurements: Sequence[Measurement]) -> list[tuple[Row, Measurement]]:
-    """Each row of `merge`, and the run that it is of."""
+    """Each row of `merge`, with its run."""
     first, *others = measurements
     for other in others:
         if other.fingerprint != first.fingerprint:
@@ -42,7 +41,7 @@ def merge_with_runs(measurements: Sequence[Measurement]) -> list[tuple[Row, Meas
 
 
 def not_run(measurements: Iterable[Measurement]) -> tuple[NotRun, ...]:
-    """What several runs did not measure, and no later one did either, with the latest reason."""
+    """The cases that some runs did not measure, and that no later run measured. Each has its latest reason."""
     found: dict[str, NotRun] = {}
     for measurement in sorted(measurements, key=lambda one: one.ended):
         found |= {item.name: item for item in measurement.not_run}
@@ -55,10 +54,10 @@ class Matching:
     """What a run and its baseline have in common.
 
     Attributes:
-        alike: The name of a benchmark of the run, and of that of the baseline which measured the same.
-        unlike: Benchmarks of the run that the baseline has under other conditions, with what differs.
-        new: Benchmarks of the run that the baseline has not.
-        gone: Benchmarks of the baseline that the run has not.
+        alike: By the name of a benchmark of the run, the name of the baseline's that measured the same.
+        unlike: By the name of a benchmark of the run, how its conditions differ from the baseline's.
+        new: Benchmarks that only the run has.
+        gone: Benchmarks that only the baseline has.
     """
 
     alike: Mapping[str, str]
@@ -68,11 +67,11 @@ class Matching:
 
 
 def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) -> Matching:
-    """Find what may be compared: rows of one case, and of what is no row of inference, benchmarks of one name.
+    """Find what can be compared. Inference rows match by case, other benchmarks by name.
 
     Args:
-        ours: The run's benchmarks by name, each with its case; None where it is no row of inference.
-        theirs: The baseline's.
+        ours: The case of each benchmark of the run, by name. None if it is not an inference row.
+        theirs: The same of the baseline.
     """
     by_case = {case: name for name, case in theirs.items() if case is not None}
     by_place = {_place(case): name for name, case in theirs.items() if case is not None}
@@ -94,7 +93,7 @@ def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) ->
 
 
 def _place(case: Case) -> tuple[object, ...]:
-    """What names a row in the options; the rest are its conditions."""
+    """What the options call a row. The rest of a case are its conditions."""
     return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input)
 
 
@@ -110,9 +109,9 @@ def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
 
 
 def speedup(found: Row, rows: Iterable[Row]) -> float | None:
-    """How many times faster a row is than PyTorch's under the same conditions; None where that was not measured.
+    """How many times faster a row is than PyTorch's under the same conditions, or None without such a row.
 
-    PyTorch copies its images, so a zero-copy row is compared with its row from the same pinned memory.
+    A zero-copy row is compared with PyTorch's row from pinned memory, since PyTorch copies its images.
     """
     like = replace(found, case=replace(found.case, host_memory=HostMemory.PINNED)) if found.case.zero_copy else found
     baseline = find_row(rows, BASELINE_BACKEND, like)

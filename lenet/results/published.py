@@ -1,9 +1,12 @@
-"""The coursework's published figures, as data. They stand beside measured ones and are never mixed with them.
+"""The coursework's published figures as data. They stand beside measured figures and are never mixed with them.
 
-Source: «Оптимизация производительности нейронных сетей». The recipe is drawing sheet 3's, loss and accuracy sheet 4's,
-the times sheet 5's, «Сравнение быстродействия», with its conditions: all
-10,000 test images, 5 warm-up batches, then 100 runs, averaged; Ubuntu 24.04, AMD Ryzen 5 7500F, 32 GB DDR5, NVIDIA
-GeForce RTX 4060 Ti 8 GB. The batch is not stated: milliseconds a batch over milliseconds an image give about 1,000.
+Source: «Оптимизация производительности нейронных сетей». Drawing sheet 3 has the recipe, sheet 4 loss and accuracy, and
+sheet 5, «Сравнение быстродействия», the times and their conditions:
+
+- all 10,000 test images; 5 warm-up batches, then the average of 100 runs;
+- Ubuntu 24.04, AMD Ryzen 5 7500F, 32 GB DDR5, NVIDIA GeForce RTX 4060 Ti 8 GB.
+
+The sheet does not state the batch size. Milliseconds a batch divided by milliseconds an image give about 1,000.
 """
 
 from __future__ import annotations
@@ -35,17 +38,17 @@ RECIPE: Final[Mapping[str, int | float | tuple[int, ...]]] = MappingProxyType(
         )
     }
 )
-"""What sheet 3 says of the training: the defaults of `lenet.training.recipe.Recipe`."""
+"""Sheet 3's recipe, which is the default of `lenet.training.recipe.Recipe`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One published cell pair.
+    """The two published times of one runtime in one mode.
 
     Attributes:
-        runtime: As the sheet calls it.
-        backend: The backend here that does the same.
-        mode: Of the measurement.
+        runtime: The sheet's name for the runtime.
+        backend: The backend of this project that does the same.
+        mode: What was timed.
         milliseconds_per_batch: As printed.
         milliseconds_per_image: As printed.
     """
@@ -69,10 +72,10 @@ FIGURES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """One published line of loss and accuracy on the 10,000 test images.
+    """The published loss and accuracy of one runtime on the 10,000 test images.
 
     Attributes:
-        runtime: As the sheet calls it.
+        runtime: The sheet's name for the runtime.
         loss: Mean cross-entropy, in nats.
         accuracy: 0-1.
     """
@@ -86,6 +89,6 @@ QUALITIES: Final = (Quality("PyTorch", 0.7994318, 0.7270), Quality("TriPy", 0.79
 
 
 def ratio_to_pytorch(figure: Figure) -> float:
-    """The figure's time over PyTorch's published time in the same mode."""
+    """The figure's time divided by PyTorch's published time in the same mode."""
     pytorch = next(one for one in FIGURES if one.backend == "pytorch" and one.mode == figure.mode)
     return figure.milliseconds_per_batch / pytorch.milliseconds_per_batch

@@ -1,4 +1,4 @@
-"""What each field of a file of measurements must be, so that a damaged file is refused before anything uses it."""
+"""Check each field of a file of measurements, so that a damaged file is refused before anything uses it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lenet.vocabulary import HostMemory, Mode
 __all__ = ["check"]
 
 _Check = Callable[[Any, str], None]
-"""Takes a value and the name of its place in the document; raises `ValueError` if it cannot stand there."""
+"""Takes a value and the name of its place in the document. Raises `ValueError` for a wrong value."""
 _LEAST: Final = 1e-15
 _MOST: Final = 1e30
-"""Bounds of times, rates and counts, beyond which nothing is measured and arithmetic on them may overflow."""
+"""Bounds of times, rates and counts. Beyond them no measurement lies, and arithmetic may overflow."""
 
 
 def check(document: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def check(document: Mapping[str, Any]) -> None:
         document: The file's content.
 
     Raises:
-        ValueError: A field is missing or of the wrong kind; the message names it.
+        ValueError: A field is missing or wrong. The message names it.
     """
     _DOCUMENT(document, "")
 
@@ -62,7 +62,7 @@ def _mode(value: Any, name: str) -> None:
 
 
 def _number(wanted: str, least: float) -> _Check:
-    """A number from ``least`` on."""
+    """A number of at least ``least``."""
 
     def number(value: Any, name: str) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -88,7 +88,7 @@ def _or_none(inner: _Check) -> _Check:
 
 
 def _each(inner: _Check, least: int = 0) -> _Check:
-    """A list of at least so many."""
+    """A list of at least ``least`` items."""
 
     def items(value: Any, name: str) -> None:
         wanted = f"a list of at least {least}" if least else "a list"
@@ -104,7 +104,7 @@ def _mapping(value: Any, name: str) -> None:
 
 
 def _by_name(inner: _Check) -> _Check:
-    """An object whose names are free."""
+    """An object with any names."""
 
     def values(value: Any, name: str) -> None:
         _mapping(value, name)
@@ -115,7 +115,7 @@ def _by_name(inner: _Check) -> _Check:
 
 
 def _fields(needed: Mapping[str, _Check], others: Mapping[str, _Check] | None = None) -> _Check:
-    """An object with fields that it must have, and others that it may have."""
+    """An object with the ``needed`` fields and possibly the ``others``."""
 
     def fields(value: Any, name: str) -> None:
         _mapping(value, name)
@@ -142,7 +142,7 @@ _STATS: Final = _fields(
     },
     {"ops": _REAL, "data": _or_none(_each(_REAL))},
 )
-"""What pytest-benchmark reads for its table, its histogram and ``--benchmark-compare-fail``."""
+"""What pytest-benchmark reads for its table, histogram and ``--benchmark-compare-fail``."""
 
 _CASE: Final = _fields(
     {
@@ -182,7 +182,7 @@ _ROW: Final = _fields(
 
 
 def _benchmark(value: Any, name: str) -> None:
-    """An entry of pytest-benchmark's, and what the suite adds to it if it is a row of inference."""
+    """An entry of pytest-benchmark, with the suite's additions if it is an inference row."""
     _fields({"name": _text, "fullname": _text, "stats": _STATS}, {"extra_info": _or_none(_mapping)})(value, name)
     info = value.get("extra_info") or {}
     if "case" in info:

@@ -1,4 +1,4 @@
-"""The saved files of each kind of machine: finding, reading and numbering them. No torch here."""
+"""Find, read and number the saved files of each kind of machine. No torch here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ __all__ = ["find_file", "latest", "newest", "promote", "store", "stored_files"]
 
 
 _STORED_NAME: Final = re.compile(r"([0-9]{4,})_(.*)\.json", re.DOTALL)
-"""A stored file's number, which has no end, and its name."""
+"""The number of a stored file, of four digits or more, and its name."""
 
 
 _PATIENCE: Final = 10.0
-"""Seconds to wait for another process that stores a file."""
+"""Seconds to wait for another process to store its file."""
 
 
 def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
-    """The saved files under a storage directory, of one kind of machine or of all, by their numbers."""
+    """The saved files under a storage directory, in the order of their numbers.
+
+    Args:
+        storage: The directory with one folder for each kind of machine, such as ``.benchmarks``.
+        kind: The kind of machine, or None for all.
+    """
     found = [path for path in storage.glob(f"{kind or '*'}/*.json") if _STORED_NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (_number(path), path.name, path.parent))
 
@@ -36,7 +41,7 @@ def _number(stored: Path) -> int:
 
 
 def _load_each(paths: Iterable[Path]) -> tuple[list[Measurement], list[ResultsError]]:
-    """The files that can be read, and why each of the others cannot."""
+    """The files that can be read, and an error for each that cannot."""
     found, problems = [], []
     for path in paths:
         try:
@@ -47,13 +52,13 @@ def _load_each(paths: Iterable[Path]) -> tuple[list[Measurement], list[ResultsEr
 
 
 def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
-    """The last run by its own date, of whatever machine: numbers of files count for one kind of machine alone.
+    """The run that ended last, on any machine. Its date decides, because each kind of machine has its own numbers.
 
     Args:
-        storage: The directory with one folder a kind of machine.
+        storage: The directory with one folder for each kind of machine.
 
     Returns:
-        The measurement, None where no file can be read; and why each that cannot be read was passed over.
+        The measurement, or None if no file can be read, and an error for each file that cannot be read.
     """
     found, problems = _load_each(stored_files(storage))
     return max(reversed(found), key=lambda one: one.ended, default=None), problems
@@ -62,20 +67,19 @@ def latest(storage: Path) -> tuple[Measurement | None, list[ResultsError]]:
 def newest(
     storage: Path, kind: str, fingerprint: str, facts: Mapping[str, Any]
 ) -> tuple[Measurement, list[ResultsError]]:
-    """The newest whole measurement of this very machine in which nothing failed.
+    """The newest whole measurement of this machine without a failure.
 
     Args:
-        storage: The directory with one folder a kind of machine, such as ``.benchmarks``.
-        kind: Of this machine.
-        fingerprint: Of this machine.
-        facts: Of this machine, to tell what differs.
+        storage: The directory with one folder for each kind of machine.
+        kind: The kind of this machine.
+        fingerprint: This machine's fingerprint.
+        facts: This machine's facts, for the error to say what differs.
 
     Returns:
-        The measurement; and why each file of this kind of machine that cannot be read was passed over.
+        The measurement, and an error for each file of this kind of machine that cannot be read.
 
     Raises:
-        ResultsError: There is none; the fingerprints that are there are named, those of other kinds too, and the
-            files that cannot be read.
+        ResultsError: There is none. The error names the fingerprints and unreadable files of all kinds of machine.
     """
     alike, problems = _load_each(stored_files(storage, kind))
     ours = [one for one in alike if one.fingerprint == fingerprint and one.flaw is None]
@@ -95,12 +99,17 @@ def newest(
 
 
 def find_file(storage: Path, kind: str, name: str) -> Path:
-    """A saved file by its path, or by its number or the beginning of its name among this kind of machine's.
+    """Find a saved file by its path, or by its number or the beginning of its name.
+
+    Args:
+        storage: The directory with one folder for each kind of machine.
+        kind: The kind of machine whose files have these numbers and names.
+        name: The path, the number or the beginning of the name.
 
     Raises:
-        ResultsError: There is none; those that are there are named.
+        ResultsError: There is none. The error names those that there are.
     """
-    if os.path.isfile(name):  # noqa: PTH113 - false for a name that no file can have, where pathlib raises
+    if os.path.isfile(name):  # noqa: PTH113 - false for an impossible name, where pathlib raises
         return Path(name)
     stored = stored_files(storage, kind)
     if re.fullmatch("[0-9]+", name):
@@ -118,18 +127,18 @@ def find_file(storage: Path, kind: str, name: str) -> Path:
 
 
 def promote(path: Path, storage: Path) -> Path:
-    """Make a measurement a baseline: copy it into its kind of machine's folder, under the next number.
+    """Make a measurement a baseline: copy it to the folder of its kind of machine, under the next number.
 
     Args:
         path: A file of measurements.
-        storage: The directory with one folder a kind of machine.
+        storage: The directory with one folder for each kind of machine.
 
     Returns:
         The new file.
 
     Raises:
-        ResultsError: The file cannot be read, was cut short, holds no row, or is of a run in which something failed.
-        OutputError: As of `store`.
+        ResultsError: The file cannot be read or holds no row, or its run was interrupted or had a failure.
+        OutputError: As for `store`.
     """
     measurement = load(path)
     if measurement.flaw is not None:
@@ -150,17 +159,17 @@ def store(content: bytes, name: str, folder: Path, option: str) -> Path:
     Args:
         content: The file's content.
         name: What follows the number in the file's name.
-        folder: Of its kind of machine, in the storage directory.
-        option: What chooses the storage directory, for an error to name.
+        folder: The folder of its kind of machine, in the storage directory.
+        option: The option that chooses the storage directory, for an error to name.
 
     Returns:
         The new file.
 
     Raises:
-        OutputError: It cannot be written, or another process keeps the directory.
+        OutputError: The file cannot be written, or another process holds the directory for too long.
     """
     make_directory(folder, option)
-    with only_writer(folder, option, _PATIENCE):  # from the look for the last number until the next one is taken
+    with only_writer(folder, option, _PATIENCE):  # between finding the last number and taking the next
         stored = stored_files(folder.parent, folder.name)
         number = _number(stored[-1]) + 1 if stored else 1
         target = folder / f"{number:04d}_{name}.json"

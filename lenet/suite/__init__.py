@@ -1,1 +1,1 @@
-"""The pytest plugin that measures: options, builds, fixtures, baseline, summary. `benchmarks/` holds its cases."""
+"""The pytest plugin that measures: options, builds, fixtures, baseline, summary. Its cases are in `benchmarks/`."""

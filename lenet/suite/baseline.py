@@ -1,4 +1,4 @@
-"""The saved run that a run is compared with."""
+"""Find the saved run that a run is compared with, and compare them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def storage_of(config: pytest.Config) -> Path:
 
 
 def choose(config: pytest.Config, run: Run) -> None:
-    """Find the file that ``--benchmark-compare`` means, and give its path to pytest-benchmark.
+    """Find the file for ``--benchmark-compare``, and give its path to pytest-benchmark.
 
     Raises:
-        ResultsError: There is none, or it cannot be read.
+        ResultsError: There is no such file, or it cannot be read.
     """
     option, storage = config.option, storage_of(config)
     if option.benchmark_compare is True:
@@ -47,7 +47,7 @@ def choose(config: pytest.Config, run: Run) -> None:
 
 
 def _refuse_a_hidden_name(path: str) -> None:
-    """pytest-benchmark prints the name as it is."""
+    """Refuse a name with control characters: pytest-benchmark prints it as it is."""
     if visible(path) != path or "\n" in path:
         raise ResultsError(
             "the name of the baseline cannot be printed",
@@ -58,14 +58,14 @@ def _refuse_a_hidden_name(path: str) -> None:
 
 
 def refuse_another_machine(run: Run, compared: Mapping[str, Any]) -> None:
-    """Refuse a named baseline of another machine, or of this one by an older clock; the newest is of this one.
+    """Refuse a baseline of another machine, or of this machine with an older clock.
 
     Args:
-        run: Of this machine.
-        compared: The baseline as it was read.
+        run: The run on this machine.
+        compared: The content of the baseline's file.
 
     Raises:
-        pytest.UsageError: It is one.
+        pytest.UsageError: The baseline is of another machine or clock.
     """
     theirs = results.identity(compared)
     if theirs == run.fingerprint:
@@ -81,9 +81,10 @@ def refuse_another_machine(run: Run, compared: Mapping[str, Any]) -> None:
 
 
 def compare(session: Session, run: Run) -> None:
-    """Have pytest-benchmark compare what measured the same, and note what is slower before the run is saved.
+    """Make pytest-benchmark compare what measured the same, and note what is slower before it saves the run.
 
-    It matches by name, which tells neither the images nor the protocol, and looks for what is slower after it saved.
+    By itself pytest-benchmark matches by name, which holds neither images nor protocol. It looks for what is slower
+    only after saving.
     """
     ours = {entry.fullname: _case(entry.document) for entry in session.entries()}
     compared = session.compared()
@@ -104,7 +105,7 @@ def _short(fullname: str) -> str:
 
 
 def told(run: Run) -> Iterable[str]:
-    """What was compared with the baseline and what was not, in lines."""
+    """The lines that say what was compared with the baseline and what was not."""
 
     def named(names: Iterable[str]) -> str:
         return first_names([_short(name) for name in names])
@@ -125,11 +126,11 @@ def told(run: Run) -> Iterable[str]:
 
 
 def saved_pytorch(run: Run, rows: Iterable[Row], storage: Path) -> Measurement | None:
-    """The newest saved run of this machine that has PyTorch's row for one of these rows, where these have none.
+    """The newest saved run of this machine with a PyTorch row that these rows lack. None if they lack none.
 
     Args:
-        run: Of this machine.
-        rows: What was measured.
+        run: The run on this machine.
+        rows: The run's rows.
         storage: The directory of saved runs.
     """
     lone = [one for one in rows if one.case.backend != BASELINE_BACKEND and results.speedup(one, rows) is None]
@@ -137,7 +138,7 @@ def saved_pytorch(run: Run, rows: Iterable[Row], storage: Path) -> Measurement |
         try:
             found = results.load(path)
         except ResultsError:
-            continue  # comparing tells of it; this is by the way
+            continue  # the comparison reports unreadable files
         if found.fingerprint == run.fingerprint and any(results.speedup(one, found.rows) for one in lone):
             return found
     return None

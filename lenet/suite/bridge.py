@@ -1,7 +1,7 @@
-"""The one module that touches what is private in pytest-benchmark.
+"""The one module that uses private attributes of pytest-benchmark.
 
-`check` refuses a release that it was not written for. `tests/suite/test_bridge.py` names each attribute that a release
-has moved.
+`check` refuses a release that this module was not written for. `tests/suite/test_bridge.py` names each attribute that a
+release has moved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lenet.terminal import visible
 __all__ = ["SUPPORTED", "Compared", "Entry", "Session", "Store", "check", "use_replay"]
 
 SUPPORTED: Final = ((5, 3), (6,))
-"""The first release that the suite knows, and the first that it does not."""
+"""The first release that the suite supports, and the first later one that it does not."""
 
 _PROFILE: Final = "`python -m cProfile -m lenet evaluate --backend=NAME` profiles a backend"
 _NO_EFFECT: Final[Mapping[str, str]] = {
@@ -47,11 +47,11 @@ _NO_EFFECT: Final[Mapping[str, str]] = {
     "--benchmark-cprofile-top": _PROFILE,
     "--benchmark-cprofile-dump": _PROFILE,
 }
-"""pytest-benchmark's options that cannot change a row, and what does it here."""
+"""pytest-benchmark's options that have no effect on a row, each with the suite's own way."""
 
 
 def check(config: pytest.Config) -> None:
-    """Make sure that pytest-benchmark is loaded, of a known release, and asked for nothing that it would ignore here.
+    """Check that pytest-benchmark is loaded, of a supported release, and without options that have no effect.
 
     Raises:
         pytest.UsageError: It is not.
@@ -69,7 +69,7 @@ def check(config: pytest.Config) -> None:
 
 
 def _refuse_without_effect(config: pytest.Config) -> None:
-    """Look at what was typed: an option's value does not tell whether it was."""
+    """Refuse options without effect. The typed text is searched, since a value may also be a default."""
     typed = (*config.invocation_params.args, *config.getini("addopts"), *split(os.environ.get("PYTEST_ADDOPTS", "")))
     for argument in typed:
         option = str(argument).partition("=")[0]
@@ -78,16 +78,16 @@ def _refuse_without_effect(config: pytest.Config) -> None:
 
 
 def use_replay(item: pytest.Item) -> None:
-    """Let pytest-benchmark time a case by what its `Store` is given."""
+    """Make pytest-benchmark take a case's times from its `Store`."""
     item.add_marker(pytest.mark.benchmark(timer=Replay()))
 
 
 class Store:
-    """Hands seconds that were measured already to pytest-benchmark.
+    """Gives pytest-benchmark seconds that are measured already.
 
     Args:
         item: The case, prepared by `use_replay`.
-        benchmark: Its fixture of pytest-benchmark.
+        benchmark: The case's fixture of pytest-benchmark.
     """
 
     def __init__(self, item: pytest.Item, benchmark: BenchmarkFixture) -> None:
@@ -105,15 +105,15 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that was measured.
+    """One measured case.
 
     Attributes:
-        name: Of the case.
-        fullname: With its file.
-        params: Its parameters by fixture.
-        extra_info: What the case stored beside its times; it may be added to.
-        median: Of its rounds, in seconds.
-        document: As it is saved, without the rounds.
+        name: The case's name.
+        fullname: The name with its file.
+        params: The case's parameters by fixture.
+        extra_info: What the case stored beside its times. More may be added.
+        median: Median of the rounds, in seconds.
+        document: The entry as it is saved, without the rounds.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Compared:
 
     Attributes:
         path: The file.
-        benchmarks: What it holds, by full name.
+        benchmarks: Its benchmarks by full name.
     """
 
     path: Any
@@ -138,10 +138,10 @@ class Compared:
 
 
 class Session:
-    """What pytest-benchmark keeps of a run.
+    """pytest-benchmark's session of a run.
 
     Args:
-        config: Of the run, after pytest-benchmark is configured.
+        config: pytest's configuration, after pytest-benchmark's own hook ran.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -162,7 +162,7 @@ class Session:
         return bool(self._own.compare)
 
     def entries(self) -> list[Entry]:
-        """What was measured so far."""
+        """The cases that are measured so far."""
         found = []
         for one in self._own.benchmarks:
             if one:
@@ -172,7 +172,7 @@ class Session:
         return found
 
     def forget(self, name: str) -> None:
-        """Keep nothing of a case: it failed."""
+        """Drop what a case measured, because it failed."""
         own = self._own
         own.benchmarks[:] = [kept for kept in own.benchmarks if kept.name != name]
 
@@ -182,16 +182,16 @@ class Session:
         save: Callable[[bytes, str, Path], Path | None],
         save_json: Callable[[bytes, Path], Path | None],
     ) -> None:
-        """Let other functions write the files.
+        """Make pytest-benchmark save files with other functions.
 
-        pytest-benchmark's own name for the machine holds neither CPU nor GPU, its files can be left half-written, and
-        its numbers end at 9999.
+        Its own name for the machine holds neither CPU nor GPU, its files may stay half-written, and its numbers end at
+        9999.
 
         Args:
             kind: The kind of machine, which is the name of its folder.
-            save: Writes a numbered file, from its content, its name and its folder; it returns the file, or None where
+            save: Writes a numbered file, given its content, name and folder. Returns the file, or None if it cannot.
+            save_json: Writes the file of ``--benchmark-json``, given its content and path. Returns the file, or None if
                 it cannot.
-            save_json: Writes the file of ``--benchmark-json``, from its content and its path; likewise.
         """
         own = self._own
         own.machine_id = own.storage.default_machine_id = kind
@@ -210,7 +210,7 @@ class Session:
         own.storage.save, own.save_json = keep, keep_json
 
     def compared(self) -> Compared | None:
-        """The file that the run is compared with, where there is one."""
+        """The file that the run is compared with, if there is one."""
         mapping = self._own.compared_mapping
         if not mapping:
             return None
@@ -218,13 +218,13 @@ class Session:
         return Compared(path, benchmarks)
 
     def compare_alone(self, pairs: Mapping[str, str]) -> dict[str, str]:
-        """Compare some benchmarks with some of the file's, and no others.
+        """Compare only some benchmarks of the run, each with one of the file.
 
         Args:
-            pairs: The full name of a benchmark of the run, and that of the file's.
+            pairs: By the full name of a benchmark of the run, the full name of the file's.
 
         Returns:
-            Why each that ``--benchmark-compare-fail`` refuses is slower, by its full name.
+            For each benchmark that ``--benchmark-compare-fail`` refuses, by its full name, why it is slower.
         """
         own = self._own
         compared = self.compared()
@@ -240,12 +240,12 @@ class Session:
         return slower
 
     def raise_no_regression(self) -> None:
-        """Keep pytest-benchmark from raising what the suite has noted: a traceback in the place of the tables."""
+        """Keep pytest-benchmark from raising regressions. The suite reports them, with tables and no traceback."""
         self._own.performance_regressions.clear()
 
     @contextmanager
     def warnings_shown(self) -> Iterator[None]:
-        """While it saves: that there is nothing to save is a warning outside of what pytest's own filters cover."""
+        """Show pytest-benchmark's warnings while it saves. pytest's own filters do not cover that time."""
         with warnings.catch_warnings():
             warnings.simplefilter("default", PytestBenchmarkWarning)
             yield
@@ -257,6 +257,6 @@ def _content(document: Mapping[str, Any]) -> bytes:
 
 
 def _printable(benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    """A benchmark of the baseline: pytest-benchmark prints its texts as they are, and lets them replace the run's."""
+    """A benchmark of the baseline with safe texts. pytest-benchmark would print them as they are."""
     kept = {name: value for name, value in benchmark["stats"].items() if not isinstance(value, str)}
     return {**benchmark, "stats": {**kept, "outliers": visible(str(benchmark["stats"].get("outliers", "")))}}

@@ -18,12 +18,12 @@ __all__ = ["Builds", "Built"]
 
 @dataclass(slots=True)
 class Built:
-    """A runner, with what its build took.
+    """A runner, and what its build took.
 
     Attributes:
-        runner: It.
-        held_before: Bytes of device memory that were in use before it was built.
-        build_seconds: How long the build took, in seconds.
+        runner: The runner.
+        held_before: Bytes of device memory that were in use before the build.
+        build_seconds: Duration of the build, in seconds.
     """
 
     runner: Runner
@@ -32,25 +32,25 @@ class Built:
     _buffer: torch.Tensor | None = None
 
     def buffer(self, batch: torch.Tensor) -> torch.Tensor:
-        """Where a batch such as this lies on the device: one place for all rows of the runner.
+        """The buffer for such a batch on the device, filled with zeros.
 
-        So a row's memory does not depend on which rows ran before. What lies there is all zeros.
+        All rows of the runner share it, so that a row's memory does not depend on the rows before.
         """
         if self._buffer is None:
             self._buffer = torch.empty_like(batch, device=self.runner.spec.device)
         return self._buffer.zero_()
 
     def taken(self, peak: PeakMemory, *, zero_copy: bool) -> int | None:
-        """The bytes that a row's call took, the runner's own among them; None where that cannot be told.
+        """The device memory of a row's call in bytes, the runner's own included. None if it cannot be told.
 
-        Where the call reads the host's memory, the batch on the device is of the runner's other rows.
+        A zero-copy call does not use the buffer on the device, so that does not count.
         """
         others = self._buffer.nbytes if zero_copy and self._buffer is not None else 0
         return peak.beyond(self.held_before + others)
 
 
 class Builds:
-    """Builds runners, and keeps the last one: the rows of one runner stand side by side.
+    """Builds runners, and keeps the last one. The rows of one runner follow each other.
 
     Args:
         arrays: The weights by parameter name.

@@ -1,4 +1,4 @@
-"""Which cases run, in which order, and what became of each."""
+"""Choose the cases that run, sort them, and note what became of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refuse_company(config: pytest.Config) -> None:
     """Refuse to measure beside other processes of pytest, or under a tracer.
 
     Raises:
-        pytest.UsageError: There is one.
+        pytest.UsageError: There are such processes, or there is a tracer.
     """
     option = config.option
     if getattr(option, "numprocesses", None) or getattr(option, "tx", None) or hasattr(config, "workerinput"):
@@ -33,7 +33,7 @@ def refuse_company(config: pytest.Config) -> None:
 
 
 def refuse_instruments(item: pytest.Item) -> None:
-    """Time nothing that is traced: a debugger or another test may have begun to since the run did."""
+    """Fail a case that is traced. A debugger or another test may have started tracing during the run."""
     if not item.config.option.benchmark_disable and (found := instruments()):
         pytest.fail(_traced(found), pytrace=False)
 
@@ -50,9 +50,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def choose_and_sort(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the options do not ask for, and put cases that share a runner one after the other."""
+    """Leave out what the options do not ask for, and sort the rest so that cases of one runner follow each other."""
     for item in items:
-        # A warning of a library is no fault of what is measured; in the tests it is an error.
+        # A library's warning does not make a row wrong. In the tests it is an error.
         item.add_marker(pytest.mark.filterwarnings("default"))
         if "store" in _fixtures(item):
             use_replay(item)
@@ -67,9 +67,9 @@ def choose_and_sort(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def note_outcome(item: pytest.Item, report: pytest.TestReport, session: Session) -> None:
-    """Note what was not measured; of a case that failed at any moment, nothing is kept.
+    """Note a case that was not measured, and drop what a failed case measured.
 
-    A plugin may run a case again: it then begins anew, and its last attempt decides.
+    A plugin may run a case again. Its last attempt then decides.
     """
     run = item.config.stash[RUN]
     if report.when == "setup":
@@ -87,18 +87,18 @@ def _fixtures(item: pytest.Item) -> Iterable[str]:
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
-    """A case's values by fixture. pytest numbers the cases and not the values."""
+    """A case's parameters by fixture."""
     return getattr(getattr(item, "callspec", None), "params", {})
 
 
 def _is_forward_again(config: pytest.Config, item: pytest.Item) -> bool:
-    """Whether a forward case repeats another: it copies nothing, so it is measured beside one kind of host memory."""
+    """Whether a forward case repeats another. It copies nothing, so one host memory is enough."""
     found = _parameters(item)
     return found.get("mode") is Mode.FORWARD and found["host_memory"] != chosen(config, "host_memory")[0]
 
 
 def _is_of_no_backend(config: pytest.Config, item: pytest.Item) -> bool:
-    """Whether backends were named and a case is of none, in a file that was not named."""
+    """Whether backends were named, and a case has no backend and its file was not named."""
     if not config.getoption("--backend") or "backend_name" in _fixtures(item):
         return False
     named = (argument.partition("::")[0] for argument in config.args)
@@ -106,7 +106,7 @@ def _is_of_no_backend(config: pytest.Config, item: pytest.Item) -> bool:
 
 
 def _runner_key(config: pytest.Config, item: pytest.Item) -> tuple[str, *tuple[int, ...]]:
-    """What a case's runner depends on, in the order of the options: cases that share one run one after the other."""
+    """The sort key of a case: what its runner depends on, in the order of the options."""
     found = _parameters(item)
     names = ("backend_name", "precision", "batch_size", "input_type")
     return (str(item.path), *(chosen(config, name).index(found[name]) if name in found else 0 for name in names))

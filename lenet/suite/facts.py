@@ -1,4 +1,4 @@
-"""What is stored beside a row's times, and how a row with wrong logits fails."""
+"""The facts that are stored beside a row's times, and the failure of a row with wrong logits."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["FINER", "UNDERCUT", "failing_with_the_layer", "row_facts"]
 UNDERCUT: Final = "it is faster than the machine's limits, which were measured while it was busy: measure again"
 FINER: Final = "its logits lack the rounding of {}: the library ran a finer arithmetic, which the label does not say"
 _QUICK_BUILD: Final = 3.0
-"""Seconds a build may take for a wrong row's layer to be looked for at once, by up to nine builds."""
+"""The longest build, in seconds, for which the layer at fault is searched. That takes up to nine builds."""
 
 
 @contextmanager
 def failing_with_the_layer(
     backend: Backend, shipped: Weights, built: Built, reference: Reference, executed: str
 ) -> Iterator[None]:
-    """Fail the row where its logits are wrong, and name the layer where the builds that this takes are quick."""
+    """Fail the row if its logits are wrong. If builds are quick, the message names the layer at fault."""
     try:
         yield
     except ParityError as error:
@@ -48,7 +48,15 @@ def failing_with_the_layer(
 def row_facts(
     case: Case, samples: Samples, runner: Runner, limits: Limits | None, compared: Comparison
 ) -> dict[str, Any]:
-    """What is stored beside the row's times."""
+    """The facts to store beside a row's times.
+
+    Args:
+        case: What the row measures.
+        samples: Its rounds.
+        runner: Its runner.
+        limits: The machine's limits, if they are known.
+        compared: Its logits against the reference.
+    """
     seconds = samples.seconds
     summary = summarize(seconds)
     by_device = samples.device is not None

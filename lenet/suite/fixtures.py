@@ -1,4 +1,4 @@
-"""The fixtures of the cases."""
+"""Fixtures for the cases."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ __all__ = [
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The device that is measured."""
+    """The device to measure."""
     return devices.resolve(request.config.getoption("--device"))
 
 
 @pytest.fixture(scope="session")
 def sampler(device: torch.device) -> Iterator[GpuSampler]:
-    """Reads the GPU's clocks, temperature and throttling."""
+    """A reader of the GPU's clocks, temperature and throttling."""
     with GpuSampler(device) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def host(device: torch.device) -> HostWatch:
-    """Watches the thread that launches a GPU's work; on a CPU the work is many threads'."""
+    """The watch of the thread that launches a GPU's work. On a CPU many threads work, and none is watched."""
     return PinnedHostWatch() if device.type == "cuda" else IdleHostWatch()
 
 
@@ -71,7 +71,7 @@ def shipped() -> weights.Weights:
 
 @pytest.fixture(scope="session")
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    """How many rounds a row has."""
+    """The protocol, which decides a row's rounds."""
     return protocol_of(request.config)
 
 
@@ -94,11 +94,11 @@ def batches(shipped: weights.Weights, test_split: Split) -> Batches:
 
 
 class MachineLimits:
-    """The machine's limits: measured when the first row asks, and saved with the run.
+    """The machine's limits. They are measured when the first row asks, and saved with the run.
 
     Args:
-        device: That is measured.
-        run: That keeps them.
+        device: The device to measure.
+        run: The run that keeps them.
     """
 
     def __init__(self, device: torch.device, run: Run) -> None:
@@ -107,7 +107,7 @@ class MachineLimits:
         self._asked = False
 
     def find(self) -> Limits | None:
-        """The limits; None where they cannot be measured, which costs rows their floors alone."""
+        """The limits, or None if they cannot be measured. Rows then have no floor."""
         if not self._asked:
             self._asked = True
             try:
@@ -126,7 +126,7 @@ def limits(request: pytest.FixtureRequest, device: torch.device) -> MachineLimit
 
 @pytest.fixture
 def backend(backend_name: str, device: torch.device) -> Backend:
-    """The backend, or a skip that says why it cannot run here."""
+    """The backend, or a skip with the reason if it cannot run here."""
     found = backends.load(backend_name)
     availability = found.probe(device)
     if not availability:
@@ -136,7 +136,7 @@ def backend(backend_name: str, device: torch.device) -> Backend:
 
 @pytest.fixture
 def executed(backend: Backend, precision: Precision, device: torch.device) -> str:
-    """The precision that the backend really runs, or a skip where it runs none such."""
+    """The precision that the backend really runs, or a skip if it cannot run the one asked for."""
     try:
         return backend.executed_precision(precision, device)
     except BackendError as error:
@@ -151,5 +151,5 @@ def build(shipped: weights.Weights) -> Builds:
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Store:
-    """Takes the seconds of a case's rounds."""
+    """Stores the seconds of a case's rounds."""
     return Store(request.node, benchmark)

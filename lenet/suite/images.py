@@ -1,4 +1,4 @@
-"""The images of a run: those that rows are given, and what is right for them."""
+"""The images of a run, and their reference logits."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Splits:
     """The images of CIFAR-10, or synthetic ones.
 
     Args:
-        directory: That holds CIFAR-10; None for synthetic images.
-        accept_unknown: Whether files that are not the official ones are used.
+        directory: The directory with CIFAR-10, or None for synthetic images.
+        accept_unknown: Whether to use files that are not the official ones.
     """
 
     def __init__(self, directory: Path | None, *, accept_unknown: bool) -> None:
@@ -39,7 +39,7 @@ class Splits:
         self._accept_unknown = accept_unknown
 
     def load(self, split: SplitName) -> Split:
-        """The images of a split, or as many synthetic ones. A case fails where they cannot be read."""
+        """The images of a split, or as many synthetic ones. The case fails if they cannot be read."""
         if self._directory is None:
             return synthetic(_COUNTS[split])
         try:
@@ -49,9 +49,9 @@ class Splits:
 
 
 class Batches:
-    """Batches of the test images: the first ones, and again from the first where a batch is larger than the test set.
+    """Batches of the test images, from the first on. Each is made once.
 
-    Each is made once.
+    A batch larger than the test set repeats the images from the first.
 
     Args:
         arrays: The weights by parameter name.
@@ -65,7 +65,7 @@ class Batches:
         self._hosts: dict[tuple[int, InputType, bool], torch.Tensor] = {}
 
     def reference(self, batch_size: int, input_type: InputType) -> Reference:
-        """The reference of whole batches, one or as many as `ENOUGH_IMAGES` take."""
+        """The reference of one batch, or of as many batches as hold `ENOUGH_IMAGES`."""
         key = (batch_size, input_type)
         if key not in self._references:
             count = batch_size * math.ceil(ENOUGH_IMAGES / batch_size)
@@ -75,7 +75,7 @@ class Batches:
         return self._references[key]
 
     def on_host(self, batch_size: int, input_type: InputType, host_memory: HostMemory) -> torch.Tensor:
-        """A batch in the host's memory, which rows may fill with other images; pinned once for all that want it so."""
+        """A batch in the host's memory. Rows may overwrite its images. All rows share one pinned and one pageable."""
         pinned = host_memory is not HostMemory.PAGEABLE
         key = (batch_size, input_type, pinned)
         if key not in self._hosts:
@@ -85,14 +85,14 @@ class Batches:
 
 
 def first_images(split: Split, count: int) -> torch.Tensor:
-    """uint8 (count, 3, 32, 32): the first ones, and again from the first where there are fewer."""
+    """The first images, uint8 (count, 3, 32, 32). They repeat from the first if the split has fewer."""
     return split.images[torch.arange(count) % len(split)]
 
 
 def _refuse_what_does_not_fit(batch_size: int) -> None:
-    """Fail before the system ends the process.
+    """Fail the case if the host's memory cannot hold a batch and each layer's output for its reference.
 
-    The host's memory has a batch's images, and each layer's output for its reference. A GPU refuses by itself.
+    Without this check the system would kill the process. A GPU refuses by itself.
     """
     elements = sum(np.prod(stage.input_shape) for stage in STAGES)
     needed = int(4 * elements * batch_size)

@@ -25,7 +25,7 @@ CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "host_memory": ("--host-memory", (HostMemory.PINNED,)),
     "input_type": ("--input", (InputType.FLOAT32,)),
 }
-"""By the fixture of a case: the option that its values come from, and those that it has without the option."""
+"""By the fixture of a case: the option for its values, and its default values."""
 
 _ROUNDS: Final = 100
 _TIME_LIMIT: Final = 10.0
@@ -51,7 +51,9 @@ def add_options(parser: pytest.Parser) -> None:
         "memory that the device reads itself (default: pinned)",
     )
     several(
-        "--input", _choice("input type", InputType), "float32, normalised images, or uint8, bytes (default: float32)"
+        "--input",
+        _choice("input type", InputType),
+        "float32 for normalised images, or uint8 for bytes (default: float32)",
     )
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
@@ -67,10 +69,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def check_options(option: argparse.Namespace) -> None:
-    """Refuse options that contradict one another.
+    """Refuse options that contradict each other.
 
     Raises:
-        pytest.UsageError: They do.
+        pytest.UsageError: Two options contradict each other.
     """
     if option.benchmark_compare_fail and not option.benchmark_compare:
         raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
@@ -81,7 +83,7 @@ def check_options(option: argparse.Namespace) -> None:
 
 
 def chosen(config: pytest.Config, fixture: str) -> list[Any]:
-    """The values that the options ask a fixture of `CHOICES` for, in their order."""
+    """The values of a fixture of `CHOICES` that the options ask for, in the order of the options."""
     option, usual = CHOICES[fixture]
     return list(dict.fromkeys(config.getoption(option) or usual))
 
@@ -95,7 +97,7 @@ def protocol_of(config: pytest.Config) -> Protocol:
 
 
 def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
-    """A converter for an option that takes one of some words, and names the nearest for any other."""
+    """A converter for an option with a choice of words. For any other word it names the nearest."""
     by_name = {str(choice): choice for choice in choices}
 
     def convert(text: str) -> str:
@@ -108,7 +110,7 @@ def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:
 
 
 def _whole(text: str, least: int = 0) -> int:
-    """A converter for an option that takes a whole number; argparse puts the option's name before the message."""
+    """A converter for an option that takes a whole number. argparse puts the option's name before the message."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)

@@ -1,7 +1,6 @@
-"""The hooks and fixtures that `benchmarks/conftest.py` hands to pytest.
+"""The hooks and fixtures that `benchmarks/conftest.py` imports for pytest.
 
-pytest calls a conftest's hooks for the cases below it alone, which is why the conftest imports these and does not name
-this module as a plugin.
+The conftest does not name this module as a plugin, because pytest calls a conftest's hooks only for the cases below it.
 """
 
 from __future__ import annotations
@@ -74,14 +73,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Describe the machine, and refuse a comparison with another before anything is measured.
+    """Check the options, describe the machine and choose the baseline, before anything is measured.
 
-    This runs before pytest-benchmark's own, which reads the file to compare with.
+    This runs before pytest-benchmark's own hook, which reads the baseline.
     """
     bridge.check(config)
     cases.refuse_company(config)
     check_options(config.option)
-    # Where a row is interrupted pytest-benchmark warns that it was not used; as an error that would hide the tables.
+    # pytest-benchmark warns after an interrupted row that it was not used. As an error this would hide the tables.
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     option = config.option
     try:
@@ -96,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """File results under the kind of machine, each file whole or not at all."""
+    """Save results in the folder of the kind of machine, each file whole or not at all."""
     run = session.config.stash[RUN]
 
     def save(content: bytes, name: str, folder: Path) -> Path | None:
@@ -118,7 +117,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
-    """The machine's facts, in the place of pytest-benchmark's own."""
+    """The machine's facts, instead of pytest-benchmark's own."""
     return config.stash[RUN].facts
 
 
@@ -128,12 +127,12 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     """Refuse a baseline of another machine."""
     baseline.refuse_another_machine(config.stash[RUN], compared_benchmark)
-    # pytest-benchmark's own check comes after, and warns of any difference, the commit's too.
+    # pytest-benchmark's own check follows. It would warn of any difference, even of the commit.
     compared_benchmark["machine_info"] = machine_info
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Add what the suite says of the run."""
+    """Add the suite's facts about the run."""
     run = config.stash[RUN]
     output_json["lenet"] = {
         "schema": results.SCHEMA,
@@ -148,7 +147,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | None:
-    """No table of pytest-benchmark's own beside the suite's, unless runs are compared."""
+    """Leave out pytest-benchmark's own table, unless runs are compared."""
     return [] if config is not None and not Session(config).compares else None
 
 
@@ -164,7 +163,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Note what was not measured."""
+    """Note a case that was not measured."""
     report = yield
     cases.note_outcome(item, report, Session(item.config))
     return report
@@ -172,14 +171,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
-    """Time nothing that is traced."""
+    """Fail a case that is traced."""
     cases.refuse_instruments(item)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
-    """Finish the run before pytest-benchmark saves it, which it does in a wrapper, ahead of all that is none."""
+    """Finish the run before pytest-benchmark saves it. Its hook is a wrapper, so this must be one too."""
     run = session.config.stash.get(RUN, None)
     if run is not None and not session.config.option.collectonly:
         _finish(session, run, exitstatus)
@@ -191,7 +190,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
 
 
 def _finish(session: pytest.Session, run: Run, exitstatus: int) -> None:
-    """Put each row's speed-up beside it; a run that was to measure inference and measured none has failed."""
+    """Store each row's speed-up, compare the run with its baseline, and decide whether it has failed."""
     measured = Session(session.config)
     run.partial = exitstatus == pytest.ExitCode.INTERRUPTED
     rows = rows_of(measured)

@@ -1,4 +1,4 @@
-"""What is known of a run beside its benchmarks."""
+"""The state of a run, beside its benchmarks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ __all__ = ["RUN", "Run", "rows_of"]
 
 
 class Run:
-    """What is known of a run beside its benchmarks.
+    """The state of a run, beside its benchmarks.
+
+    Args:
+        facts: As the attribute.
 
     Attributes:
-        facts: The machine's.
-        kind: Of the machine.
-        fingerprint: Of the machine.
-        not_run: Cases that were skipped or failed, by their node.
+        facts: The machine's facts.
+        kind: The kind of machine.
+        fingerprint: The machine's fingerprint.
+        not_run: Cases that were skipped or failed, by node id.
         partial: Whether the run was interrupted.
-        cases: Inference cases that were collected.
-        of_backends: Cases of a backend that were collected, inference or not.
-        verdict: What is to be said of the run as a whole.
-        limits: The machine's, once they are measured.
-        matching: What the run has in common with its baseline, where there is one.
+        cases: Number of inference cases that were collected.
+        of_backends: Number of cases with a backend that were collected.
+        verdict: Why the run as a whole failed or keeps nothing. None if there is no such reason.
+        limits: The machine's limits, once they are measured.
+        matching: What the run has in common with its baseline, if it has one.
         regressed: Why each row fails ``--benchmark-compare-fail``, by its name.
-        unsaved: Why a file could not be saved.
-        pytorch: The saved run of this machine that speed-ups are told against, where this one has no PyTorch.
+        unsaved: An error for each file that could not be saved.
+        pytorch: The saved run for speed-ups over PyTorch, if this run lacks a PyTorch row.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -51,10 +54,10 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
-"""Where pytest's configuration keeps the run."""
+"""The key of the run in pytest's configuration."""
 
 
 def rows_of(session: Session) -> list[Row]:
-    """The rows of inference that were measured so far."""
+    """The inference rows that are measured so far."""
     found = [row(entry.document) for entry in session.entries()]
     return [one for one in found if one is not None]

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run."""
+"""Print the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["print_summary"]
 
 
 def print_summary(reporter: pytest.TerminalReporter, run: Run, session: Session) -> None:
-    """Print the tables, then what is to be said of the run."""
+    """Print the tables, then remarks on the run."""
     text = io.StringIO()
     console = Terminal(file=text, width=reporter._tw.fullwidth, color_system=None)  # noqa: SLF001 - no public one
     rows = rows_of(session)
@@ -47,14 +47,14 @@ def print_summary(reporter: pytest.TerminalReporter, run: Run, session: Session)
 
 
 def _other(entry: Entry) -> str:
-    """What was measured beside inference, in a line."""
+    """The line of a case that is not an inference row."""
     facts = ", ".join(f"{key} {value}" for key, value in entry.extra_info.items() if value not in ({}, None))
     median = f"{significant(1e3 * entry.median, 4)} ms"
     return f"{entry.name}: {median}{f' ({facts})' if facts else ''}"
 
 
 def _speedups(run: Run, rows: list[Row]) -> Iterable[str]:
-    """Where speed-ups are from, if not from this run's own row of PyTorch."""
+    """The lines that say where speed-ups come from, if not from this run's own PyTorch row."""
     lone = [row for row in rows if row.case.backend != BASELINE_BACKEND and speedup(row, rows) is None]
     if not lone:
         return

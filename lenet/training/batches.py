@@ -1,4 +1,4 @@
-"""An epoch's batches: drawn on the CPU by the seed and the epoch's number, augmented on the device."""
+"""The batches of an epoch: drawn on the CPU from the seed and the epoch's number, augmented on the device."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Draw", "draw_epoch"]
 
 
 _GPU_IMAGES_AT_ONCE: Final = 10_000
-"""Images that a GPU augments together, in whole batches: few launches, in about 0.5 GB of its memory."""
+"""Images that a GPU augments together, in whole batches. This takes few launches and about 0.5 GB of GPU memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What chance decides in an epoch, of this rank's images, on the CPU.
+    """An epoch's random choices for this rank's images, on the CPU.
 
     Attributes:
-        order: int64 (n,), which training images, one batch after the other.
-        crops: Of each.
+        order: Indices of the training images, one batch after the other: int64 (n,).
+        crops: The crop and flip of each.
     """
 
     order: torch.Tensor
@@ -40,13 +40,13 @@ def draw_epoch(
     number: int,
     ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
 ) -> Draw:
-    """Draw an epoch's order, crops and flips: a function of the seed and the epoch's number alone.
+    """Draw an epoch's order, crops and flips. They depend on the seed and the epoch's number alone.
 
     Args:
-        images: Training images.
-        recipe: Batch size, seed and padding.
+        images: Number of training images.
+        recipe: Its batch size, seed and padding are used.
         number: The epoch, from 1.
-        ranks: Each gets its part of every batch.
+        ranks: The processes that train together. Each draws its part of every batch.
     """
     generator = _generator(recipe.seed, number)
     order = torch.randperm(images, generator=generator)
@@ -62,21 +62,32 @@ def epoch_batches(
     draw: Draw,
     ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The epoch's shuffled, augmented and normalised batches: of each, the part that is this rank's."""
+    """Shuffle, augment and normalise an epoch's images; yield this rank's part of each batch.
+
+    Args:
+        images: uint8 (N, 3, 32, 32), on the training device.
+        labels: int64 (N,), on the same device.
+        recipe: Its batch size and padding are used.
+        draw: From `draw_epoch`, for the same images and ranks.
+        ranks: The processes that train together.
+
+    Yields:
+        float32 images (n, 3, 32, 32) in `memory_layout`, and their int64 labels (n,).
+    """
     order, crops = draw.order.to(images.device), draw.crops.to(images.device)
-    # At once: a step keeps its labels, and so many small tensors between its large ones would take the heap apart.
+    # In one tensor: steps keep their labels, and many small tensors between large ones would fragment the heap.
     labels = labels[order]
     size = recipe.batch_size // ranks.size
     at_once = size if images.device.type == "cpu" else size * max(1, _GPU_IMAGES_AT_ONCE // size)
     for start in range(0, len(order), at_once):
         rows = slice(start, start + at_once)
-        # `index_select` copies whole images, and is many times faster on a CPU than an index in brackets.
+        # `index_select` copies whole images. On a CPU it is many times faster than indexing in brackets.
         batches = augmentation.crop_and_flip(images.index_select(0, order[rows]), crops[rows], recipe.padding)
         batches = augmentation.normalize(batches).contiguous(memory_format=memory_layout(images.device))
         yield from zip(batches.split(size), labels[rows].split(size), strict=True)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
-    """The epoch's own random stream; NumPy's SeedSequence keeps the streams of near seeds apart."""
+    """The epoch's own random stream. NumPy's SeedSequence makes the streams of neighbouring seeds independent."""
     state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state)

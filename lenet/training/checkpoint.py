@@ -1,4 +1,4 @@
-"""Checkpoints: a run between two epochs as a file, from which it goes on exactly."""
+"""Checkpoints: files that hold a run between two epochs, and from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ CHECKPOINT: Final = "checkpoint.safetensors"
 
 
 _CHECKPOINT_SCHEMA: Final = 2
-"""Since 2 a checkpoint names the test images and the sessions as well."""
+"""Schema 2 added the digest of the test images, and the sessions."""
 
 
 _MOMENTUM: Final = "momentum."
 
 
 def to_checkpoint(run: Run) -> bytes:
+    """The run as a safetensors file: parameters and momentum as tensors, the rest as metadata."""
     tensors = to_arrays(run.model)
     for name, parameter in run.model.named_parameters():
         buffer = run.optimizer.state[parameter].get("momentum_buffer")
@@ -46,6 +47,11 @@ def to_checkpoint(run: Run) -> bytes:
 
 
 def begin_or_resume(run: Run, checkpoint: Path, *, resume: bool) -> Run:
+    """Restore a run from its checkpoint, or return it as it is where there is none.
+
+    Raises:
+        CheckpointError: There is a checkpoint and ``resume`` is false, or the run cannot resume from it.
+    """
     if not checkpoint.exists():
         return run
     if not resume:
@@ -60,7 +66,7 @@ def begin_or_resume(run: Run, checkpoint: Path, *, resume: bool) -> Run:
 
 
 def _restore(run: Run, path: Path) -> None:
-    """Put a checkpoint into a run, once it is known to be of the same recipe and data."""
+    """Load a checkpoint into a run, after checking that both have the same recipe and data."""
     try:
         arrays, texts = weights.read_safetensors(path)
         found = parse(texts["checkpoint"])
@@ -108,10 +114,10 @@ def _refuse_another_schema(found: object, path: Path) -> None:
 
 
 def _history(records: list[dict[str, Any]], recipe: Recipe) -> list[EpochRecord]:
-    """The epochs of a checkpoint.
+    """The finished epochs in a checkpoint.
 
     Raises:
-        KeyError, TypeError, ValueError: They are not those that a training writes.
+        KeyError, TypeError, ValueError: No training run writes such epochs.
     """
     found = [
         EpochRecord(
@@ -139,7 +145,7 @@ def _whole(value: object) -> int:
 def _number(value: object) -> float:
     if type(value) not in {int, float}:
         raise TypeError(f"{value!r} in the place of a number")
-    return float(value)  # type: ignore[arg-type]  # as was just seen
+    return float(value)  # type: ignore[arg-type]  # checked above
 
 
 def _refuse_another_run(run: Run, found: dict[str, Any], path: Path) -> None:

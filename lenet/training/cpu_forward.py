@@ -1,16 +1,20 @@
-"""LeNet's convolutions as oneDNN and a few cores do them best, for training on a CPU: the same function of the weights.
+"""LeNet's forward pass for training on a CPU: faster in oneDNN than the plain model, and equal to it but for rounding.
 
-With AVX-512 oneDNN's kernels compute 16 channels at a time, and the first convolution has 6, of 3. With the channels
-last, two columns side by side lie in memory as one column of twice the channels. So the same memory goes through a
-convolution from 6 channels to 12, whose kernels are each kernel at its two places among zeros::
+With AVX-512, oneDNN computes 16 channels at a time. The first convolution has only 6 output channels, of 3 input
+channels. In channels-last memory two neighbouring columns are also one column of twice the channels. So the same memory
+passes through a convolution from 6 channels to 12. It holds each kernel at two places among zeros::
 
     x x x x x .    the left output's           . x x x x x    the right output's
 
-That multiplies by a zero in six, and leaves 4 channels in 16 idle in the place of 10. The second convolution has 16
-channels, and gains nothing, but its gradient in what it is given has 6: that is a convolution of paired columns too.
-Of 8 channels at a time, with AVX2, 2 are idle in 8 and 4 in 16: there the zeros cost more than the pairs save.
+One multiplication in six is then by zero, but 4 of 16 channels are idle instead of 10.
 
-The pool has 6 channels as well, which PyTorch's takes one by one: whole rows are quicker everywhere.
+The second convolution has 16 output channels and gains nothing. The gradient of its input has 6, so that is computed by
+paired columns too.
+
+AVX2 computes 8 channels at a time: 2 of 8 are idle without pairs, 4 of 16 with them. There the zeros cost more than the
+pairs save.
+
+The first pool has 6 channels too. PyTorch's pool takes them one by one; taking whole rows is faster on every CPU.
 """
 
 from __future__ import annotations
@@ -27,19 +31,19 @@ from lenet.models.pytorch_lenet import LeNet
 
 __all__ = ["forward"]
 
-# It writes a zero where a number is not above a threshold: three times faster than a product with a mask.
+# Writes zero where a number is not above a threshold. It is three times faster than multiplying by a mask.
 _threshold_backward = torch.ops.aten.threshold_backward
 
 
 def forward(model: LeNet, images: torch.Tensor) -> torch.Tensor:
-    """Logits of normalised images, equal to ``model(images)`` but for rounding, and so are the gradients.
+    """Logits of normalised images. They and their gradients equal those of ``model(images)`` but for rounding.
 
     Args:
-        model: Whose parameters are used.
-        images: (N, 3, 32, 32), the dtype and device of the parameters; with the channels last nothing is copied.
+        model: The network.
+        images: (N, 3, 32, 32), with the dtype and device of the parameters. Channels-last images are not copied.
 
     Returns:
-        (N, 10), likewise.
+        (N, 10), with the same dtype and device.
     """
     first, second = model.conv1, model.conv2
     pairs = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -54,7 +58,7 @@ def forward(model: LeNet, images: torch.Tensor) -> torch.Tensor:
 
 
 def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: int = 0) -> torch.Tensor:
-    """``conv2d(x, weight, bias, padding=(rows, 0))`` for an odd kernel that leaves an even width of an even one."""
+    """``conv2d(x, weight, bias, padding=(rows, 0))`` by paired columns, for an odd kernel and even widths."""
     kernels = torch.stack((pad(weight, (0, 1)), pad(weight, (1, 0)))).flatten(0, 1)
     biases = None if bias is None else bias.repeat(2)
     y = conv2d(_pair_columns(x), _pair_columns(kernels), biases, padding=(rows, 0))
@@ -63,16 +67,16 @@ def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
 
 
 def _pair_columns(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N, 2 * C, H, W / 2), the channels last: those of a pair's left column, then the right's."""
+    """(N, C, H, W) -> (N, 2 * C, H, W / 2), channels last: a pair's left column, then its right one."""
     count, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).reshape(count, height, width // 2, channels * 2).permute(0, 3, 1, 2)
 
 
 class _SecondConvolution(Function):
-    """``conv2d(x, weight, bias)`` for an odd kernel, with its gradient in x by paired columns.
+    """``conv2d(x, weight, bias)`` for an odd kernel, with the gradient of ``x`` by paired columns.
 
-    That is the convolution of the output's gradient, with zeros around it, with the kernels turned by half a turn.
-    oneDNN is quickest with the columns of zeros in memory, and the rows of zeros as its own padding.
+    That gradient is a convolution of the output's zero-padded gradient with the kernels rotated by 180 degrees. oneDNN
+    is fastest when the columns of zeros are in memory and the rows of zeros are its own padding.
     """
 
     @staticmethod
@@ -91,10 +95,10 @@ class _SecondConvolution(Function):
 
 
 class _PoolAndActivate(Function):
-    """``relu(max_pool2d(x, 2))``, with the channels last.
+    """``relu(max_pool2d(x, 2))`` of channels-last images.
 
-    The largest of two rows, then of two columns. Of equals the upper gets the gradient, then the left: as `max_pool2d`
-    has it, but where the two largest lie across from each other.
+    It takes the larger of two rows, then of two columns. Of equal values the upper one gets the gradient, then the left
+    one. `max_pool2d` decides otherwise only where the two largest lie on a diagonal.
     """
 
     @staticmethod
@@ -120,7 +124,13 @@ class _PoolAndActivate(Function):
 
 
 def _to_the_larger(gradient: torch.Tensor, difference: torch.Tensor, dim: int) -> torch.Tensor:
-    """The gradient of the larger of two, which lie side by side in a new dimension, given the second less the first."""
+    """Give a maximum's gradient to the larger of its two values.
+
+    Args:
+        gradient: Of the maximum.
+        difference: The second value minus the first.
+        dim: The new dimension in which the gradients of the two lie side by side.
+    """
     both = gradient.new_empty(*gradient.shape[:dim], 2, *gradient.shape[dim:])
     first, second = both.unbind(dim)
     of_second = _threshold_backward(gradient, difference, 0)

@@ -1,4 +1,4 @@
-"""Loss and accuracy of anything that turns normalised images into logits."""
+"""Loss and accuracy of any function from normalised images to logits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Evaluation:
 
     Attributes:
         loss: Mean cross-entropy over the images, in nats.
-        accuracy: Share of images whose largest logit is their label's, 0-1; one without finite logits is wrong.
+        accuracy: Share of images whose largest logit is their label's, 0-1. Images without finite logits are wrong.
         images: Number of images.
-        not_finite: Those that have a logit that is infinite or no number. The loss is then not finite either.
+        not_finite: Images with an infinite or NaN logit. With any, the loss is not finite either.
     """
 
     loss: float
@@ -33,28 +33,28 @@ class Evaluation:
 
     @property
     def problem(self) -> str | None:
-        """Why the loss is not finite; None where it is."""
+        """Why the loss is not finite, or None if it is."""
         return why_not_finite(self.not_finite, self.images)
 
 
 def why_not_finite(count: int, images: int) -> str | None:
-    """What to say of so many images without finite logits; None where there are none."""
+    """The message for ``count`` images without finite logits, or None for 0."""
     return f"the logits of {count:,} of {images:,} images are not finite" if count else None
 
 
 def evaluate(
     forward: Callable[[torch.Tensor], torch.Tensor], split: Split, device: torch.device, batch_size: int
 ) -> Evaluation:
-    """Run every image of a split, without augmentation, through a network.
+    """Run every image of a split through a network, without augmentation.
 
     Args:
         forward: Normalised float32 images (N, 3, 32, 32) on ``device`` -> logits (N, 10).
-        split: The images; moved to ``device`` a batch at a time.
-        device: Where ``forward`` wants its images.
-        batch_size: Images a batch; the last batch may be smaller.
+        split: The images. They are moved to ``device`` a batch at a time.
+        device: Where ``forward`` takes its images.
+        batch_size: Images a batch. The last batch may be smaller.
 
     Returns:
-        The loss, summed in float64, and the accuracy.
+        The mean loss, summed in float64, and the accuracy.
 
     Raises:
         DataError: The batch size is not between 1 and the number of images.

@@ -1,6 +1,6 @@
-"""LeNet's convolutions as matrix products, for training on a GPU: the same function of the same parameters.
+"""LeNet's forward pass for training on a GPU: convolutions as matrix products. It equals the model's but for rounding.
 
-A 2x2 pool picks one of four neighbouring outputs of a 5x5 convolution, and the four together read one 6x6 window::
+A 2x2 pool picks one of four neighbouring outputs of a 5x5 convolution. Together the four read one 6x6 window::
 
     window, step 2        the kernel, where each of the four outputs reads it
     . . . . . .           x x x x x .   . x x x x x   . . . . . .   . . . . . .
@@ -10,10 +10,11 @@ A 2x2 pool picks one of four neighbouring outputs of a 5x5 convolution, and the 
     . . . . . .           x x x x x .   . x x x x x   x x x x x .   . x x x x x
     . . . . . .           . . . . . .   . . . . . .   x x x x x .   . x x x x x
 
-So a convolution and its pool are one matrix product with four shifted kernels a channel, and the largest of each four.
-That multiplies by 11 zeros in 36, but copies a pixel 9 times in the place of 25, and both gradients are matrix products
-too: cuBLAS is faster at these than cuDNN's deterministic kernels are at gradients of so few channels, and every sum is
-taken in the same order each time.
+So a convolution and its pool are one matrix product with four shifted kernels a channel, then the largest of each four.
+
+11 of 36 multiplications are by zero, but a pixel is copied 9 times instead of 25. Both gradients are matrix products
+too. For so few channels cuBLAS computes them faster than cuDNN's deterministic kernels. Every sum is taken in the same
+order each time.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ __all__ = ["forward"]
 
 _POOL: Final = 2
 _PARTS: Final = 8
-"""In which a batch is multiplied and then added up for a weight's gradient: side by side, not one after the other."""
+"""Parts of a batch for which a weight's gradient is computed in parallel. Their sum is the gradient."""
 
 
 def forward(model: LeNet, images: torch.Tensor) -> torch.Tensor:
-    """Logits of normalised images, equal to ``model(images)`` but for rounding, and so are the gradients.
+    """Logits of normalised images. They and their gradients equal those of ``model(images)`` but for rounding.
 
     Args:
-        model: Whose parameters are used.
-        images: (N, 3, 32, 32), the dtype and device of the parameters.
+        model: The network.
+        images: (N, 3, 32, 32), with the dtype and device of the parameters.
 
     Returns:
-        (N, 10), likewise.
+        (N, 10), with the same dtype and device.
     """
     x = _convolve_pool_activate(images, model.conv1)
     x = _convolve_pool_activate(x, model.conv2)
@@ -57,7 +58,10 @@ def _multiply(x: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
 
 
 def _convolve_pool_activate(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
-    """(N, C, H, W) -> (N, O, (H - k + 1) / 2, (W - k + 1) / 2), for a k x k kernel that leaves even sides."""
+    """Convolution, 2x2 max-pool and ReLU: (N, C, H, W) -> (N, O, (H - k + 1) / 2, (W - k + 1) / 2).
+
+    The convolution's k x k kernel must leave even sides.
+    """
     assert layer.bias is not None
     count, _, height, width = x.shape
     channels, _, side, _ = layer.weight.shape
@@ -70,7 +74,7 @@ def _convolve_pool_activate(x: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Te
 
 
 class _Linear(Function):
-    """``x @ weight.T + bias``, whose weight's gradient is the sum of those of the parts of a batch."""
+    """``x @ weight.T + bias``, with the weight's gradient as the sum over `_PARTS` parts of the batch."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -86,7 +90,7 @@ class _Linear(Function):
 
 
 class _Windows(Function):
-    """(N, C, H, W) -> (N, C * side * side, windows): every window of that side, two pixels apart."""
+    """Every window of ``side`` x ``side`` pixels, two pixels apart: (N, C, H, W) -> (N, C * side * side, windows)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, side: int) -> torch.Tensor:
@@ -101,7 +105,7 @@ class _Windows(Function):
 
 
 class _ShiftedKernels(Function):
-    """(O, C, k, k) -> (4 * O, C * (k + 1) * (k + 1)): each kernel at its four places in a window, among zeros."""
+    """Each kernel at its four places in a window, among zeros: (O, C, k, k) -> (4 * O, C * (k + 1) * (k + 1))."""
 
     @staticmethod
     def forward(ctx: Any, kernels: torch.Tensor) -> torch.Tensor:
@@ -117,19 +121,19 @@ class _ShiftedKernels(Function):
 
 
 def _at_their_places(shifted: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The non-zeros of shifted kernels, as a view (O, C, k, k, 2, 2), the last two the shift down and to the right."""
+    """The non-zeros of shifted kernels, as a view (O, C, k, k, 2, 2). The last two are the shifts down and right."""
     channels, of, side, _ = shape
     window = side + _POOL - 1
-    # `shifted` is (O, 2, 2, C, window, window); a shift moves on in two of its dimensions at once.
+    # `shifted` is (O, 2, 2, C, window, window). A shift moves along two of its dimensions at once.
     each = of * window * window
     strides = (_POOL**2 * each, window * window, window, 1, _POOL * each + window, each + 1)
     return shifted.as_strided((channels, of, side, side, _POOL, _POOL), strides)
 
 
 class _LargestOfFour(Function):
-    """(N, O, 4, L) -> (N, O, 1, L); of equals the first, which alone gets the gradient, as `max_pool2d` has it.
+    """The largest of each four: (N, O, 4, L) -> (N, O, 1, L). Of equal values the first gets the gradient.
 
-    The gradient is by `max_unpool2d`, which writes a quarter of the elements: `max_pool2d`'s own looks at each.
+    `max_pool2d` chooses the same one. Its own gradient visits every element; `max_unpool2d` writes a quarter of them.
     """
 
     @staticmethod

@@ -1,9 +1,10 @@
 """Train LeNet by the coursework's recipe, with checkpoints that survive a kill.
 
-The whole training set lies on the device as uint8; an epoch's order, crops and flips are a function of the seed and
-the epoch's number alone, drawn on the CPU. So every device and every rank sees the same batches, and a run that is
-resumed from a checkpoint goes on exactly as it would have. On a GPU the steps are replays of one CUDA graph, and the
-CPU waits for it at the end of an epoch alone.
+The whole training set lies on the device as uint8. The seed and the epoch's number alone decide an epoch's order, crops
+and flips, which are drawn on the CPU. So every device and rank sees the same batches. A run that resumes from a
+checkpoint continues as if it had never stopped.
+
+On a GPU each step replays one CUDA graph. A process that trains alone waits for the GPU only at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +39,15 @@ _EVALUATION_BATCH: Final = 1000
 
 
 _GPU_EVALUATION_BATCH: Final = 5000
-"""Few launches, in about 0.7 GB of a GPU's memory."""
+"""It takes few launches and about 0.7 GB of GPU memory."""
 
 
 _STEPS_A_LOOK: Final = 25
-"""Steps after which a rank makes sure that the others go on. It queues twice as many on a GPU, far fewer than fill the
-GPU's queue: behind a full one the call that queues would wait for the others for ever, and hear no signal."""
+"""Steps between two checks that the other ranks go on.
+
+A GPU has at most twice as many steps queued, which is far fewer than its queue holds. With a full queue and a dead rank
+the next launch would never return, and hear no signal.
+"""
 
 
 def train(
@@ -59,54 +63,75 @@ def train(
     on_step: Callable[[int], None] = lambda _images: None,
     on_epoch: Callable[[EpochRecord], None] = lambda _record: None,
 ) -> Run:
-    """Train, writing a checkpoint after every epoch, and the results into the run directory at the end.
+    """Train, with a checkpoint after every epoch and the results at the end.
 
     Args:
-        recipe: What to do.
-        train_split: The training images; those that the recipe uses are moved to ``device`` once.
-        test_split: The test images, likewise.
-        out: The run directory: ``checkpoint.safetensors`` and ``history.csv`` each epoch, then
-            ``weights.safetensors`` and ``run.json``. ``.lock`` keeps a second training out of it.
+        recipe: How to train.
+        train_split: The training images. Those that the recipe uses are moved to ``device`` once.
+        test_split: The test images, moved in the same way.
+        out: The run directory, which gets all files. Its ``.lock`` keeps a second training out.
         device: Where to train.
-        resume: Go on from the checkpoint in ``out``, or begin where there is none yet.
-        ranks: The processes that train together; each calls this function, and the first writes the files.
-        on_start: Called once, with the run as it is before the first step.
-        on_step: Called after each step (on a GPU, when it is queued) with the number of images in it.
-        on_epoch: Called after each epoch. On a CPU its checkpoint is then written; on a GPU the one before is, and
-            this one is being written while the next epoch runs.
+        resume: Go on from the checkpoint in ``out``, or begin if there is none.
+        ranks: The processes that train together. Each calls this function; rank 0 writes the files.
+        on_start: Called with the run before its first step.
+        on_step: Called after each step, on a GPU when it is queued, with the number of images in it.
+        on_epoch: Called after each epoch. On a CPU its checkpoint is written by then. On a GPU the previous one is.
 
     Returns:
         The finished run.
 
     Raises:
-        RecipeError: The recipe cannot be followed on these images, or the training diverges; the checkpoint is then of
-            the last epoch that did not.
-        CheckpointError: ``out`` already holds a run and ``resume`` is false; or the checkpoint is damaged, of an
-            earlier version, or of another recipe or other training or test images.
-        OutputError: Another process trains into ``out``, or a file cannot be written; the previous checkpoint is
-            then still whole.
+        RecipeError: The recipe does not fit the images, or the training diverges. The last good checkpoint stays.
+        CheckpointError: ``out`` holds a run and ``resume`` is false, or the run cannot resume from its checkpoint.
+        OutputError: Another process trains into ``out``, or a file cannot be written. The last checkpoint stays whole.
         RankError: Another rank has ended, or is about to do something else.
     """
     train_split = _limit(train_split, recipe.train_images, "--train-images")
     test_split = _limit(test_split, recipe.test_images, "--test-images")
     recipe.check(len(train_split), ranks.size)
-    if ranks.rank == 0:
-        make_directory(out)
-    alone = only_writer(out) if ranks.rank == 0 else nullcontext()
-    with alone, exact_float32(), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
-        begun = new_run(recipe, train_split, device, test_split)
-        run = begin_or_resume(begun, out / CHECKPOINT, resume=resume)
+    with _only_training(out, ranks), exact_float32():
+        run = begin_or_resume(new_run(recipe, train_split, device, test_split), out / CHECKPOINT, resume=resume)
         _note_session(run, device, ranks)
-        data = ", ".join(f"{name} images {digest[:12]}" for name, digest in run.data_sha256.items())
-        ranks.agree(f"{recipe}, {data}, {len(run.history)} epochs done")
+        _agree(run, ranks)
         on_start(run)
         step = step_for(run.model, run.optimizer, recipe.batch_size, ranks)
-        train_split, test_split = train_split.to(device), test_split.to(device)
+        _train_epochs(run, step, train_split.to(device), test_split.to(device), out, on_step, on_epoch)
+        if ranks.rank == 0:
+            write_results(run, {"train": train_split.content, "test": test_split.content}, out)
+    return run
+
+
+def _only_training(out: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """Make the run directory and keep other trainings out of it. Rank 0 does this for all."""
+    if ranks.rank > 0:
+        return nullcontext()
+    make_directory(out)
+    return only_writer(out)
+
+
+def _agree(run: Run, ranks: Ranks) -> None:
+    """Check that all ranks go on with the same run."""
+    data = ", ".join(f"{name} images {digest[:12]}" for name, digest in run.data_sha256.items())
+    ranks.agree(f"{run.recipe}, {data}, {len(run.history)} epochs done")
+
+
+def _train_epochs(
+    run: Run,
+    step: Step,
+    train_split: Split,
+    test_split: Split,
+    out: Path,
+    on_step: Callable[[int], None],
+    on_epoch: Callable[[EpochRecord], None],
+) -> None:
+    """Train the epochs that are left. Draw the next and write the last one's checkpoint beside each."""
+    ranks = step.ranks
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
         written: Future[None] | None = None
-        drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 1, ranks)
+        drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 1, ranks)
         while not run.complete:
             draw = drawn.result()
-            drawn = drawer.submit(draw_epoch, len(train_split), recipe, len(run.history) + 2, ranks)
+            drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 2, ranks)
             record = _epoch(run, step, train_split, test_split, draw, on_step)
             _refuse_divergence(record)
             run.history.append(record)
@@ -114,18 +139,15 @@ def train(
                 written.result()
             if ranks.rank == 0:
                 written = writer.submit(_write_epoch, out, to_checkpoint(run), history_csv(run.history))
-            if written and device.type == "cpu":
+            if written and step.device.type == "cpu":
                 written.result()
             on_epoch(record)
         if written:
             written.result()
-        if ranks.rank == 0:
-            write_results(run, {"train": train_split.content, "test": test_split.content}, out)
-    return run
 
 
 def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:
-    """Note what the epochs from here on are done on, where it is not what those before were done on."""
+    """Add a session to the run, unless its last one has the same versions, device and commit."""
     on = {
         "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
         "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
@@ -153,7 +175,7 @@ def _limit(split: Split, count: int, option: str) -> Split:
 
 
 def _refuse_divergence(record: EpochRecord) -> None:
-    """Before a checkpoint of it would take the place of one that can be resumed."""
+    """Raise where a loss is not finite, before this epoch's checkpoint replaces one that can be resumed."""
     if not math.isfinite(record.train_loss + record.test_loss):
         raise RecipeError(
             f"the training diverged in epoch {record.epoch}",
@@ -166,6 +188,7 @@ def _refuse_divergence(record: EpochRecord) -> None:
 def _epoch(
     run: Run, step: Step, train_split: Split, test_split: Split, draw: Draw, on_step: Callable[[int], None]
 ) -> EpochRecord:
+    """Train one epoch, then evaluate the test images."""
     number = len(run.history) + 1
     learning_rate = run.recipe.learning_rate_of(number)
     images, labels = train_split.images, train_split.labels
@@ -193,16 +216,16 @@ def train_epoch(
     """One pass over the training images.
 
     Args:
-        step: What to do with each batch (`lenet.training.steps.step_for`).
+        step: Takes each batch (`lenet.training.steps.step_for`).
         images: uint8 (N, 3, 32, 32), on the model's device.
-        labels: int64 (N,), likewise.
-        recipe: Batch size, seed, padding and schedule.
+        labels: int64 (N,), on the same device.
+        recipe: Its batch size, seed, padding and schedule are used.
         number: The epoch, from 1.
-        draw: What `draw_epoch` gave for it, where that was done before.
-        on_step: Called after each step with the number of images in it, of all ranks.
+        draw: The epoch's draw, if it is made already.
+        on_step: Called after each step with the number of images in it, over all ranks.
 
     Returns:
-        The mean loss in nats and the accuracy over the epoch's augmented images, each taken before its step.
+        The mean loss in nats and the accuracy over the epoch's augmented images, each before its step.
     """
     step.begin_epoch(recipe.learning_rate_of(number))
     draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)

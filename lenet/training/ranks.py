@@ -1,4 +1,4 @@
-"""Processes that train together: what ``torchrun`` started, each with its share of every batch."""
+"""Processes that ``torchrun`` started to train together. Each takes its part of every batch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ __all__ = ["GRACE", "LONG_PATIENCE", "PATIENCE", "Ranks", "join"]
 PATIENCE: Final = timedelta(minutes=2)
 """How long a rank waits for the others before it gives up."""
 LONG_PATIENCE: Final = timedelta(hours=1)
-"""How long it waits where one works for all: 170 MB come at 50 kB/s within it. One that ends is noticed at once."""
+"""How long a rank waits while one works for all: enough for 170 MB at 50 kB/s. A rank that ends is noticed at once."""
 GRACE: Final = timedelta(seconds=5)
-"""How long the main thread of a rank that torchrun asks to end may take until it hears of it, and half of how long it
-may then take to say why and end; after that another thread does. torchrun kills the rank after 30 s."""
+"""How long the main thread may take to hear that torchrun asks its rank to end.
+
+It may then take twice as long to say why and to end. After that another thread ends the process. torchrun kills it
+after 30 s.
+"""
 
 _ASKED: Final = "torchrun asks this one to end"
 
@@ -36,15 +39,15 @@ _giving_up = threading.Event()
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those that train together; the default trains alone.
+    """This process among those that train together. By default it trains alone.
 
-    Every rank draws the same permutation and the same crops, takes its own part of each batch, and ends up with the
-    mean of all ranks' gradients. So all hold the same weights, and no rank needs to be sent any.
+    Every rank draws the same order and crops, takes its own part of each batch, and applies the mean of all gradients.
+    So all ranks hold the same weights without sending them.
 
     Attributes:
-        rank: This process's number, from 0; rank 0 alone writes files and shows progress.
-        size: How many there are.
-        joined: Whether they are connected, which one alone may be too.
+        rank: This process's number, from 0. Rank 0 alone writes files and shows progress.
+        size: Number of processes.
+        joined: Whether they are connected. A single process of torchrun is connected too.
     """
 
     rank: int = 0
@@ -52,14 +55,14 @@ class Ranks:
     joined: bool = False
 
     def rows(self, images: int, batch_size: int) -> torch.Tensor:
-        """The places in an epoch's order that this rank takes: its part of each batch, one batch after the other.
+        """The positions in an epoch's order that this rank takes: its part of each batch.
 
         Args:
             images: Images in an epoch.
-            batch_size: Images a step over all ranks; ``size`` divides it, and the rest that is the last batch.
+            batch_size: Images a step over all ranks. ``size`` divides it, and the size of a shorter last batch.
 
         Returns:
-            int64 (images / size,), rising.
+            int64 (images / size,), ascending.
         """
         place = torch.arange(images)
         within = place % batch_size
@@ -67,7 +70,7 @@ class Ranks:
         return place[within * self.size // length == self.rank]
 
     def average(self, gradients: Sequence[torch.Tensor]) -> None:
-        """Replace each gradient by its mean over the ranks, in one all-reduce of one flat buffer."""
+        """Replace each gradient by its mean over the ranks, with one all-reduce of a flat buffer."""
         if not self.joined:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -78,23 +81,24 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by its sum over the ranks: on a CPU at once, on a GPU when its stream comes to it.
+        """Replace a tensor by its sum over the ranks: at once on a CPU, in the stream's order on a GPU.
 
         Raises:
-            RankError: On a CPU, another rank has ended, or is silent for longer than `PATIENCE`; else see `wait`.
+            RankError: On a CPU, another rank has ended or is silent for longer than `PATIENCE`. On a GPU, `wait`
+                raises it.
         """
         if self.joined:
             with _others_there():
                 distributed.all_reduce(tensor)
 
     def agree(self, what: str) -> None:
-        """Wait until every rank is here, and make sure that all are about to do the same thing.
+        """Wait for every rank, and check that all are about to do the same thing.
 
         Args:
-            what: That thing, in words that differ where it does.
+            what: A text about it, which must be equal on all ranks.
 
         Raises:
-            RankError: They are not, or another rank has ended.
+            RankError: The texts differ, or another rank has ended.
         """
         if not self.joined:
             return
@@ -111,7 +115,7 @@ class Ranks:
                 )
 
     def first(self, work: Callable[[], object]) -> None:
-        """Let rank 0 work while the others wait, for `LONG_PATIENCE` at most.
+        """Let rank 0 work while the others wait, for at most `LONG_PATIENCE`.
 
         Raises:
             RankError: Another rank has ended, or is silent for longer than that.
@@ -127,7 +131,7 @@ class Ranks:
             distributed.barrier(group)
 
     def mark(self, device: torch.device) -> torch.cuda.Event | None:
-        """What a GPU has to do up to here, to `wait` for; None on a CPU, and for one that trains alone."""
+        """Mark what a GPU has queued so far, for `wait`. None on a CPU, or where this process trains alone."""
         if not self.joined or device.type != "cuda":
             return None
         with _others_there():
@@ -136,10 +140,10 @@ class Ranks:
         return mark
 
     def wait(self, done: torch.cuda.Event | None) -> None:
-        """Wait until a GPU has done what it had to at a `mark`, for `PATIENCE` at most: a dead rank never lets it.
+        """Wait until a GPU has done what was queued at a `mark`, for at most `PATIENCE`.
 
-        In turns, so that a signal is heard meanwhile. What NCCL noticed of the sums before shows here, if NCCL's own
-        watchdog has not ended the process.
+        With a dead rank a GPU never gets there. The wait polls, so that signals are heard meanwhile. An error that NCCL
+        found in an earlier sum is raised here, unless NCCL's watchdog has ended the process.
 
         Raises:
             RankError: Another rank has ended, or is silent for longer than `PATIENCE`.
@@ -157,14 +161,16 @@ class Ranks:
 
 @contextmanager
 def join(device: torch.device) -> Iterator[Ranks]:
-    """Connect to the other processes that ``torchrun`` started, by NCCL on CUDA and by gloo on a CPU.
+    """Connect to the other processes that ``torchrun`` started: by NCCL on CUDA, by gloo on a CPU.
 
-    Where torchrun started nothing, this process trains alone. When a rank has ended, torchrun asks the others to end
-    too, by SIGTERM, and makes them 30 seconds later: a rank says why it ends before that, even if its main thread waits
-    in a call that hears no signal (but lets other threads run), or hangs on its way out. On CUDA it then ends at once.
+    If torchrun started nothing, this process trains alone.
+
+    When a rank has ended, torchrun sends SIGTERM to the others, and kills them 30 seconds later. A rank says why it
+    ends before that. It does so even if its main thread hangs, as long as other threads can run. On CUDA it then ends
+    at once.
 
     Raises:
-        RankError: On a CPU, the others cannot be reached, or what is done inside raised it.
+        RankError: On a CPU, the others cannot be reached, or the body raised it.
     """
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
         yield Ranks()
@@ -175,7 +181,7 @@ def join(device: torch.device) -> Iterator[Ranks]:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), joined=True)
     except RankError as error:
-        # Nothing is taken down: NCCL would wait for the rank that is gone, and Python's end for the GPU, which does.
+        # Leave without a clean-up: NCCL would wait for the lost rank, and Python's exit for the GPU, which waits too.
         if device.type == "cuda":
             _leave(error)
         raise
@@ -183,11 +189,11 @@ def join(device: torch.device) -> Iterator[Ranks]:
 
 
 def _hear_sigterm() -> None:
-    """Let the main thread give up at SIGTERM, and another in its place where it does not come to it."""
+    """Make the main thread give up at SIGTERM. If it hangs, another thread ends the process."""
     signal.signal(signal.SIGTERM, lambda *_: _give_up(_ASKED))
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer)  # written to when the signal comes; the handler waits for the main thread
+    signal.set_wakeup_fd(writer)  # written to at once; the handler runs when the main thread can
 
     def watch() -> None:
         asked = False
@@ -195,7 +201,7 @@ def _hear_sigterm() -> None:
             if select.select([reader], [], [], 1)[0]:
                 asked = os.read(reader, 1) == bytes([signal.SIGTERM])
         reason = f"{_ASKED}, and it waits in a call that hears no signal"
-        if _giving_up.wait(GRACE.total_seconds()):  # so it ends by itself, unless something is in its way
+        if _giving_up.wait(GRACE.total_seconds()):  # it ends by itself, unless its clean-up hangs
             time.sleep(2 * GRACE.total_seconds())
             reason = "it hangs on its way out"
         _leave(_lost(reason))
@@ -204,14 +210,14 @@ def _hear_sigterm() -> None:
 
 
 def _leave(error: RankError) -> NoReturn:
-    """End the process as the command line does, but now."""
+    """End the process at once, with the command line's message and exit code."""
     os.write(2, f"{error.told}\n".encode())
     os._exit(error.exit_code)
 
 
 @contextmanager
 def _others_there() -> Iterator[None]:
-    """What fails in it fails for another rank has ended or is silent."""
+    """Turn a `RuntimeError` of the body into a `RankError`: another rank has ended or is silent."""
     try:
         yield
     except RuntimeError as error:
@@ -219,7 +225,7 @@ def _others_there() -> Iterator[None]:
 
 
 def _give_up(reason: str) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or torchrun's would cut the message short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else torchrun's SIGTERM could cut the message short
     _giving_up.set()
     raise _lost(reason)
 

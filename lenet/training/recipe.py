@@ -19,16 +19,16 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images a step; the last step of an epoch may have fewer.
-        learning_rate: SGD's, before any decay.
-        momentum: SGD's.
-        weight_decay: SGD's, on every parameter.
+        batch_size: Images a step. The last step of an epoch may have fewer.
+        learning_rate: Of SGD, before any decay.
+        momentum: Of SGD.
+        weight_decay: Of SGD, for every parameter.
         milestones: Epochs after which the learning rate is multiplied by ``decay``.
-        decay: That factor.
-        padding: Black pixels around an image before it is cropped; 0 crops nothing.
-        seed: Of the initial weights and of every epoch's order, crops and flips.
-        train_images: Use the first so many training images; 0 uses all.
-        test_images: Likewise for the test images.
+        decay: Factor of the learning rate at a milestone.
+        padding: Black pixels around an image before the crop. With 0 nothing is cropped.
+        seed: Seed of the initial weights, and of every epoch's order, crops and flips.
+        train_images: Number of training images to use, from the first. 0 uses all.
+        test_images: Number of test images to use, from the first. 0 uses all.
     """
 
     epochs: int = 60
@@ -44,14 +44,14 @@ class Recipe:
     test_images: int = 0
 
     def check(self, available: int, ranks: int = 1) -> None:
-        """Make sure that the recipe can be followed.
+        """Check that training can follow the recipe.
 
         Args:
-            available: Number of training images that it will be followed on.
+            available: Number of training images.
             ranks: Number of processes that share each batch equally.
 
         Raises:
-            RecipeError: A value is out of range; the first such is named.
+            RecipeError: A value is out of range. The error names the first.
         """
         side = INPUT_SHAPE[1]
         rest = available % self.batch_size if self.batch_size else 0
@@ -76,5 +76,5 @@ class Recipe:
                 )
 
     def learning_rate_of(self, epoch: int) -> float:
-        """The learning rate in an epoch, which are counted from 1."""
+        """The learning rate of an epoch. Epochs count from 1."""
         return self.learning_rate * self.decay ** sum(epoch > milestone for milestone in self.milestones)

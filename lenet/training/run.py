@@ -1,4 +1,4 @@
-"""A training run between two epochs, and the files of its results."""
+"""A training run between two epochs, and the files with its results."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class EpochRecord:
         epoch: From 1.
         learning_rate: In this epoch.
         train_loss: Mean cross-entropy in nats over the augmented training images, each before its step.
-        train_accuracy: Over the same, 0-1.
+        train_accuracy: Over the same images, 0-1.
         test_loss: Mean cross-entropy in nats over the test images after the epoch.
-        test_accuracy: Over the same, 0-1.
+        test_accuracy: Over the same images, 0-1.
         seconds: Wall time of the epoch's training, without the test.
-        images_per_second: Training images over ``seconds``.
+        images_per_second: Training images divided by ``seconds``.
     """
 
     epoch: int
@@ -53,14 +53,14 @@ class Run:
     """A training run between two epochs: what a checkpoint holds.
 
     Attributes:
-        recipe: What is followed.
+        recipe: The recipe.
         images: Training images an epoch.
-        data_sha256: Of the training and of the test split (`Split.sha256`), by name.
-        model: On the training device.
-        optimizer: Of the model's parameters.
+        data_sha256: Digests of the training and the test split (`Split.sha256`), by name.
+        model: The network, on the training device.
+        optimizer: The optimizer of the model's parameters.
         started: When the first epoch began, ISO 8601 in UTC.
-        history: The epochs that are done.
-        sessions: On what they were done: a line for each time that the run began or was resumed on something else.
+        history: The finished epochs.
+        sessions: Versions, device and commit, with the first epoch that they hold for.
     """
 
     recipe: Recipe
@@ -79,15 +79,15 @@ class Run:
 
 
 def new_run(recipe: Recipe, train_split: Split, device: torch.device, test_split: Split | None = None) -> Run:
-    """A run before its first epoch: PyTorch's default initialisation, seeded by the recipe."""
-    hasher = ThreadPoolExecutor(2)  # a tenth of a second, while a GPU is set up
+    """A run before its first epoch, with PyTorch's default initialisation, seeded by the recipe."""
+    hasher = ThreadPoolExecutor(2)  # hashing takes 0.1 s, while a GPU is set up
     splits = {"train": train_split} | ({"test": test_split} if test_split else {})
     digests = {name: hasher.submit(split.sha256) for name, split in splits.items()}
     torch.manual_seed(recipe.seed)
     model = LeNet().to(memory_format=memory_layout(device)).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
-        # A CUDA graph reads it from a tensor at each replay; a number would be captured for good.
+        # A CUDA graph reads a tensor anew at each replay. A number would keep its value from the capture.
         lr=recipe.learning_rate if device.type == "cpu" else torch.tensor(recipe.learning_rate, device=device),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -100,11 +100,21 @@ def new_run(recipe: Recipe, train_split: Split, device: torch.device, test_split
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
-    """Of images and of the convolutions' weights: on a CPU oneDNN is about a third faster with the channels last."""
+    """The layout of images and convolution weights. On a CPU oneDNN is about a third faster with channels last."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def write_results(run: Run, data: dict[str, str], out: Path) -> None:
+    """Write ``history.csv``, ``weights.safetensors`` and ``run.json`` of a finished run.
+
+    Args:
+        run: The run, with all its epochs.
+        data: Where the images of each split come from, by its name.
+        out: The run directory.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
     last = run.history[-1]
     metrics = {
         "train_loss": last.train_loss,
@@ -120,7 +130,7 @@ def write_results(run: Run, data: dict[str, str], out: Path) -> None:
         **{key: value for key, value in run.sessions[-1].items() if key != "first_epoch"},
         "sessions": run.sessions,
     }
-    # Again: a kill or a full disk may have come between the last checkpoint and its history.
+    # Write it again: a kill or a full disk may have come between the last checkpoint and its history.
     write_atomically(out / "history.csv", history_csv(run.history))
     weights.save(out / "weights.safetensors", to_arrays(run.model), made_by)
     times = {
@@ -134,6 +144,7 @@ def write_results(run: Run, data: dict[str, str], out: Path) -> None:
 
 
 def history_csv(history: list[EpochRecord]) -> bytes:
+    """The content of ``history.csv``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(f.name for f in dataclasses.fields(EpochRecord))

@@ -1,4 +1,4 @@
-"""A step of stochastic gradient descent: operator by operator, by several threads, or replayed as one CUDA graph."""
+"""A step of stochastic gradient descent: operator by operator, on several threads, or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Normalised float32 images (n, 3, 32, 32) -> logits (n, 10)."""
 
 _MOST_PARTS: Final = 4
-"""Threads that take parts of a batch: more would mostly wait for Python's lock, and have few images each."""
+"""The most threads that share a batch. More would mostly wait for Python's lock, and have few images each."""
 
 _EAGER_STEPS: Final = 3
-"""Steps before a capture, in which cuBLAS, cuDNN and NCCL set themselves up (PyTorch's CUDA graph notes)."""
+"""Steps before a capture. In these cuBLAS, cuDNN and NCCL set themselves up (PyTorch's CUDA graph notes)."""
 
 
 def exact_float32() -> AbstractContextManager[None]:
-    """Keep TF32 out of cuDNN's convolutions, where PyTorch allows it by default, and take its deterministic kernels.
+    """Switch off TF32 in cuDNN's convolutions, and choose deterministic kernels.
 
-    PyTorch's matrix products use no TF32 unless they are told to. The choice of kernels is by cuDNN's heuristics and
-    not by timing, which would choose anew in every process.
+    PyTorch allows TF32 in convolutions by default; its matrix products do not use it unless told to. cuDNN's heuristics
+    choose the kernels. Timing them instead would choose anew in every process.
     """
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -43,13 +43,13 @@ def exact_float32() -> AbstractContextManager[None]:
 
 
 class Step:
-    """One step on this rank's part of a batch. The logits stay on the device, so that a step need not be waited for.
+    """One step on this rank's part of a batch. Logits stay on the device, so that nothing waits for a step.
 
     Args:
-        model: Its weights are changed in place.
-        optimizer: Of the model's parameters.
+        model: The network. Its weights are changed in place.
+        optimizer: The optimizer of the model's parameters.
         ranks: The processes whose gradients are averaged.
-        forward: How the model's logits are computed; by default by the model itself.
+        forward: Computes the model's logits. The default is the model itself.
     """
 
     def __init__(self, model: LeNet, optimizer: torch.optim.SGD, ranks: Ranks, forward: Forward | None = None) -> None:
@@ -63,11 +63,11 @@ class Step:
         self._mark: torch.cuda.Event | None = None
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Go one step.
+        """Take one step.
 
         Args:
             images: float32 (n, 3, 32, 32), normalised, on the model's device.
-            labels: int64 (n,), likewise.
+            labels: int64 (n,), on the same device.
         """
         self._seen.append((self._descend(images, labels), labels))
 
@@ -80,18 +80,18 @@ class Step:
         return logits.detach()
 
     def look(self) -> None:
-        """Make sure that the other ranks go on: wait for what was queued at the look before.
+        """Check that the other ranks go on, by waiting for what was queued before the previous look.
 
-        The GPU has then still to do what was queued since.
+        What was queued since may still run.
 
         Raises:
-            RankError: Another rank has ended, or is silent for longer than `lenet.training.ranks.PATIENCE`.
+            RankError: Another rank has ended or is silent for longer than `lenet.training.ranks.PATIENCE`.
         """
         before, self._mark = self._mark, self.ranks.mark(self.device)
         self.ranks.wait(before)
 
     def begin_epoch(self, learning_rate: float) -> None:
-        """Set the learning rate, and forget the logits of the epoch before."""
+        """Set the learning rate, and drop the logits of the previous epoch."""
         self.model.train()
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
@@ -101,7 +101,11 @@ class Step:
         self._seen.clear()
 
     def end_epoch(self) -> tuple[float, int]:
-        """Wait for the device; the sum of the losses in nats and the number of hits, over all ranks' images."""
+        """Wait for the device, and sum up the epoch.
+
+        Returns:
+            The sum of the losses in nats and the number of hits, over the images of all ranks.
+        """
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         loss = cross_entropy(logits.double(), labels, reduction="sum")
         sums = torch.stack([loss, (logits.argmax(1) == labels).sum().double()])
@@ -111,28 +115,28 @@ class Step:
         return loss_sum, int(hits)
 
     def state(self) -> list[torch.Tensor]:
-        """Every tensor that a step changes, for a capture to put back as it was."""
+        """Every tensor that a step changes, so that a capture can restore them."""
         buffers = []
         for parameter in self.parameters:
             if self.optimizer.param_groups[0]["momentum"]:
-                # Else the first step would make them, and would be another step than those after it. From zero, both
-                # give the same.
+                # Made here, because the first step would make them, and so would differ from the captured one. From
+                # buffers of zero, both give the same result.
                 state = self.optimizer.state[parameter]
                 buffers.append(state.setdefault("momentum_buffer", torch.zeros_like(parameter)))
         return [*self.parameters, *buffers]
 
 
 class GraphStep(Step):
-    """The same step, captured once for full batches and then replayed: a launch a step in the place of about sixty.
+    """The same step, captured for full batches and replayed: one launch a step instead of about sixty.
 
-    The graph reads its batch from a fixed place, into which each batch is copied. An epoch's last batch, where it is
-    shorter, is launched operator by operator.
+    The graph reads its batch from a fixed buffer, to which each batch is copied. A shorter last batch runs operator by
+    operator.
 
     Args:
         model: As for `Step`, on CUDA.
-        optimizer: Likewise, with its learning rate in a tensor on the GPU, which the graph reads at each replay.
+        optimizer: As for `Step`. Its learning rate is a tensor on the GPU, which each replay reads.
         ranks: As for `Step`.
-        batch_size: This rank's part of a full batch.
+        batch_size: Images in this rank's part of a full batch.
         forward: As for `Step`.
     """
 
@@ -151,7 +155,7 @@ class GraphStep(Step):
         self._capture()
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Go one step; images and labels as for `Step`."""
+        """Take one step, with images and labels as for `Step`."""
         if len(labels) != len(self._labels):
             super().__call__(images, labels)
             return
@@ -168,7 +172,7 @@ class GraphStep(Step):
         with torch.cuda.stream(stream):
             for _ in range(_EAGER_STEPS):
                 self._descend(self._images, self._labels)
-        with devices.capturing(self._graph, stream):  # NCCL's own threads ask about events meanwhile
+        with devices.capturing(self._graph, stream):  # NCCL's threads query events meanwhile
             self._logits = self._descend(self._images, self._labels)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         with torch.no_grad():
@@ -177,19 +181,19 @@ class GraphStep(Step):
 
 
 class ThreadedStep(Step):
-    """The same step by several threads, each of which takes a part of the batch all the way through the network.
+    """The same step on several threads. Each takes its part of the batch through the whole network.
 
-    They wait for each other once a step. OpenMP's threads would wait for each other in every operator, and spin: where
-    another program has one of the cores, each of those waits lasts until the system gives it back.
+    These threads wait for each other once a step. OpenMP's threads wait in every operator, and spin. If another program
+    holds a core, each such wait lasts until the system gives the core back.
 
-    The batch after is made ready by the caller while the threads compute. A step's result is taken at the next step.
+    The caller prepares the next batch while the threads compute. The next step collects the result of this one.
 
     Args:
         model: As for `Step`, on a CPU.
-        optimizer: Likewise.
+        optimizer: As for `Step`.
         ranks: As for `Step`.
         parts: Number of threads.
-        forward: How a model's logits are computed.
+        forward: Computes the logits of a model.
     """
 
     def __init__(
@@ -208,7 +212,7 @@ class ThreadedStep(Step):
         self._queued: list[Future[torch.Tensor]] = []
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Go one step; images and labels as for `Step`."""
+        """Take one step, with images and labels as for `Step`."""
         self._finish()
         parts = zip(images.chunk(len(self._twins)), labels.chunk(len(self._twins)), strict=True)
         self._labels = labels
@@ -224,7 +228,7 @@ class ThreadedStep(Step):
         return logits.detach()
 
     def _finish(self) -> None:
-        """Add up the gradients of the step that is under way, in the order of its parts, and change the weights."""
+        """Add up the gradients of the running step, in the order of its parts, and update the weights."""
         if not self._queued:
             return
         logits = torch.cat([part.result() for part in self._queued])
@@ -233,26 +237,26 @@ class ThreadedStep(Step):
         for parameter, *parts in zip(self.parameters, *(twin.parameters() for twin in used), strict=True):
             first, *others = (part.grad for part in parts if part.grad is not None)
             for other in others:
-                first.add_(other)  # in place, so that it keeps the weights' layout, on which the fused SGD relies
+                first.add_(other)  # in place, to keep the weights' memory layout: the fused SGD relies on it
             parameter.grad = first
         self.ranks.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         self.optimizer.step()
         self._seen.append((logits, self._labels))
 
     def begin_epoch(self, learning_rate: float) -> None:
-        """As `Step`. The caller's own operators run on one thread until the epoch's end: the others are the parts'."""
+        """As in `Step`. Until the epoch ends the caller's operators run on one thread, and the parts on the others."""
         super().begin_epoch(learning_rate)
         torch.set_num_threads(1)
 
     def end_epoch(self) -> tuple[float, int]:
-        """As `Step`."""
+        """As in `Step`."""
         self._finish()
         torch.set_num_threads(self._threads)
         return super().end_epoch()
 
 
 def _twin(model: LeNet) -> LeNet:
-    """A model of the same weights, in the same memory, with gradients of its own."""
+    """A model that shares the weights' memory and has gradients of its own."""
     twin = copy.deepcopy(model)
     for own, shared in zip(twin.parameters(), model.parameters(), strict=True):
         own.data = shared.data
@@ -260,16 +264,16 @@ def _twin(model: LeNet) -> LeNet:
 
 
 def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
-    """The step for a model where it is.
+    """The step for the device of a model.
 
-    On CUDA it is a graph, with convolutions as matrix products. On a CPU columns are paired, and torch's threads, up to
-    `_MOST_PARTS` of them, each take a part of the batch.
+    On CUDA it is a graph with `gpu_forward`. On a CPU it uses `cpu_forward`, and up to `_MOST_PARTS` of PyTorch's
+    threads share the batch.
 
     Args:
-        model: Its weights are changed in place.
-        optimizer: Of the model's parameters.
+        model: The network. Its weights are changed in place.
+        optimizer: The optimizer of the model's parameters.
         batch_size: Images a step over all ranks.
-        ranks: The processes that share it.
+        ranks: The processes that share each batch.
     """
     if next(model.parameters()).device.type == "cuda":
         return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(gpu_forward.forward, model))
