@@ -192,7 +192,8 @@ def _evaluate(session: nox.Session) -> None:
     found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603
     directory, _, is_there = found.strip().rpartition(" ")
     if is_there == "True" or os.environ.get("LENET_DATA"):
-        _in_torch_environment(session, "lenet", "evaluate", "--backend=all")
+        for kind in "float32", "uint8":
+            _in_torch_environment(session, "lenet", "evaluate", "--backend=all", f"--input={kind}")
     else:
         session.warn(
             f"skipped the comparison on the 10,000 test images: no CIFAR-10 in {directory}; set LENET_DATA, or "

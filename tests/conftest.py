@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from tests.standins import mlir_tensorrt_cpu as standin
 
 RECORDS = 10_000
 RECORD_BYTES = 3073
+
+
+def pytest_configure() -> None:
+    """Programs that tests start compute little, and are no workers of pytest-xdist, where this process is one."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.pop(name, None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,7 @@
 """Run Python modules in processes forked from one that has imported PyTorch, which costs a new process seconds.
 
-This is for tests of what a program does. A test of how a process starts or ends needs a process of its own: variables
-that are read when PyTorch is imported, such as ``OMP_NUM_THREADS``, and functions given to `atexit` have no effect here.
+This is for tests of what a program does. A test of how a process starts or ends needs a process of its own. Variables
+that are read when PyTorch is imported, such as ``OMP_NUM_THREADS``, have no effect here, nor have functions of `atexit`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(module: str, *arguments: str, cwd: Path, env: Mapping[str, str]) -> Comp
 
 
 def _text(stream: Connection) -> str:
-    with open(stream.fileno(), encoding="utf-8", closefd=False) as file:  # noqa: PTH123 - it has no path
+    with open(stream.fileno(), encoding="utf-8", closefd=False) as file:
         return file.read()
 
 

@@ -23,6 +23,8 @@ from tests import preloaded
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--backend=pytorch", "--device=cpu", "--warmups=1", "-p", "no:cacheprovider")
+STARTS_QUICKLY = ("-p", "tests.benchmarks.short_limits", "-p", "no:hypothesispytest")
+"""Hypothesis takes seconds to import, and no benchmark needs it."""
 ELSEWHERE = "000000000000"
 REPEATED = "on a CPU nothing is copied: end-to-end would repeat forward"
 
@@ -83,9 +85,7 @@ def benchmarks(
 
 
 def pytest_here(*arguments: str, plugins: Path | None = None) -> Done:
-    """Without the plugin of Hypothesis, which no benchmark needs and which takes seconds to import."""
-    quick = ("-p", "tests.benchmarks.short_limits", "-p", "no:hypothesispytest")
-    return preloaded.run("pytest", *quick, *arguments, cwd=ROOT, env=environment(plugins))
+    return preloaded.run("pytest", *STARTS_QUICKLY, *arguments, cwd=ROOT, env=environment(plugins))
 
 
 def environment(plugins: Path | None = None) -> dict[str, str]:
@@ -372,7 +372,17 @@ def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_pa
     options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
     storage = ["--synthetic", "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
     with subprocess.Popen(
-        [sys.executable, "-c", program, "benchmarks/test_inference.py", "-v", *QUICK, *options, *storage],
+        [
+            sys.executable,
+            "-c",
+            program,
+            "benchmarks/test_inference.py",
+            "-v",
+            *STARTS_QUICKLY,
+            *QUICK,
+            *options,
+            *storage,
+        ],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -3,8 +3,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +30,7 @@ from lenet.measurement.clocks import (
 )
 from lenet.measurement.host_state import NoHostWatch
 from lenet.measurement.modes import Mode
+from tests import preloaded
 from tests.measurement.fakes import FakeEvent, FakeGpu, fake_h100
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -715,6 +715,7 @@ class TestReplay:
 SUITE = """
 import pytest
 from lenet.measurement.clocks import EventClock, Replay
+from tests import preloaded
 from tests.measurement.fakes import FakeGpu
 
 SECONDS = [0.0013, 0.0011, 0.0017]
@@ -732,14 +733,9 @@ def test_events(benchmark):
 
 def test_pytest_benchmark_saves_what_the_timers_tell(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    outcome = subprocess.run(
-        [*command, "--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path)],
-        check=False,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
+    options = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", str(tmp_path))
+    saving = ("--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path))
+    outcome = preloaded.run("pytest", *options, *saving, cwd=Path(__file__).parents[2], env=os.environ)
     assert outcome.returncode == 0, outcome.stdout
 
     rows = json.loads((tmp_path / "saved.json").read_text())["benchmarks"]
