@@ -1,7 +1,7 @@
-"""Run Python modules in processes forked from one that has imported PyTorch, which costs a new process seconds.
+"""Run Python programs in processes forked from one that has imported PyTorch, which costs a new process seconds.
 
-This is for tests of what a program does. A test of how a process starts or ends needs a process of its own. Variables
-that are read when PyTorch is imported, such as ``OMP_NUM_THREADS``, have no effect here, nor have functions of `atexit`.
+This is for tests of what a program does. A test of how a process starts or ends needs a process of its own: here the
+variables that PyTorch's import reads, such as ``OMP_NUM_THREADS``, have no effect, nor have functions of `atexit`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def run(module: str, *arguments: str, cwd: Path, env: Mapping[str, str]) -> CompletedProcess[str]:
-    """As ``subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)``."""
+def run(*arguments: str, cwd: Path, env: Mapping[str, str]) -> CompletedProcess[str]:
+    """As ``subprocess.run([sys.executable, *arguments], capture_output=True, text=True)``, with ``-m`` or ``-c``."""
     out, child_out = _CONTEXT.Pipe(duplex=False)
     err, child_err = _CONTEXT.Pipe(duplex=False)
     with out, err, ThreadPoolExecutor(1) as beside:
         with child_out, child_err:
-            process = _CONTEXT.Process(target=_run, args=(module, arguments, cwd, dict(env), child_out, child_err))
+            process = _CONTEXT.Process(target=_run, args=(arguments, cwd, dict(env), child_out, child_err))
             process.start()
         errors = beside.submit(_text, err)
-        output = _text(out)
-        process.join()
+        try:
+            output = _text(out)
+            process.join()
+        finally:
+            process.kill()
         assert process.exitcode is not None
-        return CompletedProcess([module, *arguments], process.exitcode, output, errors.result())
+        return CompletedProcess(arguments, process.exitcode, output, errors.result())
 
 
 def _text(stream: Connection) -> str:
@@ -43,15 +46,21 @@ def _text(stream: Connection) -> str:
         return file.read()
 
 
-def _run(
-    module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], out: Connection, err: Connection
-) -> None:
+def _run(arguments: tuple[str, ...], cwd: Path, env: dict[str, str], out: Connection, err: Connection) -> None:
     with out, err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
+    # The server's own objects know that its streams were files, say.
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    kind, program, *rest = arguments
+    if kind == "-m":
+        sys.argv = [program, *rest]
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [kind, *rest]
+        exec(program, {"__name__": "__main__"})  # noqa: S102 - the test's own

@@ -85,7 +85,7 @@ def benchmarks(
 
 
 def pytest_here(*arguments: str, plugins: Path | None = None) -> Done:
-    return preloaded.run("pytest", *STARTS_QUICKLY, *arguments, cwd=ROOT, env=environment(plugins))
+    return preloaded.run("-m", "pytest", *STARTS_QUICKLY, *arguments, cwd=ROOT, env=environment(plugins))
 
 
 def environment(plugins: Path | None = None) -> dict[str, str]:

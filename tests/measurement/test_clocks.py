@@ -735,7 +735,7 @@ def test_pytest_benchmark_saves_what_the_timers_tell(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     options = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", str(tmp_path))
     saving = ("--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path))
-    outcome = preloaded.run("pytest", *options, *saving, cwd=Path(__file__).parents[2], env=os.environ)
+    outcome = preloaded.run("-m", "pytest", *options, *saving, cwd=Path(__file__).parents[2], env=os.environ)
     assert outcome.returncode == 0, outcome.stdout
 
     rows = json.loads((tmp_path / "saved.json").read_text())["benchmarks"]
