@@ -9,7 +9,7 @@ import torch
 from lenet.measurement import limits
 
 
-def _one_look(call: Callable[[], object], device: torch.device, _seconds: float = 0) -> float:
+def _one_look(call: Callable[[], object], device: torch.device, seconds: float = 0) -> float:  # noqa: ARG001
     return limits._seconds(call, device, 1)
 
 
