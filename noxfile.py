@@ -22,7 +22,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.sessions = ["lint", "typecheck", "tests", "standin"]
 
 _ROOT = Path(__file__).parent
 _TORCH = _ROOT / ".nox" / "torch"
@@ -30,19 +30,29 @@ _BIN = _TORCH / ("Scripts" if os.name == "nt" else "bin")
 _STAMP = _TORCH / "lenet-bench.state"
 _PROJECT = nox.project.load_toml(_ROOT / "pyproject.toml")
 _NVIDIA_PAGE = "https://nvidia.github.io/TensorRT-Incubator/packages.html"
+# With one process a core, and no more than eight: each imports PyTorch. `-n 0` in what follows them means one process.
+_PARALLEL = ("-p", "xdist", "-n=logical", "--maxprocesses=8", "--dist=worksteal", "--benchmark-disable")
+_STANDIN = ("-p", "tests.standins.mlir_tensorrt_cpu.plugin")
 _PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/parity")
 
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest."""
-    _in_torch_environment(session, "pytest", *(session.posargs or ["tests"]))
+    """Run the tests, a process for each core; arguments go to pytest: ``-- -n 0`` for one process."""
+    _pytest(session, *session.posargs)
+
+
+@nox.session(python=False)
+def standin(session: nox.Session) -> None:
+    """Run the tests of TriPy's front end on a CPU stand-in for its compiled half; arguments go to pytest."""
+    _pytest(session, *_STANDIN, *session.posargs)
 
 
 @nox.session(python=False)
 def parity(session: nox.Session) -> None:
     """Check every backend that runs here against PyTorch, and name the others; arguments go to pytest."""
-    _in_torch_environment(session, "pytest", *_PARITY, *session.posargs)
+    _pytest(session, *_PARITY, *session.posargs)
+    _pytest(session, *_STANDIN, *_PARITY, *session.posargs)
     _evaluate(session)
 
 
@@ -182,12 +192,18 @@ def _evaluate(session: nox.Session) -> None:
     found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603
     directory, _, is_there = found.strip().rpartition(" ")
     if is_there == "True" or os.environ.get("LENET_DATA"):
-        _in_torch_environment(session, "lenet", "evaluate", "--backend=all")
+        for kind in "float32", "uint8":
+            _in_torch_environment(session, "lenet", "evaluate", "--backend=all", f"--input={kind}")
     else:
         session.warn(
             f"skipped the comparison on the 10,000 test images: no CIFAR-10 in {directory}; set LENET_DATA, or "
             "fetch it by `nox -s evaluate -- --backend=all --download`"
         )
+
+
+def _pytest(session: nox.Session, *arguments: str) -> None:
+    """Run tests in the shared environment; without a path they are those of ``tests``."""
+    _in_torch_environment(session, "python", "-m", "pytest", *_PARALLEL, *arguments)
 
 
 def _in_torch_environment(session: nox.Session, program: str, *arguments: str) -> None:

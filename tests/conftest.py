@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,26 +16,28 @@ from lenet.data.cifar10 import Split
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import LeNet
 from lenet.weights import Arrays
-from tests.standins.mlir_tensorrt_cpu.isolation import (
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_runtest_protocol,
-    pytest_runtestloop,
-)
-
-__all__ = [
-    "pytest_collection_modifyitems",
-    "pytest_configure",
-    "pytest_runtest_protocol",
-    "pytest_runtestloop",
-]
+from tests.standins import mlir_tensorrt_cpu as standin
 
 # A busy machine is no fault of what is tested.
-settings.register_profile("untimed", settings.default, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 RECORDS = 10_000
 RECORD_BYTES = 3073
+
+
+def pytest_configure() -> None:
+    """Programs that tests start compute little, and are no workers of pytest-xdist, where this process is one."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.pop(name, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without the stand-in the tests that need it are skipped, and say what runs them."""
+    if item.get_closest_marker(standin.MARKER) is not None and not standin.is_installed():
+        pytest.skip("runs nvtripy on its CPU stand-in: `nox -s standin`")
 
 
 @pytest.fixture(scope="session", autouse=True)

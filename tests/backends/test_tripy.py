@@ -27,6 +27,7 @@ from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError, OutputError
 from lenet.models.pytorch_lenet import LeNet
 from lenet.vocabulary import InputType, Precision
+from tests import preloaded
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -73,7 +74,8 @@ def probe_in_a_fresh_process(preparation: str, *, broken: bool = False) -> str:
         f"assert not availability and availability.broken is {broken}\n"
         "print(availability.reason)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = preloaded.run("-c", script, cwd=Path.cwd(), env=os.environ)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lenet import results
-from tests.benchmarks.test_suite import EACH, QUICK, ROOT, benchmarks, environment, the_file
-
-# As xdist has it, which is not among this project's dependencies.
-PARALLEL = """
-def pytest_addoption(parser):
-    parser.addoption("--numprocesses", type=int)
-"""
+from tests.benchmarks.test_suite import QUICK, benchmarks, refused, the_file
 
 # As a coverage tool or a debugger does it.
 TRACING = """
@@ -93,25 +83,21 @@ def pytest_runtest_teardown(item):
 def plugins(tmp_path: Path) -> Path:
     folder = tmp_path / "plugins"
     folder.mkdir()
-    for name, code in {"parallel": PARALLEL, "tracing": TRACING, "again": AGAIN, "faults": FAULTS}.items():
+    for name, code in {"tracing": TRACING, "again": AGAIN, "faults": FAULTS}.items():
         (folder / f"{name}_for_a_test.py").write_text(code)
     return folder
 
 
 def test_what_would_spoil_every_row_is_refused_in_a_line(plugins: Path) -> None:
-    own = "" if importlib.util.find_spec("xdist") else "-p parallel_for_a_test "
     messages = {
         "-p no:benchmark": "pytest-benchmark, which measures, is not loaded: leave out `-p no:benchmark`",
-        f"{own}--numprocesses=4": "rows measured side by side would slow each other down: leave out xdist's -n and ",
-        # The last, since the tracer stays.
+        "-p xdist --numprocesses=4": "rows measured side by side would slow each other down: leave out xdist's -n and ",
         "-p tracing_for_a_test": "what is timed would include tracing_for_a_test (sys.settrace): measure without, or ",
     }
-    command = [sys.executable, "-c", EACH, *messages]
-    done = subprocess.run(command, cwd=ROOT, env=environment(plugins), capture_output=True, text=True, check=True)
-    assert "INTERNALERROR" not in done.stdout + done.stderr
-    texts = re.findall(r"(.*?)exit (\d)\n", done.stderr, flags=re.DOTALL)
-    for (option, message), (text, code) in zip(messages.items(), texts, strict=True):
-        assert (code, text.strip().startswith(f"ERROR: {message}")) == ("4", True), (option, text)
+    for option, message in messages.items():
+        done = refused(*option.split(), plugins=plugins)
+        assert "INTERNALERROR" not in done.stdout + done.stderr
+        assert done.stderr.startswith(f"ERROR: {message}"), (option, done.stderr)
 
 
 def test_it_measures_where_plugins_do_not_load_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

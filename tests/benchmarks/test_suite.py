@@ -19,9 +19,12 @@ from lenet.measurement.environment import fingerprint
 from lenet.measurement.floor import floor
 from lenet.report.tables import significant
 from lenet.results import NotRun
+from tests import preloaded
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--backend=pytorch", "--device=cpu", "--warmups=1", "-p", "no:cacheprovider")
+STARTS_QUICKLY = ("-p", "tests.benchmarks.short_limits", "-p", "no:hypothesispytest")
+"""Hypothesis takes seconds to import, and no benchmark needs it."""
 ELSEWHERE = "000000000000"
 REPEATED = "on a CPU nothing is copied: end-to-end would repeat forward"
 
@@ -76,16 +79,13 @@ def benchmarks(
     quick: tuple[str, ...] = (*QUICK, "--batch-size=2"),
     plugins: Path | None = None,
 ) -> Done:
-    command = [sys.executable, "-m", "pytest", f"benchmarks/{file}", *quick, "--rounds=3", *arguments]
     images = ["--synthetic"] if data is None else [f"--data={data}", "--accept-unknown-data"]
-    return subprocess.run(
-        [*command, *images, "--benchmark-storage", f"file://{storage}"],
-        cwd=ROOT,
-        env=environment(plugins),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = (*quick, "--rounds=3", *arguments, *images, f"--benchmark-storage=file://{storage}")
+    return pytest_here(f"benchmarks/{file}", *options, plugins=plugins)
+
+
+def pytest_here(*arguments: str, plugins: Path | None = None) -> Done:
+    return preloaded.run("-m", "pytest", *STARTS_QUICKLY, *arguments, cwd=ROOT, env=environment(plugins))
 
 
 def environment(plugins: Path | None = None) -> dict[str, str]:
@@ -95,15 +95,12 @@ def environment(plugins: Path | None = None) -> dict[str, str]:
     return {**found, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-# One process for all, for most of a refusal's time goes by before pytest reads its options.
-EACH = """
-import sys
-import pytest
-
-for option in sys.argv[1:]:
-    code = pytest.main(["benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", *option.split()])
-    print("exit", int(code), file=sys.stderr)
-"""
+def refused(*options: str, plugins: Path | None = None) -> Done:
+    done = pytest_here(
+        "benchmarks/test_inference.py", "--device=cpu", "-p", "no:cacheprovider", *options, plugins=plugins
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, (options, done.stdout)
+    return done
 
 
 class Saved(NamedTuple):
@@ -355,13 +352,10 @@ def test_a_wrong_option_is_refused_with_what_is_near() -> None:
         "--protocol=adaptive --rounds=3": "--rounds is for --protocol=coursework: --protocol=adaptive does not use it",
         "--batch-size=x": "argument --batch-size: 'x' is no whole number of at least 1",
     }
-    command = [sys.executable, "-c", EACH, *messages]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
-    assert "test_inference" not in done.stdout
-    texts = re.findall(r"(.*?)exit (\d)\n", done.stderr, flags=re.DOTALL)
-    for (option, message), (text, code) in zip(messages.items(), texts, strict=True):
-        assert code == "4", option
-        assert message in text, option
+    for option, message in messages.items():
+        done = refused(*option.split())
+        assert "test_inference" not in done.stdout, option
+        assert message in done.stderr, option
 
 
 def test_a_storage_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -380,7 +374,17 @@ def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_pa
     options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
     storage = ["--synthetic", "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
     with subprocess.Popen(
-        [sys.executable, "-c", program, "benchmarks/test_inference.py", "-v", *QUICK, *options, *storage],
+        [
+            sys.executable,
+            "-c",
+            program,
+            "benchmarks/test_inference.py",
+            "-v",
+            *STARTS_QUICKLY,
+            *QUICK,
+            *options,
+            *storage,
+        ],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -514,8 +518,7 @@ def test_a_data_directory_that_is_asked_for_and_not_there_is_refused(
     if named == "environment":
         monkeypatch.setenv("LENET_DATA", str(nowhere))
     option = [f"--data={nowhere}"] if named == "option" else []
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *QUICK, "--rounds=3", *option]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    done = pytest_here("benchmarks/test_inference.py", *QUICK, "--rounds=3", *option)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"no CIFAR-10 in {nowhere}" in done.stderr
     assert "synthetic" not in done.stdout + done.stderr
@@ -524,9 +527,8 @@ def test_a_data_directory_that_is_asked_for_and_not_there_is_refused(
 def test_images_that_are_not_cifar_10_are_not_measured_unless_they_are_asked_for(
     noise_directory: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *QUICK, "--rounds=3", "--batch-size=1"]
-    command += ["--mode=forward", f"--data={noise_directory}", f"--benchmark-storage=file://{tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    options = ("--mode=forward", f"--data={noise_directory}", f"--benchmark-storage=file://{tmp_path}")
+    done = pytest_here("benchmarks/test_inference.py", *QUICK, "--rounds=3", "--batch-size=1", *options)
     assert done.returncode == 1
     assert "does not hold CIFAR-10" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

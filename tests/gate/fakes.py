@@ -170,6 +170,7 @@ dependencies = []
 benchmark = []
 [tool.pytest.ini_options]
 pythonpath = ["."]
+addopts = ["-p", "no:hypothesispytest"]  # which takes a second to import
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def standard_error() -> Iterator[None]:
 
 
 def test_it_is_in_no_other_test_process() -> None:
-    """Marked tests ran in a child: this process still imports what is installed, if anything."""
+    """Marked tests run in a session of their own: this process imports what is installed, if anything."""
     assert not getattr(sys.modules.get("mlir_tensorrt"), "IS_CPU_STANDIN", False)
     assert not any("mlir_tensorrt_cpu" in entry for entry in sys.path)
 
@@ -49,26 +50,26 @@ def test_it_refuses_to_come_late(monkeypatch: pytest.MonkeyPatch, module: str) -
 
 
 @pytest.mark.skipif(installed_version(TRIPY) is None, reason=f"nvtripy is not installed: {TRIPY.install}")
-def test_a_child_that_dies_fails_the_tests_it_did_not_finish(tmp_path: Path) -> None:
-    root = Path(lenet.__file__).parent.parent
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {root}\n")
-    (tmp_path / "conftest.py").write_text("from tests.standins.mlir_tensorrt_cpu.isolation import *\n")
-    (tmp_path / "test_dying.py").write_text(
-        "import os, pytest\n"
-        "pytestmark = pytest.mark.nvtripy_on_cpu\n"
-        "def test_before(): pass\n"
-        "def test_of_death(): os._exit(1)\n"
-        "def test_after(): pass\n"
+def test_its_plugin_runs_marked_tests_on_it_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = nvtripy_on_cpu\n")
+    (tmp_path / "test_both.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.nvtripy_on_cpu\n"
+        "def test_marked():\n"
+        "    import mlir_tensorrt, tensorrt\n"
+        "    assert mlir_tensorrt.IS_CPU_STANDIN and tensorrt.IS_CPU_STANDIN\n"
+        "def test_unmarked(): assert False\n"
     )
+    root = Path(lenet.__file__).parent.parent
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rN"],  # no summary that says it all again
+        [sys.executable, "-m", "pytest", "-p", "tests.standins.mlir_tensorrt_cpu.plugin", "-p", "no:cacheprovider"],
         check=False,
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},
     )
-    assert "2 failed, 1 passed" in done.stdout, done.stdout
-    assert done.stdout.count("the child process ended before this test did; it printed") == 2
+    assert "1 passed, 1 deselected" in done.stdout, done.stdout + done.stderr
 
 
 @on_standin

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.suite.replay import Replay
+from tests import preloaded
 
 
 @given(st.lists(st.floats(1e-9, 1e3), max_size=50))
@@ -42,14 +42,9 @@ def test_replayed(benchmark):
 
 def test_pytest_benchmark_saves_what_the_timer_tells(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    outcome = subprocess.run(
-        [*command, "--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path)],
-        check=False,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
+    options = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", str(tmp_path))
+    saving = ("--benchmark-json", str(tmp_path / "saved.json"), str(tmp_path))
+    outcome = preloaded.run("-m", "pytest", *options, *saving, cwd=Path(__file__).parents[2], env=os.environ)
     assert outcome.returncode == 0, outcome.stdout
 
     (row,) = json.loads((tmp_path / "saved.json").read_text())["benchmarks"]

@@ -33,8 +33,9 @@ from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import new_run
 from lenet.training.steps import Step
+from tests import preloaded
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
 OPTIONS = "--epochs 16 --batch-size 100 --learning-rate 0.00005 --train-images 1000 --test-images 50"
 OPTIONS += " --device cpu --threads 1"
@@ -106,7 +107,7 @@ def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Pope
         str(out),
     ]
     command += [*OPTIONS.split(), *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
 
 
 def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
@@ -149,7 +150,7 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     meeting.mkdir()
     command = [*TORCHRUN, str(script), str(meeting), "train", "--download"]
     command += ["--accept-unknown-data", "--data", str(noise_directory), "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = preloaded.run(*command, cwd=tmp_path, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
 
@@ -169,7 +170,7 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
         str(noise_directory),
     ]
     command += ["--device", "cpu", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = preloaded.run(*command, cwd=tmp_path, env=os.environ)
     assert done.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr
     assert "found:  torchrun asks this one to end, and it waits in a call that hears no signal" in done.stderr

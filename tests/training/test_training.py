@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import EpochRecord, Run, new_run
 from lenet.training.steps import step_for
+from tests import preloaded
 
 CPU = torch.device("cpu")
 SMALL = Recipe(epochs=4, batch_size=64, learning_rate=0.02, milestones=(2,))
@@ -168,19 +171,20 @@ def test_resuming_gives_the_same_weights_to_the_bit(tmp_path: Path, epochs_befor
 
 
 def test_kill_9_then_resume_gives_the_same_weights_to_the_bit(tmp_path: Path, noise_directory: Path) -> None:
-    command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), "--device", "cpu"]
+    command = ["-m", "lenet", "train", "--data", str(noise_directory), "--device", "cpu"]
     command += ["--accept-unknown-data"]
     command += ["--epochs", "5", "--train-images", "2000", "--test-images", "100", "--threads", "1"]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    run_here = partial(preloaded.run, *command, cwd=tmp_path, env=os.environ)
+    assert run_here("--out", str(tmp_path / "whole")).returncode == 0
     killed = tmp_path / "killed"
-    with subprocess.Popen([*command, "--out", str(killed)], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([sys.executable, *command, "--out", str(killed)], stderr=subprocess.DEVNULL) as process:
         while not (killed / "history.csv").exists():
             time.sleep(0.01)
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "weights.safetensors").exists()
-    subprocess.run([*command, "--out", str(killed), "--resume"], check=True, capture_output=True)
+    assert run_here("--out", str(killed), "--resume").returncode == 0
     _assert_same_weights(tmp_path / "whole", killed)
 
 

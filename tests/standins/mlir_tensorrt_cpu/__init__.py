@@ -6,9 +6,16 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["install"]
+__all__ = ["MARKER", "install", "is_installed"]
 
+MARKER: Final = "nvtripy_on_cpu"
+"""Marks the tests that run nvtripy on the stand-in."""
 _PACKAGES: Final = Path(__file__).with_name("packages")
+
+
+def is_installed() -> bool:
+    """Whether this process imports the stand-in."""
+    return str(_PACKAGES) in sys.path
 
 
 def install() -> None:
