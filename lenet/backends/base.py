@@ -142,13 +142,9 @@ class Runner(ABC):
     def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         self.spec = spec
         self.stream = stream
-        # What every call's images are compared with: looked up once, and of a shape or a tensor found out once.
+        # What `forward` compares every call's images with. The shape is the last one that fitted.
         self._device, self._dtype = spec.device, spec.image_dtype
         self._shape: torch.Size | None = None
-        # Of the last call: its images, their address, and the pass that is bound to them, if one is.
-        self._images: torch.Tensor | None = None
-        self._address = 0
-        self._again: Callable[[], torch.Tensor]
 
     @final
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -167,31 +163,18 @@ class Runner(ABC):
         Raises:
             BackendError: The images are of another dtype, shape, layout or device, or the batch is out of range.
         """
-        if (
-            images is self._images
-            and images.data_ptr() == self._address
-            and images.shape == self._shape
-            and images.is_contiguous()
-        ):
-            return self._again()
-        self._images = None
         if not (
             images.dtype is self._dtype
-            and (images.device == self._device or (self.maps_host_memory and _is_pinned(images)))
+            and (images.device == self._device or (self.maps_host_memory and self._is_pinned(images)))
             and (images.shape == self._shape or self._is_of_shape(images.shape))
             and images.is_contiguous()
         ):
             raise self._unfit(images)
         return self._forward(images)
 
-    def _remember(self, images: torch.Tensor, again: Callable[[], torch.Tensor]) -> None:
-        """For `_forward`: as long as the next calls are with this very tensor, where it is, they come down to this.
-
-        Args:
-            images: As `forward` was given them. They are kept until a call with others.
-            again: Queues a pass that is bound to their memory, and returns its logits.
-        """
-        self._images, self._address, self._again = images, images.data_ptr(), again
+    def _is_pinned(self, images: torch.Tensor) -> bool:
+        """Whether images are in pinned host memory."""
+        return images.device.type == "cpu" and images.is_pinned()
 
     def _is_of_shape(self, shape: torch.Size) -> bool:
         """Whether a shape other than the last call's fits."""
@@ -279,11 +262,6 @@ class Runner(ABC):
             wanted=f"{self._dtype} ({size}, {pixels}) on {self._device}{mapped}, contiguous",
             hint="convert the images, or build the backend for this batch size and input type",
         )
-
-
-def _is_pinned(images: torch.Tensor) -> bool:
-    """Whether images are in pinned host memory."""
-    return images.device.type == "cpu" and images.is_pinned()
 
 
 class Backend(ABC):

@@ -65,9 +65,14 @@ class OnnxRuntime(Backend):
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        stream = new_stream(spec.device)
-        session = open_session(to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype), spec, stream)
-        return _OnnxRuntimeRunner(session, spec, stream)
+        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
+        # No local holds the session: the exporter leaves cycles that keep this function's frame.
+        return _open_runner(model, spec)
+
+
+def _open_runner(model: bytes, spec: BuildSpec) -> Runner:
+    stream = new_stream(spec.device)
+    return _OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
 
 
 def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None) -> Any:
@@ -137,7 +142,7 @@ class _OnnxRuntimeRunner(BindingRunner):
 
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(spec, stream)
-        self._run = session.run_with_iobinding
+        self._run_session = session.run_with_iobinding
         self._new_binding = session.io_binding
         self._element = np.dtype(spec.input)
         self._options = _library().RunOptions()
@@ -150,13 +155,7 @@ class _OnnxRuntimeRunner(BindingRunner):
         kind, index = images.device.type, images.device.index or 0
         binding.bind_input(INPUT, kind, index, self._element, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
-        session_run, options = self._run, self._options
-
-        def run() -> torch.Tensor:
-            session_run(binding, options)
-            return logits
-
-        return Bound(run, partial(session_run, binding, options))
+        return Bound(partial(self._run_session, binding, self._options), logits)
 
 
 def _library() -> Any:

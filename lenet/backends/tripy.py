@@ -129,34 +129,55 @@ class TriPyRunner(BindingRunner):
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if self._widened is None:
-            bare: Callable[[], tp.Tensor] = partial(self._executable, self._view(images))
-        else:
-            # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
-            widened = self._widened[: images.shape[0]]
-            view, memory = self._view(widened), images.detach()  # whatever becomes of `images`
+            return Bound(_Pass(self._executable, self._view(images)))
+        # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
+        widened = self._widened[: images.shape[0]]
+        widen = partial(widened.copy_, images.detach())
+        return Bound(_Pass(self._executable, self._view(widened), widen))
 
-            def bare() -> tp.Tensor:
-                with self.on_stream():
-                    widened.copy_(memory)
-                return self._executable(view)
-
-        def run() -> torch.Tensor:
-            try:
-                # TriPy allocates the output, and frees it with this object: it is kept until the next call
-                self._logits = logits = bare()
-            except _vendor_errors() as error:
-                raise _backend_error(
-                    error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
-                ) from error
-            # of the capsule, not of the tensor: PyTorch would first try arguments that its `__dlpack__` does not take
-            return torch.from_dlpack(logits.__dlpack__())  # type: ignore[attr-defined]
-
-        return Bound(run, bare)
+    def _run(self, bound: Bound) -> torch.Tensor:
+        try:
+            with self.on_stream():
+                # TriPy allocates the output, and frees it with this object: it is kept until the next call.
+                self._logits = logits = bound.bare()
+        except _vendor_errors() as error:
+            raise _backend_error(
+                error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
+            ) from error
+        # Of the capsule, not of the tensor: PyTorch would first try arguments that its `__dlpack__` does not take.
+        return torch.from_dlpack(logits.__dlpack__())  # type: ignore[attr-defined]
 
     def _view(self, images: torch.Tensor) -> tp.Tensor:
         import nvtripy as tp
 
         return tp.Tensor(images.detach())
+
+
+class _Pass:
+    """A call of an executable with a view of a buffer.
+
+    nvtripy's tensors are in reference cycles, which would keep the buffer's memory until Python's collector runs. A
+    pass breaks its view's when it ends.
+
+    Args:
+        executable: What to call.
+        view: nvtripy's tensor of the buffer.
+        fill: Called before, to fill the buffer.
+    """
+
+    def __init__(self, executable: tp.Executable, view: tp.Tensor, fill: Callable[[], object] | None = None) -> None:
+        self._executable = executable
+        self._view = view
+        self._fill = fill
+
+    def __call__(self) -> tp.Tensor:
+        if self._fill is not None:
+            self._fill()
+        return self._executable(self._view)
+
+    def __del__(self) -> None:
+        for part in (self._view.trace_tensor.producer, self._view):
+            vars(part).clear()
 
 
 def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cached[tp.Executable]:
