@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -718,20 +718,24 @@ class Builds:
         """The runner, built anew unless it is the last one."""
         key = (backend.name, spec)
         if key not in self._last:
-            self._last.clear()
-            # The runner before is in cycles: its memory would count as in use before this one, and be free later.
-            gc.collect()
+            self.close()  # else the last runner's memory would count as in use before this one
             free_workspaces(spec.device)
             held, began = allocated(spec.device), time.perf_counter()
             runner = backend.build(self._arrays, spec)
             self._last[key] = Built(runner, held, time.perf_counter() - began)
         return self._last[key]
 
+    def close(self) -> None:
+        """Close the last runner."""
+        while self._last:
+            self._last.popitem()[1].runner.close()
+
 
 @pytest.fixture(scope="session")
-def build(shipped: weights.Weights) -> Callable[[Backend, BuildSpec], Built]:
+def build(shipped: weights.Weights) -> Iterator[Callable[[Backend, BuildSpec], Built]]:
     """Builds a runner, or hands out the last one again: the rows of one runner stand side by side."""
-    return Builds(shipped.arrays)
+    with closing(Builds(shipped.arrays)) as builds:
+        yield builds
 
 
 @pytest.fixture

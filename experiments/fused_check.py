@@ -236,10 +236,9 @@ def build(check: Check, name: str, precision: str, batch: int, kind: InputType =
 
 def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
     """Through the protocol: events around one call, and wall clock to the synchronised result."""
-    runner = build(check, name, precision, batch)
     images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
     torch.cuda.synchronize()
-    with runner.on_stream(), torch.inference_mode():
+    with build(check, name, precision, batch) as runner, runner.on_stream(), torch.inference_mode():
         logits = runner.forward(images)
         runner.synchronize()
         index = torch.arange(batch, device=check.device) % IMAGES
@@ -251,11 +250,10 @@ def backend_row(check: Check, name: str, precision: str, batch: int) -> str:
 
 def transfer_row(check: Check, precision: str, kind: InputType) -> str:
     """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy."""
-    runner = build(check, "fused", precision, 1000, kind)
     host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
     there = torch.empty_like(host, device=check.device)
     torch.cuda.synchronize()
-    with runner.on_stream(), torch.inference_mode():
+    with build(check, "fused", precision, 1000, kind) as runner, runner.on_stream(), torch.inference_mode():
         alone = wall(lambda: there.copy_(host, non_blocking=True), runner.synchronize)
         both = wall(lambda: runner.forward(there.copy_(host, non_blocking=True)), runner.synchronize)
         runner.forward(host)
@@ -290,9 +288,8 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
 
 def zero_copy(check: Check) -> None:
     """Twenty launches that read bytes from the host's memory, fp16 at batch 1000, each by itself."""
-    runner = build(check, "fused", "fp16", 1000, InputType.UINT8)
     host = check.pixels[:1000].pin_memory()
-    with runner.on_stream(), torch.inference_mode():
+    with build(check, "fused", "fp16", 1000, InputType.UINT8) as runner, runner.on_stream(), torch.inference_mode():
         for _ in range(20):
             runner.forward(host)
             runner.synchronize()

@@ -51,14 +51,14 @@ def main() -> None:
             except LenetError as error:
                 print(f"| {name} | {input_type} | | | not run: {error.found} |")
                 continue
-            with torch.inference_mode(), runner.on_stream():
+            with runner, torch.inference_mode(), runner.on_stream():
                 images = torch.zeros(1, 3, 32, 32, dtype=getattr(torch, input_type), device=device)
                 bare = runner.bare(images)
                 assert bare is not None
                 for call in (bare, partial(runner.forward, images)) * 3:  # what a library does at first is not counted
                     call()
                 library, forward = functions(bare), functions(partial(runner.forward, images))
-            runner.synchronize()
+                runner.synchronize()
             added = ", ".join(f"{name} {times}" if times > 1 else name for name, times in (forward - library).items())
             print(f"| {name} | {input_type} | {library.total()} | {forward.total()} | {added} |", flush=True)
 

@@ -55,10 +55,10 @@ def main() -> None:
     for name in BACKENDS:
         for batch_size in BATCH_SIZES:
             spec = BuildSpec(device, Precision.FP32, BatchRange.exactly(batch_size))
-            runner = backends.load(name).build(weights.load().arrays, spec)
             images = torch.randn(batch_size, *INPUT_SHAPE, device=device)
-            torch.cuda.synchronize()
-            cells = compare(runner, images)
+            with backends.load(name).build(weights.load().arrays, spec) as runner:
+                torch.cuda.synchronize()
+                cells = compare(runner, images)
             print(f"| {name} | {batch_size:,} | {' | '.join(cells)} |", flush=True)
     stream = torch.cuda.Stream(device)
     forward, end_to_end = (empty_rounds(mode, stream) for mode in Mode)

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Final, final
+from typing import ClassVar, Final, Self, final
 
 import numpy as np
 import torch
@@ -130,6 +130,9 @@ def new_stream(device: torch.device) -> torch.cuda.Stream | None:
 class Runner(ABC):
     """A LeNet that is built and ready.
 
+    A runner is a context manager: `close` ends it, and gives back the memory that it holds. A closed runner raises
+    `BackendError` when it is used.
+
     Attributes:
         maps_host_memory: Whether `forward` also takes images in pinned host memory, which the device then reads there
             (zero-copy).
@@ -146,6 +149,29 @@ class Runner(ABC):
         self._device, self._dtype = spec.device, spec.image_dtype
         self._shape: torch.Size | None = None
 
+    def __enter__(self) -> Self:
+        if not vars(self):
+            raise _closed()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @final
+    def close(self) -> None:
+        """Wait until the queued passes are done, then drop everything that the runner holds.
+
+        Copy logits before: `forward`'s may lie in the runner's memory. A call that `bare` returned keeps what it uses
+        alive. A second `close` does nothing.
+        """
+        if not vars(self):
+            return
+        try:
+            self.synchronize()
+        finally:
+            vars(self).clear()
+            self.__class__ = _ClosedRunner
+
     @final
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Queue one forward pass and return at once.
@@ -161,7 +187,8 @@ class Runner(ABC):
             float32 logits (N, 10) on the runner's device, valid on its stream. The next call may overwrite them.
 
         Raises:
-            BackendError: The images are of another dtype, shape, layout or device, or the batch is out of range.
+            BackendError: The images are of another dtype, shape, layout or device, the batch is out of range, or the
+                runner is closed.
         """
         if not (
             images.dtype is self._dtype
@@ -262,6 +289,28 @@ class Runner(ABC):
             wanted=f"{self._dtype} ({size}, {pixels}) on {self._device}{mapped}, contiguous",
             hint="convert the images, or build the backend for this batch size and input type",
         )
+
+
+class _ClosedRunner(Runner):
+    """What `Runner.close` turns a runner into, so that an open one need not check at each call whether it is closed."""
+
+    def __getattribute__(self, name: str) -> object:
+        """Everything but a second `close` is refused."""
+        if name == "close" or name.startswith("__"):
+            return super().__getattribute__(name)
+        raise _closed()
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def _closed() -> BackendError:
+    return BackendError(
+        "this runner was closed and cannot be used again",
+        found="a closed runner",
+        wanted="a runner that is open",
+        hint="build another with `Backend.build`; a `with` block closes its runner at its end",
+    )
 
 
 class Backend(ABC):

@@ -169,8 +169,8 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
             steps.append(Step("build", passed=False, seconds=0.0, message=error.summary))
             return Examination(name, version, None, tuple(steps), error.summary, unavailable=True)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
-        runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))
-        logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
+        with _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts())) as runner:
+            logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
         reference = parity.Reference(arrays, images)
         compared = _step(steps, "compare", lambda: reference.compare(logits, executed), str)
         if not compared.right:

@@ -27,6 +27,7 @@ from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError, OutputError
 from lenet.models.pytorch_lenet import LeNet
 from lenet.vocabulary import InputType, Precision
+from tests.backends.holding import held, without_collector
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -271,6 +272,25 @@ def test_bytes_are_widened_into_one_buffer_at_each_pass() -> None:
     images.set_(torch.zeros_like(images))
     runner.forward(there)
     assert torch.equal(widened[:2], there.half()), "it is the memory that was bound, not the tensor"
+
+
+@on_standin
+@pytest.mark.parametrize("end", ["close", "del"])
+@pytest.mark.parametrize("kind", InputType)
+def test_executable_and_views_are_gone_without_the_collector(kind: InputType, end: str) -> None:
+    import nvtripy as tp
+
+    with without_collector():
+        runner = build(arrays(), Precision.FP32, ANY_BATCH, kind)
+        for size in (2, 1, 2):
+            runner.forward(torch.zeros(size, *INPUT_SHAPE, dtype=runner.spec.image_dtype))
+        references = held(runner, tp.Executable, tp.Tensor)
+        assert {type(reference()) for reference in references} >= {tp.Executable, tp.Tensor}
+        if end == "close":
+            runner.close()
+        else:
+            del runner
+        assert [reference() for reference in references if reference() is not None] == []
 
 
 @on_standin
