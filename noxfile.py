@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -222,12 +221,9 @@ def _install_sets() -> dict[str, list[list[str]]]:
     """What pip is given, call by call, on a machine with an NVIDIA GPU and on one without."""
     everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
     front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
-    # TensorRT for RTX's wheels for Windows have not been tried, nor NVRTC's, which the fused kernel is compiled by.
-    linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    extras = "fused,onnx,tensorrt-rtx" if linux else "onnx"
     return {
         "gpu": [["--find-links", _NVIDIA_PAGE, "--editable", f"{_ROOT}[gpu]", *everywhere]],
-        "cpu": [["--editable", f"{_ROOT}[{extras}]", *everywhere], ["--no-deps", *front_end]],
+        "cpu": [["--editable", f"{_ROOT}[cpu]", *everywhere], ["--no-deps", *front_end]],
     }
 
 

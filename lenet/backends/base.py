@@ -21,6 +21,7 @@ import torch
 
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
+from lenet.backends import entry, missing_packages
 from lenet.errors import BackendError, UnavailableError
 from lenet.vocabulary import InputType, Precision
 
@@ -365,11 +366,21 @@ class Backend(ABC):
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         """`build` for a spec that was checked."""
 
+    def _other_device(self, device: torch.device) -> str | None:
+        """Why it does not run on this type of device; None where it does."""
+        return None if device.type in self.devices else f"{self.name} runs on {' and '.join(self.devices)} alone"
+
     def _missing_device(self, device: torch.device) -> str | None:
         """Why there is no device of this type for it here; None where there is."""
-        if device.type not in self.devices:
-            return f"{self.name} runs on {' and '.join(self.devices)} alone"
-        return NO_GPU if device.type == "cuda" and not torch.cuda.is_available() else None
+        no_gpu = NO_GPU if device.type == "cuda" and not torch.cuda.is_available() else None
+        return self._other_device(device) or no_gpu
+
+    def _not_installed(self) -> str | None:
+        """Which of the packages that the table names for it are missing, with the command; None where none is."""
+        line = entry(self.name)
+        missing = missing_packages(line)
+        verb = "is" if len(missing) == 1 else "are"
+        return f"{' and '.join(missing)} {verb} not installed: {line.install}" if missing else None
 
     def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
         return BackendError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -10,12 +11,12 @@ import numpy as np
 import torch
 
 from lenet.architecture import CLASSES
+from lenet.backends import entry, installed_version
 from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
-from lenet.provenance import package_version
 from lenet.vocabulary import Precision
 
 __all__ = ["OnnxRuntime"]
@@ -38,11 +39,10 @@ class OnnxRuntime(Backend):
 
     def probe(self, device: torch.device) -> Availability:
         """Available where the installed build has the device's execution provider."""
-        version = package_version("onnxruntime-gpu") or package_version("onnxruntime")
-        if device.type not in self.devices:
-            return Availability(version, f"onnxruntime runs on {' and '.join(self.devices)} alone")
-        if version is None:
-            return Availability(None, 'onnxruntime is not installed: pip install "lenet-bench[onnx]"')
+        version = installed_version(entry(self.name))
+        if reason := self._other_device(device) or self._not_installed():
+            return Availability(version, reason)
+        assert version is not None
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
             return Availability(version, f"onnxruntime {version} is too old: at least {'.'.join(map(str, _OLDEST))}")
         try:
@@ -159,6 +159,4 @@ class _OnnxRuntimeRunner(BindingRunner):
 
 
 def _library() -> Any:
-    import onnxruntime
-
-    return onnxruntime
+    return importlib.import_module("onnxruntime")

@@ -5,6 +5,7 @@ Nothing of nvtripy is imported before it is used, so that this module can say wh
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -44,7 +45,8 @@ _PYTHON: Final = sys.version_info[:2]
 
 _INSTALL: Final = entry("tripy").install
 
-_LIBRARIES: Final = ("nvtripy", "mlir-tensorrt-compiler", "mlir-tensorrt-runtime")
+_LIBRARIES: Final = tuple(package[0] for package in entry("tripy").packages[:3])
+"""What compiles, beside TensorRT."""
 
 _OPTIMIZATION_LEVEL: Final = 3
 """TensorRT's own default, of 0 to 5."""
@@ -92,8 +94,8 @@ class TriPy(Backend):
         return TriPyRunner(executable, spec, stream)
 
     def _unfit_device(self, device: torch.device) -> str | None:
-        if device.type not in self.devices:
-            return f"{self.name} runs on {' and '.join(self.devices)} alone"
+        if reason := self._other_device(device):
+            return reason
         if device.index not in {None, 0}:
             return f"TriPy runs on cuda:0 alone, not on {device}: hide the other GPUs with CUDA_VISIBLE_DEVICES"
         return None
@@ -227,8 +229,7 @@ def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cach
 
 def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
     """All that an executable depends on; of ``NVIDIA_TF32_OVERRIDE``, whether it leaves TF32 on."""
-    import tensorrt
-
+    tensorrt = importlib.import_module("tensorrt")
     versions = [f"{name} {package_version(name)}" for name in _LIBRARIES]
     gpu = "no GPU"
     if torch.cuda.is_available():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 
@@ -44,9 +43,8 @@ def run(runner: Runner) -> None:
 @pytest.mark.parametrize("name", HOLD)
 def test_what_a_runner_held_is_gone_without_the_collector(arrays: Arrays, name: str, end: str) -> None:
     kinds = []
-    if name == "onnxruntime" and importlib.util.find_spec(name):
-        import onnxruntime
-
+    if name == "onnxruntime":
+        onnxruntime = pytest.importorskip("onnxruntime", reason=backends.entry(name).install)
         kinds = [onnxruntime.InferenceSession, onnxruntime.IOBinding]
     with without_collector():
         runner = build(name, arrays)

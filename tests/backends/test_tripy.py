@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -515,7 +516,7 @@ def test_other_weights_are_compiled(compilations: list[Precision]) -> None:
 @on_standin
 @pytest.mark.usefixtures("installed")
 def test_the_key_holds_all_that_an_executable_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorrt
+    tensorrt = importlib.import_module("tensorrt")
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4060 Ti")
     key = backend_module._key(arrays(), BuildSpec(CUDA, Precision.FP16, ANY_BATCH))
