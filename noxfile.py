@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -238,12 +237,9 @@ def _install_sets() -> dict[str, list[list[str]]]:
     """The arguments of each pip call, for a machine with an NVIDIA GPU and for one without."""
     everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
     front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
-    # The Windows wheels of TensorRT for RTX and NVRTC (for the fused kernel) have not been tried.
-    linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    extras = "fused,onnx,tensorrt-rtx" if linux else "onnx"
     return {
         "gpu": [["--find-links", _NVIDIA_PAGE, "--editable", f"{_ROOT}[gpu]", *everywhere]],
-        "cpu": [["--editable", f"{_ROOT}[{extras}]", *everywhere], ["--no-deps", *front_end]],
+        "cpu": [["--editable", f"{_ROOT}[cpu]", *everywhere], ["--no-deps", *front_end]],
     }
 
 

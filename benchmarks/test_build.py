@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,13 +48,17 @@ def test_build(
         torch.compiler.reset()
         return backend.build(shipped.arrays, spec)
 
-    built, seconds = _timed(build)
-    if step == "first_inference":
-        _, seconds = _timed(lambda: _infer(built, images))
-    elif step == "build_again":
-        _, seconds = _timed(build)
+    with ExitStack() as open_runners:
+        built, seconds = _timed(build)
+        open_runners.enter_context(built)
+        if step == "first_inference":
+            _, seconds = _timed(lambda: _infer(built, images))
+        elif step == "build_again":
+            again, seconds = _timed(build)
+            open_runners.enter_context(again)
+        facts = built.facts()
     benchmark.group = f"{step}, batch {batch_size}, {precision}, {input_type}"
-    benchmark.extra_info["facts"] = built.facts()
+    benchmark.extra_info["facts"] = facts
     store([seconds])
 
 

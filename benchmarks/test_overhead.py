@@ -42,34 +42,34 @@ def test_overhead(
     shipped: Weights,
     test_split: Split,
 ) -> None:
-    runner = backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type))
-    with runner.on_stream():
-        images = test_split.images[:1].to(device)
-        if input_type is InputType.FLOAT32:
-            images = normalize(images)
-    bare = runner.bare(images)
-    if bare is None:
-        pytest.skip(f"{backend.name} names no library call apart from forward")
-    bare_seconds: list[float] = []
+    with backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type)) as runner:
+        with runner.on_stream():
+            images = test_split.images[:1].to(device)
+            if input_type is InputType.FLOAT32:
+                images = normalize(images)
+        bare = runner.bare(images)
+        if bare is None:
+            pytest.skip(f"{backend.name} names no library call apart from forward")
+        bare_seconds: list[float] = []
 
-    def time_bare() -> None:
-        runner.synchronize()
-        began = perf_counter()
-        result = bare()
-        bare_seconds.append(perf_counter() - began)
-        runner.synchronize()
-        del result  # the device may use its memory until here
+        def time_bare() -> None:
+            runner.synchronize()
+            began = perf_counter()
+            result = bare()
+            bare_seconds.append(perf_counter() - began)
+            runner.synchronize()
+            del result  # the device may use its memory until here
 
-    benchmark.group = f"forward over the bare library call, batch 1, {precision}, {input_type}"
-    option = request.config.getoption
-    with torch.inference_mode(), runner.on_stream():  # as in the suite's rows
-        benchmark.pedantic(
-            runner.forward,
-            args=(images,),
-            setup=time_bare,
-            rounds=CALLS * (option("--rounds") or USUAL_ROUNDS),
-            warmup_rounds=CALLS * option("--warmups"),
-        )
+        benchmark.group = f"forward over the bare library call, batch 1, {precision}, {input_type}"
+        option = request.config.getoption
+        with torch.inference_mode(), runner.on_stream():  # as in the suite's rows
+            benchmark.pedantic(
+                runner.forward,
+                args=(images,),
+                setup=time_bare,
+                rounds=CALLS * (option("--rounds") or USUAL_ROUNDS),
+                warmup_rounds=CALLS * option("--warmups"),
+            )
     if benchmark.stats is None:  # --benchmark-disable
         return
     forward_seconds = benchmark.stats.stats.data

@@ -241,10 +241,9 @@ def build(check: Check, name: str, precision: Precision, batch: int, kind: Input
 
 def backend_row(check: Check, name: str, precision: Precision, batch: int) -> str:
     """A backend through `Runner.forward`: events around one call, wall time to the synchronised result, error."""
-    runner = build(check, name, precision, batch)
     images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
     torch.cuda.synchronize()
-    with runner.on_stream(), torch.inference_mode():
+    with build(check, name, precision, batch) as runner, runner.on_stream(), torch.inference_mode():
         logits = runner.forward(images)
         runner.synchronize()
         index = torch.arange(batch, device=check.device) % IMAGES
@@ -256,11 +255,10 @@ def backend_row(check: Check, name: str, precision: Precision, batch: int) -> st
 
 def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
     """End to end from pinned memory at batch 1000: the copy alone, copy and kernel, zero-copy, error."""
-    runner = build(check, "fused", precision, 1000, kind)
     host = (check.pixels if kind is InputType.UINT8 else normalize(check.pixels))[:1000].pin_memory()
     there = torch.empty_like(host, device=check.device)
     torch.cuda.synchronize()
-    with runner.on_stream(), torch.inference_mode():
+    with build(check, "fused", precision, 1000, kind) as runner, runner.on_stream(), torch.inference_mode():
         alone = wall(lambda: there.copy_(host, non_blocking=True), runner.synchronize)
         both = wall(lambda: runner.forward(there.copy_(host, non_blocking=True)), runner.synchronize)
         runner.forward(host)
@@ -295,9 +293,12 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
 
 def zero_copy(check: Check) -> None:
     """Launch twenty times, reading bytes from the host's memory, fp16 at batch 1000; wait after each."""
-    runner = build(check, "fused", Precision.FP16, 1000, InputType.UINT8)
     host = check.pixels[:1000].pin_memory()
-    with runner.on_stream(), torch.inference_mode():
+    with (
+        build(check, "fused", Precision.FP16, 1000, InputType.UINT8) as runner,
+        runner.on_stream(),
+        torch.inference_mode(),
+    ):
         for _ in range(20):
             runner.forward(host)
             runner.synchronize()

@@ -44,14 +44,14 @@ def cells(name: str, spec: BuildSpec) -> str:
         runner = backends.load(name).build(weights.load().arrays, spec)
     except LenetError as error:
         return f"| | not run: {error.found}"
-    with torch.inference_mode(), runner.on_stream():
+    with runner, torch.inference_mode(), runner.on_stream():
         images = torch.zeros(1, 3, 32, 32, dtype=spec.image_dtype, device=spec.device)
         bare = runner.bare(images)
         assert bare is not None
         for call in (bare, partial(runner.forward, images)) * 3:  # a library's first calls are not counted
             call()
         library, forward = functions(bare), functions(partial(runner.forward, images))
-    runner.synchronize()
+        runner.synchronize()
     added = ", ".join(f"{name} {times}" if times > 1 else name for name, times in (forward - library).items())
     return f"{library.total()} | {forward.total()} | {added}"
 

@@ -13,11 +13,11 @@ The suite's clock times, in several processes one after the other:
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from statistics import median
 
 import torch
@@ -68,23 +68,22 @@ def row(name: str, precision: str, batch_size: int) -> dict[str, list[float]]:
     def build(stream: torch.cuda.Stream | None = None) -> Runner:
         runner = backends.load(name).build(weights.load().arrays, spec)
         runner.stream = stream or runner.stream  # before its first pass
-        kept.append(runner)
-        return runner
+        return runners.enter_context(runner)
 
-    runner, first = build(), images()
-    return {
-        "again": [microseconds(runner, first) for _ in range(TIMES)],
-        "images": [microseconds(runner, images()) for _ in range(TIMES)],
-        "build": [microseconds(build(), first) for _ in range(TIMES)],
-        "stream": [microseconds(build(runner.stream), first) for _ in range(TIMES)],
-    }
+    with ExitStack() as runners:
+        runner, first = build(), images()
+        return {
+            "again": [microseconds(runner, first) for _ in range(TIMES)],
+            "images": [microseconds(runner, images()) for _ in range(TIMES)],
+            "build": [microseconds(build(), first) for _ in range(TIMES)],
+            "stream": [microseconds(build(runner.stream), first) for _ in range(TIMES)],
+        }
 
 
 def one_process() -> None:
     """Every row's times, one JSON object a line."""
     for case in ROWS:
         print(json.dumps(row(*case)), flush=True)
-        gc.collect()
         torch.cuda.empty_cache()
 
 

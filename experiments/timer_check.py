@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in BACKENDS:
         for batch_size in BATCH_SIZES:
             spec = BuildSpec(device, Precision.FP32, BatchRange.exactly(batch_size))
-            runner = backends.load(name).build(weights.load().arrays, spec)
             images = torch.randn(batch_size, *INPUT_SHAPE, device=device)
-            torch.cuda.synchronize()
-            cells = compare(runner, images)
+            with backends.load(name).build(weights.load().arrays, spec) as runner:
+                torch.cuda.synchronize()
+                cells = compare(runner, images)
             print(f"| {name} | {batch_size:,} | {' | '.join(cells)} |", flush=True)
     print_empty_rounds(torch.cuda.Stream(device))
 

@@ -41,7 +41,7 @@ def alone(*args, **options):
         fcntl.flock(lock, fcntl.LOCK_UN)
 benchmarker.benchmark_gpu = alone
 spec = BuildSpec(devices.resolve("cuda"), precision, size, kind)
-backends.load("pytorch-compile").build(weights.load().arrays, spec)
+backends.load("pytorch-compile").build(weights.load().arrays, spec).close()
 """
 
 

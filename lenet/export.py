@@ -25,7 +25,7 @@ from lenet.provenance import package_version
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BATCH", "INPUT", "OPSET", "OUTPUT", "missing_packages", "to_onnx"]
+__all__ = ["BATCH", "INPUT", "OPSET", "OUTPUT", "PACKAGES", "missing_packages", "to_onnx"]
 
 INPUT: Final = "images"
 OUTPUT: Final = "logits"
@@ -34,7 +34,7 @@ BATCH: Final = "batch"
 OPSET: Final = 22
 """Version of the operator set: the first with Conv and MaxPool of bfloat16."""
 
-_PACKAGES: Final = ("onnx", "onnxscript")
+PACKAGES: Final = ("onnx", "onnxscript")
 
 
 class _Float32Ends(LeNet):
@@ -46,7 +46,7 @@ class _Float32Ends(LeNet):
 
 def missing_packages() -> list[str]:
     """The packages that `to_onnx` needs and that are not installed. It imports none."""
-    return [name for name in _PACKAGES if package_version(name) is None]
+    return [name for name in PACKAGES if package_version(name) is None]
 
 
 def to_onnx(
@@ -74,7 +74,7 @@ def to_onnx(
         raise ExportError(
             "LeNet cannot be exported to ONNX here",
             found=f"no {' and no '.join(missing)}",
-            wanted=" and ".join(_PACKAGES),
+            wanted=" and ".join(PACKAGES),
             hint='pip install "lenet-bench[onnx]"',
         )
     if images is torch.uint8:
@@ -129,7 +129,7 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def _refused(judge: str, error: Exception) -> ExportError:
-    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", *_PACKAGES))
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", *PACKAGES))
     return ExportError(
         f"{judge} refuses LeNet",
         found=str(error),

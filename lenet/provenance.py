@@ -12,7 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-__all__ = ["git", "git_command", "package_version", "source_commit", "versions", "without_git_variables"]
+__all__ = [
+    "first_version",
+    "git",
+    "git_command",
+    "package_version",
+    "source_commit",
+    "versions",
+    "without_git_variables",
+]
 
 _CONFIGURATION: Final = frozenset({"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"})
 
@@ -23,6 +31,11 @@ def package_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def first_version(distributions: Iterable[str]) -> str | None:
+    """Version of the first of some distributions that is installed, or None; nothing is imported."""
+    return next((found for found in map(package_version, distributions) if found), None)
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:

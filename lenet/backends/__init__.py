@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lenet.errors import BackendError, did_you_mean
-from lenet.provenance import package_version
+from lenet.provenance import first_version
 
 if TYPE_CHECKING:
     from lenet.backends.base import Backend
 
-__all__ = ["Entry", "entry", "installed_version", "load", "names"]
+__all__ = ["Entry", "distributions", "entry", "installed_version", "load", "missing_packages", "names", "packages"]
+
+Package: TypeAlias = tuple[str, ...]
+"""A package by its distributions, any one of which holds it; the first is its name in files and tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,66 +25,72 @@ class Entry:
     Attributes:
         name: What rows, options and reports call the backend.
         target: ``module:Class`` of its `lenet.backends.base.Backend`.
-        distributions: The distributions any one of which holds its library.
-        install: The command that installs it.
+        packages: What it needs and its times depend on, its library first. A run records their versions, and compares
+            itself with no run of others.
+        install: The command that installs them.
         summary: What it does, in a few words.
     """
 
     name: str
     target: str
-    distributions: tuple[str, ...]
+    packages: tuple[Package, ...]
     install: str
     summary: str
 
 
+_TORCH: Final = ("torch",)
+_TENSORRT: Final = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_EXPORTER: Final = (("onnx",), ("onnxscript",))
+"""What `lenet.export` needs: it makes the graph that a library is given."""
+
 _TABLE: Final = (
-    Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", ("torch",), "pip install torch", "PyTorch, eager"),
+    Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", (_TORCH,), "pip install torch", "PyTorch, eager"),
     Entry(
         "pytorch-compile",
         "lenet.backends.pytorch_compile:PyTorchCompile",
-        ("torch",),
+        (_TORCH, ("triton",)),
         "pip install torch",
         "torch.compile, max-autotune",
     ),
     Entry(
         "pytorch-cudagraph",
         "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
-        ("torch",),
+        (_TORCH,),
         "pip install torch",
         "PyTorch, captured CUDA graph",
     ),
     Entry(
         "fused",
         "lenet.backends.fused:Fused",
-        ("cuda-core",),
+        (("cuda-core",), ("cuda-bindings",)),
         'pip install "lenet-bench[fused]"',
         "the whole network in one CUDA kernel",
     ),
     Entry(
         "onnxruntime",
         "lenet.backends.onnxruntime:OnnxRuntime",
-        ("onnxruntime-gpu", "onnxruntime"),
+        (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
         'pip install "lenet-bench[onnx]"',
         "ONNX Runtime, CPU or CUDA provider",
     ),
     Entry(
         "tensorrt",
         "lenet.backends.tensorrt:TensorRT",
-        ("tensorrt-cu12", "tensorrt"),
+        (_TENSORRT, *_EXPORTER),
         'pip install "lenet-bench[tensorrt]"',
         "TensorRT, an engine tuned on this GPU",
     ),
     Entry(
         "tensorrt-rtx",
         "lenet.backends.tensorrt:TensorRTRTX",
-        ("tensorrt-rtx",),
+        (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), *_EXPORTER),
         'pip install "lenet-bench[tensorrt-rtx]"',
         "TensorRT for RTX, kernels compiled on this GPU",
     ),
     Entry(
         "tripy",
         "lenet.backends.tripy:TriPy",
-        ("nvtripy",),
+        (("nvtripy",), ("mlir-tensorrt-compiler",), ("mlir-tensorrt-runtime",), _TENSORRT),
         "pip install nvtripy==0.1.7 'tensorrt-cu12>=10.15,<11' "
         "-f https://nvidia.github.io/TensorRT-Incubator/packages.html",
         "NVIDIA's Python front end to TensorRT",
@@ -111,17 +120,41 @@ def entry(name: str) -> Entry:
     return _BY_NAME[name]
 
 
+def packages() -> dict[str, Package]:
+    """The packages of all backends, by name."""
+    return {package[0]: package for line in _BY_NAME.values() for package in line.packages}
+
+
+def distributions() -> tuple[str, ...]:
+    """The distributions that may hold a backend's packages, each once."""
+    return tuple(dict.fromkeys(name for package in packages().values() for name in package))
+
+
 def installed_version(line: Entry) -> str | None:
-    """Version of the installed distribution that holds a backend's library, or None; nothing is imported."""
-    return next((found for found in map(package_version, line.distributions) if found), None)
+    """Version of a backend's library, or None where it is not installed; nothing is imported."""
+    return first_version(line.packages[0])
+
+
+def missing_packages(line: Entry) -> list[str]:
+    """The packages of a backend that are not installed; nothing is imported."""
+    return [package[0] for package in line.packages if first_version(package) is None]
 
 
 def load(name: str) -> Backend:
     """Import a backend's module and create the backend.
 
     Raises:
-        BackendError: There is none of this name.
+        BackendError: There is none of this name, or its module cannot be imported or lacks its class.
     """
-    module, _, attribute = entry(name).target.partition(":")
-    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    line = entry(name)
+    module, _, attribute = line.target.partition(":")
+    try:
+        backend: Backend = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:
+        raise BackendError(
+            f"the backend {name!r} cannot be imported",
+            found=f"{type(error).__name__}: {error}",
+            wanted=f"the class {attribute} in {module}, as the table in lenet/backends/__init__.py says",
+            hint=f"correct the table or the module; if a library is missing: {line.install}",
+        ) from error
     return backend

@@ -14,13 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Final, final
+from typing import ClassVar, Final, Self, final
 
 import numpy as np
 import torch
 
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
+from lenet.backends import entry, missing_packages
 from lenet.errors import BackendError, UnavailableError
 from lenet.vocabulary import InputType, Precision
 
@@ -130,6 +131,9 @@ def new_stream(device: torch.device) -> torch.cuda.Stream | None:
 class Runner(ABC):
     """A LeNet that is built and ready.
 
+    A runner is a context manager: `close` ends it, and gives back the memory that it holds. A closed runner raises
+    `BackendError` when it is used.
+
     Attributes:
         maps_host_memory: Whether `forward` also takes images in pinned host memory, which the device then reads there
             (zero-copy).
@@ -142,13 +146,32 @@ class Runner(ABC):
     def __init__(self, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         self.spec = spec
         self.stream = stream
-        # What every call's images are compared with: looked up once, and of a shape or a tensor found out once.
+        # What `forward` compares every call's images with. The shape is the last one that fitted.
         self._device, self._dtype = spec.device, spec.image_dtype
         self._shape: torch.Size | None = None
-        # Of the last call: its images, their address, and the pass that is bound to them, if one is.
-        self._images: torch.Tensor | None = None
-        self._address = 0
-        self._again: Callable[[], torch.Tensor]
+
+    def __enter__(self) -> Self:
+        if not vars(self):
+            raise _closed()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @final
+    def close(self) -> None:
+        """Wait until the queued passes are done, then drop everything that the runner holds.
+
+        Copy logits before: `forward`'s may lie in the runner's memory. A call that `bare` returned keeps what it uses
+        alive. A second `close` does nothing.
+        """
+        if not vars(self):
+            return
+        try:
+            self.synchronize()
+        finally:
+            vars(self).clear()
+            self.__class__ = _ClosedRunner
 
     @final
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -165,33 +188,21 @@ class Runner(ABC):
             float32 logits (N, 10) on the runner's device, valid on its stream. The next call may overwrite them.
 
         Raises:
-            BackendError: The images are of another dtype, shape, layout or device, or the batch is out of range.
+            BackendError: The images are of another dtype, shape, layout or device, the batch is out of range, or the
+                runner is closed.
         """
-        if (
-            images is self._images
-            and images.data_ptr() == self._address
-            and images.shape == self._shape
-            and images.is_contiguous()
-        ):
-            return self._again()
-        self._images = None
         if not (
             images.dtype is self._dtype
-            and (images.device == self._device or (self.maps_host_memory and _is_pinned(images)))
+            and (images.device == self._device or (self.maps_host_memory and self._is_pinned(images)))
             and (images.shape == self._shape or self._is_of_shape(images.shape))
             and images.is_contiguous()
         ):
             raise self._unfit(images)
         return self._forward(images)
 
-    def _remember(self, images: torch.Tensor, again: Callable[[], torch.Tensor]) -> None:
-        """For `_forward`: as long as the next calls are with this very tensor, where it is, they come down to this.
-
-        Args:
-            images: As `forward` was given them. They are kept until a call with others.
-            again: Queues a pass that is bound to their memory, and returns its logits.
-        """
-        self._images, self._address, self._again = images, images.data_ptr(), again
+    def _is_pinned(self, images: torch.Tensor) -> bool:
+        """Whether images are in pinned host memory."""
+        return images.device.type == "cpu" and images.is_pinned()
 
     def _is_of_shape(self, shape: torch.Size) -> bool:
         """Whether a shape other than the last call's fits."""
@@ -281,9 +292,26 @@ class Runner(ABC):
         )
 
 
-def _is_pinned(images: torch.Tensor) -> bool:
-    """Whether images are in pinned host memory."""
-    return images.device.type == "cpu" and images.is_pinned()
+class _ClosedRunner(Runner):
+    """What `Runner.close` turns a runner into, so that an open one need not check at each call whether it is closed."""
+
+    def __getattribute__(self, name: str) -> object:
+        """Everything but a second `close` is refused."""
+        if name == "close" or name.startswith("__"):
+            return super().__getattribute__(name)
+        raise _closed()
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def _closed() -> BackendError:
+    return BackendError(
+        "this runner was closed and cannot be used again",
+        found="a closed runner",
+        wanted="a runner that is open",
+        hint="build another with `Backend.build`; a `with` block closes its runner at its end",
+    )
 
 
 class Backend(ABC):
@@ -338,11 +366,21 @@ class Backend(ABC):
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         """`build` for a spec that was checked."""
 
+    def _other_device(self, device: torch.device) -> str | None:
+        """Why it does not run on this type of device; None where it does."""
+        return None if device.type in self.devices else f"{self.name} runs on {' and '.join(self.devices)} alone"
+
     def _missing_device(self, device: torch.device) -> str | None:
         """Why there is no device of this type for it here; None where there is."""
-        if device.type not in self.devices:
-            return f"{self.name} runs on {' and '.join(self.devices)} alone"
-        return NO_GPU if device.type == "cuda" and not torch.cuda.is_available() else None
+        no_gpu = NO_GPU if device.type == "cuda" and not torch.cuda.is_available() else None
+        return self._other_device(device) or no_gpu
+
+    def _not_installed(self) -> str | None:
+        """Which of the packages that the table names for it are missing, with the command; None where none is."""
+        line = entry(self.name)
+        missing = missing_packages(line)
+        verb = "is" if len(missing) == 1 else "are"
+        return f"{' and '.join(missing)} {verb} not installed: {line.install}" if missing else None
 
     def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
         return BackendError(

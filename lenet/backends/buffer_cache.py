@@ -1,4 +1,4 @@
-"""What a runner keeps for the buffers of images that it has met: graphs, bindings, views, each bound to an address."""
+"""What a runner prepares for each buffer of images (a graph, a binding, a view), kept by the buffer's address."""
 
 from __future__ import annotations
 
@@ -6,69 +6,82 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
 from lenet.backends.base import Runner
 
-__all__ = ["MOST_BUFFERS", "BindingRunner", "Bound", "BufferCache"]
+__all__ = ["MOST_BUFFERS", "BindingRunner", "Bound", "BufferCache", "GraphRunner"]
 
 T = TypeVar("T")
+
+Key: TypeAlias = tuple[int, int]
+"""A buffer: its address and its batch size. The rest of its shape is the same for all."""
 
 MOST_BUFFERS: Final = 16
 """Buffers that a cache keeps, the latest used: a benchmark uses one, and each holds its images."""
 
 
 class BufferCache(Generic[T]):
-    """Something for each buffer of images, made when the buffer is first met; the latest used are kept.
+    """A value for each buffer of images; the latest used are kept.
 
-    A buffer is an address and a batch size, so tensors that share memory share an entry. An entry holds its images, so
-    that their memory is not given to another tensor while something is bound to it.
+    Tensors that share memory and batch size share an entry. An entry keeps its images' memory, so that no other tensor
+    is given it while something is bound to it. The cache holds no reference to its runner.
 
     Args:
-        make: Makes an entry's value of its images.
-        synchronize: Waits until the runner's stream is done: called before an entry is dropped, for passes that use it
-            may be queued still.
         most: Entries that are kept.
     """
 
-    def __init__(
-        self, make: Callable[[torch.Tensor], T], synchronize: Callable[[], None], most: int = MOST_BUFFERS
-    ) -> None:
-        self._make = make
-        self._synchronize = synchronize
+    def __init__(self, most: int = MOST_BUFFERS) -> None:
         self._most = most
-        self._entries: OrderedDict[tuple[int, int], tuple[T, torch.Tensor]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[T, torch.Tensor]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __call__(self, images: torch.Tensor) -> T:
-        """The value of the images' buffer; whatever making it raises leaves no entry."""
-        key = (images.data_ptr(), images.shape[0])
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    @property
+    def full(self) -> bool:
+        """Whether the next new entry drops the oldest."""
+        return len(self._entries) == self._most
+
+    def get(self, key: Key) -> T | None:
+        """The value of a buffer, which is then the latest used; None where there is none."""
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._make(images), images
-            if len(self._entries) == self._most:
-                self._synchronize()
-                self._entries.popitem(last=False)
-            self._entries[key] = entry
-        else:
-            self._entries.move_to_end(key)
+            return None
+        self._entries.move_to_end(key)
         return entry[0]
+
+    def add(self, key: Key, value: T, images: torch.Tensor) -> None:
+        """Keep a value for a new buffer, and drop the oldest entry of a full cache.
+
+        Args:
+            key: The buffer's.
+            value: What is bound to it.
+            images: The buffer. Its memory lives as long as the entry.
+        """
+        if self.full:
+            self._entries.popitem(last=False)
+        # A tensor of its own: the caller may point `images` at other memory.
+        self._entries[key] = value, images.detach()
 
 
 class Bound(NamedTuple):
     """A pass that is bound to a buffer of images.
 
+    Neither attribute may refer to the runner: a cycle would keep its memory until Python's collector runs.
+
     Attributes:
-        run: Queues it, and returns its logits.
-        bare: The library call that it comes down to, as `Runner.bare` has it.
+        bare: The library call that queues it, as `Runner.bare` has it.
+        logits: What it fills; None where the library call returns them.
     """
 
-    run: Callable[[], torch.Tensor]
     bare: Callable[[], object]
+    logits: torch.Tensor | None = None
 
 
 class BindingRunner(Runner):
@@ -76,28 +89,46 @@ class BindingRunner(Runner):
 
     @cached_property
     def _passes(self) -> BufferCache[Bound]:
-        return BufferCache(self._bind, self.synchronize)
+        return BufferCache()
 
     @abstractmethod
     def _bind(self, images: torch.Tensor) -> Bound:
         """A pass for a buffer that is met for the first time."""
 
+    def _run(self, bound: Bound) -> torch.Tensor:
+        """Queue a bound pass, and return its logits."""
+        bound.bare()
+        assert bound.logits is not None
+        return bound.logits
+
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        run = self._passes(images).run
-        logits = run()
-        self._remember(images, run)
-        return logits
+        key = images.data_ptr(), images.shape[0]
+        bound = self._passes.get(key)
+        if bound is None:
+            bound = self._add(key, images)
+        return self._run(bound)
+
+    def _add(self, key: Key, images: torch.Tensor) -> Bound:
+        """Bind a pass to a new buffer. Where that fails, no entry is added and none is dropped."""
+        bound = self._bind(images)
+        if self._passes.full:
+            self.synchronize()  # queued passes may still use the entry that is dropped
+        self._passes.add(key, bound, images)
+        return bound
+
+    def _is_pinned(self, images: torch.Tensor) -> bool:
+        # Memory that a pass is bound to was pinned then: the driver need not be asked at each call.
+        return (images.data_ptr(), images.shape[0]) in self._passes or super()._is_pinned(images)
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
-        return self._passes(images).bare
+        bound = self._passes.get((images.data_ptr(), images.shape[0]))
+        assert bound is not None  # by the pass before
+        return bound.bare
 
-    def _replaying(self, graph: torch.cuda.CUDAGraph, logits: torch.Tensor) -> Bound:
-        """The pass that a graph was captured of, and that leaves its logits there."""
-        replay = graph.replay
 
-        def run() -> torch.Tensor:
-            with self.on_stream():
-                replay()
-            return logits
+class GraphRunner(BindingRunner):
+    """A runner that replays a CUDA graph for each buffer. A replay runs on the current stream."""
 
-        return Bound(run, replay)
+    def _run(self, bound: Bound) -> torch.Tensor:
+        with self.on_stream():
+            return super()._run(bound)

@@ -355,8 +355,7 @@ class _FusedRunner(BindingRunner):
         assert self.stream is not None
         kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
-        launch = kernel.bind(self.stream, images, logits)
-        return Bound(launch, launch)
+        return Bound(kernel.bind(self.stream, images, logits), logits)
 
 
 def _dotted(version: tuple[int, int]) -> str:

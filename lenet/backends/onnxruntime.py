@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -10,12 +11,12 @@ import numpy as np
 import torch
 
 from lenet.architecture import CLASSES
+from lenet.backends import entry, installed_version
 from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
-from lenet.provenance import package_version
 from lenet.vocabulary import Precision
 
 __all__ = ["OnnxRuntime"]
@@ -38,11 +39,10 @@ class OnnxRuntime(Backend):
 
     def probe(self, device: torch.device) -> Availability:
         """Available where the installed build has the device's execution provider."""
-        version = package_version("onnxruntime-gpu") or package_version("onnxruntime")
-        if device.type not in self.devices:
-            return Availability(version, f"onnxruntime runs on {' and '.join(self.devices)} alone")
-        if version is None:
-            return Availability(None, 'onnxruntime is not installed: pip install "lenet-bench[onnx]"')
+        version = installed_version(entry(self.name))
+        if reason := self._other_device(device) or self._not_installed():
+            return Availability(version, reason)
+        assert version is not None
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
             return Availability(version, f"onnxruntime {version} is too old: at least {'.'.join(map(str, _OLDEST))}")
         try:
@@ -65,9 +65,14 @@ class OnnxRuntime(Backend):
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        stream = new_stream(spec.device)
-        session = open_session(to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype), spec, stream)
-        return _OnnxRuntimeRunner(session, spec, stream)
+        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
+        # No local holds the session: the exporter leaves cycles that keep this function's frame.
+        return _open_runner(model, spec)
+
+
+def _open_runner(model: bytes, spec: BuildSpec) -> Runner:
+    stream = new_stream(spec.device)
+    return _OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
 
 
 def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None) -> Any:
@@ -137,7 +142,7 @@ class _OnnxRuntimeRunner(BindingRunner):
 
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(spec, stream)
-        self._run = session.run_with_iobinding
+        self._run_session = session.run_with_iobinding
         self._new_binding = session.io_binding
         self._element = np.dtype(spec.input)
         self._options = _library().RunOptions()
@@ -150,16 +155,8 @@ class _OnnxRuntimeRunner(BindingRunner):
         kind, index = images.device.type, images.device.index or 0
         binding.bind_input(INPUT, kind, index, self._element, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
-        session_run, options = self._run, self._options
-
-        def run() -> torch.Tensor:
-            session_run(binding, options)
-            return logits
-
-        return Bound(run, partial(session_run, binding, options))
+        return Bound(partial(self._run_session, binding, self._options), logits)
 
 
 def _library() -> Any:
-    import onnxruntime
-
-    return onnxruntime
+    return importlib.import_module("onnxruntime")

@@ -10,7 +10,7 @@ import torch
 
 from lenet import devices
 from lenet.backends.base import BuildSpec, Runner, new_stream
-from lenet.backends.buffer_cache import BindingRunner, Bound
+from lenet.backends.buffer_cache import Bound, GraphRunner
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import Network, PyTorchBackend
 from lenet.vocabulary import Precision
@@ -28,10 +28,10 @@ class PyTorchCudaGraph(PyTorchBackend):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        return _GraphRunner(Network(arrays, spec), spec)
+        return _CudaGraphRunner(Network(arrays, spec), spec)
 
 
-class _GraphRunner(BindingRunner):
+class _CudaGraphRunner(GraphRunner):
     """The first call with a buffer captures a graph for it; later calls with it replay that."""
 
     def __init__(self, network: Network, spec: BuildSpec) -> None:
@@ -49,4 +49,4 @@ class _GraphRunner(BindingRunner):
             self.synchronize()
             with devices.capturing(graph, self.stream):
                 logits = self._network(images)
-        return self._replaying(graph, logits)
+        return Bound(graph.replay, logits)

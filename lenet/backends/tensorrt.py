@@ -29,7 +29,7 @@ from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BatchRange, BuildSpec, Runner, new_stream
-from lenet.backends.buffer_cache import BindingRunner, Bound
+from lenet.backends.buffer_cache import Bound, GraphRunner
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
@@ -149,8 +149,13 @@ class TensorRTBackend(Backend):
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        trt = self.library()
         model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
+        # No local holds the engine: the exporter leaves cycles that keep this function's frame.
+        return self._load(model, spec)
+
+    def _load(self, model: bytes, spec: BuildSpec) -> Runner:
+        """The runner of a model's engine, which comes from the cache or is built."""
+        trt = self.library()
         capability = torch.cuda.get_device_capability(spec.device)
         key = EngineKey(
             source=hashlib.sha256(model).hexdigest(),
@@ -404,9 +409,8 @@ class EngineRunner(Runner):
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         self._set_input(images.shape[0], images.data_ptr())
-        logits = self._pass()
-        self._remember(images, self._pass)
-        return logits
+        self._enqueue()
+        return self._logits
 
     def _bare(self, images: torch.Tensor) -> Callable[[], object]:
         del images  # bound by the pass before
@@ -422,16 +426,11 @@ class EngineRunner(Runner):
             _accepted(self._trt, self._context.set_tensor_address(INPUT, address), "the address of the images")
             self._input_address = address
 
-    def _pass(self) -> torch.Tensor:
-        """With the images that are bound."""
-        self._enqueue()
-        return self._logits
-
     def _enqueue(self) -> None:
         _accepted(self._trt, self._context.execute_async_v3(self._stream_handle), "the forward pass")
 
 
-class CudaGraphRunner(BindingRunner, EngineRunner):
+class CudaGraphRunner(GraphRunner, EngineRunner):
     """An `EngineRunner` that captures a CUDA graph for each buffer of images, and replays it."""
 
     def _bind(self, images: torch.Tensor) -> Bound:
@@ -443,7 +442,7 @@ class CudaGraphRunner(BindingRunner, EngineRunner):
             queued = self._context.execute_async_v3(self._stream_handle)
         # A pass that was refused leaves a graph that does nothing, whose replay would show the last logits again.
         _accepted(self._trt, queued, "the forward pass that was to be captured")
-        return self._replaying(graph, self._logits)
+        return Bound(graph.replay, self._logits)
 
 
 class JitRunner(EngineRunner):

@@ -5,6 +5,7 @@ Nothing of nvtripy is imported before it is used, so that this module can say wh
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -44,7 +45,8 @@ _PYTHON: Final = sys.version_info[:2]
 
 _INSTALL: Final = entry("tripy").install
 
-_LIBRARIES: Final = ("nvtripy", "mlir-tensorrt-compiler", "mlir-tensorrt-runtime")
+_LIBRARIES: Final = tuple(package[0] for package in entry("tripy").packages[:3])
+"""What compiles, beside TensorRT."""
 
 _OPTIMIZATION_LEVEL: Final = 3
 """TensorRT's own default, of 0 to 5."""
@@ -92,8 +94,8 @@ class TriPy(Backend):
         return TriPyRunner(executable, spec, stream)
 
     def _unfit_device(self, device: torch.device) -> str | None:
-        if device.type not in self.devices:
-            return f"{self.name} runs on {' and '.join(self.devices)} alone"
+        if reason := self._other_device(device):
+            return reason
         if device.index not in {None, 0}:
             return f"TriPy runs on cuda:0 alone, not on {device}: hide the other GPUs with CUDA_VISIBLE_DEVICES"
         return None
@@ -129,34 +131,55 @@ class TriPyRunner(BindingRunner):
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if self._widened is None:
-            bare: Callable[[], tp.Tensor] = partial(self._executable, self._view(images))
-        else:
-            # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
-            widened = self._widened[: images.shape[0]]
-            view, memory = self._view(widened), images.detach()  # whatever becomes of `images`
+            return Bound(_Pass(self._executable, self._view(images)))
+        # TriPy has no uint8, so PyTorch widens bytes to the type that the executable takes, on its stream.
+        widened = self._widened[: images.shape[0]]
+        widen = partial(widened.copy_, images.detach())
+        return Bound(_Pass(self._executable, self._view(widened), widen))
 
-            def bare() -> tp.Tensor:
-                with self.on_stream():
-                    widened.copy_(memory)
-                return self._executable(view)
-
-        def run() -> torch.Tensor:
-            try:
-                # TriPy allocates the output, and frees it with this object: it is kept until the next call
-                self._logits = logits = bare()
-            except _vendor_errors() as error:
-                raise _backend_error(
-                    error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
-                ) from error
-            # of the capsule, not of the tensor: PyTorch would first try arguments that its `__dlpack__` does not take
-            return torch.from_dlpack(logits.__dlpack__())  # type: ignore[attr-defined]
-
-        return Bound(run, bare)
+    def _run(self, bound: Bound) -> torch.Tensor:
+        try:
+            with self.on_stream():
+                # TriPy allocates the output, and frees it with this object: it is kept until the next call.
+                self._logits = logits = bound.bare()
+        except _vendor_errors() as error:
+            raise _backend_error(
+                error, "TriPy cannot run LeNet", wanted="an executable of this runner's spec"
+            ) from error
+        # Of the capsule, not of the tensor: PyTorch would first try arguments that its `__dlpack__` does not take.
+        return torch.from_dlpack(logits.__dlpack__())  # type: ignore[attr-defined]
 
     def _view(self, images: torch.Tensor) -> tp.Tensor:
         import nvtripy as tp
 
         return tp.Tensor(images.detach())
+
+
+class _Pass:
+    """A call of an executable with a view of a buffer.
+
+    nvtripy's tensors are in reference cycles, which would keep the buffer's memory until Python's collector runs. A
+    pass breaks its view's when it ends.
+
+    Args:
+        executable: What to call.
+        view: nvtripy's tensor of the buffer.
+        fill: Called before, to fill the buffer.
+    """
+
+    def __init__(self, executable: tp.Executable, view: tp.Tensor, fill: Callable[[], object] | None = None) -> None:
+        self._executable = executable
+        self._view = view
+        self._fill = fill
+
+    def __call__(self) -> tp.Tensor:
+        if self._fill is not None:
+            self._fill()
+        return self._executable(self._view)
+
+    def __del__(self) -> None:
+        for part in (self._view.trace_tensor.producer, self._view):
+            vars(part).clear()
 
 
 def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cached[tp.Executable]:
@@ -206,8 +229,7 @@ def cached_executable(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Cach
 
 def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
     """All that an executable depends on; of ``NVIDIA_TF32_OVERRIDE``, whether it leaves TF32 on."""
-    import tensorrt
-
+    tensorrt = importlib.import_module("tensorrt")
     versions = [f"{name} {package_version(name)}" for name in _LIBRARIES]
     gpu = "no GPU"
     if torch.cuda.is_available():

@@ -142,9 +142,9 @@ def _agreement(
     remainder = len(split) % batch_size
     batches = BatchRange(remainder or batch_size, batch_size, batch_size)
     spec = BuildSpec(device, precision, batches, input_type)
-    runner = backend.build(arrays, spec)
     executed = backend.executed_precision(precision, device)
-    logits = logits_of(runner, reference.images, batch_size)
+    with backend.build(arrays, spec) as runner:
+        logits, facts = logits_of(runner, reference.images, batch_size), runner.facts()
     compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()
     is_finite = logits.isfinite().all(1)
@@ -165,7 +165,7 @@ def _agreement(
         right=compared.right,
         images=len(split),
         diverging_layer=layer,
-        facts=runner.facts(),
+        facts=facts,
         reason=why_not_finite(int((~is_finite).sum()), len(split)),
     )
 

@@ -57,24 +57,6 @@ runpy.run_module("lenet", run_name="__main__")
 """What a child runs: ``python -m lenet``, bound to the life of its parent, whose number comes first."""
 
 _T = TypeVar("_T")
-_DISTRIBUTIONS: Final = (
-    "lenet-bench",
-    "torch",
-    "triton",
-    "numpy",
-    "cuda-core",
-    "cuda-bindings",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-rtx",
-    "nvtripy",
-    "mlir-tensorrt-compiler",
-    "mlir-tensorrt-runtime",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +115,7 @@ class Examination:
 
 def machine(device: torch.device) -> dict[str, str | None]:
     """Versions of everything that takes part, and the device."""
-    found = versions(_DISTRIBUTIONS) | {"device": str(device)}
+    found = versions(("lenet-bench", "numpy", *backends.distributions())) | {"device": str(device)}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["device"] = f"{properties.name}, compute capability {properties.major}.{properties.minor}"
@@ -169,8 +151,8 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
             steps.append(Step("build", passed=False, seconds=0.0, message=error.summary))
             return Examination(name, version, None, tuple(steps), error.summary, unavailable=True)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
-        runner = _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts()))
-        logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
+        with _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts())) as runner:
+            logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
         reference = parity.Reference(arrays, images)
         compared = _step(steps, "compare", lambda: reference.compare(logits, executed), str)
         if not compared.right:

@@ -65,7 +65,10 @@ def layer_at_fault(
     few = images[:_PROBED].to(spec.device)
 
     def forward_with(changed: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
-        probe = backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few))))
-        return lambda batch: logits_of(probe, batch, len(batch))
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            with backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few)))) as probe:
+                return logits_of(probe, batch, len(batch))
+
+        return forward
 
     return parity.diverging_layer(forward_with, arrays, few, executed)

@@ -245,7 +245,8 @@ def _refuse_unlike(first: Pair, pair: Pair, trees: tuple[Tree, Tree], *, own_env
     """Raise a GateError if the processes differ in machine, environment or source."""
     for side, tree in zip((pair.base, pair.head), trees, strict=True):
         reference = (first.base if tree.side == "base" or not own_environments else first.head).measurement
-        difference = describe_difference(reference.machine, side.measurement.machine)
+        # Another commit may record other packages.
+        difference = describe_difference(reference.machine, side.measurement.machine, recorded_by_both=True)
         if difference:
             raise GateError(
                 f"the process of {tree.side} is not like the first of base",

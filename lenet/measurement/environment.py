@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from lenet import backends
 from lenet.documents import to_json
 from lenet.measurement.control_groups import group_limits
 from lenet.measurement.instrumentation import switches
-from lenet.provenance import package_version, source_commit
+from lenet.provenance import first_version, source_commit
 
 if TYPE_CHECKING:
     import torch
@@ -39,20 +40,13 @@ __all__ = [
 
 Facts = Mapping[str, Any]
 
-# What is measured or bears on it, each with the distributions that any one of which may hold it.
 _PACKAGES: Final = {
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "numpy": ("numpy",),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-    "nvtripy": ("nvtripy",),
-    "triton": ("triton",),
-    "pytest-benchmark": ("pytest-benchmark",),
+    name: backends.packages().get(name, (name,))
+    for name in ("torch", "torchvision", "numpy", *backends.packages(), "pytest-benchmark")
 }
+"""What is measured or bears on it, by name, each with the distributions any one of which holds it."""
 
-FINGERPRINT_FIELDS: Final = (
+_MACHINE_FIELDS: Final = (
     "cpu.model",
     "cpu.architecture",
     "cpu.cores",
@@ -75,8 +69,10 @@ FINGERPRINT_FIELDS: Final = (
     "cuda.runtime",
     "cuda.cudnn",
     "torch.threads",
-    *(f"packages.{name}" for name in _PACKAGES),
 )
+_PACKAGE_FIELDS: Final = tuple(f"packages.{name}" for name in _PACKAGES)
+
+FINGERPRINT_FIELDS: Final = (*_MACHINE_FIELDS, *_PACKAGE_FIELDS)
 """The facts that must be equal for two measurements to be compared, as dotted names.
 
 The commit is what is compared; the size of memory is left out because virtual machines change it while they run.
@@ -127,7 +123,7 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
         },
         "torch": {"threads": torch.get_num_threads()},
         "switches": switches() or None,
-        "packages": {name: _version(distributions) for name, distributions in _PACKAGES.items()},
+        "packages": {name: first_version(distributions) for name, distributions in _PACKAGES.items()},
         "commit": source_commit(),
     }
 
@@ -138,26 +134,30 @@ def fingerprint(facts: Facts) -> str:
     Args:
         facts: From `machine_facts`, also when read back from JSON.
     """
-    found = [_fact(facts, field) for field in FINGERPRINT_FIELDS]
-    found += [[field, value] for field in LIMIT_FIELDS if (value := _fact(facts, field)) is not None]
+    found = [_fact(facts, field) for field in _MACHINE_FIELDS]
+    # Only what is installed counts, so that a new backend in the table changes no fingerprint where it is not.
+    told = ((field, _fact(facts, field)) for field in (*_PACKAGE_FIELDS, *LIMIT_FIELDS))
+    found += [[field, value] for field, value in told if value is not None]
     matter = to_json(found, sort_keys=True)
     return hashlib.sha256(matter.encode()).hexdigest()[:12]
 
 
-def describe_difference(ours: Facts, theirs: Facts) -> list[str]:
+def describe_difference(ours: Facts, theirs: Facts, *, recorded_by_both: bool = False) -> list[str]:
     """The facts that keep two machines from being compared, such as ``gpu.driver: '580.159.04', not '580.159.03'``.
 
     Args:
         ours: The facts here.
         theirs: Those to compare with.
+        recorded_by_both: Leave out what one of them does not record, as another version of this project may not.
 
     Returns:
         A line for each field of the fingerprint that differs; none where the fingerprints are equal. A limit that one
-        of them does not tell of, as facts of an earlier version do not, is not known to differ.
+        of them does not record is not known to differ.
     """
-    told = [field for field in LIMIT_FIELDS if _is_told(ours, field) and _is_told(theirs, field)]
-    pairs = ((field, _fact(ours, field), _fact(theirs, field)) for field in (*FINGERPRINT_FIELDS, *told))
-    return [f"{field}: {here!r}, not {there!r}" for field, here, there in pairs if here != there]
+    told = [field for field in FINGERPRINT_FIELDS if not recorded_by_both or _both_record(ours, theirs, field)]
+    told += [field for field in LIMIT_FIELDS if _both_record(ours, theirs, field)]
+    differ = (field for field in told if _fact(ours, field) != _fact(theirs, field))
+    return [f"{field}: {_comparison(ours, theirs, field)}" for field in differ]
 
 
 def machine_kind(facts: Facts) -> str:
@@ -186,14 +186,22 @@ def _fact(facts: Facts, field: str) -> Any:
     return value
 
 
-def _is_told(facts: Facts, field: str) -> bool:
+def _both_record(ours: Facts, theirs: Facts, field: str) -> bool:
+    return not _lacks(ours, field) and not _lacks(theirs, field)
+
+
+def _lacks(facts: Facts, field: str) -> bool:
+    """Whether facts have no such field, as those of another version of this project; a GPU's on a CPU are None."""
     above, _, name = field.rpartition(".")
     place = _fact(facts, above) if above else facts
-    return isinstance(place, Mapping) and name in place
+    return place is not None and name not in place
 
 
-def _version(distributions: tuple[str, ...]) -> str | None:
-    return next((found for found in map(package_version, distributions) if found), None)
+def _comparison(ours: Facts, theirs: Facts, field: str) -> str:
+    here, there = _fact(ours, field), _fact(theirs, field)
+    if _lacks(theirs, field):
+        return f"{here!r}, not recorded there"
+    return f"not recorded here, {there!r} there" if _lacks(ours, field) else f"{here!r}, not {there!r}"
 
 
 def _cpu_model() -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,11 +63,14 @@ class Builds:
         """The runner, built anew unless it is the last one."""
         key = (backend.name, spec)
         if key not in self._last:
-            self._last.clear()
-            # The runner before is in cycles: its memory would count as in use before this one, and be free later.
-            gc.collect()
+            self.close()  # else the last runner's memory would count as in use before this one
             free_workspaces(spec.device)
             held, began = allocated(spec.device), time.perf_counter()
             runner = backend.build(self._arrays, spec)
             self._last[key] = Built(runner, held, time.perf_counter() - began)
         return self._last[key]
+
+    def close(self) -> None:
+        """Close the last runner."""
+        while self._last:
+            self._last.popitem()[1].runner.close()

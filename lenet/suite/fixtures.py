@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,10 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
 
 
 @pytest.fixture(scope="session")
-def build(shipped: weights.Weights) -> Builds:
+def build(shipped: weights.Weights) -> Iterator[Builds]:
     """Builds runners of the shipped weights."""
-    return Builds(shipped.arrays)
+    with closing(Builds(shipped.arrays)) as builds:
+        yield builds
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,89 +13,59 @@ from hypothesis import strategies as st
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import BatchRange, BuildSpec
-from lenet.backends.buffer_cache import MOST_BUFFERS, BindingRunner, Bound, BufferCache
+from lenet.backends.buffer_cache import MOST_BUFFERS, BindingRunner, Bound, BufferCache, GraphRunner
 from lenet.errors import BackendError
 from lenet.vocabulary import Precision
 
 MOST = 3
 
 
-class Log:
-    """What a cache did, in order: ``made`` of the first element of the images, or ``waited``."""
+Key = tuple[int, int]
 
-    def __init__(self) -> None:
-        self.calls: list[object] = []
 
-    def make(self, images: torch.Tensor) -> tuple[int, int]:
-        self.calls.append(int(images[0]))
-        return int(images[0]), len(images)
-
-    def wait(self) -> None:
-        self.calls.append("waited")
+def key_of(images: torch.Tensor) -> Key:
+    return images.data_ptr(), len(images)
 
 
 @given(st.lists(st.integers(0, 6)))
-def test_the_latest_used_are_kept_and_nothing_is_made_twice_meanwhile(uses: list[int]) -> None:
+def test_the_latest_used_are_kept(uses: list[int]) -> None:
     """Against a list that has the latest at its end."""
     buffers = [torch.full((2,), number) for number in range(7)]
-    log, kept = Log(), list[int]()
-    cache = BufferCache(log.make, log.wait, MOST)
+    cache: BufferCache[int] = BufferCache(MOST)
+    kept: list[int] = []
     for number in uses:
-        expected: list[object] = []
+        key = key_of(buffers[number])
+        assert cache.get(key) == (number if number in kept else None)
+        assert cache.full == (len(kept) == MOST)
         if number not in kept:
-            expected = [number, *(["waited"] if len(kept) == MOST else [])]
+            cache.add(key, number, buffers[number])
         kept = [*(other for other in kept if other != number), number][-MOST:]
-        assert cache(buffers[number]) == (number, 2)
-        assert log.calls == expected
-        log.calls.clear()
         assert len(cache) == len(kept)
+        assert [key_of(buffer) in cache for buffer in buffers] == [number in kept for number in range(7)]
 
 
 def test_tensors_of_one_memory_share_an_entry_unless_the_batch_differs() -> None:
-    log, buffer = Log(), torch.zeros(4)
-    cache = BufferCache(log.make, log.wait, MOST)
-    assert cache(buffer) is cache(buffer.view(4)) is cache(buffer)
-    assert cache(buffer[:2]) == (0, 2)
-    assert log.calls == [0, 0]
+    cache: BufferCache[str] = BufferCache(MOST)
+    buffer = torch.zeros(4)
+    cache.add(key_of(buffer), "four", buffer)
+    assert cache.get(key_of(buffer.view(4))) == "four"
+    assert cache.get(key_of(buffer[:2])) is None
 
 
-def test_images_live_as_long_as_their_entry() -> None:
-    """Else another tensor could be given the memory that a graph reads."""
-    log = Log()
-    cache = BufferCache(log.make, log.wait, MOST)
-    alive = []
+@pytest.mark.parametrize("moved", [False, True])
+def test_memory_lives_as_long_as_its_entry(moved: bool) -> None:
+    """Else another tensor could be given the memory that a graph reads; also where the caller's tensor moves away."""
+    cache: BufferCache[int] = BufferCache(MOST)
+    alive, tensors = [], []
     for number in range(MOST + 1):
-        images = torch.full((2,), number)
-        alive.append(weakref.ref(images))
-        cache(images)
-        del images
+        memory = np.full(2, number, np.float32)
+        alive.append(weakref.ref(memory))
+        images = torch.from_numpy(memory)
+        cache.add(key_of(images), number, images)
+        if moved:
+            tensors.append(images.set_(torch.zeros(2)))  # type: ignore[call-overload]
+        del images, memory
     assert [reference() is not None for reference in alive] == [False, True, True, True]
-
-
-def test_the_stream_is_waited_for_while_what_is_dropped_still_lives() -> None:
-    """A queued pass may read it until then."""
-    images = torch.zeros(2)
-    oldest = weakref.ref(images)
-    alive: list[bool] = []
-    cache = BufferCache(Log().make, lambda: alive.append(oldest() is not None), 1)
-    cache(images)
-    del images
-    cache(torch.ones(2))
-    assert alive == [True]
-    assert oldest() is None
-
-
-def test_what_cannot_be_made_leaves_no_entry_and_drops_none() -> None:
-    log = Log()
-    cache = BufferCache(log.make, log.wait, 1)
-    kept = torch.zeros(2)
-    cache(kept)
-    log.calls.clear()
-    for _ in range(2):
-        with pytest.raises(IndexError):
-            cache(torch.zeros(0))
-    cache(kept)
-    assert log.calls == []
 
 
 class Sums(BindingRunner):
@@ -112,13 +82,14 @@ class Sums(BindingRunner):
             raise BackendError("no", found="it", wanted="yes", hint="none")
         self.bound.append(len(images))
         memory = torch.from_numpy(images.numpy())  # keeps its shape, whatever becomes of the tensor
-        return Bound(lambda: self._sum(memory), memory.sum)
+        logits = torch.empty(())
+        return Bound(partial(torch.sum, memory, dim=(0, 1, 2, 3), out=logits), logits)
 
-    def _sum(self, memory: torch.Tensor) -> torch.Tensor:
+    def _run(self, bound: Bound) -> torch.Tensor:
         self.passes += 1
         if self.passes_fail:
             raise BackendError("no", found="it", wanted="yes", hint="none")
-        return memory.sum()
+        return super()._run(bound)
 
 
 @pytest.fixture
@@ -144,9 +115,9 @@ def test_a_tensor_is_bound_once_and_read_at_each_pass(sums: Sums, images: torch.
 
 def test_a_call_is_one_pass(sums: Sums, images: torch.Tensor) -> None:
     """Two would give the same logits and twice the time."""
-    for _ in range(3):  # bound anew, remembered, remembered
+    for _ in range(3):  # bound, then found bound
         sums.forward(images)
-    sums.forward(images.view(2, *INPUT_SHAPE))  # bound, but not remembered
+    sums.forward(images.view(2, *INPUT_SHAPE))
     assert sums.passes == 4
 
 
@@ -159,7 +130,49 @@ def test_a_runner_keeps_what_it_bound_to_its_last_buffers(sums: Sums) -> None:
     assert sums.bound == [1] * MOST_BUFFERS
 
 
-def test_a_captured_pass_is_replayed_on_the_runner_s_stream(sums: Sums, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_is_waited_for_while_what_is_dropped_still_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queued pass may read it until then."""
+    sums = Sums()
+    memory = np.ones((1, *INPUT_SHAPE), np.float32)
+    oldest = weakref.ref(memory)
+    sums.forward(torch.from_numpy(memory))
+    del memory
+    alive: list[bool] = []
+    monkeypatch.setattr(sums, "synchronize", lambda: alive.append(oldest() is not None))
+    buffers = [torch.ones(1, *INPUT_SHAPE) for _ in range(MOST_BUFFERS)]
+    for buffer in buffers[:-1]:
+        sums.forward(buffer)
+    assert alive == []
+    sums.forward(buffers[-1])
+    assert alive == [True]
+    assert oldest() is None
+
+
+def test_what_cannot_be_bound_leaves_no_entry_and_drops_none(sums: Sums) -> None:
+    buffers = [torch.ones(1, *INPUT_SHAPE) for _ in range(MOST_BUFFERS)]
+    for buffer in buffers:
+        sums.forward(buffer)
+    sums.binding_fails = True
+    for _ in range(2):
+        with pytest.raises(BackendError, match="no"):
+            sums.forward(torch.ones(1, *INPUT_SHAPE))
+    for buffer in buffers:
+        sums.forward(buffer)
+
+
+class Graphs(GraphRunner):
+    """Its graph is given."""
+
+    def __init__(self, bound: Bound) -> None:
+        super().__init__(BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange(1, 2, 4)), None)
+        self._bound = bound
+
+    def _bind(self, images: torch.Tensor) -> Bound:
+        del images
+        return self._bound
+
+
+def test_a_graph_is_replayed_on_the_runner_s_stream(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
     @contextmanager
@@ -168,9 +181,10 @@ def test_a_captured_pass_is_replayed_on_the_runner_s_stream(sums: Sums, monkeypa
         yield
         log.append("left")
 
-    monkeypatch.setattr(sums, "on_stream", on_stream)
-    graph: Any = SimpleNamespace(replay=lambda: log.append("replayed"))
-    sums._replaying(graph, torch.zeros(2, 10)).run()
+    logits = torch.zeros(2, 10)
+    graphs = Graphs(Bound(lambda: log.append("replayed"), logits))
+    monkeypatch.setattr(graphs, "on_stream", on_stream)
+    assert graphs.forward(images) is logits
     assert log == ["entered", "replayed", "left"]
 
 
@@ -193,16 +207,6 @@ def test_a_tensor_that_fitted_once_is_judged_again_where_it_has_changed(
         sums.forward(images)
 
 
-def test_a_captured_pass_is_its_replay_and_leaves_its_logits(sums: Sums) -> None:
-    replays: list[int] = []
-    graph: Any = SimpleNamespace(replay=lambda: replays.append(1))
-    logits = torch.zeros(2, 10)
-    bound = sums._replaying(graph, logits)
-    assert bound.run() is logits
-    assert replays == [1]
-    assert bound.bare is graph.replay
-
-
 @pytest.mark.parametrize("what", ["binding_fails", "passes_fail"])
 def test_a_call_that_failed_leaves_nothing_behind(sums: Sums, images: torch.Tensor, what: str) -> None:
     """A library that was told half of another buffer must be told this one again."""
@@ -210,18 +214,5 @@ def test_a_call_that_failed_leaves_nothing_behind(sums: Sums, images: torch.Tens
     setattr(sums, what, True)
     with pytest.raises(BackendError, match="no"):
         sums.forward(torch.ones(3, *INPUT_SHAPE))
-    assert sums._images is None
     setattr(sums, what, False)
     assert sums.forward(images) == 2 * IMAGE
-
-
-def test_images_are_kept_no_longer_than_until_a_call_with_others(sums: Sums) -> None:
-    images = torch.ones(2, *INPUT_SHAPE)
-    view = images.view(2, *INPUT_SHAPE)  # of the entry's memory, but no entry's
-    sums.forward(images)
-    sums.forward(view)
-    there = weakref.ref(view)
-    del view
-    assert there() is not None
-    sums.forward(images)
-    assert there() is None

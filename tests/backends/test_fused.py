@@ -23,6 +23,7 @@ from lenet.errors import BackendError
 from lenet.kernels import ENTRY, SPLIT, Variant, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
 from lenet.vocabulary import InputType, Precision
+from tests.backends.holding import held, without_collector
 from tests.kernels.emulation import COMPILER, library
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -129,6 +130,23 @@ def test_batches_of_a_range_are_launched_as_they_need(gpu: Gpu) -> None:
         (1, SPLIT),
     ]
     assert (runner.facts()["images_a_block"], runner.facts()["blocks_an_image"]) == ("1", "5")
+
+
+@emulated
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("end", ["close", "del"])
+def test_kernels_and_their_memory_are_gone_without_the_collector(end: str) -> None:
+    with without_collector():
+        runner = build(BatchRange(1, 2, 2), kind=InputType.UINT8)
+        for count in (1, 2, 1):
+            runner.forward(pixels(count))
+        references = held(runner)
+        assert len(references) >= 7, "of two kernels, two buffers and the logits"
+        if end == "close":
+            runner.close()
+        else:
+            del runner
+        assert [reference() for reference in references if reference() is not None] == []
 
 
 @emulated

@@ -1,12 +1,35 @@
 from __future__ import annotations
 
+import re
+import tomllib
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from packaging.requirements import Requirement
 
-from lenet import backends
+from lenet import backends, export
+from lenet.backends import Entry
 from lenet.backends.base import Backend
+from lenet.comparison import compare_backends, doctor
+from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
+from lenet.measurement.environment import FINGERPRINT_FIELDS, fingerprint, machine_facts
 from lenet.vocabulary import Precision
+from lenet.weights import Arrays
+
+CPU = torch.device("cpu")
+PROJECT: dict[str, Any] = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+FROM_ELSEWHERE = {
+    "triton": "PyTorch for CUDA on Linux requires it",
+    "cuda-bindings": "PyTorch for CUDA requires it",
+    "mlir-tensorrt-compiler": "nvtripy requires it, from NVIDIA's page",
+    "mlir-tensorrt-runtime": "nvtripy requires it, from NVIDIA's page",
+}
+"""Packages that no extra names, each with where it comes from."""
 
 
 @pytest.mark.parametrize("name", backends.names())
@@ -44,3 +67,120 @@ def test_probing_an_impossible_device_is_an_answer(name: str) -> None:
     availability = backends.load(name).probe(torch.device("meta"))
     assert not availability
     assert availability.reason
+
+
+def installs(extra: str) -> set[str]:
+    """The distributions that an extra of this project names, those of the extras in it as well."""
+    found: set[str] = set()
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        nested = requirement.extras if requirement.name == PROJECT["name"] else ()
+        found |= set().union(*map(installs, nested)) if nested else {requirement.name}
+    return found
+
+
+LINES = [backends.entry(name) for name in backends.names()]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+def test_an_environment_with_a_gpu_has_every_backend(line: Entry) -> None:
+    assert (installs("gpu") | {Requirement(each).name for each in PROJECT["dependencies"]}) & set(line.packages[0])
+
+
+def test_an_environment_without_a_gpu_has_what_one_with_a_gpu_has_and_needs_none_of() -> None:
+    assert installs("cpu") <= installs("gpu") | {"onnxruntime"}
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+def test_the_command_installs_the_packages(line: Entry) -> None:
+    extra = re.search(r"lenet-bench\[(.*)\]", line.install)
+    words = re.findall(r"[^\s'\"]*[a-z][^\s'\"]*", line.install.removeprefix("pip install ").partition(" -f ")[0])
+    named = installs(extra[1]) if extra else {Requirement(word).name for word in words}
+    missing = {package[0] for package in line.packages if not named & set(package)}
+    assert missing <= set(FROM_ELSEWHERE)
+    assert line.packages[0][0] not in missing, "the library itself"
+
+
+def test_versions_in_commands_are_those_of_the_extras() -> None:
+    tripy = backends.entry("tripy").install
+    for extra, distribution in (("tripy", "nvtripy"), ("tensorrt", "tensorrt-cu12")):
+        requirements = map(Requirement, PROJECT["optional-dependencies"][extra])
+        (specifier,) = (str(each.specifier) for each in requirements if each.name == distribution)
+        (said,) = re.findall(rf"{distribution}([=<>][^\s']*)", tripy)
+        assert str(Requirement(distribution + said).specifier) == specifier
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+def test_a_backend_of_an_onnx_graph_names_what_exports_it(name: str) -> None:
+    packages = [package[0] for package in backends.entry(name).packages]
+    assert packages[1:] == list(export.PACKAGES)
+
+
+def test_every_package_of_the_table_is_recorded_and_in_the_fingerprint_and_in_doctor() -> None:
+    recorded, header = machine_facts(CPU)["packages"], doctor.machine(CPU)
+    for name, package in backends.packages().items():
+        assert name in recorded
+        assert f"packages.{name}" in FINGERPRINT_FIELDS
+        assert set(package) <= set(header)
+    for line in LINES:
+        assert recorded[line.packages[0][0]] == backends.installed_version(line)
+
+
+@pytest.mark.parametrize("package", sorted(backends.packages()))
+def test_another_version_of_any_package_is_another_fingerprint(package: str) -> None:
+    facts = machine_facts(CPU)
+    facts["packages"][package] = "1.0"
+    before = fingerprint(facts)
+    facts["packages"][package] = "2.0"
+    assert fingerprint(facts) != before
+
+
+def with_line(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> None:
+    """Change a backend's line of the table."""
+    monkeypatch.setitem(backends._BY_NAME, name, replace(backends.entry(name), **changes))
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("lenet.backends.no_such:Thing", "ModuleNotFoundError: No module named 'lenet.backends.no_such'"),
+        ("lenet.backends.pytorch_eager:Thing", "AttributeError: .* has no attribute 'Thing'"),
+        ("broken_backend:Thing", "OSError: libfoo.so: cannot open"),
+    ],
+)
+def test_a_backend_that_cannot_be_imported_is_an_error_and_the_others_run(
+    target: str, found: str, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_backend.py").write_text("raise OSError('libfoo.so: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with_line(monkeypatch, "onnxruntime", target=target)
+    wanted = r"the class Thing in .*, as the table in lenet/backends/__init__.py says"
+    with pytest.raises(BackendError, match=rf"(?s)'onnxruntime' cannot be imported\n  found:  {found}.*{wanted}"):
+        backends.load("onnxruntime")
+    done, missing = compare_backends(
+        ["pytorch", "onnxruntime"], arrays, synthetic(4), device=CPU, precision=Precision.FP32, batch_size=4
+    )
+    assert [each.backend for each in done] == ["pytorch"]
+    assert re.search(found, missing[0].reason)
+    examination = doctor.examine("onnxruntime", arrays, CPU, Precision.FP32)
+    assert examination.broken
+    assert "correct the table or the module" in examination.advice
+
+
+def test_a_distribution_that_does_not_exist_is_named_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_line(monkeypatch, "onnxruntime", packages=(("onnxruntime-no-such",), ("onnx-no-such",)))
+    availability = backends.load("onnxruntime").probe(CPU)
+    install = backends.entry("onnxruntime").install
+    assert availability.reason == f"onnxruntime-no-such and onnx-no-such are not installed: {install}"
+    assert availability.version is None
+
+
+def test_a_library_is_found_by_any_of_its_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "onnxruntime-gpu":
+            return "1.31.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    line = backends.entry("onnxruntime")
+    assert backends.installed_version(line) == "1.31.0"
+    assert backends.missing_packages(line) == ["onnx", "onnxscript"]

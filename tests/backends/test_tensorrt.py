@@ -29,6 +29,7 @@ from lenet.errors import BackendError
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import from_weights
 from lenet.vocabulary import InputType, Precision
+from tests.backends.holding import held, without_collector
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import STREAM_HANDLE, FakeParserError, FakeTensorRT
 
@@ -511,6 +512,37 @@ class TestCudaGraphWithTheFake:
             with pytest.raises(BackendError, match="refused the forward pass that was to be captured"):
                 runner.forward(batch)
         assert "replay" not in fake.names()
+
+
+class TestCloseWithTheFake:
+    @fake_of(TensorRT(), TensorRT(cuda_graph=True), TensorRTRTX())
+    @pytest.mark.parametrize("end", ["close", "del"])
+    def test_engine_context_and_graphs_are_gone_without_the_collector(self, fake: Fake, end: str) -> None:
+        kinds = (tensorrt_api.FakeEngine, tensorrt_api.FakeContext, tensorrt_api.FakeStream, tensorrt_api.FakeCudaGraph)
+        with without_collector():
+            runner = fake.build()
+            for size in (4, 8, 4):
+                runner.forward(images(size))
+            references = held(runner, *kinds)
+            assert {type(reference()) for reference in references} >= set(kinds[:3])
+            if end == "close":
+                fake.calls()
+                runner.close()
+                assert fake.names() == ["synchronize"]
+            else:
+                del runner
+            assert [reference() for reference in references if reference() is not None] == []
+
+    @fake_of(TensorRT(), TensorRT(cuda_graph=True), TensorRTRTX())
+    def test_a_closed_runner_calls_the_library_no_more(self, fake: Fake) -> None:
+        runner, batch = fake.build(), images(4)
+        runner.forward(batch)
+        runner.close()
+        fake.calls()
+        for use in (lambda: runner.forward(batch), lambda: runner.bare(batch), runner.facts, runner.close):
+            with nullcontext() if use == runner.close else pytest.raises(BackendError, match="was closed"):
+                use()
+        assert fake.calls() == []
 
 
 class TestRtxWithTheFake:

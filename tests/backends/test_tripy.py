@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from lenet.errors import BackendError, OutputError
 from lenet.models.pytorch_lenet import LeNet
 from lenet.vocabulary import InputType, Precision
 from tests import preloaded
+from tests.backends.holding import held, without_collector
 from tests.standins.mlir_tensorrt_cpu.runner import StandinRunner, build
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -276,6 +278,25 @@ def test_bytes_are_widened_into_one_buffer_at_each_pass() -> None:
 
 
 @on_standin
+@pytest.mark.parametrize("end", ["close", "del"])
+@pytest.mark.parametrize("kind", InputType)
+def test_executable_and_views_are_gone_without_the_collector(kind: InputType, end: str) -> None:
+    import nvtripy as tp
+
+    with without_collector():
+        runner = build(arrays(), Precision.FP32, ANY_BATCH, kind)
+        for size in (2, 1, 2):
+            runner.forward(torch.zeros(size, *INPUT_SHAPE, dtype=runner.spec.image_dtype))
+        references = held(runner, tp.Executable, tp.Tensor)
+        assert {type(reference()) for reference in references} >= {tp.Executable, tp.Tensor}
+        if end == "close":
+            runner.close()
+        else:
+            del runner
+        assert [reference() for reference in references if reference() is not None] == []
+
+
+@on_standin
 @pytest.mark.parametrize("batches", [ANY_BATCH, BatchRange.exactly(7)], ids=["dynamic", "static"])
 def test_the_profile_is_the_range_of_batch_sizes(batches: BatchRange) -> None:
     (images,) = compile_executable(arrays(), Precision.FP32, batches).input_infos.values()
@@ -497,7 +518,7 @@ def test_other_weights_are_compiled(compilations: list[Precision]) -> None:
 @on_standin
 @pytest.mark.usefixtures("installed")
 def test_the_key_holds_all_that_an_executable_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorrt
+    tensorrt = importlib.import_module("tensorrt")
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4060 Ti")
     key = backend_module._key(arrays(), BuildSpec(CUDA, Precision.FP16, ANY_BATCH))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,29 +67,22 @@ def test_a_batch_is_of_the_first_images_and_repeats_them_where_it_is_larger() ->
     assert torch.equal(first_images(split, 7), split.images[[0, 1, 2, 0, 1, 2, 0]])
 
 
-class _Cyclic(_Noting):
-    """A runner that a reference to itself keeps alive until the collector runs."""
-
-    def __init__(self) -> None:
-        super().__init__(SPEC, None)
-        self.itself = self
-
-
 class _Building:
-    """A backend that says whether the runner before was gone when it built."""
+    """A backend that says whether the runner before was closed when it built."""
 
     name: ClassVar[str] = "building"
 
     def __init__(self) -> None:
-        self.before: weakref.ref[_Cyclic] | None = None
-        self.builds = 0
+        self.built: list[Runner] = []
+
+    @property
+    def builds(self) -> int:
+        return len(self.built)
 
     def build(self, _arrays: Any, _spec: BuildSpec) -> Runner:
-        assert self.before is None or self.before() is None
-        self.builds += 1
-        runner = _Cyclic()
-        self.before = weakref.ref(runner)
-        return runner
+        assert not any(vars(runner) for runner in self.built)
+        self.built.append(_Noting(SPEC, None))
+        return self.built[-1]
 
 
 def test_a_runner_s_rows_share_one_buffer_which_holds_no_row_s_images_when_the_next_begins() -> None:
@@ -104,7 +96,7 @@ def test_a_runner_s_rows_share_one_buffer_which_holds_no_row_s_images_when_the_n
     assert not first.any()
 
 
-def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() -> None:
+def test_one_runner_is_open_and_the_one_before_is_closed_when_the_next_is_built() -> None:
     backend: Any = _Building()
     builds = Builds({})
     other = BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange.exactly(3), InputType.UINT8)
@@ -113,6 +105,8 @@ def test_one_runner_is_held_and_the_one_before_is_gone_when_the_next_is_built() 
     builds(backend, other)
     builds(backend, SPEC)
     assert backend.builds == 3
+    builds.close()
+    assert not any(vars(runner) for runner in backend.built)
 
 
 def test_a_row_takes_its_runner_and_its_batch_and_nothing_that_was_there_before(

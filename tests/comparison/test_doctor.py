@@ -79,7 +79,8 @@ def test_a_library_that_is_installed_and_cannot_be_loaded_is_broken(
     (tmp_path / "onnxruntime.py").write_text("raise OSError('libcublasLt.so.12: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
-    monkeypatch.setattr("lenet.backends.onnxruntime.package_version", lambda _: "1.23.0")
+    monkeypatch.setattr("lenet.backends.onnxruntime.installed_version", lambda _: "1.23.0")
+    monkeypatch.setattr("lenet.backends.base.missing_packages", lambda _: [])
     done = CliRunner().invoke(main, ["doctor", "onnxruntime", "--here", "--device", "cpu"])
     assert done.exit_code == 1
     assert "onnxruntime: import: onnxruntime cannot be loaded: libcublasLt.so.12: cannot open" in done.stdout

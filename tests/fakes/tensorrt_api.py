@@ -297,7 +297,7 @@ def capture(graph: FakeCudaGraph, *, stream: FakeStream, capture_error_mode: str
     library.record("begin_capture", stream.cuda_stream, capture_error_mode)
     FakeCudaGraph.captured, library.capturing = None, True
     yield
-    graph.run, library.capturing = FakeCudaGraph.captured, False
+    graph.run, FakeCudaGraph.captured, library.capturing = FakeCudaGraph.captured, None, False
     library.record("end_capture")
 
 

@@ -12,6 +12,7 @@ import pynvml
 import pytest
 import torch
 
+from lenet import provenance
 from lenet.measurement import environment
 from lenet.measurement.environment import (
     FINGERPRINT_FIELDS,
@@ -106,7 +107,7 @@ def test_on_a_cpu_the_facts_tell_cpu_system_and_versions() -> None:
 
 def test_a_package_is_found_under_any_of_its_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"tensorrt-cu13": "10.13.0", "onnxruntime-gpu": "1.32.0"}
-    monkeypatch.setattr(environment, "package_version", installed.get)
+    monkeypatch.setattr(provenance, "package_version", installed.get)
 
     packages = machine_facts(CPU)["packages"]
 
@@ -149,6 +150,27 @@ def test_a_difference_shows_both_values(facts: dict[str, Any]) -> None:
     other = changed(facts, "gpu.driver", "580.159.03")
 
     assert describe_difference(facts, other) == ["gpu.driver: '580.159.04', not '580.159.03'"]
+
+
+def test_a_package_that_one_side_does_not_record_is_told_so_and_matters(facts: dict[str, Any]) -> None:
+    facts = changed(facts, "packages.onnx", "1.23.2")
+    older = json.loads(json.dumps(facts))
+    del older["packages"]["onnx"]
+
+    assert fingerprint(older) != fingerprint(facts)
+    assert describe_difference(facts, older) == ["packages.onnx: '1.23.2', not recorded there"]
+    assert describe_difference(older, facts) == ["packages.onnx: not recorded here, '1.23.2' there"]
+    assert describe_difference(older, older) == []
+    assert describe_difference(facts, older, recorded_by_both=True) == []
+
+
+def test_a_backend_that_is_not_installed_changes_no_fingerprint(facts: dict[str, Any]) -> None:
+    facts = changed(facts, "packages.nvtripy", None)
+    older = json.loads(json.dumps(facts))
+    del older["packages"]["nvtripy"]
+
+    assert fingerprint(older) == fingerprint(facts)
+    assert describe_difference(facts, older) == []
 
 
 def test_a_cpu_and_a_gpu_differ_in_the_gpus_fields(facts: dict[str, Any]) -> None:
