@@ -18,8 +18,7 @@ import torch
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import ExportError
-from lenet.models.byte_input import fold_normalization
-from lenet.models.pytorch_lenet import LeNet
+from lenet.models.pytorch_lenet import Network, network
 from lenet.provenance import package_version
 
 if TYPE_CHECKING:
@@ -35,13 +34,6 @@ OPSET: Final = 22
 """Version of the operator set: the first with Conv and MaxPool of bfloat16."""
 
 PACKAGES: Final = ("onnx", "onnxscript")
-
-
-class _Float32Ends(LeNet):
-    """A LeNet of any dtype that casts its images to that dtype and its logits to float32."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return super().forward(images.to(self.conv1.weight.dtype)).float()
 
 
 def missing_packages() -> list[str]:
@@ -77,19 +69,15 @@ def to_onnx(
             wanted=" and ".join(PACKAGES),
             hint='pip install "lenet-bench[onnx]"',
         )
-    if images is torch.uint8:
-        arrays = fold_normalization(arrays)
-    model = _Float32Ends().to(dtype)
-    model.load_state_dict(weights.narrow(arrays, dtype))
-    proto = _export(model.eval(), images)
+    proto = _export(network(arrays, dtype, images), images)
     _remove_provenance(proto)
     _check(proto)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
 
 
-def _export(model: LeNet, images: torch.dtype) -> onnx.ModelProto:
-    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export would make a batch of 1 a constant
+def _export(model: Network, images: torch.dtype) -> onnx.ModelProto:
+    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export takes a dimension of 1 for a constant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they concern the exporter's internals, and differ by version

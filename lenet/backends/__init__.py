@@ -82,7 +82,7 @@ _TABLE: Final = (
     ),
     Entry(
         "tensorrt-rtx",
-        "lenet.backends.tensorrt:TensorRTRTX",
+        "lenet.backends.tensorrt_rtx:TensorRTRTX",
         (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), *_EXPORTER),
         'pip install "lenet-bench[tensorrt-rtx]"',
         "TensorRT for RTX, kernels compiled on this GPU",

@@ -11,17 +11,16 @@ wait for it. This module knows no library: whoever owns one passes the functions
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import platformdirs
 from filelock import FileLock
@@ -37,6 +36,7 @@ __all__ = [
     "EngineKey",
     "EngineRefusedError",
     "default_directory",
+    "digest",
     "private_directory",
     "problem_of_file",
 ]
@@ -59,38 +59,16 @@ class EngineCacheWarning(UserWarning):
     """An entry of the cache could not be used, and is built anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """All that an engine depends on.
+EngineKey: TypeAlias = Mapping[str, str | int | tuple[int, ...]]
+"""All that an engine depends on, by name.
 
-    Attributes:
-        source: SHA-256 of what it is built from, such as an ONNX model with its weights, in hexadecimal.
-        library: The library that builds it.
-        version: The library's.
-        target: What it runs on: a GPU's name and compute capability, or a named target such as ``sm89``.
-        cuda: CUDA's major version.
-        precision: What was asked of its arithmetic.
-        tf32: Whether float32 operands may be rounded to TF32.
-        input: What the images are handed over as.
-        batches: The smallest batch, the one that it is tuned for, and the largest.
-        optimization_level: How hard the library looks for fast kernels, on its own scale.
-    """
+Errors name two fields, which every key has: ``library``, which builds the engine, and ``target``, which it runs on.
+"""
 
-    source: str
-    library: str
-    version: str
-    target: str
-    cuda: str
-    precision: str
-    tf32: bool
-    input: str
-    batches: tuple[int, int, int]
-    optimization_level: int
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all fields, in hexadecimal: the name of the entry."""
-        return _sha256(to_json([_FORMAT, dataclasses.asdict(self)], sort_keys=True).encode())
+def digest(key: EngineKey) -> str:
+    """SHA-256 of all fields, in hexadecimal: the name of the entry."""
+    return _sha256(to_json([_FORMAT, dict(key)], sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +156,8 @@ class EngineCache:
             value = accept(content)
             if value is None:
                 raise EngineRefusedError(
-                    f"{key.library} refuses the engine that it just built",
-                    found=f"{len(content):,} bytes for {key.target}",
+                    f"{key['library']} refuses the engine that it just built",
+                    found=f"{len(content):,} bytes for {key['target']}",
                     wanted="an engine that runs here",
                     hint="read the library's log; check that the GPU, its driver and the library fit each other",
                 )
@@ -235,7 +213,7 @@ class EngineCache:
         write_atomically(path, _header(key, kind, content) + b"\n" + content, 0o600, _ELSEWHERE)
 
     def _path(self, key: EngineKey, kind: str) -> Path:
-        return self.directory / f"{key.digest}.{kind}"
+        return self.directory / f"{digest(key)}.{kind}"
 
     @contextmanager
     def _lock(self, key: EngineKey) -> Iterator[None]:
@@ -316,7 +294,7 @@ def _unwritable(directory: Path, error: OSError) -> OutputError:
 
 
 def _header(key: EngineKey, kind: str, content: bytes) -> bytes:
-    fields = {"format": _FORMAT, "kind": kind, "key": dataclasses.asdict(key), "sha256": _sha256(content)}
+    fields = {"format": _FORMAT, "kind": kind, "key": dict(key), "sha256": _sha256(content)}
     return to_json(fields, sort_keys=True).encode()
 
 

@@ -249,18 +249,12 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
     architecture = f"sm_{major}{minor}"
     version = nvrtc_version()
     source = to_json([variant.source, variant.macros, variant.threads, OPTIONS])
-    key = EngineKey(
-        source=hashlib.sha256(source.encode()).hexdigest(),
-        library="nvrtc",
-        version=version,
-        target=architecture,
-        cuda=version.partition(".")[0],
-        precision=variant.precision,
-        tf32=False,
-        input=InputType.UINT8 if variant.bytes_in else InputType.FLOAT32,
-        batches=(variant.images,) * 3,
-        optimization_level=3,
-    )
+    key: EngineKey = {
+        "source": hashlib.sha256(source.encode()).hexdigest(),
+        "library": "nvrtc",
+        "version": version,
+        "target": architecture,
+    }
     refusals: list[str] = []
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # PyTorch's context is the one to load into

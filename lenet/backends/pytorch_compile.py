@@ -19,8 +19,9 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, BuildSpec, Runner
 from lenet.backends.engine_cache import private_directory
-from lenet.backends.pytorch_eager import Network, PyTorchBackend, PyTorchRunner
+from lenet.backends.pytorch_eager import PyTorchBackend, PyTorchRunner, build_network
 from lenet.errors import BackendError
+from lenet.models.pytorch_lenet import Network
 
 __all__ = ["PyTorchCompile"]
 
@@ -81,7 +82,7 @@ class PyTorchCompile(PyTorchBackend):
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit = MOST_BUILDS
         inductor.triton.cudagraph_or_error = True  # TorchInductor would otherwise leave CUDA graphs out in silence
         dynamic = not spec.batches.static
-        network = _Compiled(Network(arrays, spec))
+        network = _Compiled(build_network(arrays, spec))
         runner = PyTorchRunner(
             torch.compile(network, mode="max-autotune", fullgraph=True, dynamic=dynamic),
             spec,

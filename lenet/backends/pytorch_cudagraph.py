@@ -12,7 +12,8 @@ from lenet import devices
 from lenet.backends.base import BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import Bound, GraphRunner
 from lenet.backends.precision import allow_tf32
-from lenet.backends.pytorch_eager import Network, PyTorchBackend
+from lenet.backends.pytorch_eager import PyTorchBackend, build_network
+from lenet.models.pytorch_lenet import Network
 from lenet.vocabulary import Precision
 
 __all__ = ["PyTorchCudaGraph"]
@@ -28,7 +29,7 @@ class PyTorchCudaGraph(PyTorchBackend):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        return _CudaGraphRunner(Network(arrays, spec), spec)
+        return _CudaGraphRunner(build_network(arrays, spec), spec)
 
 
 class _CudaGraphRunner(GraphRunner):

@@ -8,36 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32, check_override
-from lenet.models.byte_input import fold_normalization
-from lenet.models.pytorch_lenet import from_weights
-from lenet.vocabulary import InputType, Precision
+from lenet.models.pytorch_lenet import Network, network
+from lenet.vocabulary import Precision
 
-__all__ = ["Network", "PyTorchBackend", "PyTorchEager", "PyTorchRunner"]
+__all__ = ["PyTorchBackend", "PyTorchEager", "PyTorchRunner", "build_network"]
 
 
-class Network(nn.Module):
-    """LeNet in a precision, behind the protocol's contract: images of the asked type in, float32 logits out.
-
-    Args:
-        arrays: Weights by parameter name.
-        spec: The device, the precision and the input type.
-    """
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> None:
-        super().__init__()
-        self.dtype = DTYPES[spec.precision]
-        if spec.input is InputType.UINT8:
-            arrays = fold_normalization(arrays)
-        self.lenet = from_weights(arrays, self.dtype).to(spec.device)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Cast, run, cast back; between float32 and float32 a cast does nothing."""
-        logits: torch.Tensor = self.lenet(images.to(self.dtype)).float()
-        return logits
+def build_network(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Network:
+    """The network that a spec asks for, on its device."""
+    return network(arrays, DTYPES[spec.precision], spec.image_dtype).to(spec.device)
 
 
 class PyTorchBackend(Backend):
@@ -66,14 +48,14 @@ class PyTorchEager(PyTorchBackend):
     name: ClassVar[str] = "pytorch"
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        return PyTorchRunner(Network(arrays, spec), spec)
+        return PyTorchRunner(build_network(arrays, spec), spec)
 
 
 class PyTorchRunner(Runner):
     """Calls a network under the precision's switches, in inference mode, on a stream of its own.
 
     Args:
-        network: A `Network`, as it is or compiled.
+        network: Of `build_network`, as it is or compiled.
         spec: What it was made for.
     """
 

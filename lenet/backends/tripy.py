@@ -235,18 +235,18 @@ def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(spec.device)
         gpu = f"{torch.cuda.get_device_name(spec.device)}, compute capability {major}.{minor}"
-    return EngineKey(
-        source=_source(arrays),
-        library="nvtripy",
-        version=", ".join([*versions, f"tensorrt {tensorrt.__version__}"]),
-        target=gpu,
-        cuda=str(torch.version.cuda).partition(".")[0],
-        precision=spec.precision,
-        tf32=_float32_uses_tf32(spec.device),
-        input=spec.input,
-        batches=(spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
-        optimization_level=_OPTIMIZATION_LEVEL,
-    )
+    return {
+        "source": _source(arrays),
+        "library": "nvtripy",
+        "version": ", ".join([*versions, f"tensorrt {tensorrt.__version__}"]),
+        "target": gpu,
+        "cuda": str(torch.version.cuda).partition(".")[0],
+        "precision": spec.precision,
+        "tf32": _float32_uses_tf32(spec.device),
+        "input": spec.input,
+        "batches": (spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
+        "optimization_level": _OPTIMIZATION_LEVEL,
+    }
 
 
 def _source(arrays: Mapping[str, np.ndarray]) -> str:

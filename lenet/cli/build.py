@@ -42,7 +42,7 @@ def command(
     from lenet.backends import load
     from lenet.backends.base import BatchRange
     from lenet.backends.precision import DTYPES
-    from lenet.backends.tensorrt import TensorRTRTX
+    from lenet.backends.tensorrt_rtx import TensorRTRTX
     from lenet.export import to_onnx
     from lenet.vocabulary import Precision
 

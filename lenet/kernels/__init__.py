@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lenet import weights
-from lenet.architecture import PARAMETER_SHAPES
+from lenet.architecture import INPUT_SHAPE, PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
 from lenet.vocabulary import Precision
 
@@ -33,13 +33,24 @@ _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
 _WARPS: Final[Mapping[str, int]] = {Precision.FP32: 20, Precision.FP16: 16, Precision.BF16: 16, Precision.FP16X2: 12}
 
+# The sources' constants, by their names there. `tests/kernels` compiles each variant with `needed_bytes` and with less.
+_SIZE = INPUT_SHAPE[-1]
+_MAPS1, _CHANNELS, _KERNEL, _ = PARAMETER_SHAPES["conv1.weight"]
+_MAPS2 = PARAMETER_SHAPES["conv2.weight"][0]
 _HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
-_HIDDEN2 = PARAMETER_SHAPES["fc2.weight"][0]
+_CLASSES, _HIDDEN2 = PARAMETER_SHAPES["fc3.weight"]
+_SIDE2 = SPLIT
 _BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
-_FC3_WEIGHTS = PARAMETER_SHAPES["fc3.weight"][0] * _HIDDEN2
-# As in `tensor_cores.cu`, in chunks of 16 bytes: conv1's and conv2's fragments, the rows of the fully connected layers'
-# inputs, each padded, and an image's maps.
-_FRAGMENTS, _ROWS, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8 + 128 + 8 + 96 + 8), 297
+# Of fp32.cu: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind its sums.
+_FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
+# Of tensor_cores.cu, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), the rows of the
+# fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
+_FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
+_SCALES, _PLANE_PADDING = 5, 16
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +120,22 @@ class Variant:
     @property
     def needed_bytes(self) -> int:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
-        row = -(-self.maps_a_thread * 5 // 4) * 4  # of conv1's kernels, padded
-        constants = 6 // self.maps_a_thread * 3 * 5 * row + 6 * 16 * 28 + _BIASES + _FC3_WEIGHTS
-        if self.blocks_an_image > 1:
-            return 4 * (constants + _FEATURES // SPLIT + 6 * 6 * 16 + 4 + 20 * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + 4)
         if self.precision == Precision.FP32:
-            return 4 * (constants + self.images * (_FEATURES + 6 * 14 * 16 + 4 + 3 * 32 * 32))
-        fixed = self.parts * 16 * (_FRAGMENTS + _ROWS) + 16 * -(-(_BIASES + 5) // 4)
-        return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * 3 * (32 * 32 + 16))
+            return self._needed_fp32
+        fixed = self.parts * 16 * (_FRAGMENTS + _STRIDES) + 4 * _round_up(_BIASES + _SCALES, 4)
+        pixels = _CHANNELS * (_SIZE * _SIZE + _PLANE_PADDING)
+        return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * pixels)
+
+    @property
+    def _needed_fp32(self) -> int:
+        groups, row = _MAPS1 // self.maps_a_thread, _round_up(self.maps_a_thread * _KERNEL, 4)
+        weights1, weights2 = groups * _CHANNELS * _KERNEL * row, _MAPS1 * _MAPS2 * _FILTER2
+        constants = weights1 + weights2 + _BIASES + _CLASSES * _HIDDEN2
+        rows1 = 2 * _SIDE2 // self.blocks_an_image + _KERNEL - 1
+        image = _FEATURES // self.blocks_an_image + _MAPS1 * rows1 * _MAP_ROW + _MAPS_PADDING
+        if self.blocks_an_image == 1:
+            return 4 * (constants + self.images * (image + _CHANNELS * _SIZE * _SIZE))
+        return 4 * (constants + image + _WARPS[self.precision] * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + _ARRIVALS)
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -172,12 +191,13 @@ def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
     maps = variant.maps_a_thread
     exact = {name: tensor.numpy() for name, tensor in weights.narrow(exact, torch.float32).items()}
     # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]
-    conv1 = exact["conv1.weight"].reshape(6 // maps, maps, 3, 5, 5).transpose(0, 2, 3, 1, 4)
-    conv1 = _pad(conv1.reshape(-1, maps * 5), conv1.size // (maps * 5), -(-maps * 5 // 4) * 4)
-    conv2 = _pad(exact["conv2.weight"].transpose(1, 0, 2, 3).reshape(-1, 25), 96, 28)
+    conv1 = exact["conv1.weight"].reshape(-1, maps, _CHANNELS, _KERNEL, _KERNEL).transpose(0, 2, 3, 1, 4)
+    conv1 = conv1.reshape(-1, maps * _KERNEL)
+    conv1 = _pad(conv1, len(conv1), _round_up(maps * _KERNEL, 4))
+    conv2 = _pad(exact["conv2.weight"].transpose(1, 0, 2, 3).reshape(-1, _KERNEL**2), _MAPS1 * _MAPS2, _FILTER2)
     fc1 = exact["fc1.weight"].T
     if variant.blocks_an_image > 1:  # each row of windows is a block's
-        fc1 = fc1.reshape(16, 5, 5, 120).transpose(1, 0, 2, 3)
+        fc1 = fc1.reshape(_MAPS2, _SIDE2, _SIDE2, _HIDDEN1).transpose(1, 0, 2, 3)
     parts = [conv1, conv2, _biases(exact), exact["fc3.weight"], fc1, exact["fc2.weight"].T]
     return np.concatenate([part.ravel() for part in parts])
 

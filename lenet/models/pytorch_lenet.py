@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.functional import max_pool2d, relu
 
 from lenet import architecture, weights
+from lenet.models.byte_input import fold_normalization
 
-__all__ = ["LeNet", "from_weights", "to_arrays"]
+__all__ = ["LeNet", "Network", "from_weights", "network", "to_arrays"]
 
 _LAYERS = {layer.name: layer for layer in architecture.LAYERS}
 
@@ -57,6 +58,23 @@ class LeNet(nn.Module):
         return logits
 
 
+class Network(LeNet):
+    """A LeNet of any dtype that takes images of another and gives float32 logits.
+
+    Args:
+        dtype: Of its parameters.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.to(dtype)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Cast, run, cast back; between float32 and float32 a cast does nothing."""
+        return super().forward(images.to(self.dtype)).float()
+
+
 def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32) -> LeNet:
     """A LeNet in evaluation mode on the CPU.
 
@@ -68,6 +86,26 @@ def from_weights(arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.fl
         WeightsError: A weight is beyond the dtype's range.
     """
     model = LeNet().to(dtype)
+    model.load_state_dict(weights.narrow(arrays, dtype))
+    return model.eval()
+
+
+def network(
+    arrays: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32, images: torch.dtype = torch.float32
+) -> Network:
+    """A `Network` in evaluation mode on the CPU.
+
+    Args:
+        arrays: float32 arrays by parameter name.
+        dtype: What its parameters are rounded to.
+        images: Of its input: float32 for normalised images, uint8 for bytes, whose normalisation is then inside.
+
+    Raises:
+        WeightsError: A weight is beyond the dtype's range.
+    """
+    if images is torch.uint8:
+        arrays = fold_normalization(arrays)
+    model = Network(dtype)
     model.load_state_dict(weights.narrow(arrays, dtype))
     return model.eval()
 

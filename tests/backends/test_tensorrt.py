@@ -19,11 +19,14 @@ from click.testing import CliRunner
 
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends import tensorrt
+from lenet.backends import tensorrt, tensorrt_engine, tensorrt_rtx
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
-from lenet.backends.tensorrt import TensorRT, TensorRTBackend, TensorRTRTX, build_plan, targets
+from lenet.backends.tensorrt import TensorRT
+from lenet.backends.tensorrt_api import build_plan, logger
+from lenet.backends.tensorrt_engine import TensorRTBackend
+from lenet.backends.tensorrt_rtx import TensorRTRTX, targets
 from lenet.cli import main
 from lenet.errors import BackendError
 from lenet.export import to_onnx
@@ -133,7 +136,7 @@ class TestProbe:
     @both
     def test_the_exporter_is_absent(self, backend: TensorRTBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_library(monkeypatch, backend)
-        monkeypatch.setattr(tensorrt, "missing_packages", lambda: ["onnxscript"])
+        monkeypatch.setattr(tensorrt_engine, "missing_packages", lambda: ["onnxscript"])
         assert str(backend.probe(CUDA).reason).startswith("onnxscript not installed: pip install ")
 
     @both
@@ -199,8 +202,9 @@ class Fake:
         monkeypatch.setattr(torch.cuda, "CUDAGraph", tensorrt_api.FakeCudaGraph)
         monkeypatch.setattr(torch.cuda, "graph", tensorrt_api.capture)
         monkeypatch.setattr(tensorrt_api.FakeCudaGraph, "library", self.library, raising=False)
-        monkeypatch.setattr(tensorrt, "new_stream", lambda _: tensorrt_api.FakeStream(self.library))
-        monkeypatch.setattr(tensorrt, "to_onnx", lambda _, dtype, images: f"{images} {dtype}".encode())
+        for module in (tensorrt, tensorrt_rtx):
+            monkeypatch.setattr(module, "new_stream", lambda _: tensorrt_api.FakeStream(self.library))
+        monkeypatch.setattr(tensorrt_engine, "to_onnx", lambda _, dtype, images: f"{images} {dtype}".encode())
 
     def build(self, spec: BuildSpec = SPEC) -> Runner:
         return self.backend._build(self.arrays, spec)
@@ -222,7 +226,7 @@ def fake(
 ) -> Iterator[Fake]:
     """Of TensorRT, or of the backend that a test is parametrised with."""
     yield Fake(arrays, tmp_path / "cache", monkeypatch, getattr(request, "param", TensorRT()))
-    tensorrt._log.cache_clear()
+    logger.cache_clear()
 
 
 def fake_of(*of: TensorRTBackend) -> pytest.MarkDecorator:
@@ -539,9 +543,10 @@ class TestCloseWithTheFake:
         runner.forward(batch)
         runner.close()
         fake.calls()
-        for use in (lambda: runner.forward(batch), lambda: runner.bare(batch), runner.facts, runner.close):
-            with nullcontext() if use == runner.close else pytest.raises(BackendError, match="was closed"):
-                use()
+        for use, arguments in {"forward": (batch,), "bare": (batch,), "facts": ()}.items():
+            with pytest.raises(BackendError, match="was closed"):
+                getattr(runner, use)(*arguments)
+        runner.close()
         assert fake.calls() == []
 
 
@@ -639,7 +644,7 @@ class TestRealRtx:
     def test_the_parser_accepts_the_model(
         self, trt: ModuleType, models: dict[Precision, bytes], precision: Precision
     ) -> None:
-        log = tensorrt._log(trt)
+        log = logger(trt)
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
@@ -668,7 +673,7 @@ import sys, time
 from pathlib import Path
 from lenet.backends.base import BatchRange
 from lenet.vocabulary import Precision
-from lenet.backends.tensorrt import TensorRTRTX
+from lenet.backends.tensorrt_rtx import TensorRTRTX
 for precision in (Precision.FP32, Precision.TF32, Precision.FP16):
     model = Path(f"{precision}.onnx").read_bytes()
     started = time.perf_counter()

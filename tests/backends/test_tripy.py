@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import subprocess
@@ -522,12 +521,12 @@ def test_the_key_holds_all_that_an_executable_depends_on(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4060 Ti")
     key = backend_module._key(arrays(), BuildSpec(CUDA, Precision.FP16, ANY_BATCH))
-    assert len(key.source) == 64
-    assert key.version == (
+    assert len(str(key["source"])) == 64
+    assert key["version"] == (
         "nvtripy 0.1.7, mlir-tensorrt-compiler 0.1.7, mlir-tensorrt-runtime 0.1.7, "  # as `installed` has every version
         f"tensorrt {tensorrt.__version__}"
     )
-    assert dataclasses.asdict(key) | {"source": "", "version": ""} == {
+    assert {**key, "source": "", "version": ""} == {
         "source": "",
         "library": "nvtripy",
         "version": "",
@@ -541,4 +540,4 @@ def test_the_key_holds_all_that_an_executable_depends_on(monkeypatch: pytest.Mon
     }
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     other = backend_module._key(arrays(), BuildSpec(CUDA, Precision.FP16, ANY_BATCH))
-    assert other == dataclasses.replace(key, tf32=False)
+    assert other == {**key, "tf32": False}

@@ -1,4 +1,4 @@
-"""A recording fake of the documented Python API that `lenet.backends.tensorrt` calls.
+"""A recording fake of the documented Python API that `lenet.backends.tensorrt_api` and its like call.
 
 It is no TensorRT, and a test that uses it says nothing about TensorRT: only which calls are made, in which order, with
 which arguments, and what comes of a call that the library refuses. Its "engine" evaluates a given function on the host
