@@ -13,7 +13,18 @@ from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
 from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
 from lenet.report import sheets, words
-from lenet.report.figures import Chart, Painter, Split, Trend
+from lenet.report.charts import (
+    Chart,
+    Painter,
+    Split,
+    Trend,
+    draw_architecture,
+    draw_bars,
+    draw_boxes,
+    draw_curves,
+    draw_lines,
+    draw_splits,
+)
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count, ratio, significant, thousands
 from lenet.report.sources import Machine, Sources, TrainingRun
@@ -124,7 +135,7 @@ def render(sources: Sources, language: Language) -> str:
     painter = Painter(language, backends)
     page = _Page(
         language=language,
-        architecture=painter.architecture(language.text("LeNet for CIFAR-10")),
+        architecture=draw_architecture(painter, language.text("LeNet for CIFAR-10")),
         layers=sheets.layers_sheet(language),
         parameters=sheets.parameters_sheet(language),
         qualities=sheets.qualities_sheet(language),
@@ -200,8 +211,10 @@ def _training(run: TrainingRun, painter: Painter, language: Language) -> _Traini
         (text("commit"), str(run.facts["commit"] or text("unknown"))[:12]),
     ]
     charts = (
-        painter.curves(run.history, "loss", text("Figure 1. Mean loss"), text("cross-entropy, nats")),
-        painter.curves(run.history, "accuracy", text("Figure 2. Accuracy"), text("images classified rightly, %%")),
+        draw_curves(painter, run.history, "loss", text("Figure 1. Mean loss"), text("cross-entropy, nats")),
+        draw_curves(
+            painter, run.history, "accuracy", text("Figure 2. Accuracy"), text("images classified rightly, %%")
+        ),
     )
     return _Training(sheets.recipe_sheet(run, language), facts, charts)
 
@@ -212,7 +225,7 @@ def _machine(machine: Machine, rows: Sequence[Row], anchor: str, painter: Painte
     speeds = [
         _Speed(
             sheet,
-            painter.bars(group, conditions_title(group, language)),
+            draw_bars(painter, group, conditions_title(group, language)),
             [*words.changes(group, language), *words.copy_share(group, language)],
         )
         for group, sheet in zip(speed_groups(rows), speed_sheets(rows, language), strict=True)
@@ -245,7 +258,7 @@ def _machine(machine: Machine, rows: Sequence[Row], anchor: str, painter: Painte
 
 def _boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
     groups = _grouped([row for row in rows if row.samples], lambda row: row.case.conditions())
-    return [painter.boxes(group, _mode_title(group[0], language)) for group in groups]
+    return [draw_boxes(painter, group, _mode_title(group[0], language)) for group in groups]
 
 
 def _scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
@@ -258,7 +271,7 @@ def _scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
         if any(len(trend.x) > 1 for trend in trends):
             labels = (language.text("images a batch"), language.text("ms/batch"))
-            charts.append(painter.lines(trends, _mode_title(group[0], language, batch=False), labels))
+            charts.append(draw_lines(painter, trends, _mode_title(group[0], language, batch=False), labels))
     return charts
 
 
@@ -292,7 +305,7 @@ def _rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: 
             if end > span[0]:
                 roofs.append(Trend(name, (span[0], end), (span[0] * rate, end * rate)))
         labels = (text("FLOP/byte"), text("GFLOP/s"))
-        charts.append(painter.lines(trends, f"{precision}, {kind}", labels, limits=roofs))
+        charts.append(draw_lines(painter, trends, f"{precision}, {kind}", labels, limits=roofs))
     return charts
 
 
@@ -319,7 +332,7 @@ def _splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, langua
                 parts = {text("copy"): copy, text("forward pass"): compute, other: rest - copy}
             splits.append(Split(row.case.backend, parts))
         if splits:
-            charts.append(painter.splits(splits, conditions_title(group, language)))
+            charts.append(draw_splits(painter, splits, conditions_title(group, language)))
     return charts
 
 
@@ -339,7 +352,7 @@ def _histories(measurements: Sequence[Measurement], painter: Painter, language: 
         if trends:
             labels = ("", language.text("ms/batch"))
             title = _mode_title(group[0][1], language)
-            charts.append(painter.lines(trends, title, labels, x_log=False, ticks=ticks))
+            charts.append(draw_lines(painter, trends, title, labels, x_log=False, ticks=ticks))
     return charts
 
 
