@@ -1,4 +1,4 @@
-"""Tables that only the report has, in the same form as those of `lenet.report.tables`."""
+"""Tables that only the page has, in the same form as those of `lenet.report.tables`."""
 
 from __future__ import annotations
 
