@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lenet import results
-from lenet.report.tables import row_name, significant
+from lenet.report.rounding import significant
+from lenet.report.tables import row_name
 from lenet.results import Row
 
 WITHIN, WIDER = 0.02, 0.05

@@ -15,7 +15,8 @@ from lenet.errors import LenetError
 from lenet.files import write_atomically
 from lenet.gate.session import Outcome, RowOutcome
 from lenet.gate.workers import CANARY, Pair
-from lenet.report.tables import Sheet, significant, to_markdown
+from lenet.report.rounding import significant
+from lenet.report.tables import Sheet, to_markdown
 from lenet.terminal import visible
 
 __all__ = ["SCHEMA", "error_json", "error_page", "reasons", "sheet", "summary", "to_json", "to_page", "write"]

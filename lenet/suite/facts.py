@@ -18,7 +18,7 @@ from lenet.measurement.host_state import slowed_problem
 from lenet.measurement.recorder import Samples, launch_problem
 from lenet.measurement.statistics import instabilities, summarize
 from lenet.parity import Comparison, ParityError, Reference
-from lenet.results import Case
+from lenet.results import Case, Row
 from lenet.suite.builds import Built
 from lenet.weights import Weights
 
@@ -68,25 +68,36 @@ def row_facts(
         UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
         FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
     ]
-    unstable = [*instabilities(summary), *filter(None, problems)]
+    row = Row(
+        case,
+        summary,
+        wall_median=median(samples.wall_seconds.tolist()) if by_device else None,
+        peak_memory_bytes=None,  # measured after the rounds, and stored by the caller
+        throttled=throttled,
+        unstable=(*instabilities(summary), *filter(None, problems)),
+        facts=runner.facts(zero_copy=case.zero_copy),
+        floor=lowest,
+        max_abs_delta=compared.max_abs_delta,
+        share_of_tolerance=compared.max_share,
+    )
     return {
         "case": asdict(case),
         "summary": summary.as_dict(),
-        "images_per_second": case.batch_size / summary.median,
-        "us_per_image": 1e6 * summary.median / case.batch_size,
+        "images_per_second": row.images_per_second,
+        "us_per_image": row.microseconds_per_image,
         "tare": samples.tare if by_device else None,
-        "wall_median": median(samples.wall_seconds.tolist()) if by_device else None,
+        "wall_median": row.wall_median,
         "floor": asdict(lowest) if lowest else None,
-        "times_floor": summary.median / lowest.seconds if lowest else None,
+        "times_floor": row.times_floor,
         "launch_median": median(samples.launch.tolist()),
         "launch_bound_share": float(samples.launch_bound.mean()),
         "throttled": throttled,
         "throttling": list(samples.throttling),
         "slowed": slowed,
         "stopped": samples.stopped,
-        "unstable": unstable,
-        "facts": runner.facts(zero_copy=case.zero_copy),
-        "max_abs_delta": compared.max_abs_delta,
-        "share_of_tolerance": compared.max_share,
+        "unstable": list(row.unstable),
+        "facts": row.facts,
+        "max_abs_delta": row.max_abs_delta,
+        "share_of_tolerance": row.share_of_tolerance,
         "closeness": asdict(compared.closeness) if compared.closeness else None,
     }

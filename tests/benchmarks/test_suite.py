@@ -17,7 +17,7 @@ import pytest
 from lenet import results
 from lenet.measurement.environment import fingerprint
 from lenet.measurement.floor import floor
-from lenet.report.tables import significant
+from lenet.report.rounding import significant
 from lenet.results import NotRun
 from tests import preloaded
 

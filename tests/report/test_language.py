@@ -15,7 +15,7 @@ from lenet.report.language import ENGLISH, LANGUAGES, find_language
 
 RUSSIAN = find_language("ru")
 PACKAGE = Path(language.__file__).parent
-METHODS = [("*.py", "python"), ("templates/*.html", "jinja2")]
+METHODS = [("**.py", "python"), ("templates/*.html", "jinja2")]
 OPTIONS = {"templates/*.html": {"newstyle_gettext": "true", "silent": "false"}}
 KEYWORDS = {"text": None, "plural": (1, 2), "_": None, "gettext": None, "ngettext": (1, 2)}
 

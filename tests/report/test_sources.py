@@ -100,10 +100,10 @@ def test_a_history_that_cannot_be_drawn_is_named(cell: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "drawing"),
     [
-        ("measurement", "lenet.report.sheets.floor_sheet"),
-        ("run", "lenet.report.sheets.recipe_sheet"),
-        ("parity", "lenet.report.page.parity_sheet"),
-        ("gate", "lenet.report.sheets.gate_sheet"),
+        ("measurement", "lenet.report.page.sheets.floor_sheet"),
+        ("run", "lenet.report.page.sheets.recipe_sheet"),
+        ("parity", "lenet.report.page.rendering.parity_sheet"),
+        ("gate", "lenet.report.page.sheets.gate_sheet"),
     ],
 )
 def test_a_file_that_the_page_stumbles_over_is_named(
@@ -132,7 +132,7 @@ def test_a_fault_of_the_page_that_no_file_causes_is_told_with_its_traceback(
     def stumble(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lenet.report.sheets.layers_sheet", stumble)
+    monkeypatch.setattr("lenet.report.page.sheets.layers_sheet", stumble)
     done, text = report(tmp_path)
     assert (done.exit_code, text) == (70, "")
     assert "ZeroDivisionError" in done.stderr

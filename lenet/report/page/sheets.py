@@ -1,4 +1,4 @@
-"""Tables that only the report has, in the same form as those of `lenet.report.tables`."""
+"""Tables that only the page has, in the same form as those of `lenet.report.tables`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PA
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count, loss, percent, ratio, significant
 from lenet.report.sources import TrainingRun
-from lenet.report.tables import Sheet, limit_name, row_name
+from lenet.report.tables import NOTHING, Sheet, limit_name, row_name
 from lenet.results import Measurement, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
 from lenet.vocabulary import InputType, Mode, Precision
@@ -25,17 +25,15 @@ __all__ = [
     "recipe_sheet",
 ]
 
-_NOTHING = "-"
-
 
 def layers_sheet(language: Language) -> Sheet:
     """Each layer with its output's shape, its parameters and its operations, and their sums."""
     text, number = language.text, language.number
-    lines: list[tuple[str, ...]] = [(text("input"), _NOTHING, _shape(INPUT_SHAPE), _NOTHING, _NOTHING)]
+    lines: list[tuple[str, ...]] = [(text("input"), NOTHING, _shape(INPUT_SHAPE), NOTHING, NOTHING)]
     for stage in STAGES:
         kind = type(stage.layer).__name__
         counts = (stage.parameters, stage.flops)
-        cells = [number(count(one)) if one else _NOTHING for one in counts]
+        cells = [number(count(one)) if one else NOTHING for one in counts]
         lines.append((stage.layer.name, kind, _shape(stage.output_shape), *cells))
     lines.append((text("sum"), "", "", number(count(PARAMETER_COUNT)), number(count(FLOPS_PER_IMAGE))))
     return Sheet(
@@ -78,7 +76,7 @@ def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
             language.number(count(50_000)),
         )
     )
-    lines.append((text("seed"), shown(own["seed"]), _NOTHING))
+    lines.append((text("seed"), shown(own["seed"]), NOTHING))
     return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
 
 
@@ -113,7 +111,7 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
                     number(significant(row.milliseconds_per_batch)),
                     number(ratio(row.milliseconds_per_batch / figure.milliseconds_per_batch)),
                     number(ratio(ratio_to_pytorch(figure))),
-                    _NOTHING if faster is None else number(ratio(1 / faster)),
+                    NOTHING if faster is None else number(ratio(1 / faster)),
                 )
             )
     if not lines:
@@ -175,11 +173,11 @@ def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
     number, text = language.number, language.text
 
     def milliseconds(value: float | None) -> str:
-        return _NOTHING if value is None else number(significant(1e3 * value))
+        return NOTHING if value is None else number(significant(1e3 * value))
 
     def change(value: float | None) -> str:
         if value is None:
-            return _NOTHING
+            return NOTHING
         return ("+" if value >= 1 else "-") + number(percent(abs(value - 1))) + " %"
 
     lines = tuple(

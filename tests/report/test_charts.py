@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from lenet.report.figures import SERIES, Painter, Split, Trend
+from lenet.report.charts import (
+    SERIES,
+    Painter,
+    Split,
+    Trend,
+    draw_architecture,
+    draw_bars,
+    draw_boxes,
+    draw_curves,
+    draw_lines,
+    draw_splits,
+)
 from lenet.report.language import ENGLISH, find_language
 from lenet.results import Case, Row
 from lenet.vocabulary import Mode
@@ -38,21 +49,21 @@ def row(backend: str, median: float = 1e-3, mode: Mode = Mode.FORWARD) -> Row:
 def test_a_name_is_drawn_as_it_is(name: str) -> None:
     painter = Painter(ENGLISH, [])
     charts = [
-        painter.bars([row(name)], name),
-        painter.boxes([row(name)], name),
-        painter.splits([Split(name, {"a": 1.0})], name),
+        draw_bars(painter, [row(name)], name),
+        draw_boxes(painter, [row(name)], name),
+        draw_splits(painter, [Split(name, {"a": 1.0})], name),
     ]
     for chart in charts:
         assert name in texts(chart.svg)
         assert next(parsed(chart.svg).iter("title")).text == name
-    line = painter.lines([Trend(name, [1, 10], [1, 2])], "t", ("x", "y"), limits=[Trend(name, [1, 10], [3, 3])])
+    line = draw_lines(painter, [Trend(name, [1, 10], [1, 2])], "t", ("x", "y"), limits=[Trend(name, [1, 10], [3, 3])])
     assert name in texts(line.svg)
     assert [key.label for key in line.legend] == [name]
 
 
 def test_bounds_that_lie_close_are_named_along_them_on_either_side() -> None:
     bounds = [Trend("peak", (1, 100), (100, 100)), Trend("slow", (1, 20), (5, 100)), Trend("fast", (1, 16), (6, 100))]
-    chart = Painter(ENGLISH, []).lines([Trend("a", [1, 100], [1, 2])], "t", ("x", "y"), limits=bounds)
+    chart = draw_lines(Painter(ENGLISH, []), [Trend("a", [1, 100], [1, 2])], "t", ("x", "y"), limits=bounds)
     named = {"".join(one.itertext()).strip(): one.attrib for one in parsed(chart.svg).iter("text")}
     turned = {
         name: float(named[name]["transform"].removeprefix("rotate(").split()[0]) for name in ("peak", "slow", "fast")
@@ -65,7 +76,7 @@ def test_bounds_that_lie_close_are_named_along_them_on_either_side() -> None:
 def test_every_colour_is_the_page_s() -> None:
     painter = Painter(ENGLISH, [])
     rows = [row("pytorch"), row("x", mode=Mode.END_TO_END)]
-    for chart in (painter.architecture("a"), painter.bars(rows, "b"), painter.boxes(rows, "c")):
+    for chart in (draw_architecture(painter, "a"), draw_bars(painter, rows, "b"), draw_boxes(painter, rows, "c")):
         styles = " ".join(element.get("style", "") for element in parsed(chart.svg).iter())
         assert "var(--ink)" in styles
         assert "var(--series-1)" in styles
@@ -74,7 +85,7 @@ def test_every_colour_is_the_page_s() -> None:
 
 
 def test_a_bar_is_as_long_as_its_median() -> None:
-    chart = Painter(ENGLISH, []).bars([row("a", 1e-3), row("b", 3e-3)], "t")
+    chart = draw_bars(Painter(ENGLISH, []), [row("a", 1e-3), row("b", 3e-3)], "t")
     bars = [
         one.get("d", "") for one in parsed(chart.svg).iter("path") if "fill: var(--series-1)" in one.get("style", "")
     ]
@@ -84,7 +95,7 @@ def test_a_bar_is_as_long_as_its_median() -> None:
 
 def test_a_bar_has_its_median_s_interval() -> None:
     shown = [with_figures(row("a"), median_low=0.8e-3, median_high=1.1e-3), with_figures(row("b"), median_low=None)]
-    drawn = list(parsed(Painter(ENGLISH, []).bars(shown, "t").svg).iter("path"))
+    drawn = list(parsed(draw_bars(Painter(ENGLISH, []), shown, "t").svg).iter("path"))
 
     def across(style: str) -> list[list[float]]:
         found = [one.get("d", "") for one in drawn if style in one.get("style", "")]
@@ -98,7 +109,7 @@ def test_a_bar_has_its_median_s_interval() -> None:
 
 
 def test_a_box_has_its_quartiles() -> None:
-    chart = Painter(ENGLISH, []).boxes([row("a"), row("b")], "t")
+    chart = draw_boxes(Painter(ENGLISH, []), [row("a"), row("b")], "t")
     boxes = [one for one in parsed(chart.svg).iter("path") if "fill: var(--paper)" in one.get("style", "")]
     assert len(boxes) == 2
     xs = [float(x) for x in re.findall(r"[ML] ([\d.]+)", boxes[0].get("d", ""))]
@@ -109,18 +120,18 @@ def test_a_box_has_its_quartiles() -> None:
 
 def test_a_series_has_one_colour_throughout() -> None:
     painter = Painter(ENGLISH, ["a", "b"])
-    first = painter.lines([Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
-    second = painter.lines([Trend("new", [1, 2], [1, 2]), Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
+    first = draw_lines(painter, [Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
+    second = draw_lines(painter, [Trend("new", [1, 2], [1, 2]), Trend("b", [1, 2], [1, 2])], "t", ("x", "y"))
     assert first.legend[0] == second.legend[1]
     assert first.legend[0].number == 2
-    many = painter.lines([Trend(f"{one}", [1, 2], [1, 2]) for one in range(40)], "t", ("x", "y"))
+    many = draw_lines(painter, [Trend(f"{one}", [1, 2], [1, 2]) for one in range(40)], "t", ("x", "y"))
     assert {key.number for key in many.legend} == set(range(1, len(SERIES) + 1))
 
 
 def test_ticks_are_in_the_language() -> None:
     trend = [Trend("a", [1, 1000], [0.01, 20_000])]
-    english = texts(Painter(ENGLISH, []).lines(trend, "t", ("x", "y")).svg)
-    russian = texts(Painter(find_language("ru"), []).lines(trend, "t", ("x", "y")).svg)
+    english = texts(draw_lines(Painter(ENGLISH, []), trend, "t", ("x", "y")).svg)
+    russian = texts(draw_lines(Painter(find_language("ru"), []), trend, "t", ("x", "y")).svg)
     assert "0.1" in english
     assert "10,000" in english
     assert "0,1" in russian
@@ -129,7 +140,7 @@ def test_ticks_are_in_the_language() -> None:
 
 def test_ticks_that_lie_close_are_told_apart_and_epochs_are_whole() -> None:
     history = [{"epoch": 1.0, "train_loss": 2.3078, "test_loss": 2.301}]
-    ticks = texts(Painter(ENGLISH, []).curves(history, "loss", "t", "y").svg)
+    ticks = texts(draw_curves(Painter(ENGLISH, []), history, "loss", "t", "y").svg)
     assert len(set(ticks)) == len(ticks)
     assert "2.304" in ticks
     assert [one for one in ticks if one.startswith(("0", "1"))] == ["1"]
@@ -137,13 +148,13 @@ def test_ticks_that_lie_close_are_told_apart_and_epochs_are_whole() -> None:
 
 def test_the_program_s_own_settings_stay() -> None:
     before = dict(mpl.rcParams)
-    Painter(ENGLISH, []).bars([row("a")], "t")
+    draw_bars(Painter(ENGLISH, []), [row("a")], "t")
     assert dict(mpl.rcParams) == before
 
 
 def test_two_charts_share_no_name() -> None:
     painter = Painter(ENGLISH, [])
-    charts = [parsed(painter.lines([Trend("a", [1, 2], [1, 2])], "t", ("x", "y")).svg) for _ in range(2)]
+    charts = [parsed(draw_lines(painter, [Trend("a", [1, 2], [1, 2])], "t", ("x", "y")).svg) for _ in range(2)]
     names = [{one.get("id") for one in chart.iter() if one.get("id")} for chart in charts]
     assert names[0]
     assert not names[0] & names[1]

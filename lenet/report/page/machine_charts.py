@@ -1,0 +1,139 @@
+"""The charts of one machine's rows: spread, batch sizes, roofline, parts of end-to-end times, and history."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from lenet.architecture import FLOPS_PER_IMAGE
+from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
+from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_lines, draw_splits
+from lenet.report.language import Language
+from lenet.report.page.grouping import grouped
+from lenet.report.rounding import count
+from lenet.report.tables import conditions_title, memory_name, speed_groups
+from lenet.results import Measurement, Row
+from lenet.vocabulary import Mode
+
+__all__ = ["boxes", "histories", "rooflines", "scaling", "splits"]
+
+
+def boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
+    """The spread of the rounds, a chart for each group of rows that differ only in the backend."""
+    groups = grouped([row for row in rows if row.samples], lambda row: row.case.conditions())
+    return [draw_boxes(painter, group, _mode_title(group[0], language)) for group in groups]
+
+
+def scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
+    """Time against the batch size, a chart for each group of rows that differ only in batch size and backend."""
+    charts = []
+    for group in grouped(rows, _but_batch):
+        trends = []
+        for line in grouped(group, lambda row: row.case.backend):
+            points = sorted((row.case.batch_size, row.milliseconds_per_batch) for row in line)
+            trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
+        if any(len(trend.x) > 1 for trend in trends):
+            labels = (language.text("images a batch"), language.text("ms/batch"))
+            charts.append(draw_lines(painter, trends, _mode_title(group[0], language, batch=False), labels))
+    return charts
+
+
+def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: Language) -> list[Chart]:
+    """Operations a second against operations a byte, with the measured limits; a chart for each precision."""
+    text = language.text
+    charts = []
+    known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
+    for group in grouped(known, lambda row: (row.case.precision, row.case.input)):
+        precision, kind = group[0].case.precision, group[0].case.input
+        if (operations := peak_rate(precision, limits)) is None:
+            continue
+        trends = []
+        for line in grouped(group, lambda row: row.case.backend):
+            work = [
+                (FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.summary.median)
+                for row in line
+            ]
+            points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
+            trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
+        peak = operations / 1e9
+        least, most = (bound(x for trend in trends for x in trend.x) for bound in (min, max))
+        span = (least / 3, most * 3)
+        roofs = [Trend(text("arithmetic"), span, (peak, peak))]
+        rates = {
+            text("main memory"): max(limits.memory)[1] / 1e9,
+            text("fastest memory"): best_rate(limits.memory, 0) / 1e9,
+        }
+        for name, rate in rates.items():
+            end = min(span[1], peak / rate)
+            if end > span[0]:
+                roofs.append(Trend(name, (span[0], end), (span[0] * rate, end * rate)))
+        labels = (text("FLOP/byte"), text("GFLOP/s"))
+        charts.append(draw_lines(painter, trends, f"{precision}, {kind}", labels, limits=roofs))
+    return charts
+
+
+def splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
+    """End-to-end times in parts, for rows whose forward pass was measured as well.
+
+    The copy's part is the time of its bytes at the measured rate. Copy and synchronisation are one part if no rate was
+    measured, or if the parts would exceed the whole, as when the copy overlaps the computation.
+    """
+    text, charts = language.text, []
+    for group in speed_groups(rows):
+        forward = {row.case.backend: row for row in group if row.case.mode is Mode.FORWARD}
+        splits = []
+        for row in group:
+            own = forward.get(row.case.backend)
+            if row.case.mode is not Mode.END_TO_END or own is None or own.summary.median >= row.summary.median:
+                continue
+            compute, rest = own.milliseconds_per_batch, row.milliseconds_per_batch - own.milliseconds_per_batch
+            copy = 1e3 * copy_seconds(row.case.workload, limits) if limits and limits.copy else None
+            if copy is None or copy > rest:
+                parts = {text("forward pass"): compute, text("copy and synchronisation"): rest}
+            else:
+                other = text("launch and synchronisation")
+                parts = {text("copy"): copy, text("forward pass"): compute, other: rest - copy}
+            splits.append(Split(row.case.backend, parts))
+        if splits:
+            charts.append(draw_splits(painter, splits, conditions_title(group, language)))
+    return charts
+
+
+def histories(measurements: Sequence[Measurement], painter: Painter, language: Language) -> list[Chart]:
+    """The median of each row over a machine's measurements, for rows that are in two or more of them."""
+    if len(measurements) < 2:  # noqa: PLR2004 - a line has two ends
+        return []
+    places = [(place, row) for place, one in enumerate(measurements) for row in one.rows]
+    ticks = [f"{one.date[5:10]} {(one.commit or '?')[:7]}" for one in measurements]
+    charts = []
+    for group in grouped(places, lambda placed: placed[1].case.conditions()):
+        trends = []
+        for line in grouped(group, lambda placed: placed[1].case.backend):
+            if len({place for place, _ in line}) > 1:
+                values = {place: row.milliseconds_per_batch for place, row in line}
+                trends.append(Trend(line[0][1].case.backend, list(values), list(values.values())))
+        if trends:
+            labels = ("", language.text("ms/batch"))
+            title = _mode_title(group[0][1], language)
+            charts.append(draw_lines(painter, trends, title, labels, x_log=False, ticks=ticks))
+    return charts
+
+
+def _but_batch(row: Row) -> Hashable:
+    case = row.case
+    return (case.mode, case.asked, case.input, case.device, case.images, case.host_memory, case.cold_cache)
+
+
+def _mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
+    case, text = row.case, language.text
+    words_of = [text("forward") if case.mode is Mode.FORWARD else text("end to end"), case.asked]
+    if case.input != "float32":
+        words_of.append(case.input)
+    if batch:
+        words_of.append(text("batch %(batch)s", batch=language.number(count(case.batch_size))))
+    if case.host_memory:
+        words_of.append(memory_name(case.host_memory, language))
+    if case.cold_cache:
+        words_of.append(text("cold cache"))
+    if case.protocol == "adaptive":
+        words_of.append(text("adaptive"))
+    return ", ".join(words_of)

@@ -1,0 +1,123 @@
+"""Collects the page's content and fills the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lenet import __version__
+from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
+from lenet.report import words
+from lenet.report.charts import Chart, Painter, draw_architecture
+from lenet.report.language import Language
+from lenet.report.page import sheets
+from lenet.report.page.glance import glance
+from lenet.report.page.machine import MachinePart, machine_part
+from lenet.report.page.training import Training, training_part
+from lenet.report.rounding import count
+from lenet.report.sources import Sources
+from lenet.report.tables import Sheet, group_reasons, parity_sheet, published_sheet
+from lenet.terminal import visible
+
+__all__ = ["render"]
+
+
+@dataclass(slots=True)
+class _Page:
+    """The values of the template."""
+
+    language: Language
+    architecture: Chart
+    layers: Sheet
+    parameters: Sheet
+    qualities: Sheet
+    published: Sheet
+    published_changes: Sequence[str]
+    sources: Sources
+    version: str = __version__
+    machines: Sequence[MachinePart] = ()
+    training: Training | None = None
+    parity: Sheet | None = None
+    parity_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    gate: Sheet | None = None
+    gate_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    glance: Sequence[tuple[str, str, str]] = ()
+
+
+def render(sources: Sources, language: Language) -> str:
+    """Render the page.
+
+    Args:
+        sources: What to show.
+        language: The language.
+
+    Returns:
+        HTML. The same sources give the same bytes.
+    """
+    machines = [(machine, machine.rows) for machine in sources.machines]
+    backends = sorted(
+        {row.case.backend for _, rows in machines for row in rows}, key=lambda name: (name != "pytorch", name)
+    )
+    painter = Painter(language, backends)
+    page = _Page(
+        language=language,
+        architecture=draw_architecture(painter, language.text("LeNet for CIFAR-10")),
+        layers=sheets.layers_sheet(language),
+        parameters=sheets.parameters_sheet(language),
+        qualities=sheets.qualities_sheet(language),
+        published=published_sheet(language),
+        published_changes=words.published_changes(language),
+        sources=sources,
+    )
+    if sources.run is not None:
+        page.training = training_part(sources.run, painter, language)
+    if sources.parity is not None:
+        lines = sources.parity["backends"]
+        page.parity = parity_sheet(lines, language, sources.parity["data"]) if lines else None
+        page.parity_not_run = group_reasons(sources.parity["not_run"])
+    if sources.gate is not None:
+        page.gate = sheets.gate_sheet(sources.gate, language)
+        page.gate_not_run = group_reasons(sources.gate["not_run"])
+    page.machines = [
+        machine_part(machine, rows, f"machine-{number}", painter, language)
+        for number, (machine, rows) in enumerate(machines, 1)
+    ]
+    page.glance = list(glance(sources, machines, language))
+    filled = _environment(language).get_template("report.html").render(
+        page=page, language=language, parameters=language.number(count(PARAMETER_COUNT)),
+        flops=language.number(count(FLOPS_PER_IMAGE)),
+    )  # fmt: skip
+    return visible(filled)
+
+
+def _environment(language: Language) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lenet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters["headings"] = _headings
+    return environment
+
+
+def _headings(columns: Sequence[str]) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """The two lines of a table's head: text, width and height of each upper cell, and the lower cells.
+
+    Neighbours with the same first line share an upper cell.
+    """
+    above, below = [], []
+    for first, group in groupby(columns, key=lambda heading: heading.partition("\n")[0]):
+        cells = list(group)
+        if "\n" in cells[0]:
+            above.append((first, len(cells), 1))
+            below += [cell.partition("\n")[2] for cell in cells]
+        else:
+            above += [(cell, 1, 2) for cell in cells]
+    return above, below

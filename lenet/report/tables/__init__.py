@@ -1,0 +1,38 @@
+"""Tables in the coursework's form, for the terminal, for Markdown and for the page, in a language."""
+
+from __future__ import annotations
+
+from lenet.report.tables.backends import backends_table, doctor_table, parity_sheet, parity_table
+from lenet.report.tables.names import limit_name, memory_name, row_name, row_names
+from lenet.report.tables.not_run import first_names, group_reasons
+from lenet.report.tables.results import results_markdown, sheet_5
+from lenet.report.tables.rows import limits_line, remarks, rows_sheets
+from lenet.report.tables.sheet import NOTHING, Sheet, print_whole, to_markdown, to_rich
+from lenet.report.tables.speed import conditions_title, published_sheet, speed_groups, speed_sheets
+
+__all__ = [
+    "NOTHING",
+    "Sheet",
+    "backends_table",
+    "conditions_title",
+    "doctor_table",
+    "first_names",
+    "group_reasons",
+    "limit_name",
+    "limits_line",
+    "memory_name",
+    "parity_sheet",
+    "parity_table",
+    "print_whole",
+    "published_sheet",
+    "remarks",
+    "results_markdown",
+    "row_name",
+    "row_names",
+    "rows_sheets",
+    "sheet_5",
+    "speed_groups",
+    "speed_sheets",
+    "to_markdown",
+    "to_rich",
+]

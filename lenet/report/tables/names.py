@@ -1,0 +1,48 @@
+"""Names of rows, kinds of memory and limits, as tables and charts show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lenet.report.language import Language
+from lenet.results import Case, Row
+from lenet.vocabulary import HostMemory, Mode
+
+__all__ = ["limit_name", "memory_name", "row_name", "row_names", "runtime_name"]
+
+
+def row_name(case: Case, *, protocol: bool = True) -> str:
+    """A case in a few words. They name the protocol if it is adaptive and the caller asks for it."""
+    mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
+    kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
+    kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
+    return f"{runtime_name(case)} {mode} {case.asked} {case.batch_size}{kind}"
+
+
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """Each row's name, without the protocol if all rows share one."""
+    protocol = len({row.case.protocol for row in rows}) > 1
+    return [row_name(row.case, protocol=protocol) for row in rows]
+
+
+def runtime_name(case: Case) -> str:
+    """The backend, with the precision that it ran if another one was asked for."""
+    return case.backend if case.precision == case.asked else f"{case.backend} ({case.precision})"
+
+
+def memory_name(memory: str, language: Language) -> str:
+    """The words for a kind of host memory."""
+    text = language.text
+    names: Mapping[str, str] = {
+        HostMemory.PINNED: text("pinned memory"),
+        HostMemory.PAGEABLE: text("pageable memory"),
+        HostMemory.ZERO_COPY: text("pinned memory, zero-copy"),
+    }
+    return names.get(memory, memory)
+
+
+def limit_name(term: str, language: Language) -> str:
+    """The word for a limit of the machine."""
+    text = language.text
+    names = {"arithmetic": text("arithmetic"), "memory": text("memory"), "copy": text("copy"), "launch": text("launch")}
+    return names.get(term, term)

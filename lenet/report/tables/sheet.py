@@ -1,0 +1,89 @@
+"""A table of texts, and its forms for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult  # noqa: TID251 - for a type
+from rich.markup import escape
+from rich.table import Table
+
+from lenet.terminal import Terminal, visible
+
+__all__ = ["NOTHING", "Sheet", "print_whole", "to_markdown", "to_rich"]
+
+NOTHING: Final = "-"
+"""The cell of a value that is not known."""
+
+_UNBOUNDED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table of texts, for the terminal, Markdown or a page.
+
+    Attributes:
+        title: What it shows.
+        columns: Headings; they may hold a line break.
+        lines: Cells of each line, as many as there are columns.
+        caption: Conditions and notes.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+def to_rich(sheet: Sheet) -> Table:
+    """The sheet for the terminal: the first column to the left, numbers to the right.
+
+    Print it with ``crop=False``, and nothing is cut off.
+    """
+    # Names come from files, so rich's markup in them is text.
+    title, caption = escape(sheet.title), escape(sheet.caption)
+    table = _FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.box = SIMPLE_HEAD
+    for number, heading in enumerate(sheet.columns):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
+    words = (word for line in sheet.lines for word in visible(line[0]).split())
+    table.columns[0].min_width = max(map(len, words), default=0)
+    for line in sheet.lines:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """The sheet as a Markdown table under a heading."""
+    columns = [heading.replace("\n", " ") for heading in sheet.columns]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        for line in (columns, rule, *sheet.lines)
+    ]
+    return "\n".join([f"### {sheet.title}", "", *lines, "", *([sheet.caption, ""] if sheet.caption else [])])
+
+
+def print_whole(*what: RenderableType) -> None:
+    """Print to standard output. In a log or a file, lines are 120 columns wide."""
+    console = Terminal()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(*what, crop=False)
+
+
+class _FittingTable(Table):
+    """A table that never cuts a cell. In a narrow terminal its columns move together, or its lines are too long.
+
+    rich's own table drops the first column and then the ends of numbers.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(width=_UNBOUNDED)
+        if self.__rich_measure__(console, unbounded).maximum > options.max_width:
+            self.padding, self.show_edge = (0, 0, 0, 0), False
+            yield ""
+        least = self.__rich_measure__(console, unbounded).minimum
+        yield from super().__rich_console__(console, options.update(width=max(options.max_width, least)))
