@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import parity_faults
 import pytest
 import torch
 
@@ -21,21 +18,9 @@ from lenet.models.byte_input import fold_normalization
 from lenet.models.pytorch_lenet import from_weights
 from lenet.parity.network import variants
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "parity_faults.py"
 COUNT = 32
 ROUNDED = ("fp16", "bf16")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@cache
-def faults() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_faults", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules["parity_faults"] = found  # dataclasses look their module up
-    spec.loader.exec_module(found)
-    return found
 
 
 @cache
@@ -49,7 +34,7 @@ def cases(kind: str, *precisions: str) -> Iterator[tuple[str, str, str, object]]
         for input_type in ("float32", "uint8"):
             shipped = weights.load().arrays
             arrays = fold_normalization(shipped) if input_type == "uint8" else shipped
-            for name, emulation in getattr(faults(), kind)(arrays, executed):
+            for name, emulation in getattr(parity_faults, kind)(arrays, executed):
                 yield executed, input_type, name, emulation
 
 
@@ -84,7 +69,7 @@ def test_wrong_indices_and_bytes_over_256_are_found_on_real_images(executed: str
     """A single weight that is dropped may change less than a right runtime's rounding: it is not asked for."""
     shipped = weights.load().arrays
     of = parity.Reference(shipped, real_test.images[:COUNT])
-    for name, emulation in getattr(faults(), kind)(fold_normalization(shipped), executed):
+    for name, emulation in getattr(parity_faults, kind)(fold_normalization(shipped), executed):
         if not name.startswith("one weight of"):
             assert not of.compare(emulation(of.images), executed).right, name
 
@@ -115,7 +100,7 @@ def test_bytes_that_are_centred_round_otherwise_and_are_right(executed: str) -> 
         "conv1.weight": exact.to(dtype).float().numpy(),
         "conv1.bias": (bias - 128 * exact.to(dtype).float().sum((1, 2, 3))).numpy(),
     }
-    plain = faults().Emulation(centred, variants(executed)[0])
+    plain = parity_faults.Emulation(centred, variants(executed)[0])
     compared = of.compare(plain(of.images), executed)
     assert compared.closeness is not None
     assert compared.closeness.arithmetic == "centred bytes"
