@@ -74,6 +74,13 @@ _TABLE: Final = (
         "ONNX Runtime, CPU or CUDA provider",
     ),
     Entry(
+        "openvino",
+        "lenet.backends.openvino:OpenVINO",
+        (("openvino",), *_EXPORTER),
+        'pip install "lenet-bench[openvino]"',
+        "OpenVINO, on the CPU",
+    ),
+    Entry(
         "tensorrt",
         "lenet.backends.tensorrt:TensorRT",
         (_TENSORRT, *_EXPORTER),
