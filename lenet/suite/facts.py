@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from statistics import median
@@ -12,11 +12,12 @@ import pytest
 
 from lenet.backends.base import Backend, Runner
 from lenet.comparison import layer_at_fault
-from lenet.measurement.floor import Limits, floor
+from lenet.measurement.floor import Floor, Limits, floor
 from lenet.measurement.gpu_state import throttling_problem
 from lenet.measurement.host_state import slowed_problem
 from lenet.measurement.recorder import Samples, launch_problem
 from lenet.measurement.statistics import instabilities, summarize
+from lenet.measurement.summary import Summary
 from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case, Row
 from lenet.suite.builds import Built
@@ -62,19 +63,13 @@ def row_facts(
     by_device = samples.device is not None
     throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
     lowest = floor(case.workload, limits) if limits else None
-    problems = [
-        throttling_problem(throttled, len(samples.throttled), samples.throttling),
-        launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
-        UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
-        FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
-    ]
     row = Row(
         case,
         summary,
         wall_median=median(samples.wall_seconds.tolist()) if by_device else None,
         peak_memory_bytes=None,  # measured after the rounds, and stored by the caller
         throttled=throttled,
-        unstable=(*instabilities(summary), *filter(None, problems)),
+        unstable=(*instabilities(summary), *_problems(case, samples, summary, lowest, compared)),
         facts=runner.facts(zero_copy=case.zero_copy),
         floor=lowest,
         max_abs_delta=compared.max_abs_delta,
@@ -101,3 +96,18 @@ def row_facts(
         "share_of_tolerance": row.share_of_tolerance,
         "closeness": asdict(compared.closeness) if compared.closeness else None,
     }
+
+
+def _problems(
+    case: Case, samples: Samples, summary: Summary, lowest: Floor | None, compared: Comparison
+) -> Iterable[str]:
+    """Why a row may not be trusted, beside what its rounds alone show."""
+    throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
+    by_device = samples.device is not None
+    found = (
+        throttling_problem(throttled, len(samples.throttled), samples.throttling),
+        launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
+        UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
+        FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
+    )
+    return filter(None, found)

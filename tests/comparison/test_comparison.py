@@ -16,6 +16,7 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, Backend, BatchRange, BuildSpec, Runner
 from lenet.cli import main
 from lenet.comparison import Missing, RowParity, compare_backends, reference_of
+from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import LeNet, from_weights
@@ -231,6 +232,8 @@ def test_the_command_tells_of_it_beside_the_others_results(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("in a library")
 
+    load = cifar10.load
+    monkeypatch.setattr(cifar10, "load", lambda *what, **how: load(*what, **how).head(1000))
     monkeypatch.setattr(type(backends.load("onnxruntime")), "probe", fail)
     options = ["--backend", "pytorch", "--backend", "onnxruntime", "--device", "cpu"]
     options += ["--data", str(noise_directory), "--accept-unknown-data"]
