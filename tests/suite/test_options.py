@@ -1,0 +1,100 @@
+"""The options of the suite, as pytest parses them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lenet.measurement.protocol import Adaptive, Coursework
+from lenet.suite import options
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
+
+
+def parsed(*arguments: str) -> pytest.Config:
+    parser = pytest.Parser(_ispytest=True)
+    options.add_options(parser)
+    found = parser.parse_known_args(list(arguments))
+    names: dict[str, Any] = {"benchmark_compare_fail": None, "benchmark_compare": []}
+    option = SimpleNamespace(**(names | vars(found)))
+
+    def getoption(name: str) -> Any:
+        return getattr(option, name.removeprefix("--").replace("-", "_"))
+
+    return cast("pytest.Config", SimpleNamespace(option=option, getoption=getoption))
+
+
+def test_the_defaults_are_the_coursework_s() -> None:
+    config = parsed()
+    options.check_options(config.option)
+    found = {fixture: options.chosen(config, fixture) for fixture in options.CHOICES}
+    assert found.pop("backend_name")[0] == "pytorch"
+    assert found == {
+        "mode": [Mode.FORWARD, Mode.END_TO_END],
+        "batch_size": [1000],
+        "precision": [Precision.FP32],
+        "host_memory": [HostMemory.PINNED],
+        "input_type": [InputType.FLOAT32],
+    }
+    assert options.protocol_of(config) == Coursework(warmups=5, rounds=100)
+    assert config.option.device == "auto"
+    assert config.option.cold_cache is False
+
+
+def test_values_are_of_their_types_in_their_order_and_each_once() -> None:
+    arguments = ("--batch-size=10", "--batch-size=1", "--batch-size=10", "--mode=end_to_end", "--input=uint8")
+    config = parsed(*arguments, "--host-memory=zero-copy", "--precision=fp16", "--backend=fused", "--warmups=0")
+    assert options.chosen(config, "batch_size") == [10, 1]
+    assert options.chosen(config, "mode") == [Mode.END_TO_END]
+    assert options.chosen(config, "input_type") == [InputType.UINT8]
+    assert options.chosen(config, "host_memory") == [HostMemory.ZERO_COPY]
+    assert options.chosen(config, "precision") == [Precision.FP16]
+    assert options.chosen(config, "backend_name") == ["fused"]
+    assert all(type(one) is kind for kind in (Mode,) for one in options.chosen(config, "mode"))
+    assert options.protocol_of(config) == Coursework(warmups=0, rounds=100)
+
+
+def test_the_adaptive_protocol_takes_a_time() -> None:
+    config = parsed("--protocol=adaptive", "--time-limit=2.5", "--warmups=1")
+    options.check_options(config.option)
+    assert options.protocol_of(config) == Adaptive(warmups=1, time_limit=2.5)
+    assert options.protocol_of(parsed("--protocol=adaptive")) == Adaptive(warmups=5, time_limit=10.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--protocol=adaptive", "--rounds=3"), "--rounds is for --protocol=coursework: --protocol=adaptive does not"),
+        (("--time-limit=3",), "--time-limit is for --protocol=adaptive: --protocol=coursework does not use it"),
+    ],
+)
+def test_options_that_contradict_are_refused(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(pytest.UsageError, match=said):
+        options.check_options(parsed(*arguments).option)
+
+
+def test_nothing_fails_a_comparison_that_is_none() -> None:
+    option = parsed().option
+    option.benchmark_compare_fail = ["median:5%"]
+    with pytest.raises(pytest.UsageError, match="--benchmark-compare-fail wants --benchmark-compare"):
+        options.check_options(option)
+    option.benchmark_compare = True
+    options.check_options(option)
+
+
+def test_a_word_that_is_none_gets_the_near_ones() -> None:
+    with pytest.raises(pytest.UsageError, match=r"there is no backend 'pytroch': did you mean pytorch.*\? there are"):
+        parsed("--backend=pytroch")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "inf", "nan", "soon"])
+def test_a_time_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(pytest.UsageError, match=r"--time-limit.*no positive number of seconds"):
+        parsed("--protocol=adaptive", f"--time-limit={wrong}")
+
+
+@pytest.mark.parametrize("option", ["--rounds=0", "--rounds=2.5", "--batch-size=-1", "--warmups=-1"])
+def test_a_number_that_is_none_is_refused(option: str) -> None:
+    with pytest.raises(pytest.UsageError, match="is no whole number of at least"):
+        parsed(option)
