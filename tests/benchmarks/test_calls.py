@@ -158,6 +158,18 @@ def facts(samples: Samples, case: Case = CASE, compared: Comparison = RIGHT) -> 
     return row_facts(case, samples, _Noting(SPEC, None), LIMITS, compared)
 
 
+def test_a_row_stores_just_these_facts() -> None:
+    """Files of earlier runs have the same names."""
+    found = facts(sampled(of_a_gpu=True), compared=replace(RIGHT, closeness=None))
+    times = {"summary", "tare", "wall_median", "launch_median", "launch_bound_share", "stopped"}
+    rates = {"images_per_second", "us_per_image", "floor", "times_floor"}
+    doubts = {"throttled", "throttling", "slowed", "unstable"}
+    logits = {"max_abs_delta", "share_of_tolerance", "closeness"}
+    assert set(found) == {"case", "facts"} | times | rates | doubts | logits
+    assert (found["max_abs_delta"], found["share_of_tolerance"], found["closeness"]) == (1e-6, 0.1, None)
+    assert (found["throttled"], found["slowed"], found["stopped"]) == (0, 0, Stop.ROUNDS)
+
+
 def test_a_row_of_a_gpu_tells_the_device_s_time_and_the_wall_s_beside_it() -> None:
     found = facts(sampled(of_a_gpu=True, launch_bound=5, throttled=3, slowed=2))
     assert found["summary"]["rounds"] == 95

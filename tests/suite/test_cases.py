@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +16,7 @@ from lenet.results import Measurement, NotRun
 from lenet.suite import baseline, cases, summary
 from lenet.suite.bridge import Session
 from lenet.suite.run import RUN, Run
-from lenet.vocabulary import HostMemory, Mode, Precision
+from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from tests.report import documents
 
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
@@ -87,20 +88,19 @@ def test_a_forward_case_is_measured_beside_the_first_kind_of_memory_alone(tmp_pa
 
 
 def test_cases_that_share_a_runner_run_one_after_the_other(tmp_path: Path) -> None:
-    values = [(precision, size) for size in (1, 1000) for precision in (Precision.FP16, Precision.FP32)]
+    values = list(product((1, 1000), (Precision.FP16, Precision.FP32), InputType))
     items = [item(tmp_path / "test_inference.py") for _ in values]
-    for one, (precision, size) in zip(items, values, strict=True):
-        one.callspec = SimpleNamespace(params={"precision": precision, "batch_size": size})  # type: ignore[attr-defined]
-    asked = {"--precision": [Precision.FP32, Precision.FP16], "--batch-size": [1000, 1]}
+    for one, (size, precision, kind) in zip(items, values, strict=True):
+        parameters = {"precision": precision, "batch_size": size, "input_type": kind}
+        one.callspec = SimpleNamespace(params=parameters)  # type: ignore[attr-defined]
+    types = [InputType.UINT8, InputType.FLOAT32]
+    asked: dict[str, list[Any]] = {"--precision": [Precision.FP32, Precision.FP16], "--batch-size": [1000, 1]}
+    asked["--input"] = types
     config = SimpleNamespace(args=(), getoption=asked.get, stash={RUN: Run(FACTS)})
     cases.choose_and_sort(cast("pytest.Config", config), items)
     left = [cases._parameters(one) for one in items]
-    assert [(one["precision"], one["batch_size"]) for one in left] == [
-        (Precision.FP32, 1000),
-        (Precision.FP32, 1),
-        (Precision.FP16, 1000),
-        (Precision.FP16, 1),
-    ]
+    found = [(one["precision"], one["batch_size"], one["input_type"]) for one in left]
+    assert found == list(product(asked["--precision"], asked["--batch-size"], types))
 
 
 def test_only_what_a_case_asks_for_is_parametrized() -> None:
@@ -146,6 +146,8 @@ def test_what_was_not_measured_is_noted_with_its_reason() -> None:
     assert list(run.not_run.values()) == [NotRun("a", "failed: wrong")]
     assert outcome(run, *passed) == []
     assert run.not_run == {}, "the last attempt decides"
+    assert outcome(run, ("call", True, False, "of a failure that was expected")) == []
+    assert run.not_run == {}, "pytest tells no place of it, and so no reason"
     assert outcome(run, passed[0], passed[1], ("teardown", False, True, "")) == ["test_inference[a]"]
     assert list(run.not_run.values()) == [NotRun("a", "failed: no message")]
 
@@ -183,6 +185,8 @@ def test_the_newest_run_of_this_machine_with_pytorch_is_what_speed_ups_are_told_
     saved(tmp_path, 4, "pytorch", fingerprint="of another machine")
     (tmp_path / "cpu-x" / "0005_x.json").write_text("cut sh")
     assert baseline.saved_pytorch(run_here(), rows, tmp_path) == newer
+    elsewhere = replace(rows[0], case=replace(rows[0].case, batch_size=7))
+    assert baseline.saved_pytorch(run_here(), [elsewhere, *rows], tmp_path) == newer, "it has some of them"
     assert baseline.saved_pytorch(run_here(), newer.rows, tmp_path) is None, "this run has its own"
     assert baseline.saved_pytorch(run_here(), rows, tmp_path / "empty") is None
 
