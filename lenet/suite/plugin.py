@@ -1,4 +1,4 @@
-"""The hooks and fixtures that `benchmarks/conftest.py` imports for pytest.
+"""The hooks that `benchmarks/conftest.py` imports for pytest.
 
 The conftest does not name this module as a plugin, because pytest calls a conftest's hooks only for the cases below it.
 """
@@ -18,34 +18,11 @@ from lenet.measurement.environment import machine_facts
 from lenet.results import speedup
 from lenet.suite import baseline, bridge, cases, summary
 from lenet.suite.bridge import Session
-from lenet.suite.fixtures import (
-    backend,
-    batches,
-    build,
-    device,
-    executed,
-    host,
-    limits,
-    protocol,
-    sampler,
-    shipped,
-    splits,
-    store,
-    test_split,
-)
 from lenet.suite.options import add_options, check_options, protocol_of
 from lenet.suite.run import RUN, Run, rows_of
 from lenet.terminal import visible
 
 __all__ = [
-    "backend",
-    "batches",
-    "build",
-    "device",
-    "executed",
-    "host",
-    "limits",
-    "protocol",
     "pytest_addoption",
     "pytest_benchmark_compare_machine_info",
     "pytest_benchmark_generate_machine_info",
@@ -59,11 +36,6 @@ __all__ = [
     "pytest_sessionfinish",
     "pytest_sessionstart",
     "pytest_terminal_summary",
-    "sampler",
-    "shipped",
-    "splits",
-    "store",
-    "test_split",
 ]
 
 
