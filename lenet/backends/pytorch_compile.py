@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
@@ -79,6 +81,7 @@ class PyTorchCompile(PyTorchBackend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         _keep_caches_private()
+        _keep_quiet()
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit = MOST_BUILDS
         inductor.triton.cudagraph_or_error = True  # TorchInductor would otherwise leave CUDA graphs out in silence
         dynamic = not spec.batches.static
@@ -88,7 +91,8 @@ class PyTorchCompile(PyTorchBackend):
             spec,
         )
         try:
-            with runner.on_stream():
+            with warnings.catch_warnings(), runner.on_stream():
+                warnings.simplefilter("ignore")  # PyTorch's own, about its own modules and about TF32
                 runner.forward(
                     torch.zeros(spec.batches.optimum, *INPUT_SHAPE, dtype=spec.image_dtype, device=spec.device)
                 )
@@ -114,6 +118,15 @@ def _switched_off() -> str | None:
     if os.environ.get(override):
         return f"{override}={os.environ[override]} puts another compiler in TorchInductor's place: unset {override}"
     return None
+
+
+def _keep_quiet() -> None:
+    """Keep autotuning's tables, and candidates that do not compile, out of the terminal, unless ``TORCH_LOGS`` asks."""
+    if os.environ.get("TORCH_LOGS"):
+        return
+    inductor.autotune_num_choices_displayed = 0
+    inductor.max_autotune_report_choices_stats = False
+    logging.getLogger("torch._inductor").setLevel(logging.CRITICAL)
 
 
 def _keep_caches_private() -> None:

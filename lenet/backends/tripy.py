@@ -232,7 +232,7 @@ def _key(arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> EngineKey:
     tensorrt = importlib.import_module("tensorrt")
     versions = [f"{name} {package_version(name)}" for name in _LIBRARIES]
     gpu = "no GPU"
-    if torch.cuda.is_available():
+    if spec.device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(spec.device)
         gpu = f"{torch.cuda.get_device_name(spec.device)}, compute capability {major}.{minor}"
     return {
@@ -366,7 +366,7 @@ def _imported(version: str | None) -> Availability:
 def _float32_uses_tf32(device: torch.device) -> bool:
     if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         return False
-    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= AMPERE
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch._dynamo import config as dynamo
+from torch._inductor import config as inductor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from lenet import backends
@@ -55,6 +58,31 @@ def test_one_process_can_build_more_than_torchdynamo_s_limit(
     for size in range(2, 14):
         build(arrays, BatchRange.exactly(size))
     assert len(without_inductor) == 12
+
+
+def test_neither_pytorch_s_warnings_nor_its_tuning_reach_the_terminal(
+    arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some releases warn while they import their compiler's modules; tuning prints a table for each operator."""
+    monkeypatch.delenv("TORCH_LOGS", raising=False)
+    compile_with = torch.compile
+
+    def warning(network: torch.nn.Module, **options: Any) -> Any:
+        compiled = compile_with(network, backend="eager", fullgraph=True, dynamic=options["dynamic"])
+
+        def call(images: torch.Tensor) -> torch.Tensor:
+            warnings.warn("a module of PyTorch is deprecated", DeprecationWarning, stacklevel=2)
+            return compiled(images)  # type: ignore[no-any-return]
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", warning)
+    for name, loud in (("autotune_num_choices_displayed", 10), ("max_autotune_report_choices_stats", True)):
+        monkeypatch.setattr(inductor, name, loud)
+    build(arrays, BatchRange.exactly(1))
+    assert inductor.autotune_num_choices_displayed == 0
+    assert not inductor.max_autotune_report_choices_stats
+    assert not logging.getLogger("torch._inductor.select_algorithm").isEnabledFor(logging.ERROR)
 
 
 def test_a_cpu_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, arrays: Arrays) -> None:

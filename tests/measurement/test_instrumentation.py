@@ -56,6 +56,7 @@ def test_tracemalloc_is_named() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")  # PyTorch's advice, in some releases
 def test_pytorch_s_anomaly_mode_and_profiler_are_named() -> None:
     with torch.autograd.set_detect_anomaly(True):
         assert any("anomaly" in found for found in instruments())
