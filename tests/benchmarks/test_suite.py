@@ -369,15 +369,13 @@ def test_a_storage_that_cannot_be_written_is_refused_before_anything_is_measured
 
 
 def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_path: Path) -> None:
-    # A shell's background job ignores SIGINT, and would hand that on to the process.
-    program = "import pytest, signal; signal.signal(signal.SIGINT, signal.default_int_handler); exit(pytest.main())"
     options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
     storage = ["--synthetic", "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
     with subprocess.Popen(
         [
             sys.executable,
-            "-c",
-            program,
+            "-m",
+            "pytest",
             "benchmarks/test_inference.py",
             "-v",
             *STARTS_QUICKLY,

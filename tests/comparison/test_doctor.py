@@ -165,9 +165,8 @@ time.sleep(300)
 """What the command's processes run instead of lenet."""
 
 EXAMINING = """
-import os, signal, sys
+import os, sys
 from lenet.comparison.doctor import examine_in_processes
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and hands that on
 os.chdir(sys.argv[1])
 os.environ["PYTHONPATH"] = sys.argv[1]
 examine_in_processes(["pytorch", "tensorrt"], "cpu", "fp32", seconds=300)

@@ -25,10 +25,9 @@ ROOT = Path(__file__).parents[2]
 ONE = "pytorch-forward-1-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0}
 PROGRAM = """
-import signal, sys
+import sys
 from functools import partial
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from lenet.cli import main
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
