@@ -13,8 +13,10 @@ from lenet.backends import entry, installed_version
 from tests.standins.mlir_tensorrt_cpu import MARKER, install
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     install()
+    # nvtripy leaves the file open into which it redirects what its compiler writes.
+    config.addinivalue_line("filterwarnings", "ignore:unclosed file <_io.BufferedRandom:ResourceWarning")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
