@@ -19,9 +19,11 @@ __all__ = [
     "data_option",
     "device_option",
     "download_option",
+    "example_option",
     "load_split",
     "onnx_precision_option",
     "precision_option",
+    "refuse_files_of_example",
     "storage_option",
     "threads_option",
     "unknown_option",
@@ -69,8 +71,21 @@ storage_option = click.option(
     type=click.Path(path_type=Path),
     default=Path(".benchmarks"),
     show_default=True,
-    help="Directory of the saved measurements.",
+    help="Directory of the baselines, which holds the saved runs in its directory local.",
 )
+
+
+example_option = click.option("--example", is_flag=True, help="Show the shipped measurements of another machine.")
+
+
+def refuse_files_of_example(files: tuple[Path, ...], *, example: bool) -> None:
+    """Refuse FILES beside --example.
+
+    Raises:
+        click.UsageError: There are FILES.
+    """
+    if example and files:
+        raise click.UsageError("--example takes the place of FILES: leave one out")
 
 
 def _precision(choices: Iterable[Precision]) -> Callable[[Callable[..., None]], Callable[..., None]]:

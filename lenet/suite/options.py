@@ -55,6 +55,7 @@ def add_options(parser: pytest.Parser) -> None:
         _choice("input type", InputType),
         "float32 for normalised images, or uint8 for bytes (default: float32)",
     )
+    group.addoption("--no-save", action="store_true", help="do not save the run below .benchmarks/local")
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
     group.addoption(
