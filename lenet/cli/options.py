@@ -75,7 +75,7 @@ storage_option = click.option(
 )
 
 
-example_option = click.option("--example", is_flag=True, help="Show the shipped measurements of another machine.")
+example_option = click.option("--example", is_flag=True, help="Show the measurements that lenet-bench ships.")
 
 
 def refuse_files_of_example(files: tuple[Path, ...], *, example: bool) -> None:

@@ -37,7 +37,7 @@ def command(*, files: tuple[Path, ...], storage: Path, example: bool, as_csv: bo
 
     if example:
         measurements = [saved.example(storage)]
-        tell(f"Example, not of this machine: {measurements[0].kind}", err=as_csv, end="\n\n" if as_markdown else "\n")
+        tell("An example: the measurements that lenet-bench ships, not yours.\n", err=as_csv)
     else:
         measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)

@@ -105,17 +105,7 @@ def read(
         passed_over: Why other files could not be read.
         example: Whether the measurements are the shipped ones of another machine.
         show: Called with each file alone. A file for which it fails counts as one that cannot be read.
-
-    Raises:
-        ResultsError: Nothing was given.
     """
-    if not files and run is None and parity is None and gate is None:
-        raise ResultsError(
-            "there is nothing to report",
-            found="no measurement, no run directory, no parity file and no gate file",
-            wanted="at least one of them",
-            hint="measure with `nox -s bench`, or name files: see `lenet report --help`",
-        )
     attempt = _Attempts(show)
 
     def load(path: Path) -> Measurement | None:

@@ -151,7 +151,7 @@ def of_this_machine(storage: Path) -> tuple[list[Measurement], list[ResultsError
             )
             or f"no file in {local_storage(storage)} or {storage}",
             wanted="a run that `nox -s bench` or `pytest benchmarks` saved",
-            hint="measure with `nox -s bench`, name a file, or see a run of another machine with --example",
+            hint="measure with `nox -s bench`, name a file, or see the shipped example with --example",
         )
     newest_run = max([*baselines, *runs], key=lambda one: one.ended)
     comparable = [one for one in baselines if one.fingerprint == newest_run.fingerprint and one is not newest_run]
