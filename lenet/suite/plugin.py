@@ -16,7 +16,7 @@ from lenet.measurement.environment import machine_facts
 from lenet.results import speedup
 from lenet.suite import baseline, bridge, cases, storage, summary
 from lenet.suite.bridge import Session
-from lenet.suite.options import add_options, check_options, protocol_of
+from lenet.suite.options import add_options, check_options, protocol_of, use_settings
 from lenet.suite.run import RUN, Run, rows_of
 from lenet.terminal import visible
 
@@ -54,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     option = config.option
     try:
+        if not storage.in_gate(config):
+            use_settings(config)
         run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
         storage.prepare(config, run)
         baseline.choose(config, run)
