@@ -27,7 +27,16 @@ __all__ = ["command"]
 @click.argument("suite", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def command(
-    settings: Settings, /, *, reference: str, out: Path, tolerance: float, harm: float, worker_timeout: float, seed: int | None, **more: Any
+    settings: Settings,
+    /,
+    *,
+    reference: str,
+    out: Path,
+    tolerance: float,
+    harm: float,
+    worker_timeout: float,
+    seed: int | None,
+    **more: Any,
 ) -> None:
     """Measure HEAD and BASE side by side, and say whether a row became slower.
 
@@ -37,9 +46,7 @@ def command(
     from lenet.gate import command
 
     suite = _with_settings(more["suite"], settings)
-    code = command.run(
-        reference, suite, out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed
-    )
+    code = command.run(reference, suite, out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed)
     raise click.exceptions.Exit(code)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenet.report.rounding import count
 from lenet.terminal import tell
 from lenet.vocabulary import Precision
 
@@ -107,7 +108,8 @@ def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download:
     directory = cifar10.default_directory(data)
     if download:
         cifar10.download(directory)
-    return cifar10.load(split, directory, accept_unknown=accept_unknown)
+    fetch = f"add --download to `lenet {click.get_current_context().info_name}`, which then fetches it"
+    return cifar10.load(split, directory, accept_unknown=accept_unknown, fetch=fetch)
 
 
 def write_model(path: Path, content: bytes, times: str) -> None:
@@ -115,4 +117,4 @@ def write_model(path: Path, content: bytes, times: str) -> None:
     from lenet.files import write_atomically
 
     write_atomically(path, content)
-    tell(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
+    tell(f"{path}: {count(len(content))} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")

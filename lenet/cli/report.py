@@ -9,6 +9,7 @@ import click
 
 from lenet.cli.options import example_option, refuse_files_of_example, storage_option
 from lenet.errors import ResultsError
+from lenet.report.rounding import count
 from lenet.terminal import tell
 
 __all__ = ["command"]
@@ -61,7 +62,7 @@ def command(
         text = page.render(found, language)
     content = text.encode()
     write_atomically(out, content)
-    tell(f"{out}: {len(content):,} bytes")
+    tell(f"{out}: {count(len(content))} bytes")
     for problem in found.problems:
         tell(f"lenet: {problem}", err=True)
     if found.problems:

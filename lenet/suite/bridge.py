@@ -22,6 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 from pytest_benchmark.utils import get_tag, safe_dumps
 
+from lenet.provenance import pip_install
 from lenet.suite.replay import Replay
 from lenet.terminal import visible
 
@@ -63,7 +64,8 @@ def check(config: pytest.Config) -> None:
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if not SUPPORTED[0] <= found < SUPPORTED[1]:
         raise pytest.UsageError(
-            f"pytest-benchmark {version} is not known to the suite: pip install 'pytest-benchmark>={first},<{last}'"
+            f"pytest-benchmark {version} is not known to the suite: "
+            + pip_install(f"'pytest-benchmark>={first},<{last}'")
         )
     _refuse_without_effect(config)
 
