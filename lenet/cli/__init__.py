@@ -25,9 +25,10 @@ __all__ = ["main"]
 def main(context: click.Context) -> None:
     """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
     found = context.obj = settings.read(Path.cwd())
-    defaults = {
-        "evaluate": {"precision": found.precision},
-        "doctor": {"precision": found.precision},
+    precision = found.precision and found.precision.value  # click would show the name of a member
+    defaults: dict[str, dict[str, object]] = {
+        "evaluate": {"precision": precision},
+        "doctor": {"precision": precision},
         "gate": {"tolerance": found.gate_tolerance, "harm": found.gate_harm},
     }
     context.default_map = {
