@@ -1,4 +1,4 @@
-"""Where a result comes from: the versions of the packages, and the commit of the source."""
+"""The environment: versions of packages, how to type its programs, and the commit of the source."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def asked_for(path: Path) -> list[str]:
             if isinstance(argument, ast.Constant):
                 found.append(str(argument.value))
             elif isinstance(argument, ast.JoinedStr):
-                found.append("".join(part.value if isinstance(part, ast.Constant) else "0" for part in argument.values))
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "0" for part in argument.values)
+                )
     return found
 
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 from click.testing import CliRunner, Result
 
 from lenet import results
 from lenet.cli import main
 from lenet.errors import ResultsError
-from lenet.measurement import identity
 from lenet.measurement.environment import cpu_facts, machine_kind
 from lenet.measurement.identity import ThisMachine
 from tests.measurement.fakes import UUID, FakeNvml
@@ -89,14 +89,15 @@ def test_a_half_written_run_is_named_and_the_one_before_is_taken(tmp_path: Path)
 
 def test_a_machine_is_known_by_its_processor_and_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml(monkeypatch)
-    here = {"cpu": cpu_facts(), "gpu": None}
+    cpu = cpu_facts()
+    here = {"cpu": cpu, "gpu": None}
     machine = ThisMachine()
     assert machine.made(here)
     assert machine.made({**here, "gpu": {"uuid": UUID}})
     assert not machine.made({**here, "gpu": {"uuid": "another"}})
     for name in ("model", "architecture", "threads"):
-        assert not machine.made({**here, "cpu": here["cpu"] | {name: "another"}})
-    assert machine.made({**here, "cpu": here["cpu"] | {"usable": 1}})
+        assert not machine.made({**here, "cpu": cpu | {name: "another"}})
+    assert machine.made({**here, "cpu": cpu | {"usable": 1}})
     assert not machine.made({})
     assert machine.may_be(machine_kind(here))
     assert machine.may_be("nvidia-h100")
@@ -106,9 +107,9 @@ def test_a_machine_is_known_by_its_processor_and_its_gpu(monkeypatch: pytest.Mon
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> None:
-        raise identity.pynvml.NVMLError(identity.pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
-    monkeypatch.setattr(identity.pynvml, "nvmlInit", absent)
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
     machine = ThisMachine()
     assert not machine.made({"cpu": cpu_facts(), "gpu": {"uuid": UUID}})
     assert not machine.may_be("nvidia-h100")
