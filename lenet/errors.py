@@ -18,6 +18,7 @@ __all__ = [
     "RankError",
     "RecipeError",
     "ResultsError",
+    "SettingsError",
     "UnavailableError",
     "WeightsError",
     "did_you_mean",
@@ -101,6 +102,10 @@ class UnavailableError(BackendError):
 
 class ResultsError(LenetError):
     """A file of measurements is damaged, of another schema, or unlike the others."""
+
+
+class SettingsError(LenetError):
+    """The table ``[tool.lenet]`` in pyproject.toml has an unknown key or value."""
 
 
 class GateError(LenetError):

@@ -19,7 +19,7 @@ from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.errors import ExportError
 from lenet.models.pytorch_lenet import Network, network
-from lenet.provenance import package_version
+from lenet.provenance import package_version, pip_install
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +67,7 @@ def to_onnx(
             "LeNet cannot be exported to ONNX here",
             found=f"no {' and no '.join(missing)}",
             wanted=" and ".join(PACKAGES),
-            hint='pip install "lenet-bench[onnx]"',
+            hint=pip_install('-e ".[export]"'),
         )
     proto = _export(network(arrays, dtype, images), images)
     _remove_provenance(proto)

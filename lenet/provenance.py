@@ -1,11 +1,13 @@
-"""Where a result comes from: the versions of the packages, and the commit of the source."""
+"""The environment: versions of packages, how to type its programs, and the commit of the source."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -17,6 +19,8 @@ __all__ = [
     "git",
     "git_command",
     "package_version",
+    "pip_install",
+    "program",
     "source_commit",
     "versions",
     "without_git_variables",
@@ -41,6 +45,32 @@ def first_version(distributions: Iterable[str]) -> str | None:
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:
     """Versions of Python and of the given distributions (None if not installed)."""
     return {"python": platform.python_version()} | {name: package_version(name) for name in distributions}
+
+
+def program(name: str) -> str:
+    """How to type a program of this environment in the directory from which one works.
+
+    Returns:
+        The name, if it finds this program. Else the path below the working directory, as of an environment of nox. A
+        path elsewhere may tell whose it is, and messages are saved; the name then stands for it.
+    """
+    own = Path(sys.executable).parent
+    found = shutil.which(name)
+    if found is None or Path(found).parent != own:
+        try:
+            return str((own / name).relative_to(Path.cwd()))
+        except ValueError:
+            pass
+    return name
+
+
+def pip_install(requirements: str) -> str:
+    """The command that installs something into this environment, to be typed in a checkout of this project.
+
+    Args:
+        requirements: As a shell takes them, such as ``-e ".[onnx]"``.
+    """
+    return f"{program('pip')} install {requirements}"
 
 
 def source_commit() -> str | None:

@@ -18,8 +18,8 @@ from lenet.data.synthetic import synthetic
 from lenet.errors import ExportError, WeightsError
 from lenet.models.pytorch_lenet import from_weights
 
-onnx = pytest.importorskip("onnx", reason='pip install "lenet-bench[onnx]"')
-pytest.importorskip("onnxscript", reason='pip install "lenet-bench[onnx]"')
+onnx = pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
+pytest.importorskip("onnxscript", reason='pip install -e ".[onnx]"')
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HALF_ROUNDINGS = 8
@@ -49,7 +49,7 @@ def reference_logits(model: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def onnxruntime_logits(model: bytes, images: np.ndarray) -> np.ndarray:
-    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "lenet-bench[onnx]"')
+    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[onnx]"')
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {export.INPUT: images})
     assert isinstance(logits, np.ndarray)
@@ -153,7 +153,7 @@ def test_a_missing_package_is_named_with_the_command(
     arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "package_version", {"onnx": "1.23.2"}.get)
-    with pytest.raises(ExportError, match=r'(?s)found:  no onnxscript\n.*pip install "lenet-bench\[onnx\]"'):
+    with pytest.raises(ExportError, match=r'(?s)found:  no onnxscript\n.*pip install -e "\.\[export\]"'):
         export.to_onnx(arrays)
 
 

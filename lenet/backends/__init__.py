@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lenet.errors import BackendError, did_you_mean
-from lenet.provenance import first_version
+from lenet.provenance import first_version, pip_install
 
 if TYPE_CHECKING:
     from lenet.backends.base import Backend
@@ -27,15 +27,20 @@ class Entry:
         target: ``module:Class`` of its `lenet.backends.base.Backend`.
         packages: What it needs and its times depend on, its library first. A run records their versions, and compares
             itself with no run of others.
-        install: The command that installs them.
+        requirements: What pip is asked to install for them, in a checkout of this project.
         summary: What it does, in a few words.
     """
 
     name: str
     target: str
     packages: tuple[Package, ...]
-    install: str
+    requirements: str
     summary: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs the packages."""
+        return pip_install(self.requirements)
 
 
 _TORCH: Final = ("torch",)
@@ -44,62 +49,61 @@ _EXPORTER: Final = (("onnx",), ("onnxscript",))
 """What `lenet.export` needs: it makes the graph that a library is given."""
 
 _TABLE: Final = (
-    Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", (_TORCH,), "pip install torch", "PyTorch, eager"),
+    Entry("pytorch", "lenet.backends.pytorch_eager:PyTorchEager", (_TORCH,), "torch", "PyTorch, eager"),
     Entry(
         "pytorch-compile",
         "lenet.backends.pytorch_compile:PyTorchCompile",
         (_TORCH, ("triton",)),
-        "pip install torch",
+        "torch",
         "torch.compile, max-autotune",
     ),
     Entry(
         "pytorch-cudagraph",
         "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
         (_TORCH,),
-        "pip install torch",
+        "torch",
         "PyTorch, captured CUDA graph",
     ),
     Entry(
         "fused",
         "lenet.backends.fused:Fused",
         (("cuda-core",), ("cuda-bindings",)),
-        'pip install "lenet-bench[fused]"',
+        '-e ".[fused]"',
         "the whole network in one CUDA kernel",
     ),
     Entry(
         "onnxruntime",
         "lenet.backends.onnxruntime:OnnxRuntime",
         (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
-        'pip install "lenet-bench[onnx]"',
+        '-e ".[onnx]"',
         "ONNX Runtime, CPU or CUDA provider",
     ),
     Entry(
         "openvino",
         "lenet.backends.openvino:OpenVINO",
         (("openvino",), *_EXPORTER),
-        'pip install "lenet-bench[openvino]"',
+        '-e ".[openvino]"',
         "OpenVINO, on the CPU",
     ),
     Entry(
         "tensorrt",
         "lenet.backends.tensorrt:TensorRT",
         (_TENSORRT, *_EXPORTER),
-        'pip install "lenet-bench[tensorrt]"',
+        '-e ".[tensorrt]"',
         "TensorRT, an engine tuned on this GPU",
     ),
     Entry(
         "tensorrt-rtx",
         "lenet.backends.tensorrt_rtx:TensorRTRTX",
         (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), *_EXPORTER),
-        'pip install "lenet-bench[tensorrt-rtx]"',
+        '-e ".[tensorrt-rtx]"',
         "TensorRT for RTX, kernels compiled on this GPU",
     ),
     Entry(
         "tripy",
         "lenet.backends.tripy:TriPy",
         (("nvtripy",), ("mlir-tensorrt-compiler",), ("mlir-tensorrt-runtime",), _TENSORRT),
-        "pip install nvtripy==0.1.7 'tensorrt-cu12>=10.15,<11' "
-        "-f https://nvidia.github.io/TensorRT-Incubator/packages.html",
+        '-e ".[tripy,tensorrt]" -f https://nvidia.github.io/TensorRT-Incubator/packages.html',
         "NVIDIA's Python front end to TensorRT",
     ),
 )

@@ -17,6 +17,7 @@ from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
+from lenet.provenance import pip_install, program
 from lenet.vocabulary import Precision
 
 __all__ = ["OnnxRuntime"]
@@ -51,7 +52,9 @@ class OnnxRuntime(Backend):
             return Availability(version, f"onnxruntime cannot be loaded: {error}", broken=True)
         provider = _PROVIDERS[device.type]
         if provider not in library.get_available_providers():
-            return Availability(version, f"this build has no {provider}: pip install onnxruntime-gpu")
+            # Both distributions hold one package, and would overwrite each other's files.
+            other = f"{program('pip')} uninstall --yes onnxruntime && {pip_install('onnxruntime-gpu')}"
+            return Availability(version, f"this build has no {provider}: {other}")
         if device.type == "cuda" and not torch.cuda.is_available():
             return Availability(version, NO_GPU)
         return Availability(version)

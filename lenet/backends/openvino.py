@@ -16,6 +16,7 @@ from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import to_onnx
+from lenet.provenance import pip_install
 from lenet.vocabulary import Precision
 
 __all__ = ["OpenVINO"]
@@ -43,7 +44,8 @@ class OpenVINO(Backend):
         except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
             return Availability(version, f"openvino cannot be loaded: {error}", broken=True)
         if "CPU" not in found:
-            return Availability(version, "this build of openvino has no CPU plugin: pip install openvino", broken=True)
+            again = pip_install("--force-reinstall openvino")
+            return Availability(version, f"this build of openvino has no CPU plugin: {again}", broken=True)
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from lenet import __version__
+from lenet import __version__, settings
 from lenet.cli import backends, build, doctor, evaluate, export, gate, promote, report, results, train
 from lenet.cli.guard import GuardedGroup
 
@@ -19,8 +21,20 @@ __all__ = ["main"]
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="lenet")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
+    found = context.obj = settings.read(Path.cwd())
+    precision = found.precision and found.precision.value  # click would show the name of a member
+    defaults: dict[str, dict[str, object]] = {
+        "evaluate": {"precision": precision},
+        "doctor": {"precision": precision},
+        "gate": {"tolerance": found.gate_tolerance, "harm": found.gate_harm},
+    }
+    context.default_map = {
+        command: {name: value for name, value in options.items() if value is not None}
+        for command, options in defaults.items()
+    }
 
 
 for _module in (train, evaluate, export, build, backends, doctor, results, promote, report, gate):

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lenet.cli.options import onnx_precision_option, weights_option, write_model
+from lenet.report.rounding import significant
 
 __all__ = ["command"]
 
@@ -57,4 +58,5 @@ def command(
     exported = time.perf_counter()
     plan = builder.build_ahead(model, asked, batches, target)
     built = time.perf_counter()
-    write_model(out, plan, f"exported in {exported - started:.2f} s, built in {built - exported:.2f} s")
+    exporting, building = significant(exported - started), significant(built - exported)
+    write_model(out, plan, f"exported in {exporting} s, built in {building} s")

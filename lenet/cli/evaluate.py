@@ -19,6 +19,7 @@ from lenet.cli.options import (
 )
 from lenet.documents import finite, to_json
 from lenet.errors import BackendError, LenetError
+from lenet.report.rounding import accuracy, count, loss
 from lenet.terminal import tell
 from lenet.vocabulary import InputType, Precision
 
@@ -106,9 +107,9 @@ def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_s
         }
         tell(to_json(finite(document), indent=2))
     else:
-        tell(f"{result.images:,} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}")
-        loss = f"not finite: {result.problem}" if result.problem else f"{result.loss:.7f}"
-        tell(f"loss      {loss}\naccuracy  {result.accuracy:.7f}")
+        tell(f"{count(result.images)} test images of {split.source}, weights {loaded.path}, {devices.describe(target)}")
+        told = f"not finite: {result.problem}" if result.problem else loss(result.loss)
+        tell(f"loss      {told}\naccuracy  {accuracy(result.accuracy)}")
     if result.problem:
         raise click.exceptions.Exit(1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lenet.cli.options import onnx_precision_option, weights_option, write_model
+from lenet.report.rounding import significant
 
 __all__ = ["command"]
 
@@ -26,4 +27,4 @@ def command(*, out: Path, path: Path | None, precision: str) -> None:
     arrays = weights.load(path or weights.SHIPPED).arrays
     started = time.perf_counter()
     model = to_onnx(arrays, DTYPES[Precision(precision)])
-    write_model(out, model, f"exported in {time.perf_counter() - started:.2f} s")
+    write_model(out, model, f"exported in {significant(time.perf_counter() - started)} s")

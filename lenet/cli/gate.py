@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from lenet.settings import Settings
 
 __all__ = ["command"]
 
@@ -22,8 +25,18 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=int, help="Seed of the order in each pair.  [default: drawn]")
 @click.argument("suite", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
 def command(
-    *, reference: str, out: Path, tolerance: float, harm: float, worker_timeout: float, seed: int | None, **more: Any
+    settings: Settings,
+    /,
+    *,
+    reference: str,
+    out: Path,
+    tolerance: float,
+    harm: float,
+    worker_timeout: float,
+    seed: int | None,
+    **more: Any,
 ) -> None:
     """Measure HEAD and BASE side by side, and say whether a row became slower.
 
@@ -32,7 +45,20 @@ def command(
     """
     from lenet.gate import command
 
-    code = command.run(
-        reference, tuple(more["suite"]), out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed
-    )
+    suite = _with_settings(more["suite"], settings)
+    code = command.run(reference, suite, out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed)
     raise click.exceptions.Exit(code)
+
+
+def _with_settings(suite: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """The suite's options, with those of ``[tool.lenet]`` that were not typed. Base and head are measured alike."""
+    typed = {argument.partition("=")[0] for argument in suite}
+    return (
+        *suite,
+        *(
+            f"{option}={value}"
+            for option, values in settings.suite_values().items()
+            if option not in typed
+            for value in values
+        ),
+    )

@@ -19,6 +19,8 @@ __all__ = ["INTERRUPTED", "UNFORESEEN", "GuardedGroup"]
 
 UNFORESEEN: Final = 70
 """The exit code of an unexpected error, as in ``sysexits.h``. Python's own would be 1, which is a verdict."""
+_WHOLE: Final = 1000
+"""More characters than a sentence has."""
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as in a shell."""
 
@@ -74,6 +76,12 @@ class GuardedGroup(click.Group):
         """As in click. ``--help`` and ``--version`` print here."""
         with _told():
             return super().make_context(*args, **more)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its first sentence. Click would cut long ones; here they are wrapped."""
+        shown = [(name, found) for name in self.list_commands(ctx) if (found := self.get_command(ctx, name))]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, found.get_short_help_str(_WHOLE)) for name, found in shown])
 
     def invoke(self, ctx: click.Context) -> Any:
         """As in click."""

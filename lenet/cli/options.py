@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenet.report.rounding import count
 from lenet.terminal import tell
 from lenet.vocabulary import Precision
 
@@ -19,9 +20,11 @@ __all__ = [
     "data_option",
     "device_option",
     "download_option",
+    "example_option",
     "load_split",
     "onnx_precision_option",
     "precision_option",
+    "refuse_files_of_example",
     "storage_option",
     "threads_option",
     "unknown_option",
@@ -69,8 +72,21 @@ storage_option = click.option(
     type=click.Path(path_type=Path),
     default=Path(".benchmarks"),
     show_default=True,
-    help="Directory of the saved measurements.",
+    help="Directory of the baselines, which holds the saved runs in its directory local.",
 )
+
+
+example_option = click.option("--example", is_flag=True, help="Show the measurements that lenet-bench ships.")
+
+
+def refuse_files_of_example(files: tuple[Path, ...], *, example: bool) -> None:
+    """Refuse FILES beside --example.
+
+    Raises:
+        click.UsageError: There are FILES.
+    """
+    if example and files:
+        raise click.UsageError("--example takes the place of FILES: leave one out")
 
 
 def _precision(choices: Iterable[Precision]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -92,7 +108,8 @@ def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download:
     directory = cifar10.default_directory(data)
     if download:
         cifar10.download(directory)
-    return cifar10.load(split, directory, accept_unknown=accept_unknown)
+    fetch = f"add --download to `lenet {click.get_current_context().info_name}`, which then fetches it"
+    return cifar10.load(split, directory, accept_unknown=accept_unknown, fetch=fetch)
 
 
 def write_model(path: Path, content: bytes, times: str) -> None:
@@ -100,4 +117,4 @@ def write_model(path: Path, content: bytes, times: str) -> None:
     from lenet.files import write_atomically
 
     write_atomically(path, content)
-    tell(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")
+    tell(f"{path}: {count(len(content))} bytes, sha256 {hashlib.sha256(content).hexdigest()}, {times}")

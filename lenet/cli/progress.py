@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from lenet.report.rounding import accuracy, loss, thousands
 from lenet.terminal import Terminal
 from lenet.training.run import EpochRecord, Run
 
@@ -26,7 +27,7 @@ _HEADER = "epoch   lr      train loss  train acc  test loss  test acc  images/s"
 
 class _ImagesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} images/s", style="cyan")
+        return Text(f"{thousands(task.speed or 0)} images/s", style="cyan")
 
 
 class TrainingDisplay:
@@ -87,7 +88,8 @@ class TrainingDisplay:
 
     def _print(self, record: EpochRecord) -> None:
         self._console.print(
-            f"{record.epoch:5d}   {record.learning_rate:<7.3g} {record.train_loss:9.4f}  {record.train_accuracy:9.4f}"
-            f"  {record.test_loss:9.4f}  {record.test_accuracy:8.4f}  {record.images_per_second:8,.0f}",
+            f"{record.epoch:5d}   {record.learning_rate:<7.3g} {loss(record.train_loss):>10}  "
+            f"{accuracy(record.train_accuracy):>9}  {loss(record.test_loss):>9}  {accuracy(record.test_accuracy):>8}  "
+            f"{thousands(record.images_per_second):>8}",
             highlight=False,
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from lenet.cli.options import storage_option
+from lenet.cli.options import example_option, refuse_files_of_example, storage_option
+from lenet.errors import ResultsError
+from lenet.report.rounding import count
 from lenet.terminal import tell
 
 __all__ = ["command"]
@@ -23,6 +25,7 @@ __all__ = ["command"]
 @click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
 @click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the page.")
 @storage_option
+@example_option
 def command(
     *,
     files: tuple[Path, ...],
@@ -32,19 +35,25 @@ def command(
     gate: Path | None,
     lang: str,
     storage: Path,
+    example: bool,
 ) -> None:
     """Write one HTML page with the coursework's five sheets, from your measurements, and more.
 
-    FILES are saved measurements of any machines and commits. Without FILES the page holds all that are saved. The page
-    and this command name each file that cannot be read, and report the rest. The exit code is then 1.
+    FILES are saved measurements of any machines and commits. Without FILES the page holds the run of this machine that
+    ended last, and the baselines that it can be compared with. The page and this command name each file that cannot be
+    read, and report the rest. The exit code is then 1.
     """
-    from lenet import results as saved
+    refuse_files_of_example(files, example=example)
+
     from lenet.files import write_atomically
     from lenet.report import page, sources
     from lenet.report.language import find_language
 
     language = find_language(lang)
-    read = partial(sources.read, files or saved.stored_files(storage), run=run, parity=parity, gate=gate)
+    files, passed_over = (
+        (files, []) if files else _usual_files(storage, example=example, other=any((run, parity, gate)))
+    )
+    read = partial(sources.read, files, run=run, parity=parity, gate=gate, passed_over=passed_over, example=example)
     found = read()
     try:
         text = page.render(found, language)
@@ -53,8 +62,29 @@ def command(
         text = page.render(found, language)
     content = text.encode()
     write_atomically(out, content)
-    tell(f"{out}: {len(content):,} bytes")
+    tell(f"{out}: {count(len(content))} bytes")
     for problem in found.problems:
         tell(f"lenet: {problem}", err=True)
     if found.problems:
         raise click.exceptions.Exit(1)
+
+
+def _usual_files(storage: Path, *, example: bool, other: bool) -> tuple[tuple[Path, ...], list[ResultsError]]:
+    """The files that the page holds if none is named, and why files were passed over.
+
+    Args:
+        storage: The directory of baselines and saved runs.
+        example: Whether to show the shipped campaign.
+        other: Whether the page has something else to show, so that it needs no measurement.
+    """
+    from lenet import results as saved
+
+    if example:
+        return (saved.example(storage).path,), []
+    try:
+        found, problems = saved.of_this_machine(storage)
+    except ResultsError:
+        if other:
+            return (), []
+        raise
+    return tuple(one.path for one in found), problems

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.options import storage_option
-from lenet.errors import ResultsError
+from lenet.cli.options import example_option, refuse_files_of_example, storage_option
 from lenet.terminal import tell
 
 if TYPE_CHECKING:
@@ -20,21 +19,27 @@ __all__ = ["command"]
 @click.command("results")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @storage_option
+@example_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
-def command(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown: bool) -> None:
+def command(*, files: tuple[Path, ...], storage: Path, example: bool, as_csv: bool, as_markdown: bool) -> None:
     """Print the coursework's sheet 5 from saved measurements, beside the published figures.
 
-    Several FILES are put together; they must be of one machine and commit. Without FILES the command shows the saved
-    run that ended last.
+    Several FILES are put together; they must be of one machine and commit. Without FILES the command shows the run of
+    this machine that ended last.
     """
     if as_csv and as_markdown:
         raise click.UsageError("--csv and --markdown are two forms: name one")
+    refuse_files_of_example(files, example=example)
 
     from lenet import results as saved
     from lenet.report.tables import limits_line, print_whole, remarks, results_markdown, rows_sheets, sheet_5, to_rich
 
-    measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
+    if example:
+        measurements = [saved.example(storage)]
+        tell("An example: the measurements that lenet-bench ships, not yours.\n", err=as_csv)
+    else:
+        measurements = [saved.load(path) for path in files] if files else [_latest(storage)]
     rows = saved.merge(measurements)
     if as_csv:
         tell(saved.to_csv(measurements), end="")
@@ -55,14 +60,7 @@ def command(*, files: tuple[Path, ...], storage: Path, as_csv: bool, as_markdown
 def _latest(storage: Path) -> Measurement:
     from lenet import results as saved
 
-    found, problems = saved.latest(storage)
-    if found is None:
-        raise ResultsError(
-            f"there is nothing saved in {storage}",
-            found="; ".join(f"{one.summary}: {one.found}" for one in problems) or "no file of measurements",
-            wanted="one that `pytest benchmarks --benchmark-autosave` wrote",
-            hint="measure first, or name a file",
-        )
+    found, problems = saved.of_this_machine(storage)
     for problem in problems:
         tell(f"lenet: {problem}", err=True)
-    return found
+    return found[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,8 @@ from typing import Any, Final
 import click
 
 from lenet.cli.options import data_option, device_option, download_option, load_split, threads_option, unknown_option
+from lenet.provenance import program
+from lenet.report.rounding import accuracy, loss
 from lenet.terminal import tell
 from lenet.training.recipe import Recipe
 
@@ -101,8 +104,17 @@ def command(
     if ranks.rank == 0:
         _draw_curves(out)
         last = run.history[-1]
-        figures = f"test loss {last.test_loss:.7f}, accuracy {last.test_accuracy:.4f}"
+        figures = f"test loss {loss(last.test_loss)}, accuracy {accuracy(last.test_accuracy)}"
         tell(f"{figures} ({test_split.content}); written to {out}")
+        _tell_what_is_next(out, data, accept_unknown=accept_unknown)
+
+
+def _tell_what_is_next(out: Path, data: Path | None, *, accept_unknown: bool) -> None:
+    """Print the commands that use the weights and show the run."""
+    images = [*(["--data", str(data)] if data else []), *(["--accept-unknown-data"] if accept_unknown else [])]
+    weights = ["evaluate", "--weights", str(out / "weights.safetensors"), *images]
+    for before, arguments in (("next:", weights), ("     ", ["report", "--run", str(out)])):
+        tell(f"{before} {program('lenet')} {shlex.join(arguments)}")
 
 
 def _draw_curves(out: Path) -> None:

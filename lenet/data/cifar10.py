@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import torch
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.errors import DataError
 from lenet.files import open_regular, read_regular
+from lenet.provenance import program
 
 __all__ = [
     "CLASS_NAMES",
@@ -129,16 +131,21 @@ def chosen_directory(option: Path | None) -> Path | None:
     if find_layout(directory) is not None:
         return directory
     if option is not None or os.environ.get("LENET_DATA"):
-        raise _no_data(directory)
+        raise _no_data(directory, _fetched_into(directory))
     return None
 
 
-def _no_data(directory: Path) -> DataError:
+def _fetched_into(directory: Path) -> str:
+    """How to fetch the data for what cannot fetch it itself, such as pytest."""
+    return f"fetch it with `{program('lenet')} evaluate --download --data {shlex.quote(str(directory))}`"
+
+
+def _no_data(directory: Path, fetch: str) -> DataError:
     return DataError(
         f"no CIFAR-10 in {directory}",
         found="an existing directory without either layout" if directory.is_dir() else "no such directory",
         wanted=f"{_BINARY} or {_PYTHON} inside it",
-        hint="name the directory with --data or LENET_DATA, or let `lenet train --download` fetch it",
+        hint=f"name the directory with --data or LENET_DATA, or {fetch}",
     )
 
 
@@ -152,13 +159,14 @@ def find_layout(directory: Path) -> Path | None:
     return None
 
 
-def load(split: SplitName, directory: Path, *, accept_unknown: bool = False) -> Split:
+def load(split: SplitName, directory: Path, *, accept_unknown: bool = False, fetch: str | None = None) -> Split:
     """Read one split from a directory that holds either layout.
 
     Args:
         split: ``train`` (50,000 images) or ``test`` (10,000).
         directory: The directory that holds ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
         accept_unknown: Also read files of the binary layout that are not the official ones. The split then says so.
+        fetch: How the command that was run fetches the data, for an error to say. By default ``lenet evaluate`` does.
 
     Returns:
         The split, on the CPU.
@@ -168,11 +176,12 @@ def load(split: SplitName, directory: Path, *, accept_unknown: bool = False) -> 
             oversized, or fails its check.
     """
     layout = find_layout(directory)
+    fetch = fetch or _fetched_into(directory)
     if layout is None:
-        raise _no_data(directory)
+        raise _no_data(directory, fetch)
     if layout.name == _BINARY:
         return _load_binary(split, layout, accept_unknown=accept_unknown)
-    return _load_python(split, layout)
+    return _load_python(split, layout, fetch)
 
 
 def download(directory: Path) -> None:
@@ -250,11 +259,11 @@ def _read_records(path: Path) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.u
     return records, hashlib.sha256(content).hexdigest()
 
 
-def _load_python(split: SplitName, layout: Path) -> Split:
+def _load_python(split: SplitName, layout: Path, fetch: str) -> Split:
     from torchvision.datasets import CIFAR10
 
     for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], None)):
-        _refuse_what_is_no_file(layout / name)
+        _refuse_what_is_no_file(layout / name, fetch)
     try:
         dataset = CIFAR10(root=str(layout.parent), train=split == "train", download=False)
     except (OSError, RuntimeError) as error:
@@ -262,13 +271,13 @@ def _load_python(split: SplitName, layout: Path) -> Split:
             f"{layout} fails torchvision's check",
             found=f"{type(error).__name__}: {error}",
             wanted="the official files, each with its published MD5 sum",
-            hint=f"delete {layout} and fetch it again with `lenet train --download`",
+            hint=f"delete {layout} and {fetch}",
         ) from error
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Split(images, torch.tensor(dataset.targets, dtype=torch.int64), str(layout), _NAMES[split])
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _refuse_what_is_no_file(path: Path, fetch: str) -> None:
     """Refuse pipes and devices, which torchvision would read to their end. It reports missing files itself."""
     try:
         with open_regular(path, _LARGEST_PICKLE):
@@ -280,5 +289,5 @@ def _refuse_what_is_no_file(path: Path) -> None:
             f"cannot read {path}",
             found=error.strerror or str(error),
             wanted="a file of CIFAR-10, 31 MB or less",
-            hint=f"delete {path.parent} and fetch it again with `lenet train --download`",
+            hint=f"delete {path.parent} and {fetch}",
         ) from error

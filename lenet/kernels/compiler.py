@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from lenet.errors import BackendError
 from lenet.kernels import Variant
+from lenet.provenance import pip_install
 
 __all__ = ["INSTALL", "OPTIONS", "Compiled", "compile_variant", "cuda_core", "nvrtc_version"]
 
-INSTALL: Final = 'pip install "lenet-bench[fused]"'
+INSTALL: Final = pip_install('-e ".[fused]"')
 
 _UNUSED: Final = 177
 """The compiler's warning of a constant that a variant does not use."""

@@ -32,6 +32,7 @@ __all__ = [
     "FINGERPRINT_FIELDS",
     "LIMIT_FIELDS",
     "Facts",
+    "cpu_facts",
     "describe_difference",
     "fingerprint",
     "machine_facts",
@@ -103,15 +104,7 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
     limits = group_limits()
     return {
-        "cpu": {
-            "model": _cpu_model(),
-            "architecture": platform.machine(),
-            "cores": psutil.cpu_count(logical=False),
-            "threads": psutil.cpu_count(),
-            "usable": _usable_cpus(),
-            "affinity": _affinity(),
-            "quota": limits.cpus,
-        },
+        "cpu": {**cpu_facts(), "affinity": _affinity(), "quota": limits.cpus},
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": limits.memory_bytes,
         "system": {"os": platform.system(), "distribution": _distribution(), "kernel": platform.release()},
@@ -125,6 +118,17 @@ def machine_facts(device: torch.device | None = None) -> dict[str, Any]:
         "switches": switches() or None,
         "packages": {name: first_version(distributions) for name, distributions in _PACKAGES.items()},
         "commit": source_commit(),
+    }
+
+
+def cpu_facts() -> dict[str, Any]:
+    """The processor: its model, its architecture, and how many it has and this process may use. It needs no torch."""
+    return {
+        "model": _cpu_model(),
+        "architecture": platform.machine(),
+        "cores": psutil.cpu_count(logical=False),
+        "threads": psutil.cpu_count(),
+        "usable": _usable_cpus(),
     }
 
 

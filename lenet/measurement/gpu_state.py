@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import pynvml
 import torch
 
+from lenet.measurement.identity import find_gpu
 from lenet.measurement.statistics import too_many
 
 __all__ = [
@@ -147,7 +148,7 @@ class GpuSampler:
         except pynvml.NVMLError as error:
             self.missing = f"NVML cannot be opened ({error}): check `nvidia-smi`"
             return
-        self._handle = _handle(str(torch.cuda.get_device_properties(device).uuid))
+        self._handle = find_gpu(str(torch.cuda.get_device_properties(device).uuid))
         if self._handle is None:
             self.close()
             self.missing = f"NVML does not know {device}: check `nvidia-smi -L`"
@@ -204,13 +205,3 @@ class GpuSampler:
             return function(self._handle, *arguments)
         except pynvml.NVMLError:
             return None
-
-
-def _handle(uuid: str) -> Any:
-    # CUDA gives the bare UUID; NVML's is prefixed by what it names, a GPU or a part of one.
-    for prefix in ("GPU-", "MIG-"):
-        try:
-            return pynvml.nvmlDeviceGetHandleByUUID(prefix + uuid)
-        except pynvml.NVMLError:
-            continue
-    return None

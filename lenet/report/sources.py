@@ -74,6 +74,7 @@ class Sources:
         parity: What ``lenet evaluate --backend all --json`` printed.
         gate: What the gate wrote as ``gate.json``.
         problems: The files that could not be read.
+        example: Whether the measurements are the shipped ones of another machine.
     """
 
     machines: Sequence[Machine] = ()
@@ -81,6 +82,7 @@ class Sources:
     parity: Mapping[str, Any] | None = None
     gate: Mapping[str, Any] | None = None
     problems: Sequence[ResultsError] = field(default=())
+    example: bool = False
 
 
 def read(
@@ -89,6 +91,8 @@ def read(
     run: Path | None = None,
     parity: Path | None = None,
     gate: Path | None = None,
+    passed_over: Sequence[ResultsError] = (),
+    example: bool = False,
     show: Callable[[Sources], object] | None = None,
 ) -> Sources:
     """Read the files of a report.
@@ -98,18 +102,10 @@ def read(
         run: A run directory.
         parity: Output of ``lenet evaluate --backend all --json``.
         gate: A ``gate.json``.
+        passed_over: Why other files could not be read.
+        example: Whether the measurements are the shipped ones of another machine.
         show: Called with each file alone. A file for which it fails counts as one that cannot be read.
-
-    Raises:
-        ResultsError: Nothing was given.
     """
-    if not files and run is None and parity is None and gate is None:
-        raise ResultsError(
-            "there is nothing to report",
-            found="no measurement, no run directory, no parity file and no gate file",
-            wanted="at least one of them",
-            hint="measure with `pytest benchmarks --benchmark-autosave`, or name files: see `lenet report --help`",
-        )
     attempt = _Attempts(show)
 
     def load(path: Path) -> Measurement | None:
@@ -120,7 +116,8 @@ def read(
         attempt(_read_run, run, lambda found: Sources(run=found)),
         attempt(_read_parity, parity, lambda found: Sources(parity=found)),
         attempt(_read_gate, gate, lambda found: Sources(gate=found)),
-        attempt.problems,
+        [*passed_over, *attempt.problems],
+        example,
     )
 
 

@@ -6,7 +6,19 @@ from lenet.results.case import FAILED, Case, Measurement, NotRun, Row, short_nam
 from lenet.results.csv import to_csv
 from lenet.results.file import LARGEST, SCHEMA, identity, load, row
 from lenet.results.matching import Matching, find_row, match, merge, not_run, speedup
-from lenet.results.storage import find_file, latest, newest, promote, store, stored_files
+from lenet.results.storage import (
+    example,
+    find_file,
+    is_local,
+    last,
+    local_storage,
+    newest,
+    of_this_machine,
+    promote,
+    storages,
+    store,
+    stored_files,
+)
 
 __all__ = [
     "FAILED",
@@ -17,19 +29,24 @@ __all__ = [
     "Measurement",
     "NotRun",
     "Row",
+    "example",
     "find_file",
     "find_row",
     "identity",
-    "latest",
+    "is_local",
+    "last",
     "load",
+    "local_storage",
     "match",
     "merge",
     "newest",
     "not_run",
+    "of_this_machine",
     "promote",
     "row",
     "short_name",
     "speedup",
+    "storages",
     "store",
     "stored_files",
     "to_csv",

@@ -62,7 +62,7 @@ def load(path: Path) -> Measurement:
     except OSError as error:
         inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
         raise _unreadable(
-            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes the last"
+            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes this machine's latest"
         ) from error
     except ValueError as error:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
@@ -153,6 +153,6 @@ def _unreadable(path: Path, found: str, hint: str = "delete it, or name another 
     return ResultsError(
         f"{path} cannot be read",
         found=found,
-        wanted=f"a file that `pytest benchmarks --benchmark-autosave` wrote, schema {schemas}, of a GPU {of_a_gpu}",
+        wanted=f"a file that `pytest benchmarks` saved, schema {schemas}, of a GPU {of_a_gpu}",
         hint=hint,
     )

@@ -16,15 +16,11 @@ from lenet.report.tables import first_names, group_reasons
 from lenet.results import Case, Measurement, Row
 from lenet.suite.bridge import Session
 from lenet.suite.run import Run
+from lenet.suite.storage import storage_of
 from lenet.terminal import visible
 from lenet.vocabulary import BASELINE_BACKEND
 
-__all__ = ["choose", "compare", "refuse_another_machine", "saved_pytorch", "storage_of", "told"]
-
-
-def storage_of(config: pytest.Config) -> Path:
-    """The directory of saved runs."""
-    return Path(config.option.benchmark_storage.removeprefix("file://"))
+__all__ = ["choose", "compare", "refuse_another_machine", "saved_pytorch", "told"]
 
 
 def choose(config: pytest.Config, run: Run) -> None:
@@ -38,6 +34,8 @@ def choose(config: pytest.Config, run: Run) -> None:
         found, problems = results.newest(storage, run.kind, run.fingerprint, run.facts)
         for problem in problems:
             print(f"lenet: passed over: {problem}", file=sys.stderr)  # noqa: T201
+        chosen = "the run saved last, as there is no baseline of" if results.is_local(found.path) else "the baseline of"
+        print(f"lenet: compares with {chosen} this machine: {visible(str(found.path))}", file=sys.stderr)  # noqa: T201
     elif option.benchmark_compare:
         found = results.load(results.find_file(storage, run.kind, option.benchmark_compare))
     else:
@@ -131,14 +129,15 @@ def saved_pytorch(run: Run, rows: Iterable[Row], storage: Path) -> Measurement |
     Args:
         run: The run on this machine.
         rows: The run's rows.
-        storage: The directory of saved runs.
+        storage: The directory of baselines and saved runs.
     """
     lone = [one for one in rows if one.case.backend != BASELINE_BACKEND and results.speedup(one, rows) is None]
-    for path in reversed(results.stored_files(storage, run.kind)) if lone else ():
-        try:
-            found = results.load(path)
-        except ResultsError:
-            continue  # the comparison reports unreadable files
-        if found.fingerprint == run.fingerprint and any(results.speedup(one, found.rows) for one in lone):
-            return found
-    return None
+
+    def has_some(found: Measurement) -> bool:
+        return found.fingerprint == run.fingerprint and any(results.speedup(one, found.rows) for one in lone)
+
+    if not lone:
+        return None
+    # The comparison reports unreadable files.
+    newest = [results.last(one, run.kind, has_some)[0] for one in results.storages(storage)]
+    return max(filter(None, newest), key=lambda one: one.ended, default=None)

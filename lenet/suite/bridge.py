@@ -20,12 +20,13 @@ import pytest_benchmark
 import pytest_benchmark.plugin
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
-from pytest_benchmark.utils import safe_dumps
+from pytest_benchmark.utils import get_tag, safe_dumps
 
+from lenet.provenance import pip_install
 from lenet.suite.replay import Replay
 from lenet.terminal import visible
 
-__all__ = ["SUPPORTED", "Compared", "Entry", "Session", "Store", "check", "use_replay"]
+__all__ = ["SUPPORTED", "Compared", "Entry", "Session", "Store", "check", "save_by_default", "use_replay", "was_typed"]
 
 SUPPORTED: Final = ((5, 3), (6,))
 """The first release that the suite supports, and the first later one that it does not."""
@@ -63,18 +64,33 @@ def check(config: pytest.Config) -> None:
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if not SUPPORTED[0] <= found < SUPPORTED[1]:
         raise pytest.UsageError(
-            f"pytest-benchmark {version} is not known to the suite: pip install 'pytest-benchmark>={first},<{last}'"
+            f"pytest-benchmark {version} is not known to the suite: "
+            + pip_install(f"'pytest-benchmark>={first},<{last}'")
         )
     _refuse_without_effect(config)
 
 
 def _refuse_without_effect(config: pytest.Config) -> None:
     """Refuse options without effect. The typed text is searched, since a value may also be a default."""
-    typed = (*config.invocation_params.args, *config.getini("addopts"), *split(os.environ.get("PYTEST_ADDOPTS", "")))
-    for argument in typed:
-        option = str(argument).partition("=")[0]
+    for option in _typed(config):
         if option in _NO_EFFECT:
             raise pytest.UsageError(f"{option} changes nothing in this suite: {_NO_EFFECT[option]}")
+
+
+def _typed(config: pytest.Config) -> list[str]:
+    """The options of the command line, of pytest's configuration and of its variable, each without its value."""
+    typed = (*config.invocation_params.args, *config.getini("addopts"), *split(os.environ.get("PYTEST_ADDOPTS", "")))
+    return [str(argument).partition("=")[0] for argument in typed]
+
+
+def was_typed(config: pytest.Config, option: str) -> bool:
+    """Whether an option was typed, whatever its value."""
+    return option in _typed(config)
+
+
+def save_by_default(config: pytest.Config) -> None:
+    """Make pytest-benchmark save the run under the name that ``--benchmark-autosave`` gives it."""
+    config.option.benchmark_autosave = get_tag()
 
 
 def use_replay(item: pytest.Item) -> None:
@@ -179,7 +195,7 @@ class Session:
     def save_by(
         self,
         kind: str,
-        save: Callable[[bytes, str, Path], Path | None],
+        save: Callable[[bytes, str], Path | None],
         save_json: Callable[[bytes, Path], Path | None],
     ) -> None:
         """Make pytest-benchmark save files with other functions.
@@ -189,7 +205,7 @@ class Session:
 
         Args:
             kind: The kind of machine, which is the name of its folder.
-            save: Writes a numbered file, given its content, name and folder. Returns the file, or None if it cannot.
+            save: Writes a numbered file, given its content and name. Returns the file, or None if it cannot.
             save_json: Writes the file of ``--benchmark-json``, given its content and path. Returns the file, or None if
                 it cannot.
         """
@@ -202,12 +218,16 @@ class Session:
                 own.logger.info(text)
 
         def keep(document: Mapping[str, Any], name: str) -> None:
-            told(save(_content(document), name, own.storage.path / kind))
+            told(save(_content(document), name))
 
         def keep_json(document: Mapping[str, Any]) -> None:
             told(save_json(_content(document), own.json))
 
         own.storage.save, own.save_json = keep, keep_json
+
+    def save_no_default(self) -> None:
+        """Undo `save_by_default`."""
+        self._own.autosave = None
 
     def compared(self) -> Compared | None:
         """The file that the run is compared with, if there is one."""

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import pytest
 
-from lenet import backends
+from lenet import backends, settings
 from lenet.errors import did_you_mean
 from lenet.measurement.protocol import Adaptive, Coursework, Protocol
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 
-__all__ = ["CHOICES", "add_options", "check_options", "chosen", "protocol_of"]
+__all__ = ["CHOICES", "add_options", "check_options", "chosen", "protocol_of", "use_settings"]
 
 CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "backend_name": ("--backend", backends.names()),
@@ -55,6 +55,7 @@ def add_options(parser: pytest.Parser) -> None:
         _choice("input type", InputType),
         "float32 for normalised images, or uint8 for bytes (default: float32)",
     )
+    group.addoption("--no-save", action="store_true", help="do not save the run below .benchmarks/local")
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
     group.addoption(
@@ -80,6 +81,17 @@ def check_options(option: argparse.Namespace) -> None:
     if option.rounds if adaptive else option.time_limit:
         own, other = ("--rounds", "coursework") if adaptive else ("--time-limit", "adaptive")
         raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
+
+
+def use_settings(config: pytest.Config) -> None:
+    """Take the values of options that were not typed from ``[tool.lenet]`` in pyproject.toml, as if they were typed.
+
+    Raises:
+        SettingsError: The table has an unknown key or value.
+    """
+    for option, values in settings.read(config.invocation_params.dir).suite_values().items():
+        if config.getoption(option) is None:
+            setattr(config.option, option.removeprefix("--").replace("-", "_"), values)
 
 
 def chosen(config: pytest.Config, fixture: str) -> list[Any]:

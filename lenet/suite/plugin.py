@@ -6,19 +6,17 @@ The conftest does not name this module as a plugin, because pytest calls a conft
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lenet import devices, results
-from lenet.errors import LenetError, OutputError
-from lenet.files import prepare_file, write_atomically
+from lenet.errors import LenetError
 from lenet.measurement.environment import machine_facts
 from lenet.results import speedup
-from lenet.suite import baseline, bridge, cases, summary
+from lenet.suite import baseline, bridge, cases, storage, summary
 from lenet.suite.bridge import Session
-from lenet.suite.options import add_options, check_options, protocol_of
+from lenet.suite.options import add_options, check_options, protocol_of, use_settings
 from lenet.suite.run import RUN, Run, rows_of
 from lenet.terminal import visible
 
@@ -56,11 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     option = config.option
     try:
+        if not storage.in_gate(config):
+            use_settings(config)
         run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
-        if name := option.benchmark_save or option.benchmark_autosave:
-            prepare_file(baseline.storage_of(config) / run.kind / f"0000_{name}.json", "--benchmark-storage")
-        if option.benchmark_json:
-            prepare_file(option.benchmark_json, "--benchmark-json")
+        storage.prepare(config, run)
         baseline.choose(config, run)
     except LenetError as error:
         raise pytest.UsageError(visible(str(error))) from error
@@ -68,24 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Save results in the folder of the kind of machine, each file whole or not at all."""
-    run = session.config.stash[RUN]
-
-    def save(content: bytes, name: str, folder: Path) -> Path | None:
-        try:
-            return results.store(content, name, folder, "--benchmark-storage")
-        except OutputError as error:
-            run.unsaved.append(error)
-        return None
-
-    def save_json(content: bytes, path: Path) -> Path | None:
-        try:
-            write_atomically(path, content)
-        except OutputError as error:
-            run.unsaved.append(error)
-            return None
-        return path
-
-    Session(session.config).save_by(run.kind, save, save_json)
+    storage.save_files(session.config, session.config.stash[RUN])
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -154,9 +134,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
     run = session.config.stash.get(RUN, None)
     if run is not None and not session.config.option.collectonly:
         _finish(session, run, exitstatus)
+    foreseen = len(run.unsaved) if run is not None else 0
     with Session(session.config).warnings_shown():
         done = yield
-    if run is not None and run.unsaved and session.exitstatus == pytest.ExitCode.OK:
+    if run is not None and len(run.unsaved) > foreseen and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR  # 1 says that a row failed or became slower
     return done
 
@@ -166,7 +147,8 @@ def _finish(session: pytest.Session, run: Run, exitstatus: int) -> None:
     measured = Session(session.config)
     run.partial = exitstatus == pytest.ExitCode.INTERRUPTED
     rows = rows_of(measured)
-    run.pytorch = baseline.saved_pytorch(run, rows, baseline.storage_of(session.config))
+    storage.save_nothing_without_rows(session.config, len(rows))
+    run.pytorch = baseline.saved_pytorch(run, rows, storage.storage_of(session.config))
     others = [*rows, *(run.pytorch.rows if run.pytorch else ())]
     for entry in measured.entries():
         if (row := results.row(entry.document)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class Run:
         limits: The machine's limits, once they are measured.
         matching: What the run has in common with its baseline, if it has one.
         regressed: Why each row fails ``--benchmark-compare-fail``, by its name.
+        saved: The file that the run was saved to. None if it is not saved, or not yet.
         unsaved: An error for each file that could not be saved.
         pytorch: The saved run for speed-ups over PyTorch, if this run lacks a PyTorch row.
     """
@@ -49,6 +51,7 @@ class Run:
         self.limits: Limits | None = None
         self.matching: Matching | None = None
         self.regressed: dict[str, str] = {}
+        self.saved: Path | None = None
         self.unsaved: list[OutputError] = []
         self.pytorch: Measurement | None = None
 

@@ -10,7 +10,7 @@ from lenet.backends.onnxruntime import open_session, refuse_fallback
 from lenet.errors import BackendError
 from lenet.vocabulary import Precision
 
-pytest.importorskip("onnxruntime", reason='pip install "lenet-bench[onnx]"')
+pytest.importorskip("onnxruntime", reason='pip install -e ".[onnx]"')
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -43,7 +43,7 @@ SPEC = BuildSpec(CPU, Precision.FP32, BATCHES)
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
-    reason='tensorrt_rtx is not installed: pip install "lenet-bench[tensorrt-rtx]"',
+    reason='tensorrt_rtx is not installed: pip install -e ".[tensorrt-rtx]"',
 )
 both = pytest.mark.parametrize("backend", [TensorRT(), TensorRTRTX()], ids=lambda backend: backend.name)
 
@@ -77,7 +77,7 @@ class TestProbe:
         reason = backend.probe(CUDA).reason
         assert reason is not None
         assert reason.startswith(f"{backend.module} is not installed, ")
-        assert reason.endswith(f': pip install "lenet-bench[{backend.name}]"')
+        assert reason.endswith(f'pip install -e ".[{backend.name}]"')
         assert not backend.probe(CUDA).broken
 
     @both
@@ -115,7 +115,7 @@ class TestProbe:
         fake_library(monkeypatch, backend, version)
         reason = str(backend.probe(CUDA).reason)
         assert f"{backend.module} {version} is {verdict}, {backend.module} >= " in reason
-        assert reason.endswith(f'pip install "lenet-bench[{backend.name}]"')
+        assert reason.endswith(f'pip install -e ".[{backend.name}]"')
 
     @pytest.mark.parametrize(
         ("backend", "version"),
@@ -137,7 +137,7 @@ class TestProbe:
     def test_the_exporter_is_absent(self, backend: TensorRTBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_library(monkeypatch, backend)
         monkeypatch.setattr(tensorrt_engine, "missing_packages", lambda: ["onnxscript"])
-        assert str(backend.probe(CUDA).reason).startswith("onnxscript not installed: pip install ")
+        assert backend.probe(CUDA).reason == f"onnxscript not installed: {backends.entry(backend.name).install}"
 
     @both
     def test_no_gpu(self, backend: TensorRTBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,7 +598,7 @@ class TestRtxWithTheFake:
 
 @pytest.fixture(scope="module")
 def trt() -> ModuleType:
-    module: ModuleType = pytest.importorskip("tensorrt_rtx", reason='pip install "lenet-bench[tensorrt-rtx]"')
+    module: ModuleType = pytest.importorskip("tensorrt_rtx", reason='pip install -e ".[tensorrt-rtx]"')
     return module
 
 
@@ -725,7 +725,7 @@ for precision in (Precision.FP32, Precision.TF32, Precision.FP16):
     def test_every_operator_that_the_parser_lacks_is_named(
         self, trt: ModuleType, models: dict[Precision, bytes]
     ) -> None:
-        onnx = pytest.importorskip("onnx", reason='pip install "lenet-bench[onnx]"')
+        onnx = pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
         model = onnx.load_from_string(models[Precision.FP32])
         relus = [node for node in model.graph.node if node.op_type == "Relu"]
         relus[0].op_type, relus[1].op_type = "Frobnicate", "Wobble"

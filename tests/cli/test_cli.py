@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from lenet import __version__, backends
 from lenet.cli import main
 from lenet.data import cifar10
+from lenet.errors import DataError
 from lenet.models.pytorch_lenet import from_weights
 from lenet.report import curves
 from lenet.training.evaluation import evaluate
@@ -58,7 +60,7 @@ def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
     assert document["images"] == 10_000
     assert 2.2 < document["loss"] < 2.5
     text = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--weights", weights, *CPU_ONLY)
-    assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.7f}\n" in text.stdout
+    assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.4f}\n" in text.stdout
 
 
 def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path: Path) -> None:
@@ -331,3 +333,70 @@ def test_a_figure_that_fails_fails_no_training(
     assert done.exit_code == 0
     assert "the run is whole, but its curves could not be drawn: no font" in done.stderr
     assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_line_of_the_help_is_cut(columns: str) -> None:
+    text = CliRunner().invoke(main, ["--help"], env={"COLUMNS": columns}).stdout
+    assert "..." not in text.partition("\n")[2], "the first line has click's own [ARGS]..."
+    words = " ".join(text.split())
+    for name, found in main.commands.items():
+        sentence = " ".join((found.help or "").split("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
+        assert f"{name} {sentence}" in words
+
+
+def test_a_finished_training_says_what_to_type_next(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--epochs", "1", "--train-images", "100", "--test-images", "10", "--batch-size", "50", *CPU_ONLY]
+    done = lenet("train", "--data", noise_directory, UNKNOWN, "--out", "a run", *small)
+    assert done.exit_code == 0, done.output
+    *_, first, second = done.stdout.splitlines()
+    commands = [shlex.split(first.removeprefix("next:")), shlex.split(second)]
+    assert all(words[0].endswith("lenet") for words in commands)
+    for words in commands:
+        assert lenet(*words[1:]).exit_code == 0, words
+    assert Path("report.html").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_a_hint_about_missing_data_names_the_command_that_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = {"evaluate": "train", "train": "evaluate"}[command]
+    unreadable = tmp_path / "broken" / "cifar-10-batches-py"
+    unreadable.mkdir(parents=True)
+    for data in "nowhere", unreadable.parent:
+        done = lenet(command, "--data", data)
+        assert done.exit_code == 2
+        assert f"add --download to `lenet {command}`" in done.stderr
+        assert f"lenet {other}" not in done.stderr
+
+
+def test_without_a_command_the_hint_can_be_typed(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        cifar10.chosen_directory(tmp_path / "a b")
+    assert refused.value.hint.endswith(f"lenet evaluate --download --data '{tmp_path}/a b'`")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell: str) -> None:
+    """As the README says to install it."""
+    asked = {"_LENET_COMPLETE": f"{shell}_source"}
+    script = run_module(env=asked)
+    assert "_LENET_COMPLETE" in script
+    words = {"COMP_WORDS": "lenet eva", "COMP_CWORD": "1"} if shell != "fish" else {"COMP_WORDS": "lenet eva"}
+    words |= {"COMP_CWORD": "eva"} if shell == "fish" else {}
+    assert "evaluate" in run_module(env={"_LENET_COMPLETE": f"{shell}_complete"} | words)
+
+
+def run_module(env: dict[str, str]) -> str:
+    """What `lenet` prints, as a shell calls it."""
+    code = "import sys; sys.argv[0] = 'lenet'; from lenet.cli import main; main(prog_name='lenet')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

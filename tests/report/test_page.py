@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from lenet.architecture import STAGES
 from lenet.cli import main
+from lenet.measurement.identity import ThisMachine
 from tests.report import documents
 
 
@@ -292,17 +293,44 @@ def test_a_value_that_the_page_cannot_hold_is_named(
 def test_nothing_to_report(tmp_path: Path) -> None:
     result, page = report("--storage", tmp_path, out=tmp_path / "report.html")
     assert result.exit_code == 2
-    assert "there is nothing to report" in result.stderr
+    assert "no runs of this machine yet: `nox -s bench`" in result.stderr
     assert page == ""
 
 
-def test_without_files_all_that_are_saved_are_taken(tmp_path: Path) -> None:
-    (tmp_path / "a-gpu").mkdir()
-    for number in range(2):
-        documents.measurement(tmp_path / "a-gpu" / f"000{number}_x.json", number=number)
-    _, page = report("--storage", tmp_path, out=tmp_path / "report.html")
-    assert "0000_x.json" in page
-    assert "0001_x.json" in page
+def test_without_files_this_machine_s_latest_run_and_its_baselines_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ThisMachine, "made", lambda _, facts: facts["gpu"]["name"] == "ours")
+    monkeypatch.setattr(ThisMachine, "may_be", lambda _, kind: kind == "a-gpu")
+    for place, number, name in (
+        ("a-gpu/0001_baseline", 1, "ours"),
+        ("a-gpu/0002_elsewhere", 5, "theirs"),
+        ("local/a-gpu/0001_older", 2, "ours"),
+        ("local/a-gpu/0002_latest", 3, "ours"),
+        ("local/a-gpu/0003_copied", 4, "theirs"),
+    ):
+        path = tmp_path / f"{place}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        documents.measurement(path, number=number, name=name)
+    result, page = report("--storage", tmp_path, out=tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    assert "0001_baseline.json" in page
+    assert "0002_latest.json" in page
+    assert not re.search("older|elsewhere|copied", page)
+    assert "An example" not in page
+
+
+def test_the_example_is_labelled_in_each_language(tmp_path: Path) -> None:
+    (tmp_path / "b-gpu").mkdir()
+    documents.measurement(tmp_path / "b-gpu" / "0007_campaign.json")
+    for language, label in (("en", "An example: the measurements"), ("ru", "Пример: измерения")):
+        result, page = report("--storage", tmp_path, "--example", "--lang", language, out=tmp_path / "report.html")
+        assert result.exit_code == 0, result.output
+        assert label in page
+        assert "0007_campaign.json" in page
+    result, _ = report("--example", tmp_path / "b-gpu" / "0007_campaign.json", out=tmp_path / "report.html")
+    assert result.exit_code == 2
+    assert "--example takes the place of FILES" in result.stderr
 
 
 def test_an_unwritable_path(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lenet import results
 from lenet.cli import main
 from lenet.errors import ResultsError
 from lenet.files import only_writer
+from lenet.measurement import identity
 from lenet.measurement.floor import Floor, Limits
 from lenet.report.sources import Machine
 from lenet.results import Case, Measurement, NotRun, Row
@@ -102,6 +103,14 @@ def row(case: Case = CASE, **summary: float) -> Row:
     found = results.row(entry(case, **summary))
     assert found is not None
     return found
+
+
+@pytest.fixture
+def of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this machine be the one of `document`."""
+    facts = {"model": "a CPU", "architecture": None, "threads": None, "usable": 2}
+    monkeypatch.setattr(identity, "cpu_facts", lambda: facts)
+    monkeypatch.setattr(identity, "machine_kind", lambda _: "cpu-x")
 
 
 def printed(*arguments: object) -> Result:
@@ -380,36 +389,6 @@ def test_reading_results_loads_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_without_files_the_run_that_ended_last_is_taken_whatever_its_number(tmp_path: Path) -> None:
-    older = {**document(entry()), "datetime": "2026-11-23T12:00:00+00:00"}
-    save(tmp_path / "cpu-x" / "0007_old.json", older)
-    there = save(tmp_path / "gpu-y" / "0002_new.json", document(entry(), kind="gpu-y"))
-    save(tmp_path / "gpu-z" / "0009_broken.json", "{")
-    done = printed("--storage", tmp_path)
-    assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"{there}: gpu-y, fingerprint f1, c0ffee, 2026-11-24")
-    assert "0009_broken.json cannot be read" in done.stderr
-    there.unlink()
-    assert "0007_old.json: cpu-x" in printed("--storage", tmp_path).stdout
-
-
-def test_where_no_file_can_be_read_it_is_said_which(tmp_path: Path) -> None:
-    assert "found:  no file of measurements" in printed("--storage", tmp_path).stderr
-    save(tmp_path / "cpu-x" / "0001_broken.json", "{")
-    done = printed("--storage", tmp_path)
-    assert done.exit_code == 2
-    assert "0001_broken.json cannot be read: no whole JSON" in done.stderr
-
-
-def test_dates_are_moments(tmp_path: Path) -> None:
-    dated = [{**document(entry()), "datetime": f"2026-11-24T{moment}"} for moment in ("10:00:00+03:00", "08:00:00")]
-    for number, content in enumerate(dated):
-        save(tmp_path / "cpu-x" / f"000{2 - number}_x.json", content)
-    found, _ = results.latest(tmp_path)
-    assert found is not None
-    assert found.date == "2026-11-24T08:00:00"
-
-
 def test_only_what_measured_the_same_is_compared() -> None:
     there = {"a": CASE, "b": replace(CASE, batch_size=1), "epoch": None, "gone": replace(CASE, backend="tripy")}
     there["newer"] = replace(CASE, backend="fused")
@@ -466,6 +445,7 @@ def test_a_damaged_file_of_another_kind_of_machine_is_in_nobody_s_way(tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["", "{", "\0", json.dumps(document())[:-9]])
+@pytest.mark.usefixtures("of_the_documents")
 def test_a_stored_file_that_cannot_be_read_is_passed_over_and_named(tmp_path: Path, content: str) -> None:
     ours = save(tmp_path / "cpu-x" / "0001_x.json", document(entry()))
     damaged = save(tmp_path / "cpu-x" / "0002_x.json", content)

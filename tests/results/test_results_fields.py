@@ -198,7 +198,7 @@ def test_of_several_the_last_is_taken(tmp_path: Path) -> None:
     paths = [save(tmp_path / "cpu-x" / f"{name}.json", document(entry())) for name in ("0001_x", "0012_x", "0012_y")]
     assert results.newest(tmp_path, "cpu-x", "f1", {})[0].path == paths[-1]
     assert results.find_file(tmp_path, "cpu-x", "12") == results.find_file(tmp_path, "cpu-x", "0012_") == paths[-1]
-    found, problems = results.latest(tmp_path)  # of one date
+    found, problems = results.last(tmp_path, "cpu-x", lambda one: one.fingerprint == "f1")
     assert found is not None
     assert (found.path, problems) == (paths[-1], [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,7 @@ def test_pytest_keeps_the_session_where_the_bridge_looks(request: pytest.Fixture
 @pytest.mark.parametrize(
     "name",
     [
+        "autosave",
         "benchmarks",
         "compare",
         "compare_fail",
@@ -74,7 +76,6 @@ def test_pytest_keeps_the_session_where_the_bridge_looks(request: pytest.Fixture
         "performance_regressions.clear",
         "save_json",
         "storage.default_machine_id",
-        "storage.path",
         "storage.save",
     ],
 )
@@ -114,25 +115,36 @@ def test_a_case_that_failed_is_forgotten(session: bridge.Session) -> None:
 def test_files_are_written_by_the_suite(own: Any, session: bridge.Session, tmp_path: Path) -> None:
     saved = []
 
-    def save(content: bytes, name: str, folder: Path) -> Path:
-        saved.append((content, name, folder))
-        return folder / name
+    def save(content: bytes, name: str) -> Path:
+        saved.append((content, name))
+        return tmp_path / name
 
     def save_json(content: bytes, path: Path) -> None:
-        saved.append((content, "", path))
+        saved.append((content, path.name))
 
     said: list[str] = []
     own.logger.info = said.append
-    own.json, own.storage.path = tmp_path / "x.json", tmp_path
+    own.json = tmp_path / "x.json"
     session.save_by("cpu-x", save, save_json)
     assert own.machine_id == own.storage.default_machine_id == "cpu-x"
     own.storage.save({"a": 1}, "baseline")
     own.save_json({"a": 2})
     assert saved == [
-        (b'{\n    "a": 1\n}', "baseline", tmp_path / "cpu-x"),
-        (b'{\n    "a": 2\n}', "", tmp_path / "x.json"),
+        (b'{\n    "a": 1\n}', "baseline"),
+        (b'{\n    "a": 2\n}', "x.json"),
     ]
-    assert said == [f"Saved benchmark data in: {tmp_path / 'cpu-x' / 'baseline'}"], "what was not written is not told"
+    assert said == [f"Saved benchmark data in: {tmp_path / 'baseline'}"], "what was not written is not told"
+
+
+def test_a_run_is_saved_by_default_under_pytest_benchmark_s_own_name_or_not_at_all(
+    own: Any, session: bridge.Session
+) -> None:
+    option = SimpleNamespace(benchmark_autosave=None)
+    bridge.save_by_default(cast("pytest.Config", SimpleNamespace(option=option)))
+    assert re.fullmatch(r"\w+_\d{8}_\d{6}(_uncommitted-changes)?", option.benchmark_autosave)
+    own.autosave = option.benchmark_autosave
+    session.save_no_default()
+    assert own.autosave is None
 
 
 def test_only_pairs_are_compared_and_what_is_slower_is_told(own: Any, session: bridge.Session) -> None:
@@ -160,7 +172,7 @@ def test_only_pairs_are_compared_and_what_is_slower_is_told(own: Any, session: b
 @pytest.mark.parametrize("version", ["5.2.9", "6.0.0", "10.1"])
 def test_another_release_is_refused_with_the_range(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setattr(pytest_benchmark, "__version__", version)
-    message = rf"pytest-benchmark {version} is not known to the suite: pip install 'pytest-benchmark>=5\.3,<6'"
+    message = rf"pytest-benchmark {version} is not known to the suite: \S*pip install 'pytest-benchmark>=5\.3,<6'"
     with pytest.raises(pytest.UsageError, match=message):
         bridge.check(configuration())
 
