@@ -43,7 +43,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"
 python_use_unqualified_type_names = True
-viewcode_line_numbers = False
+viewcode_follow_imported_members = False  # a page shows what its module defines
 
 html_theme = "furo"
 html_title = "lenet-bench"

@@ -75,7 +75,7 @@ def _api(name: str, file: Path) -> str:
     tree = ast.parse(file.read_text("utf-8"))
     assigned = [one for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) for one in _targets(node)]
     defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    public = next((ast.literal_eval(value) for target, value in assigned if target == "__all__"), [])
+    public: list[str] = next((ast.literal_eval(value) for target, value in assigned if target == "__all__"), [])
     # What a module passes on of another stands where it is defined.
     own = [one for one in public if one in [*defined, *(target for target, _ in assigned)]]
     members = f"   :members: {', '.join(own)}\n" if own else ""
@@ -89,7 +89,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[tuple[str, ast.expr]]
 
 
 def modules_by_page() -> dict[str, dict[str, Path]]:
-    """The modules of `lenet` that others import, and their files, by the package whose page has them; "" for the rest."""
+    """The modules of `lenet` that others import, and their files, by package; "" for those that no page names."""
     named = {found[2] or "" for page in _PAGES.glob("*.md") for found in _COMMENT.finditer(page.read_text("utf-8"))}
     by_page: dict[str, dict[str, Path]] = {name: {} for name in sorted({"", *named})}
     for file in sorted(_SOURCE.rglob("*.py")):
@@ -105,10 +105,12 @@ def _read(_app: Any, _page: str, source: list[str]) -> None:
     source[0] = replace(source[0])
 
 
-def _reach_by_keyboard(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
-    """Let the keyboard reach what scrolls sideways: wide tables, code and formulas."""
+def _complete(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Let the keyboard reach what scrolls sideways, and give the menu's headings a level."""
     wide = r'(<div class="table-wrapper[^"]*"|<div class="math notranslate[^"]*"|(?<=<div class="highlight">)<pre)'
     context["body"] = re.sub(wide, r'\1 tabindex="0"', context.get("body", ""))
+    menu = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = menu.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
 def _formula(writer: Any, node: Any) -> None:
@@ -125,5 +127,5 @@ def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("source-read", _read)
-    app.connect("html-page-context", _reach_by_keyboard)
+    app.connect("html-page-context", _complete, priority=900)  # after furo
     return {"parallel_read_safe": True, "parallel_write_safe": True}
