@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--pictures", action="store_true", help="take the pictures of docs/pictures as well")
     options = parser.parse_args()
     try:
+        if (options.out / ".buildinfo").is_file():  # a site of Sphinx, of which old pages would stay
+            shutil.rmtree(options.out, ignore_errors=True)
         make_directory(options.out)
     except LenetError as error:
         tell(error.told, err=True)
@@ -48,8 +51,6 @@ def main() -> int:
 
 def take_pictures(site: Path) -> None:
     """Take the first page's pictures, wide and narrow, light and dark, with the system's Chromium."""
-    import shutil
-
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -61,6 +61,22 @@ def test_a_page_without_a_fault_is_built(tmp_path: Path) -> None:
     assert "_downloads" in page
 
 
+@needs_sphinx
+def test_a_page_that_was_removed_leaves_the_site(tmp_path: Path) -> None:
+    docs = small_site(tmp_path, "```{toctree}\nother\n```")
+    (docs / "other.md").write_text("# Another page\n")
+    assert build(docs, tmp_path / "site").returncode == 0
+    assert (tmp_path / "site" / "other.html").exists()
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "mine.txt").write_text("no part of a site")
+    (docs / "other.md").unlink()
+    (docs / "index.md").write_text("# A page\n")
+    assert build(docs, tmp_path / "site").returncode == 0
+    assert not (tmp_path / "site" / "other.html").exists()
+    assert build(docs, tmp_path / "beside").returncode == 0
+    assert (tmp_path / "beside" / "mine.txt").exists()
+
+
 def small_site(folder: Path, text: str) -> Path:
     """A site with this project's settings and one page, beside the package."""
     docs = folder / "docs"
