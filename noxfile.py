@@ -94,7 +94,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def browser(session: nox.Session) -> None:
-    """Test the report in the system's Chromium or Chrome, where there is one."""
+    """Test the report and the built site in the system's Chromium or Chrome, where there is one."""
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("no Chromium or Chrome here: on Debian, `apt-get install chromium`")
     _update_environment(session)
@@ -104,10 +104,21 @@ def browser(session: nox.Session) -> None:
         session.run(npm, "install", "--silent", f"--prefix={modules.parent}", "axe-core@4", external=True)
     session.run(
         str(_BIN / "pytest"),
-        *(session.posargs or ["tests/report/test_browser.py"]),
+        *(session.posargs or ["tests/report/test_browser.py", "tests/docs/test_browser.py"]),
         env={"AXE_CORE": str(modules.resolve() / "axe-core" / "axe.min.js")},
         external=True,
     )
+
+
+@nox.session(reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs, without PyTorch: ``-- --out FOLDER``, ``-- --pictures``."""
+    needed = [one for one in _PROJECT["project"]["dependencies"] if not one.startswith("torch")]
+    browser = nox.project.dependency_groups(_PROJECT, "browser") if "--pictures" in session.posargs else ()
+    session.install(*needed, *nox.project.dependency_groups(_PROJECT, "docs"), *browser)
+    session.run("python", "docs/build.py", *session.posargs)
+    if not session.posargs:
+        session.run("pytest", "--confcutdir=tests/docs", "tests/docs/test_build.py", "tests/docs/test_site.py")
 
 
 @nox.session

@@ -33,10 +33,10 @@ class Agreement:
         device: Where.
         loss: Mean cross-entropy, in nats; not finite where a logit is not.
         accuracy: 0-1; an image without finite logits is wrong.
-        delta_loss: |loss - PyTorch's loss| at the same precision; None for PyTorch itself or where it did not run.
+        delta_loss: ``|loss - PyTorch's loss|`` at the same precision; None for PyTorch itself or where it did not run.
         delta_accuracy: Likewise for the accuracy.
-        max_abs_delta: Largest |logit - float64 reference|.
-        share_of_tolerance: Largest |logit - reference| over its tolerance (`lenet.parity`); at most 1 if right.
+        max_abs_delta: Largest ``|logit - float64 reference|``.
+        share_of_tolerance: Largest ``|logit - reference|`` over its tolerance (`lenet.parity`); at most 1 if right.
         top1_agreement: Share of images classified as by the reference, 0-1.
         right: Whether every logit is within its tolerance.
         images: Number of images.

@@ -6,7 +6,7 @@ It reads two layouts. Both are described at https://www.cs.toronto.edu/~kriz/cif
   3,073 bytes. A record has one label byte, then 1,024 red, 1,024 green and 1,024 blue bytes, row by row. The page has
   the MD5 sum of the archive, and this module the SHA-256 sums of its files. Other content is read only on request.
 - ``cifar-10-batches-py``, what torchvision downloads. Its files are pickles. torchvision alone opens them,
-after it has checked their published MD5 sums. No other pickle is ever loaded.
+  after it has checked their published MD5 sums. No other pickle is ever loaded.
 """
 
 from __future__ import annotations

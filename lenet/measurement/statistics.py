@@ -5,14 +5,14 @@ so a sample is summed up by its median and quantiles. The interval of the median
 where values resemble the ones before.
 
 Sources:
-    Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., section 3.2.
-    David, H. A. and Nagaraja, H. N. (2003). Order Statistics, 3rd ed., section 7.1.
-    Hyndman, R. J. and Fan, Y. (1996). Sample quantiles in statistical packages. The American Statistician 50(4).
-    Box, G. E. P. and Jenkins, G. M. (1976). Time Series Analysis: Forecasting and Control, section 2.1.
-    Bayley, G. V. and Hammersley, J. M. (1946). The "effective" number of independent observations in an autocorrelated
-        time series. Supplement to the Journal of the Royal Statistical Society 8(2).
-    Gastwirth, J. L. and Rubin, H. (1971). Effect of dependence on the level of some one-sample tests. Journal of the
-        American Statistical Association 66(336).
+    - Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., section 3.2.
+    - David, H. A. and Nagaraja, H. N. (2003). Order Statistics, 3rd ed., section 7.1.
+    - Hyndman, R. J. and Fan, Y. (1996). Sample quantiles in statistical packages. The American Statistician 50(4).
+    - Box, G. E. P. and Jenkins, G. M. (1976). Time Series Analysis: Forecasting and Control, section 2.1.
+    - Bayley, G. V. and Hammersley, J. M. (1946). The "effective" number of independent observations in an
+      autocorrelated time series. Supplement to the Journal of the Royal Statistical Society 8(2).
+    - Gastwirth, J. L. and Rubin, H. (1971). Effect of dependence on the level of some one-sample tests. Journal of the
+      American Statistical Association 66(336).
 """
 
 from __future__ import annotations

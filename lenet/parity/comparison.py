@@ -84,8 +84,8 @@ class Comparison:
     """A backend's logits against the float64 reference's.
 
     Attributes:
-        max_abs_delta: Largest |logit - reference|. Infinite if a logit is not finite.
-        max_share: Largest |logit - reference| over that logit's tolerance. At most 1 is right.
+        max_abs_delta: Largest ``|logit - reference|``. Infinite if a logit is not finite.
+        max_share: Largest ``|logit - reference|`` over that logit's tolerance. At most 1 is right.
         top1_agreement: Share of images with the same largest logit, 0-1.
         flips: Images with another largest logit although the reference's lead exceeds both logits' tolerances.
         images: Number of images.

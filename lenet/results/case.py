@@ -88,8 +88,8 @@ class Row:
         facts: Facts about the build, such as an engine's hash.
         samples: Every kept round, or None if the file does not hold them.
         floor: The shortest time that the machine allows, or None if its limits were not measured.
-        max_abs_delta: Largest |logit - float64 reference| right before the timing, or None if not recorded.
-        share_of_tolerance: Largest |logit - reference| over that logit's tolerance, or None if not recorded.
+        max_abs_delta: Largest ``|logit - float64 reference|`` right before the timing, or None if not recorded.
+        share_of_tolerance: Largest ``|logit - reference|`` over that logit's tolerance, or None if not recorded.
     """
 
     case: Case
