@@ -2,12 +2,10 @@
 
 A key stands for the option that it names. An option on the command line wins.
 
-| key | default of |
-|---|---|
-| ``backends`` | ``--backend`` of the suite |
-| ``batch-sizes`` | ``--batch-size`` of the suite |
-| ``precision`` | ``--precision`` of the suite, of ``lenet evaluate`` and of ``lenet doctor`` |
-| ``gate-tolerance``, ``gate-harm`` | ``--tolerance`` and ``--harm`` of ``lenet gate`` |
+- ``backends``: ``--backend`` of the suite
+- ``batch-sizes``: ``--batch-size`` of the suite
+- ``precision``: ``--precision`` of the suite, of ``lenet evaluate`` and of ``lenet doctor``
+- ``gate-tolerance`` and ``gate-harm``: ``--tolerance`` and ``--harm`` of ``lenet gate``
 """
 
 from __future__ import annotations
