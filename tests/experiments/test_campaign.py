@@ -34,7 +34,7 @@ def campaign(tmp_path: Path) -> Campaign:
         python.chmod(0o755)
         notes = tmp_path / "notes"
         environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "NOTES": str(notes), "FAILS": fails}
-        command = ["bash", str(EXPERIMENTS / "h100.sh"), str(tmp_path / "out"), *stages]
+        command = ["bash", str(EXPERIMENTS / "gpu.sh"), str(tmp_path / "out"), *stages]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return done, [line.split() for line in notes.read_text().splitlines()]
 

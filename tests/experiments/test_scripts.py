@@ -89,7 +89,7 @@ def test_a_script_prints_the_tables_of_its_file(
 @pytest.mark.parametrize("name", ON_A_GPU)
 def test_a_script_for_a_gpu_wants_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
-        pytest.skip(f"experiments/{name}.py takes minutes on a GPU: run it there by experiments/h100.sh")
+        pytest.skip(f"experiments/{name}.py takes minutes on a GPU: run it there by experiments/gpu.sh")
     with pytest.raises(DeviceError):
         load(name).main(["--one-process"] if name == "placement" else [])
     assert capsys.readouterr().out == ""

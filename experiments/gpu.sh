@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
-#   LENET_DATA=... bash experiments/h100.sh OUT [STAGE...]
+#   LENET_DATA=... bash experiments/gpu.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign and
 # repeat, the suite's rows; floor, more of them, which tunes its networks itself; check, scripts of one table each;
 # parity, which tunes those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite
@@ -17,6 +17,9 @@ sizes=(1 10 100 1000 10000)
 longest=${LENET_LONGEST:-600}     # seconds of a run of the suite
 time_limit=${LENET_TIME_LIMIT:-2} # seconds of a row; on a host that is busy now and then end-to-end rows take all of it
 failed=()
+# Files carry the card's name, such as floor-h200.md.
+card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1 | sed 's/^NVIDIA //' | tr 'A-Z ' 'a-z-')
+card=${card:-gpu}
 
 newest() { # NAME: of a stage that was run twice into one directory, the file of the later run; what is not there, if none
   ls -t "$out"/*/*_"$1".json 2> /dev/null | head -n 1 | grep . || echo "$out/$1.json"
@@ -42,14 +45,14 @@ compile() {
 campaign() {
   local status=0
   rows campaign || status=1
-  python3 -m lenet results --markdown "$(newest campaign)" > "$out/h100.md" || status=1
+  python3 -m lenet results --markdown "$(newest campaign)" > "$out/$card.md" || status=1
   return $status
 }
 
 repeat() {
   local status=0
   rows repeat || status=1
-  python3 experiments/repeatability.py "$(newest campaign)" "$(newest repeat)" > "$out/repeatability-h100.md" || status=1
+  python3 experiments/repeatability.py "$(newest campaign)" "$(newest repeat)" > "$out/repeatability-$card.md" || status=1
   return $status
 }
 
@@ -58,7 +61,7 @@ floor() { # bytes, and the host's memory read by the kernel
   python3 experiments/warm_compile.py 1 1000 10000 fp32 fp16 float32 uint8 || status=1
   suite floor --batch-size={1,1000,10000} --precision={fp32,fp16,fp16x2} --input={float32,uint8} \
     --host-memory={pinned,zero-copy} || status=1
-  python3 -m lenet results --markdown "$(newest floor)" > "$out/floor-h100.md" || status=1
+  python3 -m lenet results --markdown "$(newest floor)" > "$out/floor-$card.md" || status=1
   return $status
 }
 
@@ -68,11 +71,11 @@ sanitizer() { # TOOL OPTION...: what memcheck calls an error of the API is cuda.
 
 check() {
   local status=0
-  python3 experiments/timer_check.py > "$out/timer-h100.md" || status=1
-  python3 experiments/placement.py > "$out/placement-h100.md" || status=1
-  python3 experiments/fused_check.py > "$out/fused-h100.md" || status=1
-  python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-h100.txt" || status=1
-  python3 experiments/hot_path.py > "$out/hot-path-h100.md" || status=1
+  python3 experiments/timer_check.py > "$out/timer-$card.md" || status=1
+  python3 experiments/placement.py > "$out/placement-$card.md" || status=1
+  python3 experiments/fused_check.py > "$out/fused-$card.md" || status=1
+  python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-$card.txt" || status=1
+  python3 experiments/hot_path.py > "$out/hot-path-$card.md" || status=1
   return $status
 }
 
@@ -80,26 +83,26 @@ parity() {
   local status=0
   python3 experiments/warm_compile.py 200 float32 uint8 || status=1
   python3 experiments/warm_compile.py 1 1000 10000 uint8 || status=1
-  python3 experiments/parity.py "${backends[@]}" > "$out/parity-h100.md" || status=1
+  python3 experiments/parity.py "${backends[@]}" > "$out/parity-$card.md" || status=1
   return $status
 }
 
 sanitize() {
   local status=0
-  sanitizer memcheck --report-api-errors no > "$out/sanitizer-h100.txt" 2>&1 || status=1
-  sanitizer racecheck >> "$out/sanitizer-h100.txt" 2>&1 || status=1
+  sanitizer memcheck --report-api-errors no > "$out/sanitizer-$card.txt" 2>&1 || status=1
+  sanitizer racecheck >> "$out/sanitizer-$card.txt" 2>&1 || status=1
   return $status
 }
 
 profile() { # what bounds the kernel that reads the host's memory
   ncu --set full --clock-control none --cache-control none --kernel-name regex:lenet --launch-skip 19 --launch-count 1 \
-    python3 experiments/fused_check.py --zero-copy > "$out/ncu-h100.txt"
+    python3 experiments/fused_check.py --zero-copy > "$out/ncu-$card.txt"
 }
 
 train() {
   local status=0
-  python3 experiments/train_h100.py > "$out/train-h100.md" || status=1
-  python3 experiments/train_steps.py >> "$out/train-h100.md" || status=1
+  python3 experiments/train_h100.py > "$out/train-$card.md" || status=1
+  python3 experiments/train_steps.py >> "$out/train-$card.md" || status=1
   return $status
 }
 
