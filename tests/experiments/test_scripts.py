@@ -29,7 +29,7 @@ ROOT = EXPERIMENTS.parent
 RESULTS = ROOT / "docs" / "results"
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem != "common")
 RECORDS = sorted((RESULTS / "gate").glob("*.jsonl"))
-BASELINE = str(max((ROOT / ".benchmarks").glob("nvidia-h100*/*.json")))
+BASELINE = str(max((ROOT / ".benchmarks").glob("nvidia-*/*_campaign.json")))
 TABLES = {
     "gate_analysis": ("gate.md", [*map(str, RECORDS), "--draws=10"]),
     "hot_path": ("hot-path.md", ["--device=cpu", "--backend=pytorch", "--backend=fused"]),
