@@ -74,6 +74,7 @@ class Sources:
         parity: What ``lenet evaluate --backend all --json`` printed.
         gate: What the gate wrote as ``gate.json``.
         problems: The files that could not be read.
+        example: Whether the measurements are the shipped ones of another machine.
     """
 
     machines: Sequence[Machine] = ()
@@ -81,6 +82,7 @@ class Sources:
     parity: Mapping[str, Any] | None = None
     gate: Mapping[str, Any] | None = None
     problems: Sequence[ResultsError] = field(default=())
+    example: bool = False
 
 
 def read(
@@ -204,7 +206,8 @@ def _read_parity(path: Path) -> Mapping[str, Any]:
             _finite(*(line[name] for name in (*numbers, *may_be_none) if line[name] is not None))
             _finite(line["accuracy"], line["images"])
             _texts({"reason": line.get("reason") or ""})
-        return {**found, "data": str(found.get("data") or ""), "not_run": _texts(found["not_run"])}
+        about = {name: str(found.get(name) or "") for name in ("data", "weights")}
+        return {**found, **about, "not_run": _texts(found["not_run"])}
 
     return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
 

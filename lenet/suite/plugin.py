@@ -112,6 +112,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "fingerprint": run.fingerprint,
         "limits": run.limits.to_json() if run.limits else None,
         "protocol": asdict(protocol_of(config)),
+        "weights": run.weights,
         "partial": run.partial,
         "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run.values()],

@@ -34,6 +34,7 @@ class Run:
         matching: What the run has in common with its baseline, if it has one.
         regressed: Why each row fails ``--benchmark-compare-fail``, by its name.
         unsaved: An error for each file that could not be saved.
+        weights: Name of the measured weights' file, their digest and the accuracy it states. None before they are read.
         pytorch: The saved run for speed-ups over PyTorch, if this run lacks a PyTorch row.
     """
 
@@ -50,6 +51,7 @@ class Run:
         self.matching: Matching | None = None
         self.regressed: dict[str, str] = {}
         self.unsaved: list[OutputError] = []
+        self.weights: dict[str, str | float | None] | None = None
         self.pytorch: Measurement | None = None
 
 
