@@ -68,7 +68,9 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
         words = language.text("%(mode)s: %(name)s takes %(time)s ms a batch; no other runtime was measured.", **values)
         return words + _doubt([first], language)
     if len(alike) > 1:
-        words = language.text("%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values)
+        words = language.text(
+            "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
+        )
         return words + _doubt(alike, language)
     if baseline is None:
         return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + _doubt(

@@ -113,7 +113,7 @@ def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
         "(--gate)",
         "--benchmark-save-data",
         "One batch size",
-        "No two measurements",
+        "No two commits",
     ):
         assert reason in text
     assert "No end-to-end row" in text
@@ -179,7 +179,7 @@ def test_machines_are_never_mixed(tmp_path: Path) -> None:
         assert not ("GPU one" in svg and "GPU two" in svg)
     for table in re.findall(r"<table.*?</table>", page, flags=re.DOTALL):
         assert not ("GPU one" in table and "GPU two" in table)
-    assert _Text(page).text.count("No two measurements of this machine") == 2
+    assert _Text(page).text.count("No two commits of this machine") == 2
 
 
 def _corrupt(path: Path) -> Path:

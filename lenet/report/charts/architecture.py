@@ -39,7 +39,7 @@ def draw_architecture(painter: Painter, title: str) -> Chart:
         parameters = text("%(count)s par.", count=number(count(tensor.parameters))) if tensor.parameters else ""
         lines = (tensor.operation, "ink"), (tensor.name, "muted"), (shape(tensor.shape), "ink"), (parameters, "muted")
         for height, (words, color) in zip((18, 236, 254, 272), lines, strict=True):
-            canvas.text(middle, height, words, anchor="middle", color=color)
+            canvas.write(middle, height, words, anchor="middle", color=color)
     drawn = "; ".join(f"{tensor.name} {tensor.operation} {shape(tensor.shape)}" for tensor in tensors)
     return painter.chart(canvas.to_svg, title, f"{drawn}.")
 

@@ -53,17 +53,17 @@ def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     top = 0.0
     unit = painter.language.text("ms/batch")
     for mode in modes:
-        canvas.text(left, top + _HEAD / 2, f"{_mode_name(mode, painter.language)}, {unit}", color="muted")
+        canvas.write(left, top + _HEAD / 2, f"{_mode_name(mode, painter.language)}, {unit}", color="muted")
         top += _HEAD
         for row, number in zip(ordered, numbers, strict=True):
             if row.case.mode is not mode:
                 continue
             middle = top + _STEP / 2
-            canvas.text(left - 8, middle, shortened(row.case.backend), anchor="end")
+            canvas.write(left - 8, middle, shortened(row.case.backend), anchor="end")
             end = scale.place(row.milliseconds_per_batch)
             canvas.bar(left, middle - 7, end - left, 14, painter.color(row.case.backend))
             end = max(end, _draw_interval(canvas, scale, row, middle))
-            canvas.text(end + 6, middle, number)
+            canvas.write(end + 6, middle, number)
             top += _STEP
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
 
@@ -86,11 +86,11 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     scale = spanning(extremes, _left(names), WIDTH - 22, log=log)
     painter.draw_ticks(canvas, scale, (bottom, 0))
     unit = painter.language.text("ms/batch")
-    canvas.text((scale.start + scale.end) / 2, bottom + 28, unit, anchor="middle", color="muted")
+    canvas.write((scale.start + scale.end) / 2, bottom + 28, unit, anchor="middle", color="muted")
     for place, (row, name, quantiles) in enumerate(zip(ordered, names, spread, strict=True)):
         middle, color = 26 * place + 15, painter.color(row.case.backend)
         least, low, first, median, third, high, most = (scale.place(float(value)) for value in quantiles)
-        canvas.text(scale.start - 8, middle, name, anchor="end")
+        canvas.write(scale.start - 8, middle, name, anchor="end")
         canvas.line([(low, middle), (high, middle)], color, 1.4)
         canvas.bar(first, middle - 7, third - first, 14, "paper", color)
         canvas.line([(median, middle - 7), (median, middle + 7)], color, 2.6)
@@ -107,14 +107,14 @@ def draw_splits(painter: Painter, splits: Sequence[Split], title: str) -> Chart:
     numbers = [painter.shown(one) + (_MARK if it.unstable else "") for one, it in zip(wholes, ordered, strict=True)]
     left = _left(split.name for split in splits)
     scale = Scale(0, max(wholes), left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
-    canvas.text(left, _HEAD / 2, painter.language.text("ms/batch"), color="muted")
+    canvas.write(left, _HEAD / 2, painter.language.text("ms/batch"), color="muted")
     for place, (split, number) in enumerate(zip(ordered, numbers, strict=True)):
         middle, passed = _HEAD + _STEP * (place + 0.5), 0.0
-        canvas.text(left - 8, middle, shortened(split.name), anchor="end")
+        canvas.write(left - 8, middle, shortened(split.name), anchor="end")
         for part in filter(split.parts.__contains__, PARTS):
             start, end = scale.place(passed), scale.place(passed := passed + split.parts[part])
             canvas.bar(start, middle - 7, end - start, 14, PARTS[part])
-        canvas.text(scale.place(passed) + 6, middle, number)
+        canvas.write(scale.place(passed) + 6, middle, number)
     names = _part_names(painter.language)
     text = "; ".join(
         f"{split.name}: " + ", ".join(f"{names[part]} {painter.shown(value)}" for part, value in split.parts.items())

@@ -54,7 +54,7 @@ class Canvas:
         place = f"translate({_short(x)} {_short(y)})"
         ET.SubElement(self._root, "path", d=MARKERS[sign], transform=place, style=style)
 
-    def text(
+    def write(
         self, x: float, y: float, words: str, *, anchor: str = "start", color: str = "ink", size: int = _SIZE,
         turn: float = 0,
     ) -> None:  # fmt: skip

@@ -65,8 +65,8 @@ def draw_lines(
     else:
         painter.draw_ticks(canvas, across, (_HEIGHT, 10))
     canvas.line([(left, 10), (left, _HEIGHT), (WIDTH - 14, _HEIGHT)], "muted")
-    canvas.text((left + WIDTH - 14) / 2, _HEIGHT + 31, labels[0], anchor="middle", color="muted")
-    canvas.text(10, (10 + _HEIGHT) / 2, labels[1], anchor="middle", color="muted", turn=-90)
+    canvas.write((left + WIDTH - 14) / 2, _HEIGHT + 31, labels[0], anchor="middle", color="muted")
+    canvas.write(10, (10 + _HEIGHT) / 2, labels[1], anchor="middle", color="muted", turn=-90)
 
     def placed(one: Trend) -> list[tuple[float, float]]:
         return [(across.place(x), upward.place(y)) for x, y in zip(one.x, one.y, strict=True)]
@@ -89,7 +89,7 @@ def _name_places(canvas: Canvas, across: Scale, names: Sequence[str]) -> None:
     """Name the places of an axis that is no quantity, turned so that the names do not meet."""
     apart = max(1, math.ceil(len(names) / 14))
     for place in range((len(names) - 1) % apart, len(names), apart):
-        canvas.text(across.place(place), _HEIGHT + 10, names[place], anchor="end", size=10, turn=-38)
+        canvas.write(across.place(place), _HEIGHT + 10, names[place], anchor="end", size=10, turn=-38)
 
 
 def _name_limit(
@@ -97,13 +97,13 @@ def _name_limit(
 ) -> None:
     (left, start), (right, end) = line[0], line[-1]
     if start == end:
-        canvas.text(right - 2, end - 9, name, anchor="end", color="muted", size=10)
+        canvas.write(right - 2, end - 9, name, anchor="end", color="muted", size=10)
         return
     # Of two lines that lie close, the upper has its name above, the lower below.
     upper = all(start <= other[0][1] for other in others if other[0][1] != other[-1][1])
     turn = math.degrees(math.atan2(end - start, right - left))
     along, off = math.radians(turn), -8 if upper else 8
-    canvas.text(
+    canvas.write(
         left + 4 * math.cos(along) - off * math.sin(along),
         start + 4 * math.sin(along) + off * math.cos(along),
         name, color="muted", size=10, turn=turn,

@@ -101,9 +101,9 @@ class Painter:
             at = scale.place(value)
             canvas.line([(end, at) if upright else (at, end) for end in ends], "grid", 0.8)
             if upright:
-                canvas.text(ends[0] - 6, at, words, anchor="end")
+                canvas.write(ends[0] - 6, at, words, anchor="end")
             else:
-                canvas.text(at, ends[0] + 11, words, anchor="middle")
+                canvas.write(at, ends[0] + 11, words, anchor="middle")
 
     def place(self, name: str) -> int:
         """The place of a runtime in every chart and table of the page."""

@@ -44,7 +44,8 @@ class MachinePart:
     Attributes:
         row_ids: The anchor of each row, in the order of the first of the ``rows`` tables.
         unstable: For each reason not to trust rows, the anchor and the name of each of the rows.
-        others: The conditions besides the ``answer``'s.
+        answer_charts: The parts and the rounds of the ``answer``'s rows.
+        others: The conditions besides the ``answer``'s. The charts of rounds and of parts are theirs.
     """
 
     anchor: str
@@ -60,6 +61,7 @@ class MachinePart:
     precisions: Sequence[Matrix]
     batches: Sequence[Matrix]
     batch_charts: Sequence[Chart]
+    answer_charts: Sequence[Chart]
     others: Sequence[Speed]
     rows: Sequence[Sheet]
     row_ids: Sequence[str]
@@ -92,6 +94,8 @@ def machine_part(
     anchors = {row.case: f"{anchor}-row-{place}" for place, row in enumerate(rows, 1)}
     answer = answer_part(rows, painter, language)
     like = answer.like if answer else None
+    group = answer.group if answer else ()
+    others = [one for one in speed_groups(rows) if one != group]
     main = [row for row in rows if like is not None and alike(row.case, like, "asked")]
     return MachinePart(
         anchor=anchor,
@@ -107,24 +111,28 @@ def machine_part(
         precisions=by_precision(rows, like, anchors, painter, language) if like else (),
         batches=by_batch(rows, like, anchors, painter, language) if like else (),
         batch_charts=machine_charts.scaling(main, painter, language),
-        others=_others(rows, answer, painter, language),
+        others=_speeds(rows, others, painter, language),
         rows=rows_sheets(rows, language) if rows else (),
         row_ids=[anchors[row.case] for row in rows],
         beside=sheets.beside_published_sheet(rows, language),
-        boxes=machine_charts.boxes(rows, painter, language),
+        boxes=machine_charts.boxes([row for row in rows if row not in group], painter, language),
         scaling=machine_charts.scaling([row for row in rows if row not in main], painter, language),
         limits=limits_line(limits, language) if limits else "",
         floors=sheets.floor_sheet(rows, language),
         rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),
-        splits=machine_charts.splits(rows, limits, painter, language),
+        answer_charts=[
+            *machine_charts.splits([group] if group else [], limits, painter, language),
+            *machine_charts.boxes(group, painter, language),
+        ],
+        splits=machine_charts.splits(others, limits, painter, language),
         history=history.history_sheet(machine.measurements, language),
         histories=history.charts(machine.measurements, painter, language),
         not_run=group_reasons(machine.not_run),
     )
 
 
-def _others(rows: Sequence[Row], answer: Answer | None, painter: Painter, language: Language) -> list[Speed]:
-    """The conditions that are not the answer's."""
+def _speeds(rows: Sequence[Row], groups: Sequence[Sequence[Row]], painter: Painter, language: Language) -> list[Speed]:
+    """The content for some of a machine's groups of rows."""
     return [
         Speed(
             sheet,
@@ -132,7 +140,7 @@ def _others(rows: Sequence[Row], answer: Answer | None, painter: Painter, langua
             [*words.changes(group, language), *words.copy_share(group, language)],
         )
         for group, sheet in zip(speed_groups(rows), speed_sheets(rows, language), strict=True)
-        if answer is None or group != answer.group
+        if group in groups
     ]
 
 

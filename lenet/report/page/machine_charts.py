@@ -10,7 +10,7 @@ from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_l
 from lenet.report.language import Language
 from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
-from lenet.report.tables import conditions_title, memory_name, speed_groups
+from lenet.report.tables import conditions_title, memory_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
@@ -48,10 +48,7 @@ def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: L
             continue
         trends = []
         for line in grouped(group, lambda row: row.case.backend):
-            work = [
-                (FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row)
-                for row in line
-            ]
+            work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row) for row in line]
             points = sorted(
                 (flops / moved, flops / row.summary.median / 1e9, bool(row.unstable)) for flops, moved, row in work
             )
@@ -73,14 +70,14 @@ def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: L
     return charts
 
 
-def splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
-    """End-to-end times in parts, for rows whose forward pass was measured as well.
+def splits(groups: Sequence[Sequence[Row]], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
+    """End-to-end times in parts, for rows whose forward pass was measured as well; a chart for each group.
 
     The copy's part is the time of its bytes at the measured rate. Copy and synchronisation are one part if no rate was
     measured, or if the parts would exceed the whole, as when the copy overlaps the computation.
     """
     charts = []
-    for group in speed_groups(rows):
+    for group in groups:
         forward = {row.case.backend: row for row in group if row.case.mode is Mode.FORWARD}
         splits = []
         for row in group:

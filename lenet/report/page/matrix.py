@@ -86,7 +86,9 @@ def by_batch(
         return language.number(significant(row.microseconds_per_image))
 
     unit = language.text("us/image")
-    return _matrices(known, columns, lambda row: row.case.batch_size, time, (like.asked, unit), anchors, painter, language)
+    return _matrices(
+        known, columns, lambda row: row.case.batch_size, time, (like.asked, unit), anchors, painter, language
+    )
 
 
 def _matrices(

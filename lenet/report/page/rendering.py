@@ -41,6 +41,7 @@ class _Page:
     architecture: Chart
     layers: Sheet
     parameters: Sheet
+    recipe: Sheet
     qualities: Sheet
     published: Sheet
     published_changes: Sequence[str]
@@ -73,6 +74,7 @@ def render(sources: Sources, language: Language) -> str:
         architecture=draw_architecture(painter, language.text("LeNet for CIFAR-10")),
         layers=sheets.layers_sheet(language),
         parameters=sheets.parameters_sheet(language),
+        recipe=sheets.published_recipe_sheet(language),
         qualities=sheets.qualities_sheet(language),
         published=published_sheet(language),
         published_changes=words.published_changes(language),
@@ -92,7 +94,8 @@ def render(sources: Sources, language: Language) -> str:
         for number, (machine, rows) in enumerate(machines, 1)
     ]
     page.tripy = [found for machine, rows in machines if (found := _without_tripy(machine, rows))]
-    page.tiles = list(main_tiles(sources, *(machines[0] if machines else (None, ())), language))
+    first: tuple[Machine | None, Sequence[Row]] = machines[0] if machines else (None, ())
+    page.tiles = list(main_tiles(sources, *first, language))
     filled = _environment(language).get_template("report.html").render(
         page=page, language=language, parameters=language.number(count(PARAMETER_COUNT)),
         flops=language.number(count(FLOPS_PER_IMAGE)), light=css_variables(LIGHT), dark=css_variables(DARK),

@@ -20,6 +20,7 @@ __all__ = [
     "gate_sheet",
     "layers_sheet",
     "parameters_sheet",
+    "published_recipe_sheet",
     "qualities_sheet",
     "recipe_sheet",
 ]
@@ -52,7 +53,17 @@ def parameters_sheet(language: Language) -> Sheet:
 
 def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
     """The recipe of a run beside the coursework's."""
-    text, own = language.text, run.facts["recipe"]
+    text, number, own = language.text, language.number, run.facts["recipe"]
+    published = published_recipe_sheet(language)
+    ours = [*(_setting(own[key], language) for key in RECIPE), number(count(run.facts["times"]["images_an_epoch"]))]
+    lines = [(name, value, theirs) for (name, theirs), value in zip(published.lines, ours, strict=True)]
+    lines.append((text("seed"), _setting(own["seed"], language), NOTHING))
+    return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
+
+
+def published_recipe_sheet(language: Language) -> Sheet:
+    """The coursework's recipe."""
+    text = language.text
     names = {
         "epochs": text("epochs"),
         "batch_size": text("batch"),
@@ -63,20 +74,13 @@ def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
         "decay": text("factor of the decay"),
         "padding": text("padding before the random crop, pixels"),
     }
+    lines = [(names[key], _setting(value, language)) for key, value in RECIPE.items()]
+    lines.append((text("training images"), language.number(count(50_000))))
+    return Sheet(text("Recipe"), ("", text("coursework")), tuple(lines))
 
-    def shown(value: Any) -> str:
-        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else language.number(f"{value}")
 
-    lines = [(name, shown(own[key]), shown(RECIPE[key])) for key, name in names.items()]
-    lines.append(
-        (
-            text("training images"),
-            language.number(count(run.facts["times"]["images_an_epoch"])),
-            language.number(count(50_000)),
-        )
-    )
-    lines.append((text("seed"), shown(own["seed"]), NOTHING))
-    return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
+def _setting(value: Any, language: Language) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else language.number(f"{value}")
 
 
 def qualities_sheet(language: Language) -> Sheet:
