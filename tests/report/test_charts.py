@@ -220,7 +220,7 @@ def test_the_dark_theme_has_every_colour_of_the_light_one() -> None:
 
 
 @given(st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=5), st.booleans())
-def test_an_axis_holds_its_values_and_has_ticks(values: list[float], log: bool) -> None:  # noqa: FBT001
+def test_an_axis_holds_its_values_and_has_ticks(values: list[float], log: bool) -> None:
     scale = spanning(values, 40, 400, log=log)
     for value in values:
         assert 40 <= scale.place(value) <= 400

@@ -69,6 +69,8 @@ class Canvas:
             size: Its font's size.
             turn: Degrees clockwise around the anchor.
         """
+        if not words:
+            return
         found = {"x": _short(x), "y": _short(y + 0.35 * size)}
         usual = {"text-anchor": "start", "fill": "var(--ink)", "font-size": f"{_SIZE}px"}
         style = {"text-anchor": anchor, "fill": f"var(--{color})", "font-size": f"{size}px"}

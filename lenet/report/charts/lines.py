@@ -15,6 +15,8 @@ __all__ = ["Trend", "draw_lines"]
 
 _HEIGHT = 262
 """Height of the axes with the space above them, in CSS pixels."""
+_TURNED = 78
+"""Space on the left for the name of the first place, in CSS pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def draw_lines(
     drawn = [*trends, *limits]
     upward = spanning((value for one in drawn for value in one.y), _HEIGHT, 10, log=True)
     left = 34 + CHARACTER * max(map(len, painter.ticks(upward.ticks())), default=0)
+    left = max(left, _TURNED) if ticks else left
     values = range(len(ticks)) if ticks else [value for one in drawn for value in one.x]
     across = spanning(values, left, WIDTH - 14, log=not ticks, margin=0.02 if limits else 0.05)
     painter.draw_ticks(canvas, upward, (left, WIDTH - 14), upright=True)
