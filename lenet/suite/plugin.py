@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lenet import devices, results
+from lenet import devices, results, weights
 from lenet.errors import LenetError, OutputError
 from lenet.files import prepare_file, write_atomically
 from lenet.measurement.environment import machine_facts
@@ -56,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     option = config.option
     try:
+        if option.weights:
+            weights.load(option.weights)
         run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
         if name := option.benchmark_save or option.benchmark_autosave:
             prepare_file(baseline.storage_of(config) / run.kind / f"0000_{name}.json", "--benchmark-storage")

@@ -426,7 +426,7 @@ def test_no_number_rests_on_an_unstable_row_without_its_mark(tmp_path: Path) -> 
     assert "0 of 8" in text
     assert not re.findall(r'<td class="best">', page)
     cells = re.findall(r'<td><a href="#machine-1-row-\d+">([^<]*)</a>', page)
-    assert len(cells) == 16
+    assert len(cells) == 12, "two modes by one precision, and by two batch sizes"
     assert all(cell.endswith(" !") for cell in cells)
     sentences = re.findall(r"<li>([^<]*(?:fastest|as fast as|its forward pass)[^<]*)</li>", page)
     measured = [one for one in sentences if "TensorRT" not in one]
@@ -435,8 +435,7 @@ def test_no_number_rests_on_an_unstable_row_without_its_mark(tmp_path: Path) -> 
     for chart in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         bars = re.findall(r'<text x="[\d.]+" y="[\d.]+">([\d.,]+[^<]*)</text>', chart) if "<rect" in chart else []
         assert all(label.endswith(" !") for label in bars if "style" not in label), bars
-    assert "a long tail pytorch forward fp32 1, " in text.replace("  ", " "), "a reason stands once, with its rows"
-    assert text.count("a long tail") == 1
+    assert text.count("a long tail") == 1, "a reason stands once, with its rows"
 
 
 def test_two_runs_of_a_commit_are_one_point_of_its_history(tmp_path: Path) -> None:
