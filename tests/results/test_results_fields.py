@@ -113,6 +113,7 @@ def test_a_csv_has_every_figure_under_its_name(tmp_path: Path) -> None:
         "throttled": "3",
         "max_abs_delta": "1.5e-05",
         "share_of_tolerance": "0.25",
+        "weights": "",
         "images_per_second": "500000.0",
         "speedup_over_pytorch": "1.0",
         "floor": "0.0005",
