@@ -40,17 +40,21 @@ def command(
     """
     from lenet import results as saved
     from lenet.files import write_atomically
+    from lenet.progress import Steps
     from lenet.report import page, sources
     from lenet.report.language import find_language
 
     language = find_language(lang)
     read = partial(sources.read, files or saved.stored_files(storage), run=run, parity=parity, gate=gate)
-    found = read()
-    try:
-        text = page.render(found, language)
-    except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
-        found = read(show=lambda alone: page.render(alone, language))
-        text = page.render(found, language)
+    with Steps(2) as steps:
+        steps.begin("reading the measurements")
+        found = read()
+        steps.begin("drawing the page")
+        try:
+            text = page.render(found, language)
+        except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
+            found = read(show=lambda alone: page.render(alone, language))
+            text = page.render(found, language)
     content = text.encode()
     write_atomically(out, content)
     tell(f"{out}: {len(content):,} bytes")
