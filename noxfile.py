@@ -68,8 +68,8 @@ def evaluate(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure inference with the shipped weights and print the coursework's table; arguments go to pytest.
 
-    The other benchmarks run by their file's name: ``-- benchmarks/test_training.py``. Without a GPU a row has 20 rounds,
-    not 100, so that the table is there within a minute.
+    The other benchmarks run by their file's name: ``-- benchmarks/test_training.py``. Without a GPU a row has 20
+    rounds, not 100, so that the table is there within a minute.
     """
 
     def given(*options: str) -> bool:

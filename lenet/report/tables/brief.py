@@ -48,8 +48,11 @@ def brief(
     notes = dict.fromkeys(sheet.caption.partition("; !")[0] for sheet in sheets)
     said = fastest(rows, others=others)
     more = [f"Fastest in {len(said) - _MOST} more conditions: see the tables."] if len(said) > _MOST else []
-    lines = (*notes, *noise(rows, cause), *islice(said, _MOST), *more, *not_run_in_short(missing))
-    return Group(*(tight(replace(sheet, caption="")) for sheet in sheets), *map(Text, lines))
+    lines = (*noise(rows, cause), *islice(said, _MOST), *more, *not_run_in_short(missing))
+    # The last table has the notes that all share.
+    captions = [*[""] * (len(sheets) - 1), "; ".join(notes)]
+    tables = (tight(replace(sheet, caption=caption)) for sheet, caption in zip(sheets, captions, strict=False))
+    return Group(*tables, *map(Text, lines))
 
 
 def noise(rows: Sequence[Row], cause: str | None = None) -> list[str]:
@@ -101,9 +104,20 @@ def not_run_in_short(missing: Iterable[NotRun]) -> list[str]:
 
 def tight(sheet: Sheet) -> RenderableType:
     """The table in few lines: without empty columns and lines around it."""
-    table = to_rich(without_empty_columns(replace(sheet, title="", caption="")))
+    short = _with_one_heading(without_empty_columns(sheet))
+    table = to_rich(replace(short, title="", caption=""))
     table.show_edge = False
-    return Group(Text(sheet.title, style="italic"), table, Text(sheet.caption))
+    return Group(Text(short.title, style="italic"), table, Text(short.caption))
+
+
+def _with_one_heading(sheet: Sheet) -> Sheet:
+    """The sheet with the upper line of its headings in the title, if all columns but the first share it."""
+    first, *others = sheet.columns
+    parts = [column.partition("\n") for column in others]
+    upper = {above for above, _, _ in parts}
+    if len(upper) != 1 or not all(below for _, _, below in parts):
+        return sheet
+    return replace(sheet, title=f"{sheet.title}, {upper.pop()}", columns=(first, *(below for _, _, below in parts)))
 
 
 def _fastest(ordered: Sequence[Row], where: str, rows: Sequence[Row]) -> str:

@@ -113,4 +113,6 @@ def test_columns_without_a_value_are_left_out_and_a_narrow_terminal_loses_none()
         lines = text.splitlines()
         assert max(map(len, lines)) <= width
         assert {"0.814", "0.548", "0.67"} <= set(text.split())
-        assert len(lines) <= 14
+        assert len(lines) <= 11
+        assert lines[0].startswith("LeNet, batch 1,000")
+        assert "forward" in lines[0 if width > 40 else 1]
