@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.report.tables import brief, fastest
+from lenet.report.tables import brief, fastest, rows_sheets, speed_sheets
 from lenet.report.tables.brief import noise, not_run_in_short
 from lenet.report.tables.doubts import doubts
 from lenet.results import NotRun, Row
@@ -116,3 +116,11 @@ def test_columns_without_a_value_are_left_out_and_a_narrow_terminal_loses_none()
         assert len(lines) <= 11
         assert lines[0].startswith("LeNet, batch 1,000")
         assert "forward" in lines[0 if width > 40 else 1]
+
+
+def test_a_ratio_to_an_unstable_row_is_marked_in_each_table() -> None:
+    rows = [doubtful(PYTORCH), TRIPY]
+    (speed,) = speed_sheets(rows)
+    assert speed.lines[1][3] == "0.67 !"
+    _, rates = rows_sheets(rows)
+    assert rates.lines[1][3] == "1.49x !"
