@@ -184,4 +184,4 @@ def test_lenet_export_writes_the_model(
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == onnx_models[torch.float16]
     digest = hashlib.sha256(onnx_models[torch.float16]).hexdigest()
-    assert result.output.startswith(f"{out}: {out.stat().st_size:,} bytes, sha256 {digest}, exported in ")
+    assert result.stdout.startswith(f"{out}: {out.stat().st_size:,} bytes, sha256 {digest}, exported in ")

@@ -96,6 +96,8 @@ class TensorRTBackend(Backend):
     def probe(self, device: torch.device) -> Availability:
         """Available on CUDA, where the library can be loaded, is of a supported version, and supports the GPU."""
         line = entry(self.name)
+        if reason := self._other_device(device):
+            return Availability(installed_version(line), reason)
         try:
             trt = self.library()
         except BackendError as error:

@@ -45,6 +45,7 @@ def command(
     from lenet.backends.precision import DTYPES
     from lenet.backends.tensorrt_rtx import TensorRTRTX
     from lenet.export import to_onnx
+    from lenet.progress import Steps
     from lenet.vocabulary import Precision
 
     builder = load(backend)
@@ -54,9 +55,12 @@ def command(
     batches = BatchRange(min_batch, opt_batch, max_batch)
     arrays = weights.load(path or weights.SHIPPED).arrays
     started = time.perf_counter()
-    model = to_onnx(arrays, DTYPES[asked])
-    exported = time.perf_counter()
-    plan = builder.build_ahead(model, asked, batches, target)
+    with Steps(2) as steps:
+        steps.begin("exporting")
+        model = to_onnx(arrays, DTYPES[asked])
+        exported = time.perf_counter()
+        steps.begin("building")
+        plan = builder.build_ahead(model, asked, batches, target)
     built = time.perf_counter()
     exporting, building = significant(exported - started), significant(built - exported)
     write_model(out, plan, f"exported in {exporting} s, built in {building} s")

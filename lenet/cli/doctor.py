@@ -25,6 +25,7 @@ def command(*, names: tuple[str, ...], device: str, precision: str, here: bool, 
     from lenet import backends as table
     from lenet import devices, weights
     from lenet.comparison import doctor as clinic
+    from lenet.progress import Steps
     from lenet.report.tables import doctor_table, print_whole
     from lenet.vocabulary import Precision
 
@@ -35,7 +36,8 @@ def command(*, names: tuple[str, ...], device: str, precision: str, here: bool, 
         arrays = weights.load().arrays
         found = [clinic.examine(name, arrays, target, asked) for name in wanted]
     else:
-        found = clinic.examine_in_processes(wanted, device, asked)
+        with Steps(len(wanted)) as steps:
+            found = clinic.examine_in_processes(wanted, device, asked, on_begin=steps.begin)
     machine = clinic.machine(target)
     lines = [examination.to_json() for examination in found]
     if as_json:

@@ -21,7 +21,7 @@ from lenet.documents import finite, to_json
 from lenet.errors import BackendError, LenetError
 from lenet.report.rounding import accuracy, count, loss
 from lenet.terminal import tell
-from lenet.vocabulary import InputType, Precision
+from lenet.vocabulary import BASELINE_BACKEND, InputType, Precision
 
 if TYPE_CHECKING:
     import torch
@@ -92,9 +92,12 @@ def command(
 def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_size: int, *, as_json: bool) -> None:
     from lenet import devices, weights
     from lenet.models.pytorch_lenet import from_weights
+    from lenet.progress import Steps
     from lenet.training import evaluation
 
-    result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
+    with Steps(1) as steps:
+        steps.begin(f"{len(split):,} test images")
+        result = evaluation.evaluate(from_weights(loaded.arrays).to(target), split, target, batch_size)
     if as_json:
         document = {
             "weights": str(loaded.path),
@@ -129,18 +132,22 @@ def _evaluate_backends(
     from lenet import backends as table
     from lenet import weights
     from lenet.comparison import compare_backends
+    from lenet.progress import Steps
     from lenet.report.tables import parity_table, print_whole
 
     wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
-    done, missing = compare_backends(
-        wanted,
-        arrays,
-        split,
-        device=target,
-        precision=Precision(precision),
-        batch_size=batch_size,
-        input_type=InputType(input_type),
-    )
+    with Steps(1 + len({BASELINE_BACKEND, *wanted})) as steps:
+        steps.begin("the float64 reference")
+        done, missing = compare_backends(
+            wanted,
+            arrays,
+            split,
+            device=target,
+            precision=Precision(precision),
+            batch_size=batch_size,
+            input_type=InputType(input_type),
+            on_begin=steps.begin,
+        )
     lines = [agreement.to_json() for agreement in done]
     digest = weights.digest(arrays)
     not_run = {line.backend: line.reason for line in missing}

@@ -22,9 +22,12 @@ def command(*, out: Path, path: Path | None, precision: str) -> None:
     from lenet import weights
     from lenet.backends.precision import DTYPES
     from lenet.export import to_onnx
+    from lenet.progress import Steps
     from lenet.vocabulary import Precision
 
     arrays = weights.load(path or weights.SHIPPED).arrays
     started = time.perf_counter()
-    model = to_onnx(arrays, DTYPES[Precision(precision)])
+    with Steps(1) as steps:
+        steps.begin("exporting")
+        model = to_onnx(arrays, DTYPES[Precision(precision)])
     write_model(out, model, f"exported in {significant(time.perf_counter() - started)} s")

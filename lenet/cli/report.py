@@ -46,6 +46,7 @@ def command(
     refuse_files_of_example(files, example=example)
 
     from lenet.files import write_atomically
+    from lenet.progress import Steps
     from lenet.report import page, sources
     from lenet.report.language import find_language
 
@@ -54,12 +55,15 @@ def command(
         (files, []) if files else _usual_files(storage, example=example, other=any((run, parity, gate)))
     )
     read = partial(sources.read, files, run=run, parity=parity, gate=gate, passed_over=passed_over, example=example)
-    found = read()
-    try:
-        text = page.render(found, language)
-    except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
-        found = read(show=lambda alone: page.render(alone, language))
-        text = page.render(found, language)
+    with Steps(2) as steps:
+        steps.begin("reading the measurements")
+        found = read()
+        steps.begin("drawing the page")
+        try:
+            text = page.render(found, language)
+        except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
+            found = read(show=lambda alone: page.render(alone, language))
+            text = page.render(found, language)
     content = text.encode()
     write_atomically(out, content)
     tell(f"{out}: {count(len(content))} bytes")

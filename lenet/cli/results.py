@@ -21,8 +21,11 @@ __all__ = ["command"]
 @storage_option
 @example_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
+@click.option("--details", is_flag=True, help="Print every figure, remark and case that did not run.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
-def command(*, files: tuple[Path, ...], storage: Path, example: bool, as_csv: bool, as_markdown: bool) -> None:
+def command(
+    *, files: tuple[Path, ...], storage: Path, example: bool, details: bool, as_csv: bool, as_markdown: bool
+) -> None:
     """Print the coursework's sheet 5 from saved measurements, beside the published figures.
 
     Several FILES are put together; they must be of one machine and commit. Without FILES the command shows the run of
@@ -33,7 +36,7 @@ def command(*, files: tuple[Path, ...], storage: Path, example: bool, as_csv: bo
     refuse_files_of_example(files, example=example)
 
     from lenet import results as saved
-    from lenet.report.tables import limits_line, print_whole, remarks, results_markdown, rows_sheets, sheet_5, to_rich
+    from lenet.report import tables
 
     if example:
         measurements = [saved.example(storage)]
@@ -44,17 +47,13 @@ def command(*, files: tuple[Path, ...], storage: Path, example: bool, as_csv: bo
     if as_csv:
         tell(saved.to_csv(measurements), end="")
     elif as_markdown:
-        tell(results_markdown(measurements, rows))
+        tell(tables.results_markdown(measurements, rows))
     else:
         for measurement in measurements:
             tell(measurement.describe())
-            if measurement.limits:
-                tell(limits_line(measurement.limits))
-        for sheet in rows_sheets(rows):
-            print_whole(to_rich(sheet))
-        for remark in remarks(rows):
-            tell(f"! {remark}")
-        print_whole(sheet_5(rows, saved.not_run(measurements)))
+            if details and measurement.limits:
+                tell(tables.limits_line(measurement.limits))
+        tables.print_whole((tables.details if details else tables.brief)(rows, saved.not_run(measurements)))
 
 
 def _latest(storage: Path) -> Measurement:

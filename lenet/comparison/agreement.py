@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,6 +91,7 @@ def compare_backends(
     batch_size: int,
     input_type: InputType = InputType.FLOAT32,
     reference: parity.Reference | None = None,
+    on_begin: Callable[[str], object] = str,
 ) -> tuple[list[Agreement], list[Missing]]:
     """Run each backend over a split and compare it with the reference and with PyTorch.
 
@@ -103,6 +104,7 @@ def compare_backends(
         batch_size: Images a batch; backends are built for it and for the remainder.
         input_type: What the images are handed over as.
         reference: Of `reference_of` for the same, where it is at hand: it takes seconds.
+        on_begin: Called with a backend's name before it runs.
 
     Returns:
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
@@ -114,6 +116,7 @@ def compare_backends(
     baseline: Agreement | None = None
     wanted = tuple(names)
     for name in dict.fromkeys((BASELINE_BACKEND, *wanted)):
+        on_begin(name)
         try:
             found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size, input_type)
         except Exception as error:  # noqa: BLE001 - of a vendor's library; the other backends' results stand

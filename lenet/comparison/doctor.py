@@ -166,7 +166,12 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
 
 
 def examine_in_processes(
-    names: Iterable[str], device: str, precision: Precision, *, seconds: float = SECONDS
+    names: Iterable[str],
+    device: str,
+    precision: Precision,
+    *,
+    seconds: float = SECONDS,
+    on_begin: Callable[[str], object] = str,
 ) -> list[Examination]:
     """Examine each backend in a process of its own, all at once.
 
@@ -177,11 +182,16 @@ def examine_in_processes(
         device: As ``--device`` takes it.
         precision: What to ask of each.
         seconds: Time limit of each process, and so of all.
+        on_begin: Called with a backend's name before its result is waited for.
     """
     with _unwound_by_signals(), ExitStack() as stack:
-        children = [stack.enter_context(_Child(name, device, precision)) for name in names]
+        children = {name: stack.enter_context(_Child(name, device, precision)) for name in names}
         until = time.monotonic() + seconds
-        return [child.result(until, seconds) for child in children]
+        found = []
+        for name, child in children.items():
+            on_begin(name)
+            found.append(child.result(until, seconds))
+        return found
 
 
 class _Child:

@@ -54,6 +54,9 @@ LARGE_DEVIATION: Final = 0.10
 LONG_TAIL: Final = 1.5
 """A tail is long when the 99th percentile is more than this many medians: pyperf's bound for the maximum."""
 
+_FEWEST: Final = 6
+"""Rounds below which no interval of 95 % holds the median (see `median_ranks`)."""
+
 TOO_MANY: Final = 0.20
 """A row of which more than this share of rounds was disturbed is unstable."""
 
@@ -258,23 +261,29 @@ def summarize(sample: Sample, confidence: float = 0.95) -> Summary:
     )
 
 
-def instabilities(summary: Summary) -> list[str]:
+def instabilities(summary: Summary, *, adaptive: bool = False) -> list[str]:
     """Why a sample of timings may not be trusted, and what to do: empty where nothing speaks against it.
 
     The checks follow ``pyperf check``, with the median in place of the mean where there is a choice.
+
+    Args:
+        summary: The sample's figures.
+        adaptive: Whether the rounds were measured by the adaptive protocol, which the advice depends on.
     """
+    longer = "give the rows more time (--time-limit)" if adaptive else "measure more rounds (--rounds)"
     if summary.minimum <= 0:
         return ["a round took no time by its clock: time several calls in a round, or a larger batch"]
     found = []
     if summary.relative_half_width is None:
         found.append(
-            f"{summary.rounds} rounds give no interval of the median: measure at least 6, "
-            "and more where each resembles the one before"
+            f"{summary.rounds} rounds give no interval of the median: measure at least {_FEWEST} (--rounds)"
+            if summary.rounds < _FEWEST
+            else f"{summary.rounds} rounds give no interval of the median, for each resembles the one before: {longer}"
         )
     elif summary.relative_half_width > WIDE_INTERVAL:
         found.append(
-            f"the median is known to ±{summary.relative_half_width:.1%} only: measure more rounds, "
-            "or until it is known to ±1 % (the adaptive protocol)"
+            f"the median is known to ±{summary.relative_half_width:.1%} only: {longer}"
+            + ("" if adaptive else ", or until it is known to ±1 % (--protocol=adaptive)")
         )
     if summary.stddev > LARGE_DEVIATION * summary.mean:
         found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lenet.results.case import FAILED, Case, Measurement, NotRun, Row, short_name
 from lenet.results.csv import to_csv
 from lenet.results.file import LARGEST, SCHEMA, identity, load, row
-from lenet.results.matching import Matching, find_row, match, merge, not_run, speedup
+from lenet.results.matching import Matching, find_row, match, merge, not_run, pytorch_row, speedup
 from lenet.results.storage import (
     example,
     find_file,
@@ -43,6 +43,7 @@ __all__ = [
     "not_run",
     "of_this_machine",
     "promote",
+    "pytorch_row",
     "row",
     "short_name",
     "speedup",

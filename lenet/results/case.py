@@ -18,6 +18,9 @@ __all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "short_name"]
 FAILED: Final = "failed: "
 """The beginning of a failed row's reason. A row that cannot run here has another."""
 
+_OF_A_GPU: Final = ("runs on cuda alone", "on a CPU nothing is copied", "for forward passes on a GPU")
+"""Words in the reason of a case that needs an NVIDIA GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -143,6 +146,11 @@ class NotRun:
 
     name: str
     reason: str
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the case runs on a machine with an NVIDIA GPU only."""
+        return any(words in self.reason for words in _OF_A_GPU)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from lenet.measurement.environment import describe_difference
 from lenet.results.case import Case, Measurement, NotRun, Row
 from lenet.vocabulary import BASELINE_BACKEND, HostMemory
 
-__all__ = ["Matching", "find_row", "match", "merge", "not_run", "speedup"]
+__all__ = ["Matching", "find_row", "match", "merge", "not_run", "pytorch_row", "speedup"]
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
@@ -109,13 +109,18 @@ def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:
 
 
 def speedup(found: Row, rows: Iterable[Row]) -> float | None:
-    """How many times faster a row is than PyTorch's under the same conditions, or None without such a row.
+    """How many times faster a row is than its `pytorch_row`, or None without such a row."""
+    baseline = pytorch_row(found, rows)
+    return baseline.summary.median / found.summary.median if baseline else None
+
+
+def pytorch_row(found: Row, rows: Iterable[Row]) -> Row | None:
+    """PyTorch's row under the same conditions as another row.
 
     A zero-copy row is compared with PyTorch's row from pinned memory, since PyTorch copies its images.
     """
     like = replace(found, case=replace(found.case, host_memory=HostMemory.PINNED)) if found.case.zero_copy else found
-    baseline = find_row(rows, BASELINE_BACKEND, like)
-    return baseline.summary.median / found.summary.median if baseline else None
+    return find_row(rows, BASELINE_BACKEND, like)
 
 
 def _unlike(one: Measurement, other: Measurement, difference: str) -> ResultsError:

@@ -12,15 +12,17 @@ import pytest
 from lenet import results
 from lenet.errors import ResultsError
 from lenet.measurement.environment import describe_difference
-from lenet.report.tables import first_names, group_reasons
+from lenet.report.rounding import significant
+from lenet.report.tables import MARK, Sheet, first_names, group_reasons, row_name
+from lenet.report.words import overlap
 from lenet.results import Case, Measurement, Row
 from lenet.suite.bridge import Session
-from lenet.suite.run import Run
+from lenet.suite.run import Compared, Run
 from lenet.suite.storage import storage_of
 from lenet.terminal import visible
 from lenet.vocabulary import BASELINE_BACKEND
 
-__all__ = ["choose", "compare", "refuse_another_machine", "saved_pytorch", "told"]
+__all__ = ["choose", "compare", "refuse_another_machine", "saved_pytorch", "sheet", "told"]
 
 
 def choose(config: pytest.Config, run: Run) -> None:
@@ -89,8 +91,49 @@ def compare(session: Session, run: Run) -> None:
     if compared is None or not ours:
         return
     run.matching = results.match(ours, {name: _case(one) for name, one in compared.benchmarks.items()})
+    run.baseline, run.rules = Path(compared.path).name, session.rules()
+    field = session.ruled_field() or "median"
+    for entry in session.entries():
+        if (other := run.matching.alike.get(entry.fullname)) is not None:
+            run.compared.append(_compared(_short(entry.fullname), entry.document, compared.benchmarks[other], field))
     slower = session.compare_alone(run.matching.alike)
     run.regressed.update({_short(name): why for name, why in slower.items()})
+
+
+def _compared(name: str, now: Mapping[str, Any], then: Mapping[str, Any], field: str) -> Compared:
+    rows = [row for one in (now, then) if (row := results.row(one)) is not None]
+    apart = len(rows) == 2 and not overlap(*rows)  # noqa: PLR2004 - both
+    unstable = any(one["extra_info"].get("unstable") for one in (now, then))
+    before, after = (float(one["stats"][field]) for one in (then, now))
+    label = row_name(rows[0].case) if rows else name
+    return Compared(name, label, field, before, after, distinct=apart, unstable=unstable)
+
+
+def sheet(run: Run) -> Sheet | None:
+    """The table of a comparison, the worst row first. None if nothing was compared."""
+    if not run.compared:
+        return None
+    lines = []
+    for one in sorted(run.compared, key=lambda compared: -compared.change):
+        mark = MARK if one.unstable else ""
+        then, now = (significant(1e3 * value) for value in (one.then, one.now))
+        lines.append((one.label, then, now, f"{100 * one.change:+.1f} %{mark}", _verdict(one, run)))
+    field = run.compared[0].field
+    rule = f"Fails if {' or '.join(run.rules)}." if run.rules else "No rule: see --benchmark-compare-fail."
+    return Sheet(
+        f"Compared with {run.baseline}: {field}, ms", ("row", "then", "now", "change", "verdict"), tuple(lines), rule
+    )
+
+
+def _verdict(compared: Compared, run: Run) -> str:
+    """A row's verdict. Without a rule that it breaks, a change counts if the medians' intervals are apart."""
+    if compared.name in run.regressed:
+        return "FAILED"
+    if run.rules:
+        return "passed"
+    if compared.unstable or not compared.distinct:
+        return "no claim"
+    return "slower" if compared.change > 0 else "faster"
 
 
 def _case(benchmark: Mapping[str, Any]) -> Case | None:
@@ -111,14 +154,13 @@ def told(run: Run) -> Iterable[str]:
     matching = run.matching
     if matching is None:
         return
-    yield f"Compared with the baseline: {len(matching.alike)}"
     for why, those in group_reasons(matching.unlike).items():
         yield f"  not compared, under other conditions in the baseline ({len(those)}): {named(those)}: {why}"
     for names, where in ((matching.new, "not in the baseline"), (matching.gone, "only in the baseline")):
         if names:
             yield f"  {where} ({len(names)}): {named(names)}"
-    for name, why in run.regressed.items():
-        yield f"Slower than the baseline: {name}: {why}"
+    if len(run.rules) > 1:  # otherwise the table says it all
+        yield from (f"Slower than the baseline: {name}: {why}" for name, why in run.regressed.items())
     if not matching.alike:
         yield "Nothing in the baseline measured the same: the comparison has failed."
 

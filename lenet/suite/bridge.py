@@ -20,7 +20,7 @@ import pytest_benchmark
 import pytest_benchmark.plugin
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
-from pytest_benchmark.utils import get_tag, safe_dumps
+from pytest_benchmark.utils import PercentageRegressionCheck, get_tag, safe_dumps
 
 from lenet.provenance import pip_install
 from lenet.suite.replay import Replay
@@ -254,10 +254,23 @@ class Session:
         slower = {}
         for one in own.benchmarks:
             if one and one.fullname in chosen:
-                checks = [check.fails(one, chosen[one.fullname]["stats"]) for check in own.compare_fail or ()]
-                if any(checks):
-                    slower[one.fullname] = "; ".join(filter(None, checks))
+                then = chosen[one.fullname]["stats"]
+                broken = [_growth(check, one, then) for check in own.compare_fail or () if check.fails(one, then)]
+                if broken:
+                    slower[one.fullname] = "; ".join(broken)
         return slower
+
+    def rules(self) -> tuple[str, ...]:
+        """What ``--benchmark-compare-fail`` refuses, in words."""
+        return tuple(f"the {check.field} grows by more than {_threshold(check)}" for check in self._checks)
+
+    def ruled_field(self) -> str | None:
+        """The figure that the first rule of ``--benchmark-compare-fail`` is about. None if there is no rule."""
+        return next((check.field for check in self._checks), None)
+
+    @property
+    def _checks(self) -> tuple[Any, ...]:
+        return tuple(self._own.compare_fail or ())
 
     def raise_no_regression(self) -> None:
         """Keep pytest-benchmark from raising regressions. The suite reports them, with tables and no traceback."""
@@ -269,6 +282,22 @@ class Session:
         with warnings.catch_warnings():
             warnings.simplefilter("default", PytestBenchmarkWarning)
             yield
+
+
+def _threshold(check: Any) -> str:
+    """The limit of a rule of ``--benchmark-compare-fail``. pytest-benchmark's are in percent or in seconds."""
+    return f"{check.threshold} %" if _in_percent(check) else f"{check.threshold:g} s"
+
+
+def _growth(check: Any, now: Any, then: Mapping[str, Any]) -> str:
+    """What broke a rule."""
+    grown = check.compute(now, then)
+    unit = f"{grown:.1f} %" if _in_percent(check) else f"{grown:.3g} s"
+    return f"the {check.field} grew by {unit}, more than {_threshold(check)}"
+
+
+def _in_percent(check: Any) -> bool:
+    return isinstance(check, PercentageRegressionCheck)
 
 
 def _content(document: Mapping[str, Any]) -> bytes:

@@ -12,12 +12,11 @@ import pytest
 
 from lenet.backends.base import Backend, Runner
 from lenet.comparison import layer_at_fault
-from lenet.measurement.floor import Floor, Limits, floor
+from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import throttling_problem
 from lenet.measurement.host_state import slowed_problem
 from lenet.measurement.recorder import Samples, launch_problem
 from lenet.measurement.statistics import instabilities, summarize
-from lenet.measurement.summary import Summary
 from lenet.parity import Comparison, ParityError, Reference
 from lenet.results import Case, Row
 from lenet.suite.builds import Built
@@ -25,7 +24,9 @@ from lenet.weights import Weights
 
 __all__ = ["FINER", "UNDERCUT", "failing_with_the_layer", "row_facts"]
 
-UNDERCUT: Final = "it is faster than the machine's limits, which were measured while it was busy: measure again"
+UNDERCUT: Final = (
+    "it is faster than the machine's limits, which were measured while it was busy, so it has no floor: measure again"
+)
 FINER: Final = "its logits lack the rounding of {}: the library ran a finer arithmetic, which the label does not say"
 _QUICK_BUILD: Final = 3.0
 """The longest build, in seconds, for which the layer at fault is searched. That takes up to nine builds."""
@@ -63,15 +64,19 @@ def row_facts(
     by_device = samples.device is not None
     throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
     lowest = floor(case.workload, limits) if limits else None
+    undercut = lowest is not None and summary.median < lowest.seconds
     row = Row(
         case,
         summary,
         wall_median=median(samples.wall_seconds.tolist()) if by_device else None,
         peak_memory_bytes=None,  # measured after the rounds, and stored by the caller
         throttled=throttled,
-        unstable=(*instabilities(summary), *_problems(case, samples, summary, lowest, compared)),
+        unstable=(
+            *instabilities(summary, adaptive=case.protocol == "adaptive"),
+            *_problems(case, samples, compared, undercut=undercut),
+        ),
         facts=runner.facts(zero_copy=case.zero_copy),
-        floor=lowest,
+        floor=None if undercut else lowest,
         max_abs_delta=compared.max_abs_delta,
         share_of_tolerance=compared.max_share,
     )
@@ -82,7 +87,7 @@ def row_facts(
         "us_per_image": row.microseconds_per_image,
         "tare": samples.tare if by_device else None,
         "wall_median": row.wall_median,
-        "floor": asdict(lowest) if lowest else None,
+        "floor": asdict(row.floor) if row.floor else None,
         "times_floor": row.times_floor,
         "launch_median": median(samples.launch.tolist()),
         "launch_bound_share": float(samples.launch_bound.mean()),
@@ -98,16 +103,14 @@ def row_facts(
     }
 
 
-def _problems(
-    case: Case, samples: Samples, summary: Summary, lowest: Floor | None, compared: Comparison
-) -> Iterable[str]:
+def _problems(case: Case, samples: Samples, compared: Comparison, *, undercut: bool) -> Iterable[str]:
     """Why a row may not be trusted, beside what its rounds alone show."""
     throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
     by_device = samples.device is not None
     found = (
         throttling_problem(throttled, len(samples.throttled), samples.throttling),
         launch_problem(samples) if by_device else slowed_problem(slowed, len(samples.slowed)),
-        UNDERCUT if lowest is not None and summary.median < lowest.seconds else None,
+        UNDERCUT if undercut else None,
         FINER.format(case.precision) if compared.closeness and compared.closeness.finer else None,
     )
     return filter(None, found)

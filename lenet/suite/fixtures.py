@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -120,8 +119,7 @@ class MachineLimits:
             try:
                 self._run.limits = measure_limits(self._device)
             except Exception as error:  # noqa: BLE001 - whatever a library raises
-                text = f"no row has a floor: the machine's limits cannot be measured: {error!r}"
-                warnings.warn(text, stacklevel=2)
+                self._run.notes.append(f"No row has a floor: the machine's limits cannot be measured: {error!r}")
         return self._run.limits
 
 

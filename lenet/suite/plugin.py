@@ -5,18 +5,22 @@ The conftest does not name this module as a plugin, because pytest calls a conft
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from lenet import devices, results, weights
 from lenet.errors import LenetError
 from lenet.measurement.environment import machine_facts
+from lenet.measurement.readiness import disturbances
 from lenet.results import speedup
 from lenet.suite import baseline, bridge, cases, storage, summary
 from lenet.suite.bridge import Session
 from lenet.suite.options import add_options, check_options, protocol_of, use_settings
+from lenet.suite.progress import Progress
 from lenet.suite.run import RUN, Run, rows_of
 from lenet.terminal import visible
 
@@ -29,12 +33,16 @@ __all__ = [
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",
+    "pytest_report_collectionfinish",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
     "pytest_sessionfinish",
     "pytest_sessionstart",
     "pytest_terminal_summary",
 ]
+
+_LOOK: Final = 0.5
+"""Seconds for which other work is watched before the first case."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,8 +110,8 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 def pytest_benchmark_group_stats(config: pytest.Config | None) -> list[Any] | None:
-    """Leave out pytest-benchmark's own table, unless runs are compared."""
-    return [] if config is not None and not Session(config).compares else None
+    """Leave out pytest-benchmark's own table, unless runs are compared and ``-v`` is given."""
+    return None if config is None or (Session(config).compares and config.option.verbose > 0) else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -142,6 +150,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
         done = yield
     if run is not None and len(run.unsaved) > foreseen and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR  # 1 says that a row failed or became slower
+    if run is not None and session.exitstatus and (why := summary.failure(run)):
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(visible(f"FAILED: {why}"), red=True)
     return done
 
 
@@ -157,6 +169,9 @@ def _finish(session: pytest.Session, run: Run, exitstatus: int) -> None:
         if (row := results.row(entry.document)) is not None:
             entry.extra_info["speedup_over_pytorch"] = speedup(row, others)
     baseline.compare(measured, run)
+    busy = run.work.look()
+    if rows and run.work.disturbs(busy):
+        run.cause = f"other work kept {busy:.1f} of {len(run.work.cpus)} CPUs busy: end it, and measure again"
     if measured.disabled:
         run.verdict = "pytest-benchmark is disabled: nothing that was measured is kept."
         return
@@ -169,14 +184,37 @@ def _finish(session: pytest.Session, run: Run, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Any:
-    """Print the suite's tables after pytest-benchmark's own."""
+    """Print the suite's tables last. Without ``-v`` they also stand for pytest's list of skipped cases and warnings."""
     session = Session(config)
     session.raise_no_regression()
+    run = config.stash.get(RUN, None)
+    verbose = config.option.verbose > 0
+    counted = dict(terminalreporter.stats)
+    if run is not None and not verbose:
+        summary.hide_what_is_told(terminalreporter.stats, run)
     try:
         return (yield)
     finally:
-        run = config.stash.get(RUN, None)
+        terminalreporter.stats.update(counted)  # the last line counts all
         if run is not None and not config.option.collectonly:
-            summary.print_summary(terminalreporter, run, session)
+            summary.print_summary(terminalreporter, run, session, verbose=verbose)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Say what disturbs the measurements, and take over pytest's progress."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not items or config.option.collectonly:
+        return []
+    session = Session(config)
+    if reporter is not None and config.option.verbose == 0:
+        config.pluginmanager.register(Progress(reporter, items, session))
+    if session.disabled:
+        return []
+    work = config.stash[RUN].work
+    work.look()
+    time.sleep(_LOOK)
+    found = disturbances(work, work.look(), devices.resolve(config.option.device))
+    return [f"! {line}" for line in found]

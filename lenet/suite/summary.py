@@ -3,45 +3,81 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lenet.report.rounding import significant
-from lenet.report.tables import limits_line, remarks, rows_sheets, sheet_5, to_rich
-from lenet.results import Row, speedup
+from lenet.report.tables import brief, details, limits_line, tight
+from lenet.results import FAILED, Row, speedup
 from lenet.suite import baseline
 from lenet.suite.bridge import Entry, Session
 from lenet.suite.run import Run, rows_of
 from lenet.terminal import Terminal
 from lenet.vocabulary import BASELINE_BACKEND
 
-__all__ = ["print_summary"]
+__all__ = ["failure", "hide_what_is_told", "print_summary"]
 
 
-def print_summary(reporter: pytest.TerminalReporter, run: Run, session: Session) -> None:
-    """Print the tables, then remarks on the run."""
+def hide_what_is_told(stats: dict[str, list[Any]], run: Run) -> None:
+    """Take the skipped cases and the libraries' warnings out of what pytest lists. The summary tells them in short.
+
+    Args:
+        stats: pytest's reports by category.
+        run: The run.
+    """
+    stats["skipped"] = [report for report in stats.get("skipped", ()) if report.nodeid not in run.not_run]
+    warnings = stats.get("warnings", [])
+    stats["warnings"] = [report for report in warnings if not report.nodeid]  # a case's report has its name
+    if hidden := len(warnings) - len(stats["warnings"]):
+        run.notes.append(f"Warnings of libraries: {hidden}; -v shows them.")
+
+
+def failure(run: Run) -> str | None:
+    """Why the run as a whole failed, in a few words. None if only pytest knows."""
+    failed = sum(item.reason.startswith(FAILED) for item in run.not_run.values())
+    slower = f"{len(run.regressed)} of {len(run.compared)} rows are slower than the baseline"
+    reasons = (
+        run.verdict,
+        slower if run.regressed else None,
+        "nothing in the baseline measured the same" if run.matching and not run.matching.alike else None,
+        f"cases that failed: {failed}" if failed else None,
+        "the run could not be saved" if run.unsaved else None,
+    )
+    return "; ".join(filter(None, reasons)) or None
+
+
+def print_summary(reporter: pytest.TerminalReporter, run: Run, session: Session, *, verbose: bool = False) -> None:
+    """Print the tables, what follows from them, and the next command.
+
+    Args:
+        reporter: Takes the text.
+        run: The run.
+        session: Its benchmarks.
+        verbose: Print all figures as well.
+    """
     text = io.StringIO()
     console = Terminal(file=text, width=reporter._tw.fullwidth, color_system=None)  # noqa: SLF001 - no public one
     rows = rows_of(session)
     others = run.pytorch.rows if run.pytorch else ()
-    for entry in session.entries():
-        if "case" not in entry.extra_info:
-            console.print(_other(entry), highlight=False, markup=False)
-    if rows:
-        if run.limits:
-            console.print(limits_line(run.limits), highlight=False)
-        console.print(*map(to_rich, rows_sheets(rows, others=others)), crop=False)
-    for remark in remarks(rows):
-        console.print(f"! {remark}", highlight=False, markup=False)
-    console.print(sheet_5(rows, list(run.not_run.values()), others=others), crop=False)
-    if run.partial:
-        console.print("The run was interrupted: rows are missing.")
-    if run.verdict:
-        console.print(run.verdict)
-    unsaved = (f"Not saved: {error}" for error in run.unsaved)
-    for line in (*_speedups(run, rows), *baseline.told(run), *unsaved):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    missing = list(run.not_run.values())
+
+    def say(lines: Iterable[str]) -> None:
+        for line in lines:  # not broken here, so that paths and commands can be copied
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    say(_other(entry) for entry in session.entries() if "case" not in entry.extra_info)
+    if verbose:
+        say([limits_line(run.limits)] if rows and run.limits else ())
+        console.print(details(rows, missing, others=others), crop=False)
+        console.print()
+    console.print(brief(rows, missing, others=others, cause=run.cause), crop=False)
+    table = baseline.sheet(run)
+    if table:
+        console.print(tight(table), crop=False)
+    say((*_speedups(run, rows), *run.notes, *baseline.told(run), *_ending(run, rows)))
     reporter.section("LeNet")
     reporter.write(text.getvalue())
 
@@ -53,15 +89,34 @@ def _other(entry: Entry) -> str:
     return f"{entry.name}: {median}{f' ({facts})' if facts else ''}"
 
 
+def _ending(run: Run, rows: Sequence[Row]) -> Iterable[str]:
+    """How the run ended, where it is saved, and what to type next."""
+    if run.partial:
+        yield "The run was interrupted: rows are missing."
+    if run.verdict:
+        yield run.verdict
+    yield from (f"Not saved: {error}" for error in run.unsaved)
+    if run.saved is not None:
+        yield f"Saved: {_short(run.saved)}"
+        yield "Next: `lenet results --details` for every figure, `lenet report` for a page."
+    elif rows and not run.unsaved and not run.verdict:
+        yield "Not saved. Next: the same with --benchmark-autosave, then `lenet report`."
+
+
+def _short(path: Path) -> Path:
+    """The path from here, if it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _speedups(run: Run, rows: list[Row]) -> Iterable[str]:
-    """The lines that say where speed-ups come from, if not from this run's own PyTorch row."""
+    """The lines that say where ratios come from, if not from this run's own PyTorch row."""
     lone = [row for row in rows if row.case.backend != BASELINE_BACKEND and speedup(row, rows) is None]
     if not lone:
         return
     if run.pytorch is not None:
-        yield f"Speed-ups are over {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.date})."
+        yield f"Ratios are to {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.date})."
     if any(run.pytorch is None or speedup(row, run.pytorch.rows) is None for row in lone):
         yield (
-            f"A row without a speed-up: {BASELINE_BACKEND} was not measured under its conditions, and no saved run of "
+            f"A row without a ratio: {BASELINE_BACKEND} was not measured under its conditions, and no saved run of "
             f"this machine has it. Add --backend={BASELINE_BACKEND} to have both in one run."
         )

@@ -751,7 +751,7 @@ for precision in (Precision.FP32, Precision.TF32, Precision.FP16):
         ]
         result = CliRunner().invoke(main, [*command, "--target", "sm89", "--precision", "fp16"])
         assert result.exit_code == 0, result.output
-        assert result.output.startswith(f"{out}: {out.stat().st_size:,} bytes, sha256 ")
+        assert result.stdout.startswith(f"{out}: {out.stat().st_size:,} bytes, sha256 ")
         assert ", exported in " in result.output
 
         out.unlink()

@@ -70,7 +70,7 @@ def everything(tmp_path: Path) -> list[str | Path]:
 def test_all_that_was_given_is_on_the_page(everything: list[str | Path], tmp_path: Path) -> None:
     result, page = report(*everything, out=tmp_path / "report.html")
     assert result.exit_code == 0, result.output
-    assert f"{tmp_path / 'report.html'}: {len(page.encode()):,} bytes\n" == result.output
+    assert f"{tmp_path / 'report.html'}: {len(page.encode()):,} bytes\n" == result.stdout
     read = _Text(page)
     text = read.text
     for stage in STAGES:

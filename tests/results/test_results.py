@@ -485,7 +485,7 @@ def test_a_precision_that_is_not_known_is_refused_where_its_floor_is_told(tmp_pa
         results.load(save(tmp_path / "a.json", document(broken)))
 
 
-@pytest.mark.parametrize("form", [(), ("--markdown",)])
+@pytest.mark.parametrize("form", [("--details",), ("--markdown",)])
 def test_a_row_that_is_marked_says_why(tmp_path: Path, form: tuple[str, ...]) -> None:
     text = printed(*form, save(tmp_path / "a.json", document(entry()))).stdout
     assert " ! " in text

@@ -10,11 +10,14 @@ from typing import Any, cast
 import pytest
 
 from lenet.errors import ResultsError
+from lenet.report.tables import to_rich
 from lenet.results import Matching
 from lenet.suite import baseline
+from lenet.suite import run as run_module
 from lenet.suite.bridge import Compared, Entry, Session
 from lenet.suite.run import Run
 from tests.report import documents
+from tests.report.tables.examples import render
 
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
 
@@ -91,6 +94,12 @@ class _Session:
     def compared(self) -> Compared | None:
         return self._compared
 
+    def rules(self) -> tuple[str, ...]:
+        return ("the min grows by more than 5 %",)
+
+    def ruled_field(self) -> str:
+        return "min"
+
     def compare_alone(self, pairs: dict[str, str]) -> dict[str, str]:
         self.pairs = pairs
         return self._slower
@@ -108,6 +117,10 @@ def test_what_measured_the_same_is_compared_and_what_is_slower_is_noted(tmp_path
     assert run.matching is not None
     assert run.matching.alike == session.pairs
     assert run.regressed == {"2": "median: 12 %"}
+    assert [(one.name, one.label, one.field) for one in run.compared] == [
+        ("2", "tripy forward fp32 1000", "min"),
+        ("3", "tripy e2e pinned fp32 1000", "min"),
+    ]
     untouched = run_here()
     baseline.compare(cast("Session", _Session(ours, None, {})), untouched)
     assert untouched.matching is None
@@ -122,11 +135,36 @@ def test_each_part_of_a_comparison_is_told() -> None:
     )
     run.regressed = {"a": "median: 12 %"}
     assert list(baseline.told(run)) == [
-        "Compared with the baseline: 1",
         "  not compared, under other conditions in the baseline (1): b: images",
         "  not in the baseline (1): c",
         "  only in the baseline (2): d, e",
-        "Slower than the baseline: a: median: 12 %",
     ]
+    run.rules = ("the min grows by more than 5 %", "the median grows by more than 5 %")
+    assert list(baseline.told(run))[-1] == "Slower than the baseline: a: median: 12 %", "the table has not which rule"
     run.matching = Matching({}, {})
     assert list(baseline.told(run))[-1] == "Nothing in the baseline measured the same: the comparison has failed."
+
+
+def test_a_comparison_has_the_worst_row_first_and_the_rule_in_words() -> None:
+    run = run_here()
+    assert baseline.sheet(run) is None
+    run.baseline = "0001_before.json"
+    figures = {"a": (1.0, 0.8), "b": (1.0, 1.2), "c": (1.0, 1.5), "d": (0.0, 1.0)}
+    run.compared = [
+        run_module.Compared(name, f"row {name}", "median", then, now, distinct=name != "c", unstable=name == "b")
+        for name, (then, now) in figures.items()
+    ]
+    told = baseline.sheet(run)
+    assert told is not None
+    assert [(line[0], *line[3:]) for line in told.lines] == [
+        ("row d", "+inf %", "slower"),
+        ("row c", "+50.0 %", "no claim"),
+        ("row b", "+20.0 % !", "no claim"),
+        ("row a", "-20.0 %", "faster"),
+    ]
+    run.rules, run.regressed = ("the median grows by more than 30 %",), {"c": "it grew"}
+    told = baseline.sheet(run)
+    assert told is not None
+    assert told.caption == "Fails if the median grows by more than 30 %."
+    assert [line[-1] for line in told.lines] == ["passed", "FAILED", "passed", "passed"]
+    assert all(len(line) <= 80 for line in render(to_rich(told)).splitlines())

@@ -195,14 +195,12 @@ def test_the_tables_say_which_run_a_speed_up_is_over(tmp_path: Path) -> None:
     run, other = run_here(), saved(tmp_path, 1, "pytorch")
     rows = list(saved(tmp_path, 2, "tripy").rows)
     (missing,) = summary._speedups(run, rows)
-    assert missing.startswith("A row without a speed-up: pytorch was not measured under its conditions")
+    assert missing.startswith("A row without a ratio: pytorch was not measured under its conditions")
     assert "--backend=pytorch" in missing
     _, rates = rows_sheets(rows)
     assert {line[3] for line in rates.lines} == {"-"}
     run.pytorch = other
-    assert list(summary._speedups(run, rows)) == [
-        f"Speed-ups are over pytorch as saved in {other.path} ({other.date})."
-    ]
+    assert list(summary._speedups(run, rows)) == [f"Ratios are to pytorch as saved in {other.path} ({other.date})."]
     _, rates = rows_sheets(rows, others=other.rows)
     assert len(rates.lines) == len(rows)
     assert all(line[3].endswith("x") for line in rates.lines)
@@ -212,5 +210,5 @@ def test_the_tables_say_which_run_a_speed_up_is_over(tmp_path: Path) -> None:
     assert list(summary._speedups(run, list(other.rows))) == [], "PyTorch's own rows need no other"
     elsewhere = replace(rows[0], case=replace(rows[0].case, batch_size=7))
     over, without = summary._speedups(run, [*rows, elsewhere])
-    assert over.startswith("Speed-ups are over pytorch as saved in")
+    assert over.startswith("Ratios are to pytorch as saved in")
     assert without == missing

@@ -19,13 +19,13 @@ from tests.report import documents
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
 
 
-def printed(run: Run, *entries: Entry) -> str:
+def printed(run: Run, *entries: Entry, verbose: bool = False) -> str:
     """The text under the heading of the suite."""
     headings: list[str] = []
     texts: list[str] = []
     reporter = SimpleNamespace(_tw=SimpleNamespace(fullwidth=200), section=headings.append, write=texts.append)
     session = SimpleNamespace(entries=lambda: list(entries))
-    summary.print_summary(cast("pytest.TerminalReporter", reporter), run, cast("Session", session))
+    summary.print_summary(cast("pytest.TerminalReporter", reporter), run, cast("Session", session), verbose=verbose)
     assert headings == ["LeNet"]
     return "".join(texts)
 
@@ -39,7 +39,8 @@ def test_what_is_to_be_said_of_a_run_is_printed_as_it_stands() -> None:
     copy = Entry("test_transfer[pinned]", "", {}, {"bytes": 12, "note": "[red]x", "nothing": None}, 0.0125, {})
     text = printed(run, copy)
     assert "test_transfer[pinned]: 12.5 ms (bytes 12, note [red]x)\n" in text
-    assert "Not run:\n  tripy-forward: no [bold]GPU\n" in text
+    assert "Did not run: tripy: no [bold]GPU\n" in text
+    assert "Not run:\n  tripy-forward: no [bold]GPU\n" in printed(run, verbose=True)
     assert "The run was interrupted: rows are missing.\n" in text
     assert "No inference row was measured: the run has failed.\n" in text
     assert "Not saved: cannot write [red]a.json\n" in text
@@ -50,7 +51,8 @@ def test_rows_are_printed_with_their_doubts_and_the_machine_s_limits(tmp_path: P
     found[0]["extra_info"]["unstable"] = ["the [red]median is not known"]
     run = Run(FACTS)
     run.limits = documents.LIMITS
-    text = printed(run, *(Entry("test_inference", "", {}, one["extra_info"], 0.0, one) for one in found))
+    entries = [Entry("test_inference", "", {}, one["extra_info"], 0.0, one) for one in found]
+    text = printed(run, *entries, verbose=True)
     assert "Limits, measured: fp32 2" in text
     assert "! pytorch forward fp32 1000: the [red]median is not known\n" in text
     assert "Published by the coursework" in text

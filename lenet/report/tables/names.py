@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from lenet.report.language import Language
-from lenet.results import Case, Row
+from lenet.results import Case, Row, pytorch_row
 from lenet.vocabulary import HostMemory, Mode
 
-__all__ = ["limit_name", "memory_name", "row_name", "row_names", "runtime_name", "weights_note"]
+__all__ = ["MARK", "limit_name", "memory_name", "ratio_mark", "row_name", "row_names", "runtime_name", "weights_note"]
+
+MARK: Final = " !"
+"""What follows a value of an unstable row."""
 
 
 def row_name(case: Case, *, protocol: bool = True) -> str:
@@ -23,6 +27,12 @@ def row_names(rows: Sequence[Row]) -> list[str]:
     """Each row's name, without the protocol if all rows share one."""
     protocol = len({row.case.protocol for row in rows}) > 1
     return [row_name(row.case, protocol=protocol) for row in rows]
+
+
+def ratio_mark(row: Row, rows: Iterable[Row]) -> str:
+    """The mark of a row's ratio to PyTorch: `MARK` if one of the two rows is unstable."""
+    baseline = pytorch_row(row, rows)
+    return MARK if row.unstable or (baseline is not None and baseline.unstable) else ""
 
 
 def runtime_name(case: Case) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from lenet.report.tables.not_run import not_run_lines
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
@@ -12,7 +13,19 @@ from lenet.report.tables.sheet import to_markdown, to_rich
 from lenet.report.tables.speed import published_sheet, speed_sheets
 from lenet.results import Measurement, NotRun, Row, not_run
 
-__all__ = ["results_markdown", "sheet_5"]
+__all__ = ["details", "results_markdown", "sheet_5"]
+
+
+def details(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequence[Row] = ()) -> RenderableType:
+    """All that is known of the rows, for the terminal: each row's figures, the remarks, and `sheet_5`.
+
+    Args:
+        rows: The measured rows.
+        missing: The cases that did not run, with the reason.
+        others: As for `speed_sheets`.
+    """
+    sheets = map(to_rich, rows_sheets(rows, others=others)) if rows else ()
+    return Group(*sheets, *(Text(f"! {line}") for line in remarks(rows)), sheet_5(rows, missing, others=others))
 
 
 def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequence[Row] = ()) -> RenderableType:

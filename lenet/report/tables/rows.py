@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from lenet.measurement.floor import Limits
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import ratio, significant, thousands
-from lenet.report.tables.names import limit_name, memory_name, row_names, weights_note
+from lenet.report.tables.doubts import doubts
+from lenet.report.tables.names import MARK, limit_name, memory_name, ratio_mark, row_names, weights_note
 from lenet.report.tables.sheet import NOTHING, Sheet
 from lenet.results import Row, speedup
 
 __all__ = ["limits_line", "remarks", "rows_sheets"]
+
+_NAMED_ROWS: Final = 3
+"""Most rows that a remark names; of more it tells the number."""
 
 
 def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
@@ -56,10 +61,11 @@ def _rates_sheet(rows: Sequence[Row], protocol: str, language: Language, others:
     for row, name in zip(rows, row_names(rows), strict=True):
         rate = number(thousands(row.images_per_second))
         faster = speedup(row, [*rows, *others])
-        gain = NOTHING if faster is None else number(ratio(faster)) + "x"
+        gain = NOTHING if faster is None else number(ratio(faster)) + "x" + ratio_mark(row, [*rows, *others])
         limit = NOTHING
         if row.floor is not None and row.times_floor is not None:
             limit = f"{number(significant(row.times_floor))}x {limit_name(row.floor.term, language)}"
+            limit += MARK if row.unstable else ""
         memory = NOTHING if row.peak_memory_bytes is None else number(f"{row.peak_memory_bytes / 2**20:,.0f}") + " MiB"
         lines.append((name, number(significant(row.microseconds_per_image)), rate, gain, limit, memory))
     return Sheet(
@@ -74,9 +80,20 @@ def _rates_sheet(rows: Sequence[Row], protocol: str, language: Language, others:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Why each row marked ``!`` is uncertain, and what to do: a line for each row, named as in `rows_sheets`."""
-    names = zip(rows, row_names(rows), strict=True)
-    return [f"{name}: {'; '.join(row.unstable)}" for row, name in names if row.unstable]
+    """Why rows marked ``!`` are uncertain, and what to do.
+
+    What several rows share stands once, after their names as in `rows_sheets`.
+    """
+    names = row_names(rows)
+    shared: dict[tuple[int, ...], list[str]] = {}
+    for doubt in doubts(rows):
+        shared.setdefault(doubt.places, []).append(doubt.text)
+    lines = []
+    for places, texts in shared.items():
+        several = len(places) > _NAMED_ROWS
+        who = f"{len(places)} of {len(rows)} rows" if several else ", ".join(names[place] for place in places)
+        lines.append(f"{who}: {'; '.join(texts)}")
+    return lines
 
 
 def limits_line(limits: Limits, language: Language = ENGLISH) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lenet.terminal import Terminal, visible
 
-__all__ = ["NOTHING", "Sheet", "print_whole", "to_markdown", "to_rich"]
+__all__ = ["NOTHING", "Sheet", "print_whole", "to_markdown", "to_rich", "without_empty_columns"]
 
 NOTHING: Final = "-"
 """The cell of a value that is not known."""
@@ -35,6 +35,13 @@ class Sheet:
     columns: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     caption: str = ""
+
+
+def without_empty_columns(sheet: Sheet) -> Sheet:
+    """The sheet without the columns in which no line has a value."""
+    kept = [place for place in range(len(sheet.columns)) if any(line[place] != NOTHING for line in sheet.lines)]
+    lines = tuple(tuple(line[place] for place in kept) for line in sheet.lines)
+    return replace(sheet, columns=tuple(sheet.columns[place] for place in kept), lines=lines)
 
 
 def to_rich(sheet: Sheet) -> Table:

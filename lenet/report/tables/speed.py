@@ -7,7 +7,7 @@ from itertools import groupby
 
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import count, ratio, significant
-from lenet.report.tables.names import memory_name, runtime_name, weights_note
+from lenet.report.tables.names import MARK, memory_name, ratio_mark, runtime_name, weights_note
 from lenet.report.tables.sheet import NOTHING, Sheet
 from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
@@ -112,8 +112,8 @@ def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], lang
         return [NOTHING] * 3
     number = language.number
     faster = speedup(found, rows)
-    mark = " !" if found.unstable else ""
-    relative = NOTHING if faster is None else number(ratio(1 / faster))
+    mark = MARK if found.unstable else ""
+    relative = NOTHING if faster is None else number(ratio(1 / faster)) + ratio_mark(found, rows)
     return [
         number(significant(found.milliseconds_per_batch)) + mark,
         number(significant(found.milliseconds_per_image)),

@@ -1,0 +1,126 @@
+"""The end of a run in a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lenet.report.tables import brief, fastest, rows_sheets, speed_sheets
+from lenet.report.tables.brief import noise, not_run_in_short
+from lenet.report.tables.doubts import doubts
+from lenet.results import NotRun, Row
+from lenet.vocabulary import Mode
+from tests.report.tables.examples import PUBLISHED, measured, render
+
+
+def certain(row: Row, low: float | None = None) -> Row:
+    """The row with an interval that ends at its median."""
+    middle = row.summary.median
+    return replace(row, summary=replace(row.summary, median_low=low or middle, median_high=middle))
+
+
+PYTORCH, TRIPY = certain(PUBLISHED[0]), certain(PUBLISHED[2])
+
+
+def doubtful(row: Row, *reasons: str) -> Row:
+    return replace(row, unstable=reasons or ("scatter",))
+
+
+def test_the_fastest_runtime_is_told_in_a_sentence() -> None:
+    assert fastest([PYTORCH, PUBLISHED[1], TRIPY]) == [
+        "Fastest here, forward, batch 1,000: tripy, 1.49 times as fast as pytorch"
+    ]
+    assert fastest([PYTORCH]) == [], "nothing to compare"
+    slower = certain(measured("tripy", Mode.FORWARD, 2e-3))
+    assert fastest([PYTORCH, slower]) == ["Fastest here, forward, batch 1,000: pytorch, 2.46 times as fast as tripy"]
+    assert fastest([TRIPY], others=[PYTORCH]) == []
+
+
+def test_no_sentence_rests_on_an_unstable_row_without_its_mark() -> None:
+    where = "forward, batch 1,000: "
+    assert fastest([PYTORCH, doubtful(TRIPY)]) == [
+        f"Fastest here (unstable), {where}tripy !, 1.49 ! times as fast as pytorch"
+    ]
+    assert fastest([doubtful(PYTORCH), TRIPY]) == [f"Fastest here, {where}tripy, 1.49 ! times as fast as pytorch !"]
+    wide = doubtful(certain(measured("fused", Mode.FORWARD, 0.549e-3), low=0.5e-3))
+    assert fastest([PYTORCH, TRIPY, wide]) == [
+        f"Fastest here, {where}tripy, 1.49 times as fast as pytorch (unstable and not ruled out: fused)"
+    ]
+    tie = replace(wide, unstable=())
+    assert fastest([PYTORCH, TRIPY, tie]) == [
+        f"Fastest here, {where}tripy and fused (their 95 % intervals overlap), 1.49 times as fast as pytorch"
+    ]
+    alike = certain(PYTORCH, low=0.5e-3)
+    assert fastest([alike, TRIPY]) == [f"Fastest here, {where}tripy and pytorch (their 95 % intervals overlap)"]
+
+
+def test_conditions_that_differ_are_named() -> None:
+    half = [replace(row, case=replace(row.case, asked="fp16", precision="fp16")) for row in (PYTORCH, TRIPY)]
+    assert [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *half])] == [
+        "Fastest here, forward, batch 1,000, fp16",
+        "Fastest here, forward, batch 1,000, fp32",
+    ]
+
+
+def test_noise_is_said_once() -> None:
+    rows = [doubtful(PYTORCH, "known to ±20.5% only: go on", "a tail"), doubtful(TRIPY, "known to ±3% only: go on")]
+    assert noise([PYTORCH]) == []
+    assert noise([*rows, PUBLISHED[1]]) == ["! 2 of 3 rows are unstable: known to ±3 to 20.5% only: go on."]
+    assert noise(rows, "others were busy") == ["! 2 of 2 rows are unstable: others were busy."]
+    text = render(brief(rows))
+    assert text.count("go on") == 1
+    assert text.count("unstable:") == 1
+
+
+@given(st.lists(st.lists(st.sampled_from(["a 1", "a 2.5", "a 30", "b", "c fp16 4"]), max_size=3, unique=True)))
+def test_each_kind_of_doubt_stands_once_with_all_its_rows(reasons: list[list[str]]) -> None:
+    rows = [replace(PYTORCH, unstable=tuple(some)) for some in reasons]
+    found = doubts(rows)
+    assert len({doubt.text[0] for doubt in found}) == len(found)
+    for doubt in found:
+        assert list(doubt.places) == [
+            place for place, some in enumerate(reasons) if any(one[0] == doubt.text[0] for one in some)
+        ]
+    assert sorted((len(doubt.places) for doubt in found), reverse=True) == [len(doubt.places) for doubt in found]
+
+
+def test_what_did_not_run_is_two_lines() -> None:
+    cases = "forward-1-fp32-pinned-float32", "end_to_end-1-fp32-pinned-float32"
+    missing = [
+        *(
+            NotRun(f"{name}-{case}", f"{name} runs on cuda alone")
+            for name in ("pytorch-cudagraph", "tripy")
+            for case in cases
+        ),
+        NotRun(f"pytorch-{cases[1]}", "on a CPU nothing is copied: end-to-end would repeat forward"),
+        *(NotRun(f"openvino-{case}", "openvino is not installed") for case in cases),
+        NotRun(f"onnxruntime-{cases[0]}", "failed: RuntimeError: x"),
+    ]
+    assert not_run_in_short(missing) == [
+        "Needs an NVIDIA GPU: pytorch-cudagraph, tripy, end-to-end.",
+        f"Did not run: openvino: openvino is not installed; onnxruntime-{cases[0]}: failed: RuntimeError: x",
+    ]
+    assert not_run_in_short([]) == []
+
+
+def test_columns_without_a_value_are_left_out_and_a_narrow_terminal_loses_none() -> None:
+    for width in (40, 80, 120):
+        text = render(brief([PYTORCH, TRIPY]), width)
+        assert "e2e" not in text
+        assert " - " not in text
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= width
+        assert {"0.814", "0.548", "0.67"} <= set(text.split())
+        assert len(lines) <= 11
+        assert lines[0].startswith("LeNet, batch 1,000")
+        assert "forward" in lines[0 if width > 40 else 1]
+
+
+def test_a_ratio_to_an_unstable_row_is_marked_in_each_table() -> None:
+    rows = [doubtful(PYTORCH), TRIPY]
+    (speed,) = speed_sheets(rows)
+    assert speed.lines[1][3] == "0.67 !"
+    _, rates = rows_sheets(rows)
+    assert rates.lines[1][3] == "1.49x !"
