@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import split
 from typing import Any, Final
@@ -20,7 +21,7 @@ import pytest_benchmark
 import pytest_benchmark.plugin
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
-from pytest_benchmark.utils import PercentageRegressionCheck, get_tag, safe_dumps
+from pytest_benchmark.utils import PercentageRegressionCheck, safe_dumps
 
 from lenet.provenance import pip_install
 from lenet.suite.replay import Replay
@@ -89,8 +90,8 @@ def was_typed(config: pytest.Config, option: str) -> bool:
 
 
 def save_by_default(config: pytest.Config) -> None:
-    """Make pytest-benchmark save the run under the name that ``--benchmark-autosave`` gives it."""
-    config.option.benchmark_autosave = get_tag()
+    """Make pytest-benchmark save the run, named after the time in UTC."""
+    config.option.benchmark_autosave = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
 
 
 def use_replay(item: pytest.Item) -> None:
@@ -212,16 +213,13 @@ class Session:
         own = self._own
         own.machine_id = own.storage.default_machine_id = kind
 
-        def told(path: Path | None) -> None:
-            if path is not None:
-                text = f"Saved benchmark data in: {path}"
-                own.logger.info(text)
-
         def keep(document: Mapping[str, Any], name: str) -> None:
-            told(save(_content(document), name))
+            save(_content(document), name)
 
         def keep_json(document: Mapping[str, Any]) -> None:
-            told(save_json(_content(document), own.json))
+            if (path := save_json(_content(document), own.json)) is not None:
+                text = f"Wrote benchmark data in: {path}"
+                own.logger.info(text)
 
         own.storage.save, own.save_json = keep, keep_json
 

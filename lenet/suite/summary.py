@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lenet.provenance import program
 from lenet.report.rounding import significant
 from lenet.report.tables import brief, details, limits_line, tight
 from lenet.results import FAILED, Row, speedup
@@ -77,7 +78,7 @@ def print_summary(reporter: pytest.TerminalReporter, run: Run, session: Session,
     table = baseline.sheet(run)
     if table:
         console.print(tight(table), crop=False)
-    say((*_speedups(run, rows), *run.notes, *baseline.told(run), *_ending(run, rows)))
+    say((*_speedups(run, rows), *run.notes, *baseline.told(run), *_ending(run)))
     reporter.section("LeNet")
     reporter.write(text.getvalue())
 
@@ -89,7 +90,7 @@ def _other(entry: Entry) -> str:
     return f"{entry.name}: {median}{f' ({facts})' if facts else ''}"
 
 
-def _ending(run: Run, rows: Sequence[Row]) -> Iterable[str]:
+def _ending(run: Run) -> Iterable[str]:
     """How the run ended, where it is saved, and what to type next."""
     if run.partial:
         yield "The run was interrupted: rows are missing."
@@ -98,9 +99,8 @@ def _ending(run: Run, rows: Sequence[Row]) -> Iterable[str]:
     yield from (f"Not saved: {error}" for error in run.unsaved)
     if run.saved is not None:
         yield f"Saved: {_short(run.saved)}"
-        yield "Next: `lenet results --details` for every figure, `lenet report` for a page."
-    elif rows and not run.unsaved and not run.verdict:
-        yield "Not saved. Next: the same with --benchmark-autosave, then `lenet report`."
+        lenet = program("lenet")
+        yield f"Next: `{lenet} results --details` for every figure, `{lenet} report` for a page."
 
 
 def _short(path: Path) -> Path:

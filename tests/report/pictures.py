@@ -1,7 +1,7 @@
 """Takes the documentation's pictures of the report: ``python -m tests.report.pictures``.
 
-They show the first screen of the H100 campaign's report, on a desktop and on a phone, light and dark. The packages are
-those of the group ``browser`` in pyproject.toml, and the browser is the system's.
+They show the first screen of the shipped campaign's report, on a desktop and on a phone, light and dark. The packages
+are those of the group ``browser`` in pyproject.toml, and the browser is the system's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from lenet.cli import main
 
 ROOT: Final = Path(__file__).parents[2]
-CAMPAIGN: Final = ROOT / ".benchmarks/nvidia-h100-80gb-hbm3/0003_campaign.json"
+CAMPAIGN: Final = max((ROOT / ".benchmarks").glob("*/*_campaign.json"))
 SCREENS: Final = {"1440": (1440, 900), "390": (390, 844)}
 
 

@@ -475,7 +475,7 @@ def test_two_runs_of_a_commit_are_one_point_of_its_history(tmp_path: Path) -> No
     assert len(ticks) == 2 * 2, "two charts of two commits"
 
 
-CAMPAIGN = Path(__file__).parents[2] / ".benchmarks/nvidia-h100-80gb-hbm3/0003_campaign.json"
+CAMPAIGN = max((Path(__file__).parents[2] / ".benchmarks").glob("*/*_campaign.json"))
 
 
 def test_the_campaign_s_report_is_small_and_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
