@@ -23,7 +23,6 @@ extensions = [
     "sphinx_click",
     "generated",
 ]
-exclude_patterns = ["runner.md"]  # where the page was; links from elsewhere may lead there
 # The tables of docs/results are generated for a terminal as well, and go from the first heading to the third.
 # A type that an annotation names alone, such as `Split`, may be any of two classes: it then has no link.
 suppress_warnings = ["myst.header", "ref.python"]

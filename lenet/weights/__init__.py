@@ -39,7 +39,7 @@ __all__ = [
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 SHIPPED: Final = Path(__file__).with_name("lenet_cifar10.safetensors")
-"""The weights that come with the package; the README says how they were trained."""
+"""The weights that come with the package; docs/reference/weights.md says how they were trained."""
 
 _DIGEST: Final = "sha256"
 """The metadata's key for the digest of all tensors and of the other metadata."""

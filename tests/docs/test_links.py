@@ -12,13 +12,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".benchmarks/*.md")])
-_LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(<?([^)\s>]+)>?\)")
+_LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(<?([^)\s>]+)>?\)|src(?:set)?=\"([^\"]+)\"")
 
 
 def prose(page: Path) -> str:
     """A page without its code."""
     text = re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"``.*?``|`[^`\n]*`", "code", text)
+
+
+def targets(page: Path) -> list[str]:
+    """Where a page's links and pictures lead."""
+    return ["".join(found) for found in _LINK.findall(prose(page))]
 
 
 def anchors(page: Path) -> set[str]:
@@ -28,12 +33,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in plain}
 
 
+def test_the_badges_are_of_workflows_that_are_there() -> None:
+    named = re.findall(r"actions/workflows/([\w.]+)", (ROOT / "README.md").read_text("utf-8"))
+    assert {*named} == {path.name for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
     tracked = set(subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines())
     broken = []
-    for target in _LINK.findall(prose(page)):
-        if re.match(r"[a-z]+:", target):
+    for target in targets(page):
+        if re.match(r"[a-z]+:|../../actions/", target):  # another site, or GitHub's page of a workflow
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -46,7 +56,7 @@ def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(
-        "# A `name`, here\n\n[a](#a-name-here) `[b](no)`\n```\n[c](no)\n```\n[d](gone.md)\n"
+        '# A `name`, here\n\n[a](#a-name-here) `[b](no)`\n```\n[c](no)\n```\n[d](gone.md)\n<img src="gone.svg">\n'
     )
-    assert _LINK.findall(prose(tmp_path / "page.md")) == ["#a-name-here", "gone.md"]
+    assert targets(tmp_path / "page.md") == ["#a-name-here", "gone.md", "gone.svg"]
     assert anchors(tmp_path / "page.md") == {"a-name-here"}
