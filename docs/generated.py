@@ -101,8 +101,11 @@ def modules_by_page() -> dict[str, dict[str, Path]]:
     return by_page
 
 
-def _read(_app: Any, _page: str, source: list[str]) -> None:
-    source[0] = replace(source[0])
+def _read(app: Any, _page: str, source: list[str]) -> None:
+    from sphinx.ext.autodoc.mock import mock
+
+    with mock(app.config.autodoc_mock_imports):
+        source[0] = replace(source[0])
 
 
 def _complete(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
