@@ -127,7 +127,7 @@ def test_limits_that_cannot_be_measured_cost_the_floors_and_a_tracer_costs_its_r
     found = results.load(the_file(tmp_path))
     assert [(row.case.batch_size, row.floor) for row in found.rows] == [(1, None)], done.stdout
     assert found.limits is None
-    assert "no row has a floor: the machine's limits cannot be measured: ArithmeticError('of a library')" in done.stdout
+    assert "No row has a floor: the machine's limits cannot be measured: ArithmeticError('of a library')" in done.stdout
     (missing,) = found.not_run
     assert missing.name == "pytorch-forward-2-fp32-pinned-float32"
     assert missing.reason == "failed: what is timed would include faults_for_a_test (sys.settrace): measure without"
