@@ -5,19 +5,25 @@ Each function returns the number as Python writes it. `lenet.report.language.Lan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "shape", "significant", "thousands"]
+__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "shape", "significant", "thousands", "tick"]
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A positive number to some significant digits, without an exponent: 12.3, 0.0123, 1230."""
-    if value <= 0:
+    """A positive number to some significant digits, without an exponent: 12.3, 0.0600, 1230."""
+    if value <= 0 or not math.isfinite(value):
         return f"{value:g}"
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        text = f"{float(text):.12f}".rstrip("0").rstrip(".")
-    return text
+    text = f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - int(text.partition("e")[2]))
+    return f"{float(text):.{decimals}f}"
+
+
+def tick(value: float, digits: int) -> str:
+    """A number of an axis, to at most so many digits: 0.5, 10."""
+    text = significant(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def ratio(value: float) -> str:

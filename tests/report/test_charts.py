@@ -124,10 +124,10 @@ def test_a_bar_has_its_median_s_interval() -> None:
 def test_what_rests_on_an_unstable_row_is_marked() -> None:
     painter = Painter(ENGLISH)
     rows = [row("pytorch"), replace(row("tripy", 2e-3), unstable=("a long tail",))]
-    assert {"1", "2 !"} <= set(texts(draw_bars(painter, rows, "t").svg))
+    assert {"1.00", "2.00 !"} <= set(texts(draw_bars(painter, rows, "t").svg))
     assert {"pytorch", "tripy !"} <= set(texts(draw_boxes(painter, rows, "t").svg))
     splits = [Split("pytorch", {"copy": 1.0}), Split("tripy", {"copy": 1.0, "forward": 1.0}, unstable=True)]
-    assert {"1", "2 !"} <= set(texts(draw_splits(painter, splits, "t").svg))
+    assert {"1.00", "2.00 !"} <= set(texts(draw_splits(painter, splits, "t").svg))
     line = draw_lines(painter, [Trend("pytorch", [1, 10], [1, 2], [False, True])], "t", ("x", "y"))
     fills = [one.get("style", "") for one in parsed(line.svg).iter("path") if one.get("transform")]
     assert fills == ["fill:var(--series-1)", "fill:var(--paper);stroke:var(--series-1)"]

@@ -85,7 +85,7 @@ def test_all_that_was_given_is_on_the_page(everything: list[str | Path], tmp_pat
     assert "Figure 1. Mean loss" in text
     assert "000000200000" in text
     assert "Not measured." not in text
-    assert "Limits, measured: fp32 2, fp16 4 TFLOP/s; memory 200, from pinned memory 24" in text
+    assert "Limits, measured: fp32 2.00, fp16 4.00 TFLOP/s; memory 200, from pinned memory 24.0" in text
     # 2 curves, the architecture, bars and splits of 2 conditions, boxes of 4, scaling of 2 modes, history of 4, a roof
     assert "✘ FAIL" in text
     assert "8 of 8" in text

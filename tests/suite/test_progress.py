@@ -67,8 +67,8 @@ def shown(reporter: Reporter) -> list[str]:
 
 def test_without_a_terminal_each_finished_case_is_a_line() -> None:
     assert shown(Reporter(isatty=False)) == [
-        "[1/4] pytorch forward fp32 100: 7.9 ms !",
-        "[2/4] pytorch e2e pinned fp32 100 uint8: 1 ms",
+        "[1/4] pytorch forward fp32 100: 7.90 ms !",
+        "[2/4] pytorch e2e pinned fp32 100 uint8: 1.00 ms",
         "[4/4] build pytorch: failed",
     ]
 
@@ -80,9 +80,9 @@ def test_on_a_terminal_one_line_tells_the_case_and_the_latest_result(width: int)
         text[: width - 1]
         for text in (
             "[1/4] pytorch forward fp32 100",
-            "[2/4] pytorch e2e pinned fp32 100 uint8; pytorch forward fp32 100: 7.9 ms !",
-            "[3/4] pytorch forward fp32 1; pytorch e2e pinned fp32 100 uint8: 1 ms",
-            "[4/4] build pytorch; pytorch e2e pinned fp32 100 uint8: 1 ms",
+            "[2/4] pytorch e2e pinned fp32 100 uint8; pytorch forward fp32 100: 7.90 ms !",
+            "[3/4] pytorch forward fp32 1; pytorch e2e pinned fp32 100 uint8: 1.00 ms",
+            "[4/4] build pytorch; pytorch e2e pinned fp32 100 uint8: 1.00 ms",
             "",
         )
     ]

@@ -38,7 +38,7 @@ def test_what_is_to_be_said_of_a_run_is_printed_as_it_stands() -> None:
     run.unsaved = [OutputError("cannot write [red]a.json", found="no room", wanted="room", hint="free some")]
     copy = Entry("test_transfer[pinned]", "", {}, {"bytes": 12, "note": "[red]x", "nothing": None}, 0.0125, {})
     text = printed(run, copy)
-    assert "test_transfer[pinned]: 12.5 ms (bytes 12, note [red]x)\n" in text
+    assert "test_transfer[pinned]: 12.50 ms (bytes 12, note [red]x)\n" in text
     assert "Did not run: tripy: no [bold]GPU\n" in text
     assert "Not run:\n  tripy-forward: no [bold]GPU\n" in printed(run, verbose=True)
     assert "The run was interrupted: rows are missing.\n" in text

@@ -12,7 +12,7 @@ from lenet.report.charts.canvas import Canvas
 from lenet.report.charts.scale import Scale, digits_of
 from lenet.report.charts.style import MARKERS, SERIES
 from lenet.report.language import Language
-from lenet.report.rounding import count, significant
+from lenet.report.rounding import count, significant, tick
 
 __all__ = ["Chart", "Key", "Painter"]
 
@@ -80,12 +80,16 @@ class Painter:
 
     def shown(self, value: float, digits: int = 3) -> str:
         """A number in the language, with so many significant digits; a large one is whole, its thousands grouped."""
-        large = abs(value) >= 1e4  # noqa: PLR2004 - where digits begin to need grouping
-        return self.language.number(count(round(value)) if large else significant(value, digits))
+        return self._written(value, significant(value, digits))
 
     def ticks(self, values: Sequence[float]) -> list[str]:
         """The numbers of an axis' ticks, with as many digits as tell them apart."""
-        return [self.shown(value, digits_of(values)) for value in values]
+        return [self._written(value, tick(value, digits_of(values))) for value in values]
+
+    def _written(self, value: float, text: str) -> str:
+        """A number in the language; a large one is whole."""
+        large = abs(value) >= 1e4  # noqa: PLR2004 - where digits begin to need grouping
+        return self.language.number(count(round(value)) if large else text)
 
     def draw_ticks(self, canvas: Canvas, scale: Scale, ends: tuple[float, float], *, upright: bool = False) -> None:
         """Draw a scale's grid lines and numbers.

@@ -31,16 +31,16 @@ def test_the_rows_have_the_columns_that_people_tune_by() -> None:
     assert rates.lines[0][4] == "-", "a row without limits"
     assert dict(zip(times.columns, times.lines[1], strict=True)) == {
         "row": "tripy forward fp32 1000",
-        "median": "0.5",
-        "p95": "0.7",
-        "p99": "1",
+        "median": "0.500",
+        "p95": "0.700",
+        "p99": "1.00",
         "IQR": "0",
-        "wall": "0.6",
+        "wall": "0.600",
         "error": "1e-05",
     }
     assert dict(zip(rates.columns, rates.lines[1], strict=True)) == {
         "row": "tripy forward fp32 1000",
-        "us/image": "0.5",
+        "us/image": "0.500",
         "images/s": "2,000,000",
         "speed-up": "1.63x",
         "floor": "12.5x launch",
@@ -63,6 +63,6 @@ def test_the_limits_are_one_line() -> None:
     )
     assert limits_line(limits) == (
         "Limits, measured: fp32 51.2, fp16 650 TFLOP/s; "
-        "memory 2610, from pinned memory 55, from pageable memory 9 GB/s; "
-        "launch 6.7 us, 11.2 us by the wall clock."
+        "memory 2610, from pinned memory 55.0, from pageable memory 9.00 GB/s; "
+        "launch 6.70 us, 11.2 us by the wall clock."
     )

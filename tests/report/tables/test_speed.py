@@ -19,7 +19,7 @@ def test_the_speed_table_has_the_coursework_s_form() -> None:
         *("e2e ms/batch", "e2e ms/image", "e2e ratio"),
     ]
     assert sheet.lines == (
-        ("pytorch", "0.814", "0.000814", "1.00", "1.7", "0.0017", "1.00"),
+        ("pytorch", "0.814", "0.000814", "1.00", "1.70", "0.00170", "1.00"),
         ("tripy", "0.548", "0.000548", "0.67", "-", "-", "-"),
     )
     assert sheet.caption == "CIFAR-10 test images; median of 100 rounds"
