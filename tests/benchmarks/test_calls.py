@@ -183,6 +183,17 @@ def test_a_row_of_a_gpu_tells_the_device_s_time_and_the_wall_s_beside_it() -> No
     assert not found["unstable"]
 
 
+def test_a_row_below_its_floor_has_none() -> None:
+    found = facts(replace(sampled(of_a_gpu=True), device=1e-12 * STEADY))
+    assert (found["floor"], found["times_floor"]) == (None, None)
+
+
+def test_advice_is_of_the_row_s_protocol() -> None:
+    scattered = replace(sampled(of_a_gpu=False), wall=np.linspace(1, 9, 100))
+    for protocol, advice in (("coursework", "--rounds"), ("adaptive", "--time-limit")):
+        assert any(advice in why for why in facts(scattered, replace(CASE, protocol=protocol))["unstable"])
+
+
 def test_a_row_by_the_wall_clock_has_neither_a_tare_nor_a_wall_time_beside_it() -> None:
     found = facts(sampled(of_a_gpu=False, throttled=3, slowed=5))
     assert (found["tare"], found["wall_median"], found["summary"]["rounds"]) == (None, None, 95)

@@ -47,7 +47,9 @@ def test_the_file_that_was_asked_for_is_chosen(tmp_path: Path, capsys: pytest.Ca
         config = option(tmp_path, asked)
         baseline.choose(config, run_here())
         assert config.option.benchmark_compare == str(path)
-    assert capsys.readouterr().err.startswith(f"lenet: passed over: {damaged} cannot be read")
+    told = capsys.readouterr().err
+    assert told.startswith(f"lenet: passed over: {damaged} cannot be read")
+    assert f"lenet: compares with the baseline of this machine: {second}\n" in told
     config = option(tmp_path, [])
     baseline.choose(config, run_here())
     assert config.option.benchmark_compare == [], "nothing was asked for"
@@ -121,6 +123,12 @@ def test_what_measured_the_same_is_compared_and_what_is_slower_is_noted(tmp_path
         ("2", "tripy forward fp32 1000", "min"),
         ("3", "tripy e2e pinned fp32 1000", "min"),
     ]
+    for then, now, distinct in (((0.9, 1.1), (1.2, 1.3), True), ((0.9, 1.1), (1.0, 1.3), False)):
+        for one, (low, high) in ((theirs[0], then), (session._found[session.names[2]], now)):
+            one["extra_info"]["summary"] |= {"median_low": low, "median_high": high}
+        again = run_here()
+        baseline.compare(cast("Session", session), again)
+        assert again.compared[0].distinct == distinct
     untouched = run_here()
     baseline.compare(cast("Session", _Session(ours, None, {})), untouched)
     assert untouched.matching is None
@@ -141,7 +149,8 @@ def test_each_part_of_a_comparison_is_told() -> None:
     ]
     run.rules = ("the min grows by more than 5 %", "the median grows by more than 5 %")
     assert list(baseline.told(run))[-1] == "Slower than the baseline: a: median: 12 %", "the table has not which rule"
-    run.matching = Matching({}, {})
+    run.matching = Matching({}, {}, (), ("gone",))
+    assert next(iter(baseline.told(run))) == "  only in the baseline (1): gone"
     assert list(baseline.told(run))[-1] == "Nothing in the baseline measured the same: the comparison has failed."
 
 
@@ -156,6 +165,7 @@ def test_a_comparison_has_the_worst_row_first_and_the_rule_in_words() -> None:
     ]
     told = baseline.sheet(run)
     assert told is not None
+    assert told.caption == "No rule: see --benchmark-compare-fail."
     assert [(line[0], *line[3:]) for line in told.lines] == [
         ("row d", "+inf %", "slower"),
         ("row c", "+50.0 %", "no claim"),

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from lenet.errors import OutputError
-from lenet.results import NotRun
+from lenet.results import FAILED, Matching, NotRun
 from lenet.suite import summary
 from lenet.suite.bridge import Entry, Session
-from lenet.suite.run import Run
+from lenet.suite.run import Compared, Run
 from tests.report import documents
 
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
@@ -57,3 +57,40 @@ def test_rows_are_printed_with_their_doubts_and_the_machine_s_limits(tmp_path: P
     assert "! pytorch forward fp32 1000: the [red]median is not known\n" in text
     assert "Published by the coursework" in text
     assert "test_inference: " not in text, "rows stand in the tables"
+
+
+def test_why_a_run_failed_is_told_in_a_few_words() -> None:
+    run = Run(FACTS)
+    assert summary.failure(run) is None
+    run.not_run = {"a": NotRun("a", f"{FAILED}wrong logits"), "b": NotRun("b", "needs a GPU")}
+    assert summary.failure(run) == "cases that failed: 1"
+    run.regressed = {"c": "it grew"}
+    run.compared = [Compared("c", "row c", "median", 1.0, 2.0, distinct=True, unstable=False)] * 3
+    run.matching = Matching({}, {}, (), ())
+    run.unsaved = [OutputError("a", found="b", wanted="c", hint="d")]
+    assert summary.failure(run) == (
+        "1 of 3 rows are slower than the baseline; nothing in the baseline measured the same; cases that failed: 1; "
+        "the run could not be saved"
+    )
+    run.matching = Matching({"c": "c"}, {}, (), ())
+    assert "nothing in the baseline" not in str(summary.failure(run))
+
+
+def test_what_the_summary_tells_is_hidden_from_pytest_s_lists() -> None:
+    run = Run(FACTS)
+    run.not_run = {"a": NotRun("a", "needs a GPU")}
+    reports = [SimpleNamespace(nodeid=name) for name in ("a", "b", "")]
+    stats: dict[str, list[Any]] = {"skipped": reports[:2], "warnings": reports}
+    summary.hide_what_is_told(stats, run)
+    assert ([one.nodeid for one in stats["skipped"]], [one.nodeid for one in stats["warnings"]]) == (["b"], [""])
+    assert run.notes == ["Warnings of libraries: 2; -v shows them."]
+    summary.hide_what_is_told(stats, run)
+    assert len(run.notes) == 1, "none is hidden now"
+
+
+def test_where_a_run_is_saved_is_told_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run(FACTS)
+    for saved, shown in ((tmp_path / "a" / "1.json", "a/1.json"), (Path("/elsewhere/1.json"), "/elsewhere/1.json")):
+        run.saved = saved
+        assert f"Saved: {shown}\nNext: `" in printed(run)

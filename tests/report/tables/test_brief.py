@@ -62,12 +62,19 @@ def test_conditions_that_differ_are_named() -> None:
         "Fastest here, forward, batch 1,000, fp16",
         "Fastest here, forward, batch 1,000, fp32",
     ]
+    cold = [replace(row, case=replace(row.case, cold_cache=True)) for row in (PYTORCH, TRIPY)]
+    told = [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *cold])]
+    assert sorted(told) == ["Fastest here, forward, batch 1,000", "Fastest here, forward, batch 1,000, cold cache"]
 
 
 def test_noise_is_said_once() -> None:
     rows = [doubtful(PYTORCH, "known to ±20.5% only: go on", "a tail"), doubtful(TRIPY, "known to ±3% only: go on")]
     assert noise([PYTORCH]) == []
     assert noise([*rows, PUBLISHED[1]]) == ["! 2 of 3 rows are unstable: known to ±3 to 20.5% only: go on."]
+    assert noise([*rows, doubtful(PUBLISHED[1], "a tail")]) == [
+        "! 3 of 3 rows are unstable: in 2 of them known to ±3 to 20.5% only: go on."
+    ]
+    assert noise(rows[:1]) == ["! 1 of 1 row is unstable: known to ±20.5% only: go on."]
     assert noise(rows, "others were busy") == ["! 2 of 2 rows are unstable: others were busy."]
     text = render(brief(rows))
     assert text.count("go on") == 1
