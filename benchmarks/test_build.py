@@ -34,7 +34,7 @@ def test_build(
     precision: Precision,
     input_type: InputType,
     device: torch.device,
-    shipped: Weights,
+    network: Weights,
     batches: Batches,
 ) -> None:
     """One round each. At first the caches of engines, TorchInductor's and Triton's kernels are empty."""
@@ -46,7 +46,7 @@ def test_build(
 
     def build() -> Runner:
         torch.compiler.reset()
-        return backend.build(shipped.arrays, spec)
+        return backend.build(network.arrays, spec)
 
     with ExitStack() as open_runners:
         built, seconds = _timed(build)

@@ -25,7 +25,7 @@ from lenet.suite.facts import failing_with_the_layer, row_facts
 from lenet.suite.fixtures import MachineLimits
 from lenet.suite.images import Batches
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
-from lenet.weights import Weights
+from lenet.weights import Weights, digest
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_inference(
     host: HostWatch,
     limits: MachineLimits,
     build: Builds,
-    shipped: Weights,
+    network: Weights,
     batches: Batches,
 ) -> None:
     reference = batches.reference(case.batch_size, spec.input)
@@ -87,7 +87,7 @@ def test_inference(
     source = images if case.mode is Mode.FORWARD else batches.on_host(case.batch_size, spec.input, host_memory)
     call = _call(runner, images, case.mode, host_memory, source)
     parity = RowParity(call, source, runner, reference, case.precision)
-    with failing_with_the_layer(backend, shipped, built, reference, case.precision):
+    with failing_with_the_layer(backend, network, built, reference, case.precision):
         compared = parity.check_before()
 
     machine = limits.find()
@@ -104,12 +104,13 @@ def test_inference(
         )
         after = sampler.sample()
         peak = peak_memory(call, spec.device)
-    with failing_with_the_layer(backend, shipped, built, reference, case.precision):
+    with failing_with_the_layer(backend, network, built, reference, case.precision):
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
+    benchmark.extra_info["weights"] = digest(network.arrays)
     benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
     store(samples.seconds.tolist())
 

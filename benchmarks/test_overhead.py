@@ -39,10 +39,10 @@ def test_overhead(
     executed: str,
     input_type: InputType,
     device: torch.device,
-    shipped: Weights,
+    network: Weights,
     test_split: Split,
 ) -> None:
-    with backend.build(shipped.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type)) as runner:
+    with backend.build(network.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type)) as runner:
         with runner.on_stream():
             images = test_split.images[:1].to(device)
             if input_type is InputType.FLOAT32:

@@ -90,7 +90,7 @@ def command(
 
 
 def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_size: int, *, as_json: bool) -> None:
-    from lenet import devices
+    from lenet import devices, weights
     from lenet.models.pytorch_lenet import from_weights
     from lenet.training import evaluation
 
@@ -98,6 +98,7 @@ def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_s
     if as_json:
         document = {
             "weights": str(loaded.path),
+            "digest": weights.digest(loaded.arrays),
             "data": split.source,
             "device": devices.describe(target),
             "images": result.images,
@@ -126,6 +127,7 @@ def _evaluate_backends(
     as_json: bool,
 ) -> None:
     from lenet import backends as table
+    from lenet import weights
     from lenet.comparison import compare_backends
     from lenet.report.tables import parity_table, print_whole
 
@@ -140,12 +142,13 @@ def _evaluate_backends(
         input_type=InputType(input_type),
     )
     lines = [agreement.to_json() for agreement in done]
+    digest = weights.digest(arrays)
     not_run = {line.backend: line.reason for line in missing}
     if as_json:
-        document = {"images": len(split), "data": split.content, "input": input_type}
+        document = {"images": len(split), "data": split.content, "input": input_type, "weights": digest}
         tell(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
     else:
-        print_whole(parity_table(lines, not_run, split.content))
+        print_whole(parity_table(lines, not_run, f"{split.content}; weights {digest[:12]}"))
     if not done:
         raise click.exceptions.Exit(LenetError.exit_code)
     if not all(agreement.right for agreement in done):

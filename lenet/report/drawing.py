@@ -15,8 +15,7 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 finally:
     if _named is not None:
         os.environ["MPLBACKEND"] = _named
@@ -25,10 +24,7 @@ __all__ = [
     "Axes",
     "Figure",
     "FuncFormatter",
-    "LogLocator",
     "MaxNLocator",
-    "NullLocator",
-    "Rectangle",
     "settings",
 ]
 

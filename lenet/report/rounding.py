@@ -5,7 +5,9 @@ Each function returns the number as Python writes it. `lenet.report.language.Lan
 
 from __future__ import annotations
 
-__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "significant", "thousands"]
+from collections.abc import Sequence
+
+__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "shape", "significant", "thousands"]
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -51,3 +53,8 @@ def accuracy(value: float) -> str:
 def delta(value: float) -> str:
     """A small difference, to two digits: 9.5e-06."""
     return f"{value:.1e}" if value else "0"
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A tensor's shape: 6×28×28."""
+    return "×".join(map(str, sizes))

@@ -201,7 +201,8 @@ def _read_parity(path: Path) -> Mapping[str, Any]:
             _finite(*(line[name] for name in (*numbers, *may_be_none) if line[name] is not None))
             _finite(line["accuracy"], line["images"])
             _texts({"reason": line.get("reason") or ""})
-        return {**found, "data": str(found.get("data") or ""), "not_run": _texts(found["not_run"])}
+        about = {name: str(found.get(name) or "") for name in ("data", "weights")}
+        return {**found, **about, "not_run": _texts(found["not_run"])}
 
     return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lenet.report.language import Language
-from lenet.report.rounding import percent, ratio
+from lenet.report.rounding import percent, ratio, significant
 from lenet.results import Row
 from lenet.results.published import FIGURES
 from lenet.vocabulary import BASELINE_BACKEND, Mode
 
-__all__ = ["changes", "copy_share", "overlap", "published_changes"]
+__all__ = ["changes", "copy_share", "fastest", "overlap", "published_changes"]
 
 _ALSO = (("tripy", "tensorrt"),)
 """Pairs that the coursework compares, besides each backend with PyTorch."""
@@ -32,9 +32,61 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
                 alike = overlap(rows[name], rows[other])
                 factor = rows[other].summary.median / rows[name].summary.median
                 words = _change(name, other, mode, factor, language, alike=alike)
-                unstable = ", ".join(one for one in (name, other) if rows[one].unstable)
-                said.append(words + (language.text(" Unstable: %(names)s.", names=unstable) if unstable else ""))
+                said.append(words + _doubt((rows[name], rows[other]), language))
     return said
+
+
+def fastest(group: Sequence[Row], language: Language) -> list[str]:
+    """A sentence for each mode: the fastest runtime, and how much faster than PyTorch it is.
+
+    Args:
+        group: Rows that may be compared, one of `lenet.report.tables.speed_groups`.
+        language: Language of the sentences.
+    """
+    said = []
+    for mode in Mode:
+        rows = sorted((row for row in group if row.case.mode is mode), key=lambda row: row.summary.median)
+        if rows:
+            said.append(_fastest(rows, language))
+    return said
+
+
+def _fastest(rows: Sequence[Row], language: Language) -> str:
+    """The sentence about rows of one mode, the fastest first."""
+    first, *others = rows
+    forward = first.case.mode is Mode.FORWARD
+    alike = [first, *(row for row in others if overlap(first, row))]
+    baseline = next((row for row in others if row.case.backend == BASELINE_BACKEND), None)
+    values = {
+        "mode": language.text("Forward") if forward else language.text("End to end"),
+        "name": first.case.backend,
+        "names": ", ".join(row.case.backend for row in alike),
+        "time": language.number(significant(first.milliseconds_per_batch)),
+        "other": BASELINE_BACKEND,
+    }
+    if not others:
+        words = language.text("%(mode)s: %(name)s takes %(time)s ms a batch; no other runtime was measured.", **values)
+        return words + _doubt([first], language)
+    if len(alike) > 1:
+        words = language.text(
+            "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
+        )
+        return words + _doubt(alike, language)
+    if baseline is None:
+        return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + _doubt(
+            rows, language
+        )
+    values["ratio"] = language.number(ratio(baseline.summary.median / first.summary.median))
+    words = language.text(
+        "%(mode)s: %(name)s is the fastest, %(time)s ms a batch, %(ratio)s times as fast as %(other)s.", **values
+    )
+    return words + _doubt(rows, language)
+
+
+def _doubt(rows: Sequence[Row], language: Language) -> str:
+    """The end of a sentence that names its rows that may not be trusted; empty if there are none."""
+    unstable = ", ".join(row.case.backend for row in rows if row.unstable)
+    return language.text(" Unstable: %(names)s.", names=unstable) if unstable else ""
 
 
 def published_changes(language: Language) -> list[str]:
@@ -51,18 +103,18 @@ def published_changes(language: Language) -> list[str]:
 def copy_share(group: Sequence[Row], language: Language) -> list[str]:
     """What copy and synchronisation add to each backend's forward pass, and whether they take longer than it."""
     said = []
-    forward = {row.case.backend: row.summary.median for row in group if row.case.mode is Mode.FORWARD}
+    forward = {row.case.backend: row for row in group if row.case.mode is Mode.FORWARD}
     for row in group:
         own = forward.get(row.case.backend)
-        if row.case.mode is not Mode.END_TO_END or own is None or row.summary.median <= own:
+        if row.case.mode is not Mode.END_TO_END or own is None or row.summary.median <= own.summary.median:
             continue
-        share = 1 - own / row.summary.median
+        share = 1 - own.summary.median / row.summary.median
         values = {
             "name": row.case.backend,
-            "ratio": language.number(ratio(row.summary.median / own)),
+            "ratio": language.number(ratio(row.summary.median / own.summary.median)),
             "percent": language.number(percent(share)),
         }
-        said.append(
+        words = (
             language.text(
                 "%(name)s, end to end: %(ratio)s times its forward pass; the copy and the synchronisation dominate, "
                 "with %(percent)s %% of the time.",
@@ -75,6 +127,8 @@ def copy_share(group: Sequence[Row], language: Language) -> list[str]:
                 **values,
             )
         )
+        unstable = own.unstable or row.unstable
+        said.append(words + (language.text(" Unstable: %(names)s.", names=row.case.backend) if unstable else ""))
     return said
 
 

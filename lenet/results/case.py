@@ -90,6 +90,7 @@ class Row:
         floor: The shortest time that the machine allows, or None if its limits were not measured.
         max_abs_delta: Largest |logit - float64 reference| right before the timing, or None if not recorded.
         share_of_tolerance: Largest |logit - reference| over that logit's tolerance, or None if not recorded.
+        weights: `lenet.weights.digest` of the weights that were measured, or None if not recorded.
     """
 
     case: Case
@@ -103,6 +104,7 @@ class Row:
     floor: Floor | None = None
     max_abs_delta: float | None = None
     share_of_tolerance: float | None = None
+    weights: str | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:
@@ -160,6 +162,7 @@ class Measurement:
         limits: The machine's limits, or None if they were not measured.
         regressed: The rows that the run's own comparison found slower than its baseline.
         measured: The names of all that was measured, as in ``not_run``.
+        accuracy: Accuracy of the run's weights on the test images, 0-1, by their own file. None if not recorded.
     """
 
     path: Path
@@ -174,6 +177,7 @@ class Measurement:
     limits: Limits | None = None
     regressed: tuple[str, ...] = ()
     measured: frozenset[str] = frozenset()
+    accuracy: float | None = None
 
     @property
     def of_unknown_sources(self) -> bool:

@@ -26,7 +26,7 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
-    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance")
+    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance", "weights")
     run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")

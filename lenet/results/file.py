@@ -2,8 +2,8 @@
 
 A file is pytest-benchmark's JSON, with times as ``stats`` in seconds a batch. The suite adds:
 
-- ``lenet``: the schema, the kind of machine, the fingerprint, the limits, the protocol, and whether the run was
-  interrupted;
+- ``lenet``: the schema, the kind of machine, the fingerprint, the limits, the protocol, the weights, and whether the
+  run was interrupted;
 - ``machine_info``: the machine's facts;
 - ``extra_info`` of each row: the row's own facts.
 
@@ -95,6 +95,7 @@ def load(path: Path) -> Measurement:
             limits=Limits.from_json(about["limits"]) if about.get("limits") else None,
             regressed=tuple(about.get("regressed", ())),
             measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
+            accuracy=(about.get("weights") or {}).get("accuracy"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error
@@ -145,6 +146,7 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         floor=Floor(**info["floor"]) if info.get("floor") else None,
         max_abs_delta=info.get("max_abs_delta"),
         share_of_tolerance=info.get("share_of_tolerance"),
+        weights=info.get("weights"),
     )
 
 

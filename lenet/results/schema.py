@@ -177,6 +177,7 @@ _ROW: Final = _fields(
     {
         "floor": _or_none(_fields({"seconds": _TIME, "term": _text})),
         **dict.fromkeys(("max_abs_delta", "share_of_tolerance"), _or_none(_SIZE)),
+        "weights": _or_none(_text),
     },
 )
 
@@ -217,6 +218,7 @@ _DOCUMENT: Final = _fields(
             },
             {
                 "regressed": _each(_text),
+                "weights": _or_none(_fields({"file": _text, "digest": _text}, {"accuracy": _or_none(_SIZE)})),
                 "limits": _or_none(
                     _fields(
                         {

@@ -33,7 +33,7 @@ _QUICK_BUILD: Final = 3.0
 
 @contextmanager
 def failing_with_the_layer(
-    backend: Backend, shipped: Weights, built: Built, reference: Reference, executed: str
+    backend: Backend, network: Weights, built: Built, reference: Reference, executed: str
 ) -> Iterator[None]:
     """Fail the row if its logits are wrong. If builds are quick, the message names the layer at fault."""
     try:
@@ -41,7 +41,7 @@ def failing_with_the_layer(
     except ParityError as error:
         where = f"; {error.hint}"
         if built.build_seconds <= _QUICK_BUILD:
-            layer = layer_at_fault(backend, shipped.arrays, built.runner.spec, reference.images, executed)
+            layer = layer_at_fault(backend, network.arrays, built.runner.spec, reference.images, executed)
             where = f"; the layer at fault is {layer}" if layer else "; a new build shows no layer at fault"
         pytest.fail(f"{error.summary}: {error.found}{where}", pytrace=False)
 

@@ -36,9 +36,9 @@ __all__ = [
     "executed",
     "host",
     "limits",
+    "network",
     "protocol",
     "sampler",
-    "shipped",
     "splits",
     "store",
     "test_split",
@@ -65,9 +65,15 @@ def host(device: torch.device) -> HostWatch:
 
 
 @pytest.fixture(scope="session")
-def shipped() -> weights.Weights:
-    """The shipped weights."""
-    return weights.load()
+def network(request: pytest.FixtureRequest) -> weights.Weights:
+    """The weights to measure: those of ``--weights``, or the shipped ones. The run records them."""
+    found = weights.load(request.config.getoption("--weights") or weights.SHIPPED)
+    request.config.stash[RUN].weights = {
+        "file": found.path.name,
+        "digest": weights.digest(found.arrays),
+        "accuracy": found.accuracy,
+    }
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -89,9 +95,9 @@ def test_split(splits: Splits) -> Split:
 
 
 @pytest.fixture(scope="session")
-def batches(shipped: weights.Weights, test_split: Split) -> Batches:
+def batches(network: weights.Weights, test_split: Split) -> Batches:
     """Batches of the test images, with their references."""
-    return Batches(shipped.arrays, test_split)
+    return Batches(network.arrays, test_split)
 
 
 class MachineLimits:
@@ -145,9 +151,9 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
 
 
 @pytest.fixture(scope="session")
-def build(shipped: weights.Weights) -> Iterator[Builds]:
-    """Builds runners of the shipped weights."""
-    with closing(Builds(shipped.arrays)) as builds:
+def build(network: weights.Weights) -> Iterator[Builds]:
+    """Builds runners of the weights to measure."""
+    with closing(Builds(network.arrays)) as builds:
         yield builds
 
 

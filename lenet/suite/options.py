@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -56,6 +57,9 @@ def add_options(parser: pytest.Parser) -> None:
         "float32 for normalised images, or uint8 for bytes (default: float32)",
     )
     group.addoption("--no-save", action="store_true", help="do not save the run below .benchmarks/local")
+    group.addoption(
+        "--weights", type=Path, metavar="FILE", help="safetensors of `lenet train` to measure (default: the shipped)"
+    )
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
     group.addoption(

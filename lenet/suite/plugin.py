@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lenet import devices, results
+from lenet import devices, results, weights
 from lenet.errors import LenetError
 from lenet.measurement.environment import machine_facts
 from lenet.results import speedup
@@ -56,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if not storage.in_gate(config):
             use_settings(config)
+        if option.weights:
+            weights.load(option.weights)
         run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
         storage.prepare(config, run)
         baseline.choose(config, run)
@@ -92,6 +94,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "fingerprint": run.fingerprint,
         "limits": run.limits.to_json() if run.limits else None,
         "protocol": asdict(protocol_of(config)),
+        "weights": run.weights,
         "partial": run.partial,
         "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run.values()],

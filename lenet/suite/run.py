@@ -36,6 +36,7 @@ class Run:
         regressed: Why each row fails ``--benchmark-compare-fail``, by its name.
         saved: The file that the run was saved to. None if it is not saved, or not yet.
         unsaved: An error for each file that could not be saved.
+        weights: Name of the measured weights' file, their digest and the accuracy it states. None before they are read.
         pytorch: The saved run for speed-ups over PyTorch, if this run lacks a PyTorch row.
     """
 
@@ -53,6 +54,7 @@ class Run:
         self.regressed: dict[str, str] = {}
         self.saved: Path | None = None
         self.unsaved: list[OutputError] = []
+        self.weights: dict[str, str | float | None] | None = None
         self.pytorch: Measurement | None = None
 
 

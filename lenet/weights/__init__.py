@@ -64,6 +64,15 @@ class Weights:
     metadata: dict[str, str]
     path: Path
 
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy on the test images that the file states, 0-1, or None if it states none."""
+        try:
+            stated = parse(self.metadata.get("metrics", "{}"))["test_accuracy"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return float(stated) if isinstance(stated, int | float) and 0 <= stated <= 1 else None
+
 
 def load(path: Path = SHIPPED) -> Weights:
     """Read a weights file.

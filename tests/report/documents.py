@@ -22,6 +22,8 @@ LIMITS = Limits(
     launch=2e-6,
     launch_wall=8e-6,
 )
+WEIGHTS = "5eed" * 16
+"""The digest of the measured weights."""
 BACKENDS = ("pytorch", "pytorch-compile", "onnxruntime", "tensorrt", "tripy")
 
 
@@ -46,6 +48,7 @@ def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     least = floor(case.workload, LIMITS)
     facts["floor"] = asdict(least) if least else None
     more: dict[str, Any] = {"peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
+    more["weights"] = WEIGHTS
     name = {"name": "test_inference", "fullname": "benchmarks/test_inference.py::test_inference"}
     return {**name, "stats": stats(seconds), "extra_info": facts | more}
 
@@ -82,8 +85,9 @@ def measurement(
                     rows.append(benchmark(case, median, rounds))
     facts = {"cpu": {"model": "a CPU", "usable": 8}, "gpu": {"name": name}, "packages": {"torch": "2"}}
     about = {"schema": SCHEMA, "kind": "a-gpu", "fingerprint": fingerprint, "partial": False, "not_run": []}
+    weights = {"file": "weights.safetensors", "digest": WEIGHTS, "accuracy": 0.7223}
     document = {
-        "lenet": about | {"limits": LIMITS.to_json()},
+        "lenet": about | {"limits": LIMITS.to_json(), "weights": weights},
         "machine_info": facts | {"commit": f"{number + 1:07x}" + "0" * 33},
         "datetime": f"2026-11-{number + 1:02}T00:00:00+00:00",
         "benchmarks": rows,

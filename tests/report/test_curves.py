@@ -22,7 +22,7 @@ def test_both_figures_are_drawn_from_the_history(tmp_path: Path) -> None:
 def test_lines_hold_the_history_s_values() -> None:
     rows = [{"epoch": 1.0, "train_loss": 2.0, "test_loss": 1.8, "train_accuracy": 0.25, "test_accuracy": 0.5}]
     loss, accuracy = curves.draw(rows).axes
-    assert [line.get_label() for line in loss.lines] == ["train", "test"]
+    assert [line.get_label() for line in loss.lines] == ["training images, augmented", "test images"]
     assert [list(line.get_ydata()) for line in loss.lines] == [[2.0], [1.8]]  # type: ignore[arg-type]
     assert [list(line.get_ydata()) for line in accuracy.lines] == [  # type: ignore[arg-type]
         pytest.approx([25.0]),

@@ -66,9 +66,10 @@ def test_no_digit_is_lost(value: float) -> None:
     ]
 
 
-@pytest.mark.parametrize(("count", "word"), [(1, "эпохи"), (2, "эпох"), (11, "эпох"), (21, "эпохи")])
+@pytest.mark.parametrize(("count", "word"), [(1, "поток"), (2, "потока"), (11, "потоков"), (21, "поток")])
 def test_russian_has_three_plural_forms(count: int, word: str) -> None:
-    assert RUSSIAN.plural("after %(count)s epoch", "after %(count)s epochs", count) == f"после {count} {word}"
+    one, many = "CPU, %(count)s thread", "CPU, %(count)s threads"
+    assert RUSSIAN.plural(one, many, count) == f"процессор, {count} {word}"
 
 
 def test_words_of_a_file_are_translated_where_they_are_the_project_s() -> None:

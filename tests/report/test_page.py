@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from matplotlib.figure import Figure
 from lenet.architecture import STAGES
 from lenet.cli import main
 from lenet.measurement.identity import ThisMachine
+from lenet.report import sources
+from lenet.report.language import ENGLISH
+from lenet.report.page import render
 from tests.report import documents
 
 
@@ -81,6 +87,8 @@ def test_all_that_was_given_is_on_the_page(everything: list[str | Path], tmp_pat
     assert "Not measured." not in text
     assert "Limits, measured: fp32 2, fp16 4 TFLOP/s; memory 200, from pinned memory 24" in text
     # 2 curves, the architecture, bars and splits of 2 conditions, boxes of 4, scaling of 2 modes, history of 4, a roof
+    assert "✘ FAIL" in text
+    assert "8 of 8" in text
     assert sum(tag == "svg" for tag, _ in read.tags) == 3 + 2 + 2 + 4 + 2 + 4 + 1
 
 
@@ -114,7 +122,7 @@ def test_what_was_not_given_is_named_and_not_drawn(tmp_path: Path) -> None:
         "(--gate)",
         "--benchmark-save-data",
         "One batch size",
-        "No two measurements",
+        "No two commits",
     ):
         assert reason in text
     assert "No end-to-end row" in text
@@ -180,7 +188,7 @@ def test_machines_are_never_mixed(tmp_path: Path) -> None:
         assert not ("GPU one" in svg and "GPU two" in svg)
     for table in re.findall(r"<table.*?</table>", page, flags=re.DOTALL):
         assert not ("GPU one" in table and "GPU two" in table)
-    assert _Text(page).text.count("No two measurements of this machine") == 2
+    assert _Text(page).text.count("No two commits of this machine") == 2
 
 
 def _corrupt(path: Path) -> Path:
@@ -371,3 +379,121 @@ def test_ten_baselines_of_a_hundred_rows_build_fast_and_stay_small(
     assert share < 1
     assert len(page.encode()) < 6_000_000
     assert page.count("<svg") == 1 + 10 + 10 + 20 + 4 + 20 + 2
+
+
+@pytest.mark.parametrize(("verdict", "sign"), [("PASS", "✔"), ("FAIL", "✘"), ("INCONCLUSIVE", "?")])
+def test_a_verdict_has_a_word_a_sign_and_a_colour(verdict: str, sign: str, tmp_path: Path) -> None:
+    gate = documents.gate(tmp_path / "gate.json")
+    gate.write_text(gate.read_text().replace("FAIL", verdict))
+    _, page = report("--gate", gate, out=tmp_path / "report.html")
+    shown = f'<strong class="verdict {verdict.lower()}" lang="en">{sign} {verdict}</strong>'
+    assert page.count(shown) == 3, "among the main figures, above the rows, and in the row"
+
+
+def test_the_measured_weights_are_named_with_their_own_accuracy(tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json")
+    digest = documents.WEIGHTS[:12]
+    by_file = _Text(report(file, out=tmp_path / "report.html")[1]).text
+    assert f"Accuracy of the measured weights 0.7223 weights {digest}, as their file says" in by_file
+    assert by_file.count(f"weights {digest}") >= 4, "each table of measured rows names them"
+    parity = documents.parity(tmp_path / "parity.json")
+    document = json.loads(parity.read_text())
+    document["backends"][0]["accuracy"] = 0.7111
+    for weights, expected in ((documents.WEIGHTS, "0.7111 weights"), ("0" * 64, "0.7223 weights")):
+        parity.write_text(json.dumps(document | {"weights": weights}))
+        text = _Text(report(file, "--parity", parity, out=tmp_path / "report.html")[1]).text
+        assert f"Accuracy of the measured weights {expected} {digest}" in text
+
+
+def test_weights_that_are_not_recorded_or_differ_have_no_accuracy(tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json")
+    document = json.loads(file.read_text())
+    document["benchmarks"][0]["extra_info"]["weights"] = "0" * 64
+    file.write_text(json.dumps(document))
+    assert "Accuracy of the measured weights several" in _Text(report(file, out=tmp_path / "report.html")[1]).text
+    for one in document["benchmarks"]:
+        del one["extra_info"]["weights"]
+    file.write_text(json.dumps(document))
+    assert "Accuracy of the measured weights unknown" in _Text(report(file, out=tmp_path / "report.html")[1]).text
+
+
+@pytest.mark.parametrize("reason", ["tripy runs on cuda alone", None])
+def test_tripy_s_sheet_says_that_tripy_was_not_measured(reason: str | None, tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json")
+    document = json.loads(file.read_text())
+    document["lenet"]["not_run"] = [{"name": "tripy-forward", "reason": reason}] if reason else []
+    file.write_text(json.dumps(document))
+    text = _Text(report(file, out=tmp_path / "report.html")[1]).text
+    assert f"TriPy was not measured on A GPU. {reason or 'The run did not ask for it.'}" in text
+    measured = documents.measurement(tmp_path / "2.json", backends=("pytorch", "tripy"))
+    assert "TriPy was not measured" not in _Text(report(measured, out=tmp_path / "report.html")[1]).text
+
+
+def test_the_coursework_s_condition_comes_first_or_the_nearest_does(tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json", batches=(1, 1000, 10_000), precisions=("fp16", "fp32"))
+    text = _Text(report(file, out=tmp_path / "report.html")[1]).text
+    assert "Forward: pytorch-compile is the fastest, 1.73 ms a batch, 1.18 times as fast as pytorch." in text
+    first = re.search(r"<figcaption>(.*)", report(file, out=tmp_path / "report.html")[1])
+    assert first is not None
+    assert first[1].startswith("LeNet, batch 1,000, fp32, ")
+    assert "was not measured. This is the nearest" not in text
+    file = documents.measurement(tmp_path / "1.json", batches=(1, 10), precisions=("fp16",))
+    text = _Text(report(file, out=tmp_path / "report.html")[1]).text
+    assert "was not measured. This is the nearest" in text
+
+
+def test_no_number_rests_on_an_unstable_row_without_its_mark(tmp_path: Path) -> None:
+    file = documents.measurement(tmp_path / "1.json", batches=(1, 1000))
+    document = json.loads(file.read_text())
+    for one in document["benchmarks"]:
+        one["extra_info"]["unstable"] = ["a long tail"]
+    file.write_text(json.dumps(document))
+    result, page = report(file, out=tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    text = _Text(page).text
+    assert "0 of 8" in text
+    assert not re.findall(r'<td class="best">', page)
+    cells = re.findall(r'<td><a href="#machine-1-row-\d+">([^<]*)</a>', page)
+    assert len(cells) == 12, "two modes by one precision, and by two batch sizes"
+    assert all(cell.endswith(" !") for cell in cells)
+    sentences = re.findall(r"<li>([^<]*(?:fastest|as fast as|its forward pass)[^<]*)</li>", page)
+    measured = [one for one in sentences if "TensorRT" not in one]
+    assert len(measured) >= 8
+    assert all("Unstable: " in one for one in measured)
+    for chart in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        bars = re.findall(r'<text x="[\d.]+" y="[\d.]+">([\d.,]+[^<]*)</text>', chart) if "<rect" in chart else []
+        assert all(label.endswith(" !") for label in bars if "style" not in label), bars
+    assert text.count("a long tail") == 1, "a reason stands once, with its rows"
+
+
+def test_two_runs_of_a_commit_are_one_point_of_its_history(tmp_path: Path) -> None:
+    files = [documents.measurement(tmp_path / f"{number}.json", number=number) for number in range(2)]
+    again = documents.measurement(tmp_path / "again.json", number=1)
+    _, page = report(*files, again, out=tmp_path / "report.html")
+    ticks = re.findall(r"<text[^>]*>(11-\d\d \w{7})</text>", page)
+    assert sorted(set(ticks)) == ["11-01 0000001", "11-02 0000002"]
+    assert len(ticks) == 2 * 2, "two charts of two commits"
+
+
+CAMPAIGN = Path(__file__).parents[2] / ".benchmarks/nvidia-h100-80gb-hbm3/0003_campaign.json"
+
+
+def test_the_campaign_s_report_is_small_and_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+    if not CAMPAIGN.exists():
+        pytest.skip("the campaign is not in this copy of the project")
+    out = tmp_path / "report.html"
+    code = (
+        "import sys; from lenet.cli import main\n"
+        f"main(['report', {str(CAMPAIGN)!r}, '--out', {str(out)!r}], standalone_mode=False)\n"
+        "print(sorted({'torch', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert out.stat().st_size < 1_000_000
+
+
+def test_an_example_is_called_one(tmp_path: Path) -> None:
+    found = sources.read([documents.measurement(tmp_path / "1.json")])
+    label = "An example: the measurements that lenet-bench ships, not yours."
+    assert label not in render(found, ENGLISH)
+    assert label in render(replace(found, example=True), ENGLISH)

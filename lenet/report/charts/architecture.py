@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from lenet.architecture import INPUT_SHAPE, STAGES, Conv2d, Layer, Linear, MaxPool2d, ReLU
+from lenet.report.charts.canvas import Canvas
 from lenet.report.charts.painter import Chart, Painter
-from lenet.report.charts.style import INK, MUTED, PAPER, SERIES, STYLE
-from lenet.report.drawing import Axes, Figure, Rectangle, settings
-from lenet.report.rounding import count
+from lenet.report.rounding import count, shape
 
 __all__ = ["draw_architecture"]
 
 _WIDE: Final = 1080
-_ARROW: Final = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
+_MIDDLE: Final = 130
+"""Height of the tensors' middles, in CSS pixels from the top."""
 
 
 def draw_architecture(painter: Painter, title: str) -> Chart:
@@ -28,26 +28,20 @@ def draw_architecture(painter: Painter, title: str) -> Chart:
             tensors[-1].operation += " + ReLU"
         else:
             tensors.append(_Tensor(stage.layer.name, _operation(stage.layer), stage.output_shape, stage.parameters))
-    with settings({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(_WIDE / 72, 290 / 72))
-        figure.patch.set_visible(False)
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.set(xlim=(0, _WIDE), ylim=(290, 0))
-        step, edge = _WIDE / len(tensors), 0.0
-        for place, tensor in enumerate(tensors):
-            middle = step * (place + 0.5)
-            half = _draw_tensor(axes, tensor.shape, middle, SERIES[2 if len(tensor.shape) == 1 else 0])
-            if place:
-                axes.annotate("", (middle - half - 3, 130), (edge + 3, 130), arrowprops=_ARROW)
-            edge = middle + half
-            parameters = text("%(count)s par.", count=number(count(tensor.parameters))) if tensor.parameters else ""
-            for line, (words, color) in enumerate(
-                ((tensor.operation, INK), (tensor.name, MUTED), (_shape(tensor.shape), INK), (parameters, MUTED))
-            ):
-                axes.text(middle, (18, 236, 254, 272)[line], words, ha="center", va="center", color=color)
-        drawn = "; ".join(f"{tensor.name} {tensor.operation} {_shape(tensor.shape)}" for tensor in tensors)
-        return painter.chart(figure, title, f"{drawn}.")
+    canvas = Canvas(_WIDE, 290)
+    step, edge = _WIDE / len(tensors), 0.0
+    for place, tensor in enumerate(tensors):
+        middle = step * (place + 0.5)
+        half = _draw_tensor(canvas, tensor.shape, middle)
+        if place:
+            _draw_arrow(canvas, edge + 3, middle - half - 3)
+        edge = middle + half
+        parameters = text("%(count)s par.", count=number(count(tensor.parameters))) if tensor.parameters else ""
+        lines = (tensor.operation, "ink"), (tensor.name, "muted"), (shape(tensor.shape), "ink"), (parameters, "muted")
+        for height, (words, color) in zip((18, 236, 254, 272), lines, strict=True):
+            canvas.write(middle, height, words, anchor="middle", color=color)
+    drawn = "; ".join(f"{tensor.name} {tensor.operation} {shape(tensor.shape)}" for tensor in tensors)
+    return painter.chart(canvas.to_svg, title, f"{drawn}.")
 
 
 @dataclass(slots=True)
@@ -58,22 +52,23 @@ class _Tensor:
     parameters: int
 
 
-def _draw_tensor(axes: Axes, shape: Sequence[int], middle: float, color: str) -> float:
+def _draw_tensor(canvas: Canvas, sizes: Sequence[int], middle: float) -> float:
     """Draw one image's tensor around a place, as stacked feature maps or as a column. Returns half its width."""
-    if len(shape) == 1:
-        height = 9 * math.sqrt(shape[0])
-        axes.add_patch(Rectangle((middle - 6, 130 - height / 2), 12, height, facecolor=color, edgecolor=PAPER))
+    if len(sizes) == 1:
+        height = 9 * math.sqrt(sizes[0])
+        canvas.bar(middle - 6, _MIDDLE - height / 2, 12, height, "series-3", "paper")
         return 6
-    channels, height, width = shape[0], 2.3 * shape[1], 2.3 * shape[2]
+    channels, height, width = sizes[0], 2.3 * sizes[1], 2.3 * sizes[2]
     shift = 2.2 * (channels - 1) / 2
     for channel in range(channels):
-        corner = (middle - width / 2 + shift - 2.2 * channel, 130 - height / 2 - shift + 2.2 * channel)
-        axes.add_patch(Rectangle(corner, width, height, facecolor=color, edgecolor=PAPER, linewidth=0.8))
+        left, top = middle - width / 2 + shift - 2.2 * channel, _MIDDLE - height / 2 - shift + 2.2 * channel
+        canvas.bar(left, top, width, height, "series-1", "paper")
     return width / 2 + shift
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
+def _draw_arrow(canvas: Canvas, start: float, end: float) -> None:
+    canvas.line([(start, _MIDDLE), (end, _MIDDLE)], "muted")
+    canvas.line([(end - 5, _MIDDLE - 3), (end, _MIDDLE), (end - 5, _MIDDLE + 3)], "muted")
 
 
 def _operation(layer: Layer) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from lenet.report.charts.canvas import CHARACTER, Canvas
 from lenet.report.charts.painter import Chart, Key, Painter
-from lenet.report.charts.style import INK, PAPER, SERIES, STYLE
-from lenet.report.drawing import Axes, settings
+from lenet.report.charts.scale import Scale, spanning
+from lenet.report.charts.style import PARTS, WIDTH, shortened
 from lenet.report.language import Language
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
 __all__ = ["Split", "draw_bars", "draw_boxes", "draw_splits"]
+
+_STEP: Final = 21
+"""Height of a bar with its space, in CSS pixels."""
+_HEAD: Final = 22
+"""Height of a heading among bars."""
+_MARK: Final = " !"
+"""Follows the number of a row that may not be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +32,40 @@ class Split:
 
     Attributes:
         name: Name of the bar.
-        parts: Milliseconds by the name of the part, in the order of time.
+        parts: Milliseconds by the part's name in `lenet.report.charts.style.PARTS`.
+        unstable: Whether a row that it is made from may not be trusted.
     """
 
     name: str
-    parts: dict[str, float]
+    parts: Mapping[str, float]
+    unstable: bool = False
 
 
 def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
-    """The speed table as bars: a backend's median in each mode, with its 95 % interval."""
-    names = list(dict.fromkeys(row.case.backend for row in rows))
-    modes = [mode for mode in Mode if any(row.case.mode is mode for row in rows)]
-    thickness = 0.74 / len(modes)
-    with settings(STYLE):
-        figure, axes = painter.bar_axes(names, 20 * len(modes) + 8)
-        places, ends = [], []
-        for row in rows:
-            offset = (modes.index(row.case.mode) - (len(modes) - 1) / 2) * thickness
-            places.append(names.index(row.case.backend) + offset)
-            ends.append(1e3 * (row.summary.median_high or row.summary.median))
-        times = [row.milliseconds_per_batch for row in rows]
-        colors = [SERIES[list(Mode).index(row.case.mode)] for row in rows]
-        axes.barh(places, times, thickness * 0.88, color=colors)
-        _intervals(axes, rows, places)
-        for place, time, end in zip(places, times, ends, strict=True):
-            axes.text(end + 0.026 * max(ends), place, painter.shown(time), va="center_baseline")
-        axes.set_xlim(0, 1.18 * max(ends))
-        axes.set_xlabel(painter.language.text("ms/batch"))
-        painter.format_numbers(axes.xaxis)
-        return painter.chart(figure, title, _medians(painter, rows), _mode_keys(painter.language, modes))
+    """The speed table as bars: each runtime's median in each mode, with its 95 % interval."""
+    ordered = sorted(rows, key=lambda row: (list(Mode).index(row.case.mode), painter.place(row.case.backend)))
+    modes = list(dict.fromkeys(row.case.mode for row in ordered))
+    numbers = [painter.shown(row.milliseconds_per_batch) + (_MARK if row.unstable else "") for row in ordered]
+    canvas = Canvas(WIDTH, _HEAD * len(modes) + _STEP * len(rows) + 4)
+    left = _left(row.case.backend for row in rows)
+    most = max(1e3 * (row.summary.median_high or row.summary.median) for row in rows)
+    scale = Scale(0, most, left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
+    top = 0.0
+    unit = painter.language.text("ms/batch")
+    for mode in modes:
+        canvas.write(left, top + _HEAD / 2, f"{_mode_name(mode, painter.language)}, {unit}", color="muted")
+        top += _HEAD
+        for row, number in zip(ordered, numbers, strict=True):
+            if row.case.mode is not mode:
+                continue
+            middle = top + _STEP / 2
+            canvas.write(left - 8, middle, shortened(row.case.backend), anchor="end")
+            end = scale.place(row.milliseconds_per_batch)
+            canvas.bar(left, middle - 7, end - left, 14, painter.color(row.case.backend))
+            end = max(end, _draw_interval(canvas, scale, row, middle))
+            canvas.write(end + 6, middle, number)
+            top += _STEP
+    return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
 
 
 def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
@@ -62,71 +76,88 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
         rows: Rows that differ only in the backend, each with its samples.
         title: Title of the chart.
     """
-    names = [row.case.backend for row in rows]
-    with settings(STYLE):
-        figure, axes = painter.bar_axes(names, 30)
-        colors = list(map(painter.color, names))
-        spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in rows]
-        least, low, first, middle, third, high, most = np.array(spread).T
-        places = np.arange(len(rows))
-        axes.hlines(places, low, high, colors=colors, linewidth=1.4)
-        axes.barh(places, third - first, 0.56, left=first, color=PAPER, edgecolor=colors, linewidth=1.2)
-        axes.vlines(middle, places - 0.28, places + 0.28, colors=colors, linewidth=2.6)
-        for extremes in (least, most):
-            axes.scatter(extremes, places, 6, c=colors)
-        axes.set_xscale("log" if _wide(rows) else "linear")
-        axes.set_xlabel(painter.language.text("ms/batch"))
-        painter.format_numbers(axes.xaxis)
-        return painter.chart(figure, title, _medians(painter, rows))
+    ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
+    names = [shortened(row.case.backend) + (_MARK if row.unstable else "") for row in ordered]
+    spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in ordered]
+    bottom = 26 * len(rows) + 4.0
+    canvas = Canvas(WIDTH, bottom + 36)
+    extremes = [float(value) for quantiles in spread for value in (quantiles[0], quantiles[-1])]
+    log = max(extremes) > 10 * min(extremes)
+    scale = spanning(extremes, _left(names), WIDTH - 22, log=log)
+    painter.draw_ticks(canvas, scale, (bottom, 0))
+    unit = painter.language.text("ms/batch")
+    canvas.write((scale.start + scale.end) / 2, bottom + 28, unit, anchor="middle", color="muted")
+    for place, (row, name, quantiles) in enumerate(zip(ordered, names, spread, strict=True)):
+        middle, color = 26 * place + 15, painter.color(row.case.backend)
+        least, low, first, median, third, high, most = (scale.place(float(value)) for value in quantiles)
+        canvas.write(scale.start - 8, middle, name, anchor="end")
+        canvas.line([(low, middle), (high, middle)], color, 1.4)
+        canvas.bar(first, middle - 7, third - first, 14, "paper", color)
+        canvas.line([(median, middle - 7), (median, middle + 7)], color, 2.6)
+        for extreme in (least, most):
+            canvas.bar(extreme - 1, middle - 1, 2, 2, color)
+    return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
 
 
 def draw_splits(painter: Painter, splits: Sequence[Split], title: str) -> Chart:
     """The parts of end-to-end times, as stacked bars."""
-    parts = list(dict.fromkeys(name for split in splits for name in split.parts))
-    with settings(STYLE):
-        figure, axes = painter.bar_axes([split.name for split in splits], 30)
-        for place, split in enumerate(splits):
-            start = 0.0
-            for name, value in split.parts.items():
-                axes.barh(place, value, 0.62, left=start, color=SERIES[parts.index(name)])
-                start += value
-        axes.set_xlabel(painter.language.text("ms/batch"))
-        painter.format_numbers(axes.xaxis)
-        text = "; ".join(
-            f"{split.name}: " + ", ".join(f"{name} {painter.shown(value)}" for name, value in split.parts.items())
-            for split in splits
-        )
-        keys = [Key(place + 1, "■", name) for place, name in enumerate(parts)]
-        return painter.chart(figure, title, f"{text}.", keys)
+    ordered = sorted(splits, key=lambda split: painter.place(split.name))
+    canvas = Canvas(WIDTH, _HEAD + _STEP * len(splits) + 4)
+    wholes = [sum(split.parts.values()) for split in ordered]
+    numbers = [painter.shown(one) + (_MARK if it.unstable else "") for one, it in zip(wholes, ordered, strict=True)]
+    left = _left(split.name for split in splits)
+    scale = Scale(0, max(wholes), left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
+    canvas.write(left, _HEAD / 2, painter.language.text("ms/batch"), color="muted")
+    for place, (split, number) in enumerate(zip(ordered, numbers, strict=True)):
+        middle, passed = _HEAD + _STEP * (place + 0.5), 0.0
+        canvas.write(left - 8, middle, shortened(split.name), anchor="end")
+        for part in filter(split.parts.__contains__, PARTS):
+            start, end = scale.place(passed), scale.place(passed := passed + split.parts[part])
+            canvas.bar(start, middle - 7, end - start, 14, PARTS[part])
+        canvas.write(scale.place(passed) + 6, middle, number)
+    names = _part_names(painter.language)
+    text = "; ".join(
+        f"{split.name}: " + ", ".join(f"{names[part]} {painter.shown(value)}" for part, value in split.parts.items())
+        for split in ordered
+    )
+    used = {part for split in splits for part in split.parts}
+    keys = [Key(color, "■", names[part]) for part, color in PARTS.items() if part in used]
+    return painter.chart(canvas.to_svg, title, f"{text}.", keys)
 
 
-def _intervals(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
-    """The medians' 95 % intervals as whiskers on bars, where they are known."""
-    known = [
-        (1e3 * row.summary.median_low, 1e3 * row.summary.median_high, place)
-        for row, place in zip(rows, places, strict=True)
-        if row.summary.median_low is not None and row.summary.median_high is not None
-    ]
-    if known:
-        low, high, at = np.array(known).T
-        axes.hlines(at, low, high, colors=INK, linewidth=1.4)
-        axes.vlines([*low, *high], [*(at - 0.1), *(at - 0.1)], [*(at + 0.1), *(at + 0.1)], colors=INK, linewidth=1.4)
+def _left(names: Iterable[str]) -> float:
+    """Where bars begin: after the longest of their names."""
+    return 12 + CHARACTER * max(len(shortened(name)) for name in names)
+
+
+def _draw_interval(canvas: Canvas, scale: Scale, row: Row, middle: float) -> float:
+    """Draw a median's 95 % interval on its bar, if it is known. Returns where it ends, or 0."""
+    if row.summary.median_low is None or row.summary.median_high is None:
+        return 0
+    low, high = (scale.place(1e3 * bound) for bound in (row.summary.median_low, row.summary.median_high))
+    canvas.line([(low, middle), (high, middle)], "ink", 1.4)
+    for end in (low, high):
+        canvas.line([(end, middle - 4), (end, middle + 4)], "ink", 1.4)
+    return high
 
 
 def _medians(painter: Painter, rows: Sequence[Row]) -> str:
-    words = {Mode.FORWARD: painter.language.text("forward"), Mode.END_TO_END: painter.language.text("e2e")}
     unit = painter.language.text("ms/batch")
     return "; ".join(
-        f"{row.case.backend}, {words[row.case.mode]}: {painter.shown(row.milliseconds_per_batch)} {unit}"
+        f"{row.case.backend}, {_mode_name(row.case.mode, painter.language)}: "
+        f"{painter.shown(row.milliseconds_per_batch)} {unit}{_MARK if row.unstable else ''}"
         for row in rows
     )
 
 
-def _mode_keys(language: Language, modes: Sequence[Mode]) -> list[Key]:
-    words = {Mode.FORWARD: language.text("forward"), Mode.END_TO_END: language.text("end to end")}
-    return [Key(list(Mode).index(mode) + 1, "■", words[mode]) for mode in modes]
+def _mode_name(mode: Mode, language: Language) -> str:
+    return language.text("forward") if mode is Mode.FORWARD else language.text("end to end")
 
 
-def _wide(rows: Sequence[Row]) -> bool:
-    times = [time for row in rows for time in (row.samples or ())]
-    return max(times) > 10 * min(times)
+def _part_names(language: Language) -> Mapping[str, str]:
+    return {
+        "copy": language.text("copy"),
+        "forward": language.text("forward pass"),
+        "rest": language.text("launch and synchronisation"),
+        "copy and rest": language.text("copy and synchronisation"),
+    }

@@ -1,4 +1,4 @@
-"""Charts of lines: the training's curves, and times or rates with their bounds."""
+"""Charts of lines: times or rates with their bounds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lenet.report.charts.painter import Chart, Key, Painter
-from lenet.report.charts.style import MARKER_SIGNS, MARKERS, MUTED, SERIES, STYLE, shortened
-from lenet.report.drawing import Axes, MaxNLocator, settings
-from lenet.terminal import visible
+from lenet.report.charts.canvas import CHARACTER, Canvas
+from lenet.report.charts.painter import Chart, Painter
+from lenet.report.charts.scale import Scale, spanning
+from lenet.report.charts.style import WIDTH, shortened
 
-__all__ = ["Trend", "draw_curves", "draw_lines"]
+__all__ = ["Trend", "draw_lines"]
+
+_HEIGHT = 262
+"""Height of the axes with the space above them, in CSS pixels."""
+_TURNED = 78
+"""Space on the left for the name of the first place, in CSS pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,42 +27,13 @@ class Trend:
         name: Name of the series.
         x: Horizontal values.
         y: Vertical values.
+        unstable: Whether each point is of a row that may not be trusted. Such points are hollow.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-
-
-def draw_curves(painter: Painter, history: Sequence[dict[str, float]], quantity: str, title: str, label: str) -> Chart:
-    """Figures 1 and 2 of the coursework: a quantity over the epochs, for the training and the test images.
-
-    Args:
-        painter: The page's painter.
-        history: The rows of ``history.csv``.
-        quantity: ``loss`` or ``accuracy``.
-        title: Title of the figure.
-        label: Label of the vertical axis.
-    """
-    scale = 100.0 if quantity == "accuracy" else 1.0
-    epochs = [row["epoch"] for row in history]
-    names = (painter.language.text("training images, augmented"), painter.language.text("test images"))
-    with settings(STYLE):
-        figure, axes = painter.axes(270, left=56)
-        for place, split in enumerate(("train", "test")):
-            values = [scale * row[f"{split}_{quantity}"] for row in history]
-            marker = MARKERS[place] if len(history) <= 15 else ""  # noqa: PLR2004 - more would hide the line
-            axes.plot(epochs, values, "-" if place else "--", color=SERIES[place], marker=marker)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel=painter.language.text("epoch"), ylabel=label)
-        painter.format_numbers(axes.xaxis, axes.yaxis)
-        last = "; ".join(
-            f"{name}: {painter.shown(scale * history[-1][f'{split}_{quantity}'])}"
-            for name, split in zip(names, ("train", "test"), strict=True)
-        )
-        text = painter.language.text("After epoch %(epoch)s, %(values)s.", epoch=f"{epochs[-1]:.0f}", values=last)
-        keys = [Key(place + 1, MARKER_SIGNS[place], name) for place, name in enumerate(names)]
-        return painter.chart(figure, title, text, keys)
+    unstable: Sequence[bool] = ()
 
 
 def draw_lines(
@@ -66,7 +42,6 @@ def draw_lines(
     title: str,
     labels: tuple[str, str],
     *,
-    x_log: bool = True,
     ticks: Sequence[str] = (),
     limits: Sequence[Trend] = (),
 ) -> Chart:
@@ -77,44 +52,62 @@ def draw_lines(
         trends: The lines.
         title: Title of the chart.
         labels: Labels of the horizontal and the vertical axis.
-        x_log: Whether the horizontal axis is logarithmic too.
-        ticks: Names of the horizontal places 0, 1, 2 and so on, if they are no quantity.
+        ticks: Names of the horizontal places 0, 1, 2 and so on. Without them the horizontal axis is logarithmic too.
         limits: Bounds, drawn thin. The name of a level bound is above its end, of a rising one along its beginning.
     """
-    with settings(STYLE):
-        figure, axes = painter.axes(300, left=80, bottom=74 if ticks else 38)
-        axes.set_yscale("log")
-        if x_log:
-            axes.set_xscale("log")
-        for limit in limits:
-            axes.plot(limit.x, limit.y, color=MUTED, linewidth=1.2)
-            _name_limit(axes, limit, limits)
-        for trend in trends:
-            line = "-" if len(trend.x) > 1 else ""
-            axes.plot(trend.x, trend.y, line, color=painter.color(trend.name), marker=painter.marker(trend.name))
-        axes.set(xlabel=labels[0], ylabel=labels[1])
-        painter.format_numbers(axes.xaxis, axes.yaxis)
-        if ticks:
-            names = list(map(visible, ticks))
-            axes.set_xticks(range(len(ticks)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=10)
-            axes.set_xlim(-0.3, len(ticks) - 0.7)
-        text = "; ".join(f"{one.name}: {', '.join(map(painter.shown, one.y))}" for one in trends)
-        return painter.chart(figure, title, f"{labels[1]}. {text}.", painter.legend(trend.name for trend in trends))
+    canvas = Canvas(WIDTH, _HEIGHT + (78 if ticks else 42))
+    drawn = [*trends, *limits]
+    upward = spanning((value for one in drawn for value in one.y), _HEIGHT, 10, log=True)
+    left = 34 + CHARACTER * max(map(len, painter.ticks(upward.ticks())), default=0)
+    left = max(left, _TURNED) if ticks else left
+    values = range(len(ticks)) if ticks else [value for one in drawn for value in one.x]
+    across = spanning(values, left, WIDTH - 14, log=not ticks, margin=0.02 if limits else 0.05)
+    painter.draw_ticks(canvas, upward, (left, WIDTH - 14), upright=True)
+    if ticks:
+        _name_places(canvas, across, ticks)
+    else:
+        painter.draw_ticks(canvas, across, (_HEIGHT, 10))
+    canvas.line([(left, 10), (left, _HEIGHT), (WIDTH - 14, _HEIGHT)], "muted")
+    canvas.write((left + WIDTH - 14) / 2, _HEIGHT + 31, labels[0], anchor="middle", color="muted")
+    canvas.write(10, (10 + _HEIGHT) / 2, labels[1], anchor="middle", color="muted", turn=-90)
+
+    def placed(one: Trend) -> list[tuple[float, float]]:
+        return [(across.place(x), upward.place(y)) for x, y in zip(one.x, one.y, strict=True)]
+
+    for limit in limits:
+        canvas.line(placed(limit), "muted", 1.2)
+    for limit in limits:
+        _name_limit(canvas, shortened(limit.name), placed(limit), [placed(one) for one in limits])
+    for trend in sorted(trends, key=lambda trend: painter.place(trend.name)):
+        color, sign, points = painter.color(trend.name), painter.marker(trend.name), placed(trend)
+        if len(points) > 1:
+            canvas.line(points, color, 1.8)
+        for (x, y), hollow in zip(points, trend.unstable or [False] * len(points), strict=True):
+            canvas.marker(x, y, sign, color, hollow=hollow)
+    text = "; ".join(f"{one.name}: {', '.join(map(painter.shown, one.y))}" for one in trends)
+    return painter.chart(canvas.to_svg, title, f"{labels[1]}. {text}.", painter.legend(one.name for one in trends))
 
 
-def _name_limit(axes: Axes, limit: Trend, limits: Sequence[Trend]) -> None:
-    name = shortened(limit.name)
-    rise = limit.y[-1] - limit.y[0]
-    if rise == 0:
-        axes.annotate(
-            name, (limit.x[-1], limit.y[-1]), (-2, 3), textcoords="offset points",
-            ha="right", va="bottom", color=MUTED, fontsize=10,
-        )  # fmt: skip
+def _name_places(canvas: Canvas, across: Scale, names: Sequence[str]) -> None:
+    """Name the places of an axis that is no quantity, turned so that the names do not meet."""
+    apart = max(1, math.ceil(len(names) / 14))
+    for place in range((len(names) - 1) % apart, len(names), apart):
+        canvas.write(across.place(place), _HEIGHT + 10, names[place], anchor="end", size=10, turn=-38)
+
+
+def _name_limit(
+    canvas: Canvas, name: str, line: Sequence[tuple[float, float]], others: Sequence[Sequence[tuple[float, float]]]
+) -> None:
+    (left, start), (right, end) = line[0], line[-1]
+    if start == end:
+        canvas.write(right - 2, end - 9, name, anchor="end", color="muted", size=10)
         return
     # Of two lines that lie close, the upper has its name above, the lower below.
-    upper = all(limit.y[0] >= other.y[0] for other in limits if other.y[-1] != other.y[0])
-    angle = math.degrees(math.atan2(rise, limit.x[-1] - limit.x[0]))
-    axes.text(
-        limit.x[0], limit.y[0], f" {name}", rotation=angle, rotation_mode="anchor", transform_rotates_text=True,
-        va="bottom" if upper else "top", color=MUTED, fontsize=10,
+    upper = all(start <= other[0][1] for other in others if other[0][1] != other[-1][1])
+    turn = math.degrees(math.atan2(end - start, right - left))
+    along, off = math.radians(turn), -8 if upper else 8
+    canvas.write(
+        left + 4 * math.cos(along) - off * math.sin(along),
+        start + 4 * math.sin(along) + off * math.cos(along),
+        name, color="muted", size=10, turn=turn,
     )  # fmt: skip

@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from lenet.report.charts.canvas import describe
 from lenet.report.charts.style import VARIABLES
 from lenet.report.drawing import Figure
-from lenet.terminal import visible
 
 __all__ = ["to_svg"]
 
@@ -43,15 +43,8 @@ def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         _adapt(element, name, links)
-    root.attrib = {
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-labelledby": f"{name}-title {name}-text",
-    }
-    for tag, content in (("desc", text), ("title", title)):
-        described = ET.Element(tag, id=f"{name}-{'text' if tag == 'desc' else tag}")
-        described.text = visible(content)
-        root.insert(0, described)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img"}
+    describe(root, name, title, text)
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from lenet.report.language import Language
 from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
-from lenet.results import Row
+from lenet.results import Measurement, Row
 
-__all__ = ["Fact", "machine_facts", "machine_name", "packages", "protocols"]
+__all__ = ["Fact", "brief_facts", "machine_facts", "machine_name", "packages", "protocols"]
 
 Fact = tuple[str, str]
 """A name and a value."""
@@ -43,6 +43,20 @@ def machine_facts(machine: Mapping[str, Any], language: Language) -> list[Fact]:
         (text("driver"), _fact(machine, "gpu.driver")),
         ("CUDA", _fact(machine, "cuda.runtime")),
         ("cuDNN", _fact(machine, "cuda.cudnn")),
+    )
+    return [(name, str(value)) for name, value in named if value is not None]
+
+
+def brief_facts(measurement: Measurement, language: Language) -> list[Fact]:
+    """What the first screen says of a machine and its newest measurement, where it is known."""
+    text, machine = language.text, measurement.machine
+    named = (
+        (text("processor"), _fact(machine, "cpu.model")),
+        (text("driver"), _fact(machine, "gpu.driver")),
+        ("PyTorch", _fact(machine, "packages.torch")),
+        (text("commit"), (measurement.commit or text("unknown"))[:12]),
+        (text("measured"), measurement.date[:16].replace("T", " ")),
+        (text("file"), measurement.path.name),
     )
     return [(name, str(value)) for name, value in named if value is not None]
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from lenet.report import words
 from lenet.report.charts import Chart, Painter, draw_bars
 from lenet.report.language import Language
-from lenet.report.page import machine_charts, sheets
-from lenet.report.page.facts import Fact, machine_facts, machine_name, packages, protocols
+from lenet.report.page import history, machine_charts, sheets
+from lenet.report.page.answer import Answer, answer_part
+from lenet.report.page.facts import Fact, brief_facts, machine_facts, machine_name, packages, protocols
+from lenet.report.page.matrix import Matrix, alike, by_batch, by_precision
 from lenet.report.sources import Machine
 from lenet.report.tables import (
     Sheet,
@@ -21,7 +23,7 @@ from lenet.report.tables import (
     speed_groups,
     speed_sheets,
 )
-from lenet.results import Measurement, Row
+from lenet.results import Case, Measurement, Row
 
 __all__ = ["MachinePart", "Speed", "machine_part"]
 
@@ -37,18 +39,32 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class MachinePart:
-    """The page's content for one machine."""
+    """The page's content for one machine.
+
+    Attributes:
+        row_ids: The anchor of each row, in the order of the first of the ``rows`` tables.
+        unstable: For each reason not to trust rows, the anchor and the name of each of the rows.
+        answer_charts: The parts and the rounds of the ``answer``'s rows.
+        others: The conditions besides the ``answer``'s. The charts of rounds and of parts are theirs.
+    """
 
     anchor: str
     name: str
     fingerprint: str
+    brief: Sequence[Fact]
     facts: Sequence[Fact]
     packages: Sequence[Fact]
     measurements: Sequence[Measurement]
     protocols: Sequence[str]
-    unstable: Sequence[Fact]
-    speeds: Sequence[Speed]
+    unstable: Mapping[str, Sequence[tuple[str, str]]]
+    answer: Answer | None
+    precisions: Sequence[Matrix]
+    batches: Sequence[Matrix]
+    batch_charts: Sequence[Chart]
+    answer_charts: Sequence[Chart]
+    others: Sequence[Speed]
     rows: Sequence[Sheet]
+    row_ids: Sequence[str]
     beside: Sheet | None
     boxes: Sequence[Chart]
     scaling: Sequence[Chart]
@@ -75,33 +91,63 @@ def machine_part(
     """
     newest = machine.measurements[-1]
     limits = next((one.limits for one in reversed(machine.newest) if one.limits), None)
-    speeds = [
+    anchors = {row.case: f"{anchor}-row-{place}" for place, row in enumerate(rows, 1)}
+    answer = answer_part(rows, painter, language)
+    like = answer.like if answer else None
+    group = answer.group if answer else ()
+    others = [one for one in speed_groups(rows) if one != group]
+    main = [row for row in rows if like is not None and alike(row.case, like, "asked")]
+    return MachinePart(
+        anchor=anchor,
+        name=machine_name(newest.machine),
+        fingerprint=newest.fingerprint,
+        brief=brief_facts(newest, language),
+        facts=machine_facts(newest.machine, language),
+        packages=packages(newest.machine),
+        measurements=machine.newest,
+        protocols=protocols(rows, language),
+        unstable=_unstable(rows, anchors),
+        answer=answer,
+        precisions=by_precision(rows, like, anchors, painter, language) if like else (),
+        batches=by_batch(rows, like, anchors, painter, language) if like else (),
+        batch_charts=machine_charts.scaling(main, painter, language),
+        others=_speeds(rows, others, painter, language),
+        rows=rows_sheets(rows, language) if rows else (),
+        row_ids=[anchors[row.case] for row in rows],
+        beside=sheets.beside_published_sheet(rows, language),
+        boxes=machine_charts.boxes([row for row in rows if row not in group], painter, language),
+        scaling=machine_charts.scaling([row for row in rows if row not in main], painter, language),
+        limits=limits_line(limits, language) if limits else "",
+        floors=sheets.floor_sheet(rows, language),
+        rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),
+        answer_charts=[
+            *machine_charts.splits([group] if group else [], limits, painter, language),
+            *machine_charts.boxes(group, painter, language),
+        ],
+        splits=machine_charts.splits(others, limits, painter, language),
+        history=history.history_sheet(machine.measurements, language),
+        histories=history.charts(machine.measurements, painter, language),
+        not_run=group_reasons(machine.not_run),
+    )
+
+
+def _speeds(rows: Sequence[Row], groups: Sequence[Sequence[Row]], painter: Painter, language: Language) -> list[Speed]:
+    """The content for some of a machine's groups of rows."""
+    return [
         Speed(
             sheet,
             draw_bars(painter, group, conditions_title(group, language)),
             [*words.changes(group, language), *words.copy_share(group, language)],
         )
         for group, sheet in zip(speed_groups(rows), speed_sheets(rows, language), strict=True)
+        if group in groups
     ]
-    return MachinePart(
-        anchor=anchor,
-        name=machine_name(newest.machine),
-        fingerprint=newest.fingerprint,
-        facts=machine_facts(newest.machine, language),
-        packages=packages(newest.machine),
-        measurements=machine.newest,
-        protocols=protocols(rows, language),
-        unstable=[(name, why) for row, name in zip(rows, row_names(rows), strict=True) for why in row.unstable],
-        speeds=speeds,
-        rows=rows_sheets(rows, language) if rows else (),
-        beside=sheets.beside_published_sheet(rows, language),
-        boxes=machine_charts.boxes(rows, painter, language),
-        scaling=machine_charts.scaling(rows, painter, language),
-        limits=limits_line(limits, language) if limits else "",
-        floors=sheets.floor_sheet(rows, language),
-        rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),
-        splits=machine_charts.splits(rows, limits, painter, language),
-        history=sheets.history_sheet(machine.measurements, language),
-        histories=machine_charts.histories(machine.measurements, painter, language),
-        not_run=group_reasons(machine.not_run),
-    )
+
+
+def _unstable(rows: Sequence[Row], anchors: Mapping[Case, str]) -> dict[str, list[tuple[str, str]]]:
+    """Each reason not to trust a row once, with the rows."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row, name in zip(rows, row_names(rows), strict=True):
+        for why in row.unstable:
+            found.setdefault(why, []).append((anchors[row.case], name))
+    return found

@@ -1,4 +1,4 @@
-"""The charts of one machine's rows: spread, batch sizes, roofline, parts of end-to-end times, and history."""
+"""The charts of one machine's rows: spread, batch sizes, roofline, and parts of end-to-end times."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_l
 from lenet.report.language import Language
 from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
-from lenet.report.tables import conditions_title, memory_name, speed_groups
-from lenet.results import Measurement, Row
+from lenet.report.tables import conditions_title, memory_name
+from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["boxes", "histories", "rooflines", "scaling", "splits"]
+__all__ = ["boxes", "mode_title", "rooflines", "scaling", "splits"]
 
 
 def boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
     """The spread of the rounds, a chart for each group of rows that differ only in the backend."""
     groups = grouped([row for row in rows if row.samples], lambda row: row.case.conditions())
-    return [draw_boxes(painter, group, _mode_title(group[0], language)) for group in groups]
+    return [draw_boxes(painter, group, mode_title(group[0], language)) for group in groups]
 
 
 def scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
@@ -29,11 +29,11 @@ def scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[C
     for group in grouped(rows, _but_batch):
         trends = []
         for line in grouped(group, lambda row: row.case.backend):
-            points = sorted((row.case.batch_size, row.milliseconds_per_batch) for row in line)
+            points = sorted((row.case.batch_size, row.milliseconds_per_batch, bool(row.unstable)) for row in line)
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
         if any(len(trend.x) > 1 for trend in trends):
             labels = (language.text("images a batch"), language.text("ms/batch"))
-            charts.append(draw_lines(painter, trends, _mode_title(group[0], language, batch=False), labels))
+            charts.append(draw_lines(painter, trends, mode_title(group[0], language, batch=False), labels))
     return charts
 
 
@@ -48,11 +48,10 @@ def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: L
             continue
         trends = []
         for line in grouped(group, lambda row: row.case.backend):
-            work = [
-                (FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row.summary.median)
-                for row in line
-            ]
-            points = sorted((flops / moved, flops / seconds / 1e9) for flops, moved, seconds in work)
+            work = [(FLOPS_PER_IMAGE * row.case.batch_size, moved_bytes(row.case.workload), row) for row in line]
+            points = sorted(
+                (flops / moved, flops / row.summary.median / 1e9, bool(row.unstable)) for flops, moved, row in work
+            )
             trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
         peak = operations / 1e9
         least, most = (bound(x for trend in trends for x in trend.x) for bound in (min, max))
@@ -71,14 +70,14 @@ def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: L
     return charts
 
 
-def splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
-    """End-to-end times in parts, for rows whose forward pass was measured as well.
+def splits(groups: Sequence[Sequence[Row]], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
+    """End-to-end times in parts, for rows whose forward pass was measured as well; a chart for each group.
 
     The copy's part is the time of its bytes at the measured rate. Copy and synchronisation are one part if no rate was
     measured, or if the parts would exceed the whole, as when the copy overlaps the computation.
     """
-    text, charts = language.text, []
-    for group in speed_groups(rows):
+    charts = []
+    for group in groups:
         forward = {row.case.backend: row for row in group if row.case.mode is Mode.FORWARD}
         splits = []
         for row in group:
@@ -88,33 +87,12 @@ def splits(rows: Sequence[Row], limits: Limits | None, painter: Painter, languag
             compute, rest = own.milliseconds_per_batch, row.milliseconds_per_batch - own.milliseconds_per_batch
             copy = 1e3 * copy_seconds(row.case.workload, limits) if limits and limits.copy else None
             if copy is None or copy > rest:
-                parts = {text("forward pass"): compute, text("copy and synchronisation"): rest}
+                parts = {"forward": compute, "copy and rest": rest}
             else:
-                other = text("launch and synchronisation")
-                parts = {text("copy"): copy, text("forward pass"): compute, other: rest - copy}
-            splits.append(Split(row.case.backend, parts))
+                parts = {"copy": copy, "forward": compute, "rest": rest - copy}
+            splits.append(Split(row.case.backend, parts, unstable=bool(row.unstable or own.unstable)))
         if splits:
             charts.append(draw_splits(painter, splits, conditions_title(group, language)))
-    return charts
-
-
-def histories(measurements: Sequence[Measurement], painter: Painter, language: Language) -> list[Chart]:
-    """The median of each row over a machine's measurements, for rows that are in two or more of them."""
-    if len(measurements) < 2:  # noqa: PLR2004 - a line has two ends
-        return []
-    places = [(place, row) for place, one in enumerate(measurements) for row in one.rows]
-    ticks = [f"{one.date[5:10]} {(one.commit or '?')[:7]}" for one in measurements]
-    charts = []
-    for group in grouped(places, lambda placed: placed[1].case.conditions()):
-        trends = []
-        for line in grouped(group, lambda placed: placed[1].case.backend):
-            if len({place for place, _ in line}) > 1:
-                values = {place: row.milliseconds_per_batch for place, row in line}
-                trends.append(Trend(line[0][1].case.backend, list(values), list(values.values())))
-        if trends:
-            labels = ("", language.text("ms/batch"))
-            title = _mode_title(group[0][1], language)
-            charts.append(draw_lines(painter, trends, title, labels, x_log=False, ticks=ticks))
     return charts
 
 
@@ -123,7 +101,8 @@ def _but_batch(row: Row) -> Hashable:
     return (case.mode, case.asked, case.input, case.device, case.images, case.host_memory, case.cold_cache)
 
 
-def _mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
+def mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
+    """A row's mode and conditions, for a chart of rows that differ in nothing else but the backend."""
     case, text = row.case, language.text
     words_of = [text("forward") if case.mode is Mode.FORWARD else text("end to end"), case.asked]
     if case.input != "float32":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -12,17 +13,24 @@ from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
 from lenet.report import words
 from lenet.report.charts import Chart, Painter, draw_architecture
+from lenet.report.charts.style import DARK, LIGHT, css_variables
 from lenet.report.language import Language
 from lenet.report.page import sheets
-from lenet.report.page.glance import glance
+from lenet.report.page.answer import Tile, main_tiles
+from lenet.report.page.facts import machine_name
 from lenet.report.page.machine import MachinePart, machine_part
 from lenet.report.page.training import Training, training_part
 from lenet.report.rounding import count
-from lenet.report.sources import Sources
+from lenet.report.sources import Machine, Sources
 from lenet.report.tables import Sheet, group_reasons, parity_sheet, published_sheet
+from lenet.results import Row
 from lenet.terminal import visible
 
 __all__ = ["render"]
+
+_TRIPY: Final = "tripy"
+_SIGNS: Final[Mapping[str, str]] = {"PASS": "✔", "FAIL": "✘"}
+"""The sign before each verdict of the gate. Any other verdict has a question mark."""
 
 
 @dataclass(slots=True)
@@ -33,6 +41,7 @@ class _Page:
     architecture: Chart
     layers: Sheet
     parameters: Sheet
+    recipe: Sheet
     qualities: Sheet
     published: Sheet
     published_changes: Sequence[str]
@@ -40,11 +49,12 @@ class _Page:
     version: str = __version__
     machines: Sequence[MachinePart] = ()
     training: Training | None = None
+    tripy: Sequence[tuple[str, str]] = ()
     parity: Sheet | None = None
     parity_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
     gate: Sheet | None = None
     gate_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    glance: Sequence[tuple[str, str, str]] = ()
+    tiles: Sequence[Tile] = ()
 
 
 def render(sources: Sources, language: Language) -> str:
@@ -58,15 +68,13 @@ def render(sources: Sources, language: Language) -> str:
         HTML. The same sources give the same bytes.
     """
     machines = [(machine, machine.rows) for machine in sources.machines]
-    backends = sorted(
-        {row.case.backend for _, rows in machines for row in rows}, key=lambda name: (name != "pytorch", name)
-    )
-    painter = Painter(language, backends)
+    painter = Painter(language)
     page = _Page(
         language=language,
         architecture=draw_architecture(painter, language.text("LeNet for CIFAR-10")),
         layers=sheets.layers_sheet(language),
         parameters=sheets.parameters_sheet(language),
+        recipe=sheets.published_recipe_sheet(language),
         qualities=sheets.qualities_sheet(language),
         published=published_sheet(language),
         published_changes=words.published_changes(language),
@@ -76,7 +84,7 @@ def render(sources: Sources, language: Language) -> str:
         page.training = training_part(sources.run, painter, language)
     if sources.parity is not None:
         lines = sources.parity["backends"]
-        page.parity = parity_sheet(lines, language, sources.parity["data"]) if lines else None
+        page.parity = _parity(sources.parity, language) if lines else None
         page.parity_not_run = group_reasons(sources.parity["not_run"])
     if sources.gate is not None:
         page.gate = sheets.gate_sheet(sources.gate, language)
@@ -85,12 +93,31 @@ def render(sources: Sources, language: Language) -> str:
         machine_part(machine, rows, f"machine-{number}", painter, language)
         for number, (machine, rows) in enumerate(machines, 1)
     ]
-    page.glance = list(glance(sources, machines, language))
+    page.tripy = [found for machine, rows in machines if (found := _without_tripy(machine, rows))]
+    first: tuple[Machine | None, Sequence[Row]] = machines[0] if machines else (None, ())
+    page.tiles = list(main_tiles(sources, *first, language))
     filled = _environment(language).get_template("report.html").render(
         page=page, language=language, parameters=language.number(count(PARAMETER_COUNT)),
-        flops=language.number(count(FLOPS_PER_IMAGE)),
+        flops=language.number(count(FLOPS_PER_IMAGE)), light=css_variables(LIGHT), dark=css_variables(DARK),
+        signs=_SIGNS,
     )  # fmt: skip
     return visible(filled)
+
+
+def _parity(parity: Mapping[str, Any], language: Language) -> Sheet:
+    """The quality table, with the digest of the weights if the file has it."""
+    sheet = parity_sheet(parity["backends"], language, parity["data"])
+    digest = parity["weights"][:12]
+    note = language.text("weights %(digest)s", digest=digest) if digest else ""
+    return replace(sheet, caption="; ".join(filter(None, (sheet.caption, note))))
+
+
+def _without_tripy(machine: Machine, rows: Sequence[Row]) -> tuple[str, str] | None:
+    """The machine's name and why TriPy was not measured on it, empty if it was not asked for; None if it was."""
+    if any(row.case.backend == _TRIPY for row in rows):
+        return None
+    reasons = (why for name, why in machine.not_run.items() if name.startswith(_TRIPY))
+    return machine_name(machine.measurements[-1].machine), next(reasons, "")
 
 
 def _environment(language: Language) -> Environment:

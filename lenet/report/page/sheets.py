@@ -7,20 +7,20 @@ from typing import Any
 
 from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PARAMETER_SHAPES, STAGES
 from lenet.report.language import Language
-from lenet.report.rounding import accuracy, count, loss, percent, ratio, significant
+from lenet.report.rounding import accuracy, count, loss, percent, ratio, shape, significant
 from lenet.report.sources import TrainingRun
 from lenet.report.tables import NOTHING, Sheet, limit_name, row_name
-from lenet.results import Measurement, Row, speedup
+from lenet.results import Row, find_row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
-from lenet.vocabulary import InputType, Mode, Precision
+from lenet.vocabulary import BASELINE_BACKEND, InputType, Mode, Precision
 
 __all__ = [
     "beside_published_sheet",
     "floor_sheet",
     "gate_sheet",
-    "history_sheet",
     "layers_sheet",
     "parameters_sheet",
+    "published_recipe_sheet",
     "qualities_sheet",
     "recipe_sheet",
 ]
@@ -29,12 +29,12 @@ __all__ = [
 def layers_sheet(language: Language) -> Sheet:
     """Each layer with its output's shape, its parameters and its operations, and their sums."""
     text, number = language.text, language.number
-    lines: list[tuple[str, ...]] = [(text("input"), NOTHING, _shape(INPUT_SHAPE), NOTHING, NOTHING)]
+    lines: list[tuple[str, ...]] = [(text("input"), NOTHING, shape(INPUT_SHAPE), NOTHING, NOTHING)]
     for stage in STAGES:
         kind = type(stage.layer).__name__
         counts = (stage.parameters, stage.flops)
         cells = [number(count(one)) if one else NOTHING for one in counts]
-        lines.append((stage.layer.name, kind, _shape(stage.output_shape), *cells))
+        lines.append((stage.layer.name, kind, shape(stage.output_shape), *cells))
     lines.append((text("sum"), "", "", number(count(PARAMETER_COUNT)), number(count(FLOPS_PER_IMAGE))))
     return Sheet(
         text("Layers"),
@@ -47,13 +47,23 @@ def layers_sheet(language: Language) -> Sheet:
 def parameters_sheet(language: Language) -> Sheet:
     """The names and shapes of the weights in PyTorch and in TriPy."""
     text = language.text
-    lines = tuple((name, _shape(shape)) for name, shape in PARAMETER_SHAPES.items())
+    lines = tuple((name, shape(sizes)) for name, sizes in PARAMETER_SHAPES.items())
     return Sheet(text("Parameters, alike in both frameworks"), (text("name"), text("shape")), lines)
 
 
 def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
     """The recipe of a run beside the coursework's."""
-    text, own = language.text, run.facts["recipe"]
+    text, number, own = language.text, language.number, run.facts["recipe"]
+    published = published_recipe_sheet(language)
+    ours = [*(_setting(own[key], language) for key in RECIPE), number(count(run.facts["times"]["images_an_epoch"]))]
+    lines = [(name, value, theirs) for (name, theirs), value in zip(published.lines, ours, strict=True)]
+    lines.append((text("seed"), _setting(own["seed"], language), NOTHING))
+    return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
+
+
+def published_recipe_sheet(language: Language) -> Sheet:
+    """The coursework's recipe."""
+    text = language.text
     names = {
         "epochs": text("epochs"),
         "batch_size": text("batch"),
@@ -64,20 +74,13 @@ def recipe_sheet(run: TrainingRun, language: Language) -> Sheet:
         "decay": text("factor of the decay"),
         "padding": text("padding before the random crop, pixels"),
     }
+    lines = [(names[key], _setting(value, language)) for key, value in RECIPE.items()]
+    lines.append((text("training images"), language.number(count(50_000))))
+    return Sheet(text("Recipe"), ("", text("coursework")), tuple(lines))
 
-    def shown(value: Any) -> str:
-        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else language.number(f"{value}")
 
-    lines = [(name, shown(own[key]), shown(RECIPE[key])) for key, name in names.items()]
-    lines.append(
-        (
-            text("training images"),
-            language.number(count(run.facts["times"]["images_an_epoch"])),
-            language.number(count(50_000)),
-        )
-    )
-    lines.append((text("seed"), shown(own["seed"]), NOTHING))
-    return Sheet(text("Recipe"), ("", text("this run"), text("coursework")), tuple(lines))
+def _setting(value: Any, language: Language) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else language.number(f"{value}")
 
 
 def qualities_sheet(language: Language) -> Sheet:
@@ -102,16 +105,16 @@ def beside_published_sheet(rows: Sequence[Row], language: Language) -> Sheet | N
                 continue
             if case.asked != Precision.FP32 or case.cold_cache or case.input != InputType.FLOAT32:
                 continue
-            faster = speedup(row, rows)
+            faster, baseline = speedup(row, rows), find_row(rows, BASELINE_BACKEND, row)
             lines.append(
                 (
                     figure.runtime,
                     " ".join(filter(None, [modes[case.mode], case.host_memory])),
                     number(f"{figure.milliseconds_per_batch:.3f}"),
-                    number(significant(row.milliseconds_per_batch)),
-                    number(ratio(row.milliseconds_per_batch / figure.milliseconds_per_batch)),
+                    number(significant(row.milliseconds_per_batch)) + _mark(row),
+                    number(ratio(row.milliseconds_per_batch / figure.milliseconds_per_batch)) + _mark(row),
                     number(ratio(ratio_to_pytorch(figure))),
-                    NOTHING if faster is None else number(ratio(1 / faster)),
+                    NOTHING if faster is None else number(ratio(1 / faster)) + _mark(row, baseline),
                 )
             )
     if not lines:
@@ -132,9 +135,9 @@ def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
     lines = tuple(
         (
             row_name(row.case),
-            number(significant(row.milliseconds_per_batch)),
+            number(significant(row.milliseconds_per_batch)) + _mark(row),
             number(significant(1e3 * row.floor.seconds)),
-            number(significant(row.times_floor)),
+            number(significant(row.times_floor)) + _mark(row),
             limit_name(row.floor.term, language),
         )
         for row in rows
@@ -144,23 +147,6 @@ def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
         return None
     columns = (text("row"), text("median"), text("floor"), text("times the floor"), text("nearest limit"))
     return Sheet(text("Distance to the floor, ms/batch"), columns, lines)
-
-
-def history_sheet(measurements: Sequence[Measurement], language: Language) -> Sheet:
-    """The measurements of a machine with their commits, the oldest first."""
-    text = language.text
-    lines = tuple(
-        (
-            one.date[:19].replace("T", " "),
-            (one.commit or text("unknown"))[:12],
-            language.number(count(len(one.rows))),
-            one.flaw or text("whole"),
-            one.path.name,
-        )
-        for one in measurements
-    )
-    columns = (text("date"), text("commit"), text("rows"), text("state"), text("file"))
-    return Sheet(text("Measurements"), columns, lines)
 
 
 def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
@@ -198,5 +184,6 @@ def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
     return Sheet(text("Rows of the gate"), columns, lines)
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
+def _mark(*rows: Row | None) -> str:
+    """What follows a number that is made from rows, if one of them may not be trusted."""
+    return " !" if any(row is not None and row.unstable for row in rows) else ""

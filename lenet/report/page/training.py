@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lenet.report.charts import Chart, Painter, draw_curves
+from lenet.report.charts import Chart, Painter
 from lenet.report.language import Language
 from lenet.report.page import sheets
 from lenet.report.page.facts import Fact
@@ -42,10 +42,7 @@ def training_part(run: TrainingRun, painter: Painter, language: Language) -> Tra
         ),
         (text("commit"), str(run.facts["commit"] or text("unknown"))[:12]),
     ]
-    charts = (
-        draw_curves(painter, run.history, "loss", text("Figure 1. Mean loss"), text("cross-entropy, nats")),
-        draw_curves(
-            painter, run.history, "accuracy", text("Figure 2. Accuracy"), text("images classified rightly, %%")
-        ),
-    )
+    from lenet.report import curves  # imports matplotlib, which takes half a second
+
+    charts = [curves.draw_chart(painter, run.history, quantity) for quantity in ("loss", "accuracy")]
     return Training(sheets.recipe_sheet(run, language), facts, charts)

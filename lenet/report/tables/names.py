@@ -8,7 +8,7 @@ from lenet.report.language import Language
 from lenet.results import Case, Row
 from lenet.vocabulary import HostMemory, Mode
 
-__all__ = ["limit_name", "memory_name", "row_name", "row_names", "runtime_name"]
+__all__ = ["limit_name", "memory_name", "row_name", "row_names", "runtime_name", "weights_note"]
 
 
 def row_name(case: Case, *, protocol: bool = True) -> str:
@@ -46,3 +46,9 @@ def limit_name(term: str, language: Language) -> str:
     text = language.text
     names = {"arithmetic": text("arithmetic"), "memory": text("memory"), "copy": text("copy"), "launch": text("launch")}
     return names.get(term, term)
+
+
+def weights_note(rows: Sequence[Row], language: Language) -> str:
+    """The digests of the rows' weights, shortened to 12 digits; empty if the files do not have them."""
+    found = ", ".join(sorted({row.weights[:12] for row in rows if row.weights}))
+    return language.text("weights %(digest)s", digest=found) if found else ""

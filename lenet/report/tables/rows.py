@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lenet.measurement.floor import Limits
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import ratio, significant, thousands
-from lenet.report.tables.names import limit_name, memory_name, row_names
+from lenet.report.tables.names import limit_name, memory_name, row_names, weights_note
 from lenet.report.tables.sheet import NOTHING, Sheet
 from lenet.results import Row, speedup
 
@@ -24,7 +25,9 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Se
     """
     adaptive = {row.case.protocol for row in rows} == {"adaptive"}
     protocol = ", " + language.text("adaptive") if adaptive else ""
-    return [_times_sheet(rows, protocol, language), _rates_sheet(rows, protocol, language, others)]
+    found = (_times_sheet(rows, protocol, language), _rates_sheet(rows, protocol, language, others))
+    note = weights_note(rows, language)
+    return [replace(sheet, caption="; ".join(filter(None, (sheet.caption, note)))) for sheet in found]
 
 
 def _times_sheet(rows: Sequence[Row], protocol: str, language: Language) -> Sheet:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import count, ratio, significant
-from lenet.report.tables.names import memory_name, runtime_name
+from lenet.report.tables.names import memory_name, runtime_name, weights_note
 from lenet.report.tables.sheet import NOTHING, Sheet
 from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
@@ -99,6 +99,8 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
     between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
     either = between.join(str(count) for count in dict.fromkeys((rounds[0], rounds[-1])))
     notes = [language.known(group[0].case.images), language.text("median of %(rounds)s rounds", rounds=either)]
+    if note := weights_note(group, language):
+        notes.append(note)
     if any(row.unstable for row in group):
         notes.append(language.text("! is unstable: see its row"))
     return Sheet(conditions_title(group, language), _speed_columns(language), tuple(lines), "; ".join(notes))
