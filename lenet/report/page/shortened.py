@@ -19,14 +19,19 @@ def shortened(sources: Sources, language: Language) -> Sequence[str]:
     """What is less than the coursework's, in words; empty if the training and the rounds are whole."""
     text, number = language.text, language.number
     facts = sources.run.facts if sources.run is not None else None
-    rounds = [row.summary.rounds + row.throttled for machine in sources.machines[:1] for row in machine.rows]
+    rounds = [
+        row.summary.rounds + row.throttled
+        for machine in sources.machines
+        for row in machine.rows
+        if row.case.protocol == "coursework"
+    ]
     found = (
         (text("epochs of training"), facts and facts["recipe"]["epochs"], RECIPE["epochs"]),
         (text("training images"), facts and facts["times"]["images_an_epoch"], _IMAGES),
         (text("rounds a row"), min(rounds, default=None), ROUNDS),
     )
     return [
-        text("%(what)s: %(own)s instead of %(whole)s", what=what, own=number(count(own)), whole=number(count(whole)))
+        text("%(own)s %(what)s instead of %(whole)s", what=what, own=number(count(own)), whole=number(count(whole)))
         for what, own, whole in found
         if own is not None and isinstance(whole, int) and own < whole
     ]
