@@ -19,6 +19,7 @@ import click
 from lenet.cli.options import data_option, device_option, download_option, load_split, unknown_option
 from lenet.errors import CourseworkError, LenetError
 from lenet.provenance import program
+from lenet.settings import Settings
 from lenet.terminal import tell
 
 __all__ = ["command"]
@@ -93,14 +94,19 @@ class _Files:
     type=click.Path(path_type=Path),
     help="Folder for everything that is made.  [default: coursework, with --quick coursework/quick]",
 )
-@click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the sheets.")
+@click.option(
+    "--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the sheets."
+)
 @click.option("--quick", is_flag=True, help=f"{_QUICK_EPOCHS} epochs and {_QUICK_ROUNDS} rounds. The sheets say so.")
 @click.option("--shipped", is_flag=True, help="Measure the shipped weights, and train nothing.")
 @data_option
 @unknown_option
 @download_option
 @device_option
+@click.pass_obj
 def command(
+    settings: Settings,
+    /,
     *,
     out: Path | None,
     lang: str,
@@ -122,7 +128,8 @@ def command(
     _prepare(files)
     load_split("test", data, accept_unknown=accept_unknown, download=download)  # refuse missing images at once
     images = [*([f"--data={data}"] if data else []), *(["--accept-unknown-data"] if accept_unknown else [])]
-    steps = _steps(files, [*images, f"--device={device}"], lang, quick=quick, trained=not shipped)
+    backends = settings.backends or ("all",)
+    steps = _steps(files, [*images, f"--device={device}"], backends, lang, quick=quick, trained=not shipped)
     if quick:
         tell(f"A quick run: {_QUICK_EPOCHS} epochs and {_QUICK_ROUNDS} rounds. The coursework has 60 and 100.")
     tell(f"{len(steps) + 1} steps. Everything goes into {files.folder}.")
@@ -149,7 +156,9 @@ def _prepare(files: _Files) -> None:
         prepare_file(path, "--out")
 
 
-def _steps(files: _Files, common: Sequence[str], lang: str, *, quick: bool, trained: bool) -> list[_Step]:
+def _steps(
+    files: _Files, common: Sequence[str], backends: Sequence[str], lang: str, *, quick: bool, trained: bool
+) -> list[_Step]:
     """The steps before the PDF. Their times are of 2 idle CPU cores."""
     weights = [f"--weights={files.weights}"] if trained else []
     epochs = [f"--epochs={_QUICK_EPOCHS}"] if quick else []
@@ -164,8 +173,8 @@ def _steps(files: _Files, common: Sequence[str], lang: str, *, quick: bool, trai
     evaluate = _Step(
         "evaluate every runtime on the 10,000 test images",
         "about 1 minute, more where engines are built",
-        "lenet", ["evaluate", "--backend=all", "--precision=fp32", "--json", *weights, *common], files.parity,
-        captured=True, may_judge=True,
+        "lenet", ["evaluate", *(f"--backend={one}" for one in backends), "--precision=fp32", "--json", *weights, *common],
+        files.parity, captured=True, may_judge=True,
     )  # fmt: skip
     measure = _Step(
         "measure every runtime under the coursework's conditions",
