@@ -161,6 +161,7 @@ def _steps(
 ) -> list[_Step]:
     """The steps before the PDF. Their times are of 2 idle CPU cores."""
     weights = [f"--weights={files.weights}"] if trained else []
+    named = [f"--backend={one}" for one in backends]
     epochs = [f"--epochs={_QUICK_EPOCHS}"] if quick else []
     rounds = [f"--rounds={_QUICK_ROUNDS}"] if quick else []
     kept = ["--no-save", f"--benchmark-json={files.measured}"]
@@ -173,8 +174,8 @@ def _steps(
     evaluate = _Step(
         "evaluate every runtime on the 10,000 test images",
         "about 1 minute, more where engines are built",
-        "lenet", ["evaluate", *(f"--backend={one}" for one in backends), "--precision=fp32", "--json", *weights, *common],
-        files.parity, captured=True, may_judge=True,
+        "lenet", ["evaluate", "--precision=fp32", "--json", *named, *weights, *common], files.parity,
+        captured=True, may_judge=True,
     )  # fmt: skip
     measure = _Step(
         "measure every runtime under the coursework's conditions",
