@@ -16,8 +16,8 @@ __all__ = ["main"]
 @click.group(
     cls=GuardedGroup,
     epilog="Exit codes: 0, done and well; 1, a bad verdict (coursework, evaluate, doctor, gate) or a file that could "
-    "not be read (report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, with its "
-    "traceback; 130, interrupted.",
+    "not be read (report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, "
+    "with its traceback; 130, interrupted.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="lenet")
