@@ -151,9 +151,18 @@ def gate(session: nox.Session) -> None:
         sys.exit(2)  # nox itself would exit with 1, which is a verdict
     # If dependencies differ the gate makes environments, and needs the same page as this environment.
     environment = {"PIP_FIND_LINKS": _NVIDIA_PAGE, **os.environ} if _nvidia_gpu() else None
-    code = _run_gate([str(_BIN / "lenet"), "gate", *session.posargs], environment)
+    code = _hand_on_signals([str(_BIN / "lenet"), "gate", *session.posargs], environment)
     if code:
         sys.exit(code)  # nox itself would exit with 1 for every code
+
+
+@nox.session(python=False)
+def coursework(session: nox.Session) -> None:
+    """Train, evaluate, measure and write the coursework's five sheets; arguments go to ``lenet coursework``."""
+    _update_environment(session)
+    code = _hand_on_signals([str(_BIN / "lenet"), "coursework", *session.posargs])
+    if code:
+        sys.exit(code)
 
 
 @nox.session(python=False)
@@ -180,8 +189,8 @@ def lint(session: nox.Session) -> None:
     session.run("zizmor", "--offline", "--pedantic", "--strict-collection", "--no-progress", ".github")
 
 
-def _run_gate(command: list[str], environment: dict[str, str] | None) -> int:
-    """Run the gate and pass signals on to it, so that it cleans up. nox would leave it running or kill it at once."""
+def _hand_on_signals(command: list[str], environment: dict[str, str] | None = None) -> int:
+    """Run a program and pass signals on to it, so that it cleans up. nox would leave it running or kill it at once."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
     started: list[subprocess.Popen[bytes]] = []
     early: list[int] = []

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 __all__ = [
     "BackendError",
     "CheckpointError",
+    "CourseworkError",
     "DataError",
     "DeviceError",
     "ExportError",
@@ -106,6 +107,10 @@ class ResultsError(LenetError):
 
 class SettingsError(LenetError):
     """The table ``[tool.lenet]`` in pyproject.toml has an unknown key or value."""
+
+
+class CourseworkError(LenetError):
+    """A step of the coursework failed, or cannot begin."""
 
 
 class GateError(LenetError):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lenet import __version__, settings
-from lenet.cli import backends, build, doctor, evaluate, export, gate, promote, report, results, train
+from lenet.cli import backends, build, coursework, doctor, evaluate, export, gate, promote, report, results, train
 from lenet.cli.guard import GuardedGroup
 
 __all__ = ["main"]
@@ -15,9 +15,9 @@ __all__ = ["main"]
 
 @click.group(
     cls=GuardedGroup,
-    epilog="Exit codes: 0, done and well; 1, a bad verdict (evaluate, doctor, gate) or a file that could not be read "
-    "(report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, with its "
-    "traceback; 130, interrupted.",
+    epilog="Exit codes: 0, done and well; 1, a bad verdict (coursework, evaluate, doctor, gate) or a file that could "
+    "not be read (report); 2, no result, and the message says why; 3, an inconclusive gate; 70, an unforeseen error, "
+    "with its traceback; 130, interrupted.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="lenet")
@@ -37,5 +37,5 @@ def main(context: click.Context) -> None:
     }
 
 
-for _module in (train, evaluate, export, build, backends, doctor, results, promote, report, gate):
+for _module in (coursework, train, evaluate, export, build, backends, doctor, results, promote, report, gate):
     main.add_command(_module.command)

@@ -108,7 +108,7 @@ def load_split(split: Any, data: Path | None, *, accept_unknown: bool, download:
     directory = cifar10.default_directory(data)
     if download:
         cifar10.download(directory)
-    fetch = f"add --download to `lenet {click.get_current_context().info_name}`, which then fetches it"
+    fetch = f"add --download to `lenet {click.get_current_context().info_name}`, which then fetches it (170 MB)"
     return cifar10.load(split, directory, accept_unknown=accept_unknown, fetch=fetch)
 
 

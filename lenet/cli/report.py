@@ -24,6 +24,7 @@ __all__ = ["command"]
 @click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
 @click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
 @click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the page.")
+@click.option("--sheets", is_flag=True, help="Only the coursework's five sheets, unfolded.")
 @storage_option
 @example_option
 def command(
@@ -34,6 +35,7 @@ def command(
     parity: Path | None,
     gate: Path | None,
     lang: str,
+    sheets: bool,
     storage: Path,
     example: bool,
 ) -> None:
@@ -55,15 +57,16 @@ def command(
         (files, []) if files else _usual_files(storage, example=example, other=any((run, parity, gate)))
     )
     read = partial(sources.read, files, run=run, parity=parity, gate=gate, passed_over=passed_over, example=example)
+    render = partial(page.render, language=language, sheets_alone=sheets)
     with Steps(2) as steps:
         steps.begin("reading the measurements")
         found = read()
         steps.begin("drawing the page")
         try:
-            text = page.render(found, language)
+            text = render(found)
         except Exception:  # noqa: BLE001 - a file is at fault: find it, name it and report the rest
-            found = read(show=lambda alone: page.render(alone, language))
-            text = page.render(found, language)
+            found = read(show=render)
+            text = render(found)
     content = text.encode()
     write_atomically(out, content)
     tell(f"{out}: {count(len(content))} bytes")

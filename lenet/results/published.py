@@ -19,10 +19,11 @@ from typing import Final
 from lenet.training.recipe import Recipe
 from lenet.vocabulary import Mode
 
-__all__ = ["BATCH_SIZE", "FIGURES", "MACHINE", "QUALITIES", "RECIPE", "Figure", "Quality", "ratio_to_pytorch"]
+__all__ = ["BATCH_SIZE", "FIGURES", "MACHINE", "QUALITIES", "RECIPE", "ROUNDS", "Figure", "Quality", "ratio_to_pytorch"]
 
 MACHINE: Final = "NVIDIA GeForce RTX 4060 Ti"
 BATCH_SIZE: Final = 1000
+ROUNDS: Final = 100
 RECIPE: Final[Mapping[str, int | float | tuple[int, ...]]] = MappingProxyType(
     {
         name: getattr(Recipe(), name)

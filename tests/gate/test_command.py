@@ -186,6 +186,14 @@ def test_nox_keeps_the_exit_code(nox_gate: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_nox_hands_the_options_of_the_coursework_on(nox_gate: Path) -> None:
+    nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 130\n')
+    with pytest.raises(SystemExit) as caught:
+        noxfile.coursework.func(SimpleNamespace(posargs=("--quick", "--lang", "ru")))
+    assert caught.value.code == 130
+    assert Path(f"{nox_gate}.arguments").read_text() == "coursework --quick --lang ru\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_nox_waits_until_the_gate_has_cleaned_up(nox_gate: Path, number: signal.Signals) -> None:
     """The gate's stand-in has nox send itself the signal, and then takes its time."""

@@ -331,7 +331,7 @@ def test_without_files_this_machine_s_latest_run_and_its_baselines_are_taken(
 def test_the_example_is_labelled_in_each_language(tmp_path: Path) -> None:
     (tmp_path / "b-gpu").mkdir()
     documents.measurement(tmp_path / "b-gpu" / "0007_campaign.json")
-    for language, label in (("en", "An example: the shipped measurements"), ("ru", "Пример: поставляемые")):
+    for language, label in (("en", "An example: the measurements"), ("ru", "Пример: измерения")):
         result, page = report("--storage", tmp_path, "--example", "--lang", language, out=tmp_path / "report.html")
         assert result.exit_code == 0, result.output
         assert label in page
@@ -494,6 +494,6 @@ def test_the_campaign_s_report_is_small_and_needs_neither_torch_nor_matplotlib(t
 
 def test_an_example_is_called_one(tmp_path: Path) -> None:
     found = sources.read([documents.measurement(tmp_path / "1.json")])
-    label = "An example: the shipped measurements of another machine, not of yours."
+    label = "An example: the measurements that lenet-bench ships, not yours."
     assert label not in render(found, ENGLISH)
     assert label in render(replace(found, example=True), ENGLISH)

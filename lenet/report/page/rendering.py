@@ -15,7 +15,7 @@ from lenet.report import words
 from lenet.report.charts import Chart, Painter, draw_architecture
 from lenet.report.charts.style import DARK, LIGHT, css_variables
 from lenet.report.language import Language
-from lenet.report.page import sheets
+from lenet.report.page import sheets, shortened
 from lenet.report.page.answer import Tile, main_tiles
 from lenet.report.page.facts import machine_name
 from lenet.report.page.machine import MachinePart, machine_part
@@ -55,14 +55,17 @@ class _Page:
     gate: Sheet | None = None
     gate_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tiles: Sequence[Tile] = ()
+    sheets_alone: bool = False
+    shortened: Sequence[str] = ()
 
 
-def render(sources: Sources, language: Language) -> str:
+def render(sources: Sources, language: Language, *, sheets_alone: bool = False) -> str:
     """Render the page.
 
     Args:
         sources: What to show.
         language: The language.
+        sheets_alone: Whether to show the five sheets, unfolded, and nothing else.
 
     Returns:
         HTML. The same sources give the same bytes.
@@ -79,6 +82,8 @@ def render(sources: Sources, language: Language) -> str:
         published=published_sheet(language),
         published_changes=words.published_changes(language),
         sources=sources,
+        sheets_alone=sheets_alone,
+        shortened=shortened.shortened(sources, language) if sheets_alone else (),
     )
     if sources.run is not None:
         page.training = training_part(sources.run, painter, language)

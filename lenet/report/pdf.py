@@ -1,0 +1,65 @@
+"""Prints a page as PDF with the system's Chromium or Chrome."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from lenet.errors import OutputError
+from lenet.files import write_atomically
+
+__all__ = ["NO_BROWSER", "find_browser", "print_page"]
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NO_BROWSER: Final = "no Chromium or Chrome is on the PATH: on Debian, `apt-get install chromium`"
+_LONGEST: Final = 120
+"""Seconds."""
+
+
+def find_browser() -> str | None:
+    """The path of the first Chromium or Chrome on the PATH, or None."""
+    return next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def print_page(browser: str, page: Path, out: Path) -> None:
+    """Print a page of HTML on the paper that its style sheet asks for.
+
+    Args:
+        browser: A Chromium or Chrome. It gets a profile of its own, so an open window does not disturb it.
+        page: The page.
+        out: The PDF to write, whole or not at all.
+
+    Raises:
+        OutputError: The browser fails or hangs, or the file cannot be written.
+    """
+    # Chromium refuses to start as root with its sandbox. The page holds no script and loads nothing.
+    root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="lenet-pdf-", ignore_cleanup_errors=True) as folder:
+        made = Path(folder) / "page.pdf"
+        plain = ("--headless=new", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}/profile")
+        command = [browser, *plain, *root, f"--print-to-pdf={made}", page.resolve().as_uri()]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command, capture_output=True, text=True, errors="replace", timeout=_LONGEST, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise _failed(browser, page, f"no end within {_LONGEST} s") from None
+        except OSError as error:
+            raise _failed(browser, page, error.strerror or str(error)) from error
+        if done.returncode or not made.exists():
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            raise _failed(browser, page, f"exit code {done.returncode}: {last}")
+        write_atomically(out, made.read_bytes())
+
+
+def _failed(browser: str, page: Path, found: str) -> OutputError:
+    return OutputError(
+        f"{browser} did not print {page}",
+        found=found,
+        wanted="a PDF",
+        hint="open the page in a browser and print it there: it asks for A3 paper itself",
+    )
