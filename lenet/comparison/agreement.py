@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def compare_backends(
     """Run each backend over a split and compare it with the reference and with PyTorch.
 
     Args:
-        names: Names in the table of backends. PyTorch is run for the deltas, whether it is named or not.
+        names: Names in the table of backends. PyTorch is run for the deltas too, unless none of them is available.
         arrays: Weights by parameter name.
         split: The images.
         device: Where to run.
@@ -110,15 +111,16 @@ def compare_backends(
         The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
         reason, be it one that its library was not expected to raise.
     """
-    reference = reference or reference_of(arrays, split.images, input_type)
+    of_images = cache(lambda: reference or reference_of(arrays, split.images, input_type))
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
     wanted = tuple(names)
-    for name in dict.fromkeys((BASELINE_BACKEND, *wanted)):
+    first = [BASELINE_BACKEND] if any(_is_available(name, device) for name in wanted) else []
+    for name in dict.fromkeys((*first, *wanted)):
         on_begin(name)
         try:
-            found = _agreement(name, arrays, split, reference, baseline, device, precision, batch_size, input_type)
+            found = _agreement(name, arrays, split, of_images, baseline, device, precision, batch_size, input_type)
         except Exception as error:  # noqa: BLE001 - of a vendor's library; the other backends' results stand
             if name in wanted:
                 missing.append(Missing(name, _reason(error)))
@@ -130,11 +132,18 @@ def compare_backends(
     return done, missing
 
 
+def _is_available(name: str, device: torch.device) -> bool:
+    try:
+        return bool(backends.load(name).probe(device))
+    except Exception:  # noqa: BLE001 - `_agreement` meets it again, and its reason is told
+        return False
+
+
 def _agreement(
     name: str,
     arrays: Mapping[str, np.ndarray],
     split: Split,
-    reference: parity.Reference,
+    of_images: Callable[[], parity.Reference],
     baseline: Agreement | None,
     device: torch.device,
     precision: Precision,
@@ -147,6 +156,7 @@ def _agreement(
     spec = BuildSpec(device, precision, batches, input_type)
     executed = backend.executed_precision(precision, device)
     with backend.build(arrays, spec) as runner:
+        reference = of_images()
         logits, facts = logits_of(runner, reference.images, batch_size), runner.facts()
     compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()

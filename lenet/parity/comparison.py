@@ -51,8 +51,11 @@ bfloat16's rounding error is 8 times float16's. If only some layers run a precis
 larger.
 """
 
-_CHUNK: Final = 1000
-"""Images processed at once. The float64 activations of more would take gigabytes."""
+_CHUNK: Final = 50
+"""Images processed at once. Their float64 activations fit in a cache, and take half the time of 1000 images at once."""
+
+_ROUNDED: Final = 1000
+"""Images that rounded references are computed for, at most. They take time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +183,7 @@ class Reference:
         part = slice(first, first + len(logits))
         wanted, allowed = self.logits[part], self.tolerance(executed)[part]
         found = compare(logits, wanted, allowed)
-        # Rounded references take time: a large batch gets them for its first images alone.
-        few = slice(first, min(part.stop, _CHUNK))
+        few = slice(first, min(part.stop, _ROUNDED))
         if few.stop - first < ENOUGH_IMAGES or not math.isfinite(found.max_abs_delta):
             return found
         return replace(found, closeness=self._closeness(logits[: few.stop - first], executed, few))
@@ -210,7 +212,9 @@ class Reference:
     def _rounded_of(self, executed: str) -> dict[str, torch.Tensor]:
         """The logits of the first images under each arithmetic of a precision, by its name."""
         if executed not in self._rounded:
-            images = self.images[:_CHUNK]
-            allowed = variants(executed, of_bytes=images.dtype is torch.uint8)
-            self._rounded[executed] = {one.name: forward(self._arrays, images, one) for one in allowed}
+            chunks = self.images[:_ROUNDED].split(_CHUNK)
+            allowed = variants(executed, of_bytes=self.images.dtype is torch.uint8)
+            self._rounded[executed] = {
+                one.name: torch.cat([forward(self._arrays, chunk, one) for chunk in chunks]) for one in allowed
+            }
         return self._rounded[executed]

@@ -58,6 +58,13 @@ def test_what_a_runner_held_is_gone_without_the_collector(arrays: Arrays, name: 
         assert [reference() for reference in references if reference() is not None] == []
 
 
+@pytest.fixture(scope="module", params=["pytorch", "onnxruntime"])
+def closed(request: pytest.FixtureRequest, arrays: Arrays) -> Runner:
+    with build(request.param, arrays) as runner:
+        run(runner)
+    return runner
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -72,15 +79,12 @@ def test_what_a_runner_held_is_gone_without_the_collector(arrays: Arrays, name: 
     ],
     ids=["forward", "bare", "on_stream", "is_current", "synchronize", "facts", "spec", "enter"],
 )
-@pytest.mark.parametrize("name", ["pytorch", "onnxruntime"])
-def test_a_closed_runner_cannot_be_used(arrays: Arrays, name: str, use: Callable[[Runner], object]) -> None:
-    with build(name, arrays) as runner:
-        run(runner)
+def test_a_closed_runner_cannot_be_used(closed: Runner, use: Callable[[Runner], object]) -> None:
     said = (
         r"(?s)this runner was closed and cannot be used.*found:  a closed runner\n  wanted: .* open\n.*`Backend.build`"
     )
     with pytest.raises(BackendError, match=said):
-        use(runner)
+        use(closed)
 
 
 def test_closing_twice_and_an_error_in_the_block_close_once(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:

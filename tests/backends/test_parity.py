@@ -28,7 +28,10 @@ BATCHES = BatchRange(1, 16, 64)
 STANDIN = "tripy on a CPU stand-in"
 EXTREMES = [-1.0, 0.0, 1e-30, 1e-3, 1.0, 2.75, 100.0]
 
-pytestmark = pytest.mark.filterwarnings("ignore::Warning:torch", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::Warning:torch", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("shared_exports"),
+]
 
 
 def subjects() -> list[object]:

@@ -210,7 +210,9 @@ def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyP
     assert (done.exit_code, done.stderr) == (130, "lenet: interrupted\n")
 
 
-def test_a_comparison_of_nothing_is_no_success(noise_directory: Path) -> None:
+def test_a_comparison_of_nothing_is_no_success(noise_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it takes no time: the reference of 10,000 images takes seconds."""
+    monkeypatch.setattr("lenet.comparison.agreement.reference_of", lambda *_: pytest.fail("nothing asks for it"))
     done = lenet("evaluate", "--data", noise_directory, UNKNOWN, "--backend", "pytorch-cudagraph", *CPU_ONLY)
     assert done.exit_code == 2
     assert "pytorch-cudagraph: pytorch-cudagraph runs on cuda alone" in done.stdout
@@ -269,7 +271,12 @@ def test_logits_that_are_not_finite_are_no_success(noise_directory: Path, tmp_pa
     assert f"loss      not finite: {reason}\n" in done.stdout
 
 
-def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(noise_directory: Path, tmp_path: Path) -> None:
+def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no measurements are stored, which the report would show too
+    few = cifar10.load("test", noise_directory, accept_unknown=True).head(100)
+    monkeypatch.setattr("lenet.cli.evaluate.load_split", lambda *_, **__: few)
     options = huge_options(noise_directory, tmp_path)
     done = lenet("evaluate", "--backend", "pytorch", *options, "--json")
     (line,) = strictly(done.stdout)["backends"]
@@ -283,7 +290,10 @@ def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(noise_direct
     assert strictly((tmp_path / "parity.json").read_text())["data"] in page
 
 
-def test_images_that_are_not_cifar_10_are_named_everywhere(noise_directory: Path, tmp_path: Path) -> None:
+def test_images_that_are_not_cifar_10_are_named_everywhere(
+    noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no measurements are stored, which the report would show too
     small = ["--epochs", "1", "--train-images", "200", "--test-images", "100", "--out", str(tmp_path / "run")]
     refused = lenet("train", "--data", noise_directory, *small, *CPU_ONLY)
     assert refused.exit_code == 2

@@ -250,7 +250,7 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "tests.benchmarks.short_limits")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    rows = ("--synthetic", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=100")
+    rows = ("--synthetic", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=20")
     ask = partial(gate, root, "--tolerance=1", "--harm=3", *rows)
     done, document = ask()
     for _ in range(3):

@@ -7,30 +7,48 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from lenet.kernels import Variant
+from tests.kernels.stored import compiled
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
+OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC")
 
 
 @cache
 def library(variant: Variant, *, bulk: bool = True) -> ctypes.CDLL:
     """The kernel's source behind the emulator's header, compiled."""
-    directory = Path(mkdtemp(prefix="lenet-emulator-"))
-    macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
     parameters = "const float*" if variant.precision == "fp32" else "const uint4*"
     source = f'#include "emulator.h"\n{variant.source}\nusing Parameters = {parameters};\n#include "harness.inc"\n'
-    (directory / "kernel.cpp").write_text(source, encoding="utf-8")
-    command = [str(COMPILER), "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{HERE}"]
-    command += [f"-D{name}={value}" for name, value in macros.items()]
-    subprocess.run([*command, "-o", "kernel.so", "kernel.cpp"], cwd=directory, check=True)
-    loaded = ctypes.CDLL(str(directory / "kernel.so"))
-    shutil.rmtree(directory)
-    return loaded
+    macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
+    options = [*OPTIONS, *(f"-D{name}={value}" for name, value in macros.items())]
+
+    def compile_now(directory: Path) -> bytes:
+        (directory / "kernel.cpp").write_text(source, encoding="utf-8")
+        command = [str(COMPILER), *options, f"-I{HERE}", "-o", "kernel.so", "kernel.cpp"]
+        subprocess.run(command, cwd=directory, check=True)
+        return (directory / "kernel.so").read_bytes()
+
+    included = [(HERE / name).read_text(encoding="utf-8") for name in ("emulator.h", "harness.inc")]
+    content = compiled(*_compiler(), [source, *included, *options], compile_now)
+    with TemporaryDirectory(prefix="lenet-emulator-") as directory:
+        file = Path(directory) / "kernel.so"
+        file.write_bytes(content)
+        return ctypes.CDLL(str(file))
+
+
+@cache
+def _compiler() -> tuple[str, str]:
+    """The compiler's name and version, and the machine that it compiles for."""
+
+    def asked(option: str) -> str:
+        return subprocess.run([str(COMPILER), option], capture_output=True, text=True, check=True).stdout.strip()
+
+    return asked("--version"), asked("-dumpmachine")
 
 
 def emulate(

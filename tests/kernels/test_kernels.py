@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, compiler, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, nvrtc_version
+from lenet.provenance import package_version
+from tests.kernels import stored
 from tests.kernels.emulation import COMPILER, emulate
 
 SHARED = {"sm_75": 64 * 1024, "sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024}
@@ -111,6 +115,21 @@ def test_a_weight_that_changes_changes_the_logits(layer: str, blocks: int) -> No
     assert parity.compare(logits, parity.reference(changed, images), allowed).right
 
 
+def log_of(variant: Variant, architecture: str) -> str:
+    """What the compiler says of a variant that compiles."""
+    versions = (nvrtc_version(), *(str(package_version(name)) for name in ("nvidia-cuda-nvrtc", "cuda-core")))
+    caller = Path(compiler.__file__).read_text(encoding="utf-8")
+    inputs = (variant.source, *map(str, variant.macros.items()), caller)
+    compile_now = partial(_compile, variant, architecture)
+    return stored.compiled(f"NVRTC {' '.join(versions)}", architecture, inputs, compile_now).decode()
+
+
+def _compile(variant: Variant, architecture: str, _: Path) -> bytes:
+    done = compile_variant(variant, architecture)
+    assert done.cubin
+    return done.log.encode()
+
+
 @compiled
 @pytest.mark.parametrize("architecture", SHARED)
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -127,7 +146,7 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
     for variant in variants:
-        log = compile_variant(variant, architecture).log
+        log = log_of(variant, architecture)
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
         assert int(registers) <= MOST_REGISTERS[precision], variant
@@ -140,10 +159,24 @@ def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str)
     if precision == "fp32":
         variants.append(Variant(precision, 1, bytes_in=False, shared_bytes=0, blocks_an_image=SPLIT))
     for variant in variants:
-        assert compile_variant(replace(variant, shared_bytes=variant.needed_bytes), "sm_90").cubin
-        short = replace(variant, shared_bytes=variant.needed_bytes - 16)
-        with pytest.raises(BackendError, match="shared memory is too small for so many images"):
-            compile_variant(short, "sm_90")
+        enough, short = (replace(variant, shared_bytes=variant.needed_bytes - less) for less in (0, 16))
+        assert "shared memory is too small" not in why_it_does_not_compile(Unfinished(**asdict(enough)))
+        assert "shared memory is too small for so many images" in why_it_does_not_compile(short)
+
+
+class Unfinished(Variant):
+    """A variant that is read to its end and then refused: to compile it would take a second."""
+
+    @property
+    def source(self) -> str:
+        return f'{super().source}\nstatic_assert(IMAGES == 0, "all of it was read");\n'
+
+
+def why_it_does_not_compile(variant: Variant) -> str:
+    with pytest.raises(BackendError) as caught:
+        compile_variant(variant, "sm_90")
+    assert ("all of it was read" in caught.value.found) is isinstance(variant, Unfinished)
+    return caught.value.found
 
 
 @compiled

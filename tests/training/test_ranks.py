@@ -94,27 +94,18 @@ cli.main()
 """
 
 
-def torchrun(noise_directory: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [
-        *TORCHRUN,
-        "-m",
-        "lenet",
-        "train",
-        "--accept-unknown-data",
-        "--data",
-        str(noise_directory),
-        "--out",
-        str(out),
-    ]
-    command += [*OPTIONS.split(), *options]
-    return subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+def train_command(noise_directory: Path, out: Path) -> list[str]:
+    """What Python is given to train with two ranks."""
+    files = ["--accept-unknown-data", "--data", str(noise_directory), "--out", str(out)]
+    return [*TORCHRUN, "-m", "lenet", "train", *files, *OPTIONS.split()]
 
 
 def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     noise_directory: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "two"
-    with torchrun(noise_directory, out) as process:
+    command = [sys.executable, *train_command(noise_directory, out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         started: dict[str, psutil.Process] = {}
         while not (out / "history.csv").exists():
             if "1" not in started:
@@ -132,10 +123,9 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     assert "--resume goes on from the last checkpoint, which is whole" in said
     assert not (out / "weights.safetensors").exists()
 
-    with torchrun(noise_directory, out, "--resume") as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert len(re.findall(r"\n +16 +5e-05 ", said)) == 1, "one rank alone shows progress"
+    done = preloaded.run(*train_command(noise_directory, out), "--resume", cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"\n +16 +5e-05 ", done.stderr)) == 1, "one rank alone shows progress"
 
     splits = [cifar10.load(name, noise_directory, accept_unknown=True) for name in ("train", "test")]
     loop.train(RECIPE, *splits, out=tmp_path / "one", device=torch.device("cpu"))
