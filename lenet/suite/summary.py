@@ -100,7 +100,8 @@ def _ending(run: Run) -> Iterable[str]:
     if run.saved is not None:
         yield f"Saved: {_short(run.saved)}"
         lenet = program("lenet")
-        yield f"Next: `{lenet} results --details` for every figure, `{lenet} report` for a page."
+        yield f"Next, every figure: `{lenet} results --details`"
+        yield f"Next, a page: `{lenet} report`"
 
 
 def _short(path: Path) -> Path:

@@ -93,4 +93,4 @@ def test_where_a_run_is_saved_is_told_from_here(tmp_path: Path, monkeypatch: pyt
     run = Run(FACTS)
     for saved, shown in ((tmp_path / "a" / "1.json", "a/1.json"), (Path("/elsewhere/1.json"), "/elsewhere/1.json")):
         run.saved = saved
-        assert f"Saved: {shown}\nNext: `" in printed(run)
+        assert f"Saved: {shown}\nNext, every figure: `" in printed(run)
