@@ -26,7 +26,7 @@ __all__ = ["command"]
 def command(
     *, files: tuple[Path, ...], storage: Path, example: bool, details: bool, as_csv: bool, as_markdown: bool
 ) -> None:
-    """Print the coursework's sheet 5 from saved measurements, beside the published figures.
+    """Print the coursework's sheet 5 from saved measurements; with --details, beside the published figures.
 
     Several FILES are put together; they must be of one machine and commit. Without FILES the command shows the run of
     this machine that ended last.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from lenet.provenance import program
 from lenet.report.rounding import significant
 from lenet.report.tables import brief, details, limits_line, tight
-from lenet.results import FAILED, Row, speedup
+from lenet.results import FAILED, Row, is_local, speedup
 from lenet.suite import baseline
 from lenet.suite.bridge import Entry, Session
 from lenet.suite.run import Run, rows_of
@@ -99,9 +100,20 @@ def _ending(run: Run) -> Iterable[str]:
     yield from (f"Not saved: {error}" for error in run.unsaved)
     if run.saved is not None:
         yield f"Saved: {_short(run.saved)}"
-        lenet = program("lenet")
-        yield f"Next, every figure: `{lenet} results --details`"
-        yield f"Next, a page: `{lenet} report`"
+        lenet, place = program("lenet"), _place(run.saved)
+        yield f"Next, every figure: `{lenet} results{place} --details`"
+        yield f"Next, a page: `{lenet} report{place}`"
+
+
+def _place(saved: Path) -> str:
+    """The option that finds a saved run. Empty if it lies where commands look by themselves."""
+    folder = saved.parent.parent
+    storage = folder.parent if is_local(saved) else folder
+    return (
+        ""
+        if storage.absolute() == Path(".benchmarks").absolute()
+        else f" --storage {shlex.quote(str(_short(storage)))}"
+    )
 
 
 def _short(path: Path) -> Path:

@@ -91,6 +91,13 @@ def test_what_the_summary_tells_is_hidden_from_pytest_s_lists() -> None:
 def test_where_a_run_is_saved_is_told_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Run(FACTS)
-    for saved, shown in ((tmp_path / "a" / "1.json", "a/1.json"), (Path("/elsewhere/1.json"), "/elsewhere/1.json")):
-        run.saved = saved
+    for folder, option in (
+        (".benchmarks/local", ""),
+        ("a b/local", " --storage 'a b'"),
+        ("/elsewhere", " --storage /elsewhere"),
+    ):
+        shown = f"{folder}/cpu-x/1.json"
+        run.saved = tmp_path / shown
+        text = printed(run)
+        assert text.count(f"lenet results{option} --details`\n") == text.count(f"lenet report{option}`\n") == 1
         assert f"Saved: {shown}\nNext, every figure: `" in printed(run)
