@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+import noxfile
 from lenet import backends, settings
 from lenet.cli import main
 from lenet.errors import SettingsError
@@ -190,19 +190,6 @@ def test_the_suite_takes_them_and_an_option_wins(tmp_path: Path) -> None:
     assert "did you mean pytorch" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def noxfile() -> Any:
-    """The noxfile, whose sessions note what they would run."""
-    pytest.importorskip("nox", reason="`nox -s tests` installs nox")
-    spec = importlib.util.spec_from_file_location("noxfile_for_a_test", ROOT / "noxfile.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module._in_torch_environment = lambda session, *words: session.ran.append(words)  # type: ignore[attr-defined]
-    return module
-
-
 SIZES = ("--batch-size=1000", "--batch-size=1")
 
 
@@ -218,11 +205,12 @@ SIZES = ("--batch-size=1000", "--batch-size=1")
     ],
 )
 def test_nox_bench_keeps_both_batch_sizes_unless_others_are_named(
-    noxfile: Any, table: dict[str, Any], arguments: list[str], sizes: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, table: dict[str, Any], arguments: list[str], sizes: tuple[str, ...]
 ) -> None:
-    noxfile._PROJECT["tool"]["lenet"] = table
-    session = SimpleNamespace(posargs=arguments, ran=[])
-    noxfile.bench(cast("Any", session))
-    (words,) = session.ran
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setitem(noxfile._PROJECT["tool"], "lenet", table)
+    monkeypatch.setattr(noxfile, "_in_torch_environment", lambda _, *words: ran.append(words))
+    noxfile.bench.func(SimpleNamespace(posargs=arguments))
+    (words,) = ran
     assert tuple(word for word in words if word.startswith("--batch-size=")) == sizes
     assert set(arguments) <= set(words)
