@@ -108,10 +108,13 @@ def _read(app: Any, _page: str, source: list[str]) -> None:
         source[0] = replace(source[0])
 
 
-def _complete(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+def _complete(_app: Any, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
     """Let the keyboard reach what scrolls sideways, and give the menu's headings a level."""
     wide = r'(<div class="table-wrapper[^"]*"|<div class="math notranslate[^"]*"|(?<=<div class="highlight">)<pre)'
     context["body"] = re.sub(wide, r'\1 tabindex="0"', context.get("body", ""))
+    if page == "_modules/index":  # its lists lie in lists, not in their items
+        inner, end, rest = context["body"].replace("</li>\n<ul>", "\n<ul>").rpartition("</ul>")
+        context["body"] = inner.replace("</ul>", "</ul></li>") + end + rest
     menu = context.get("furo_navigation_tree", "")
     context["furo_navigation_tree"] = menu.replace('role="heading"', 'role="heading" aria-level="2"')
 

@@ -11,6 +11,7 @@ A key stands for the option that it names. An option on the command line wins.
 from __future__ import annotations
 
 import math
+import reprlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def read(directory: Path) -> Settings:
         document = tomllib.loads(read_regular(path, _LARGEST).decode())
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = error.strerror if isinstance(error, OSError) else None
         raise SettingsError(
             f"{path} cannot be read", found=found or str(error), wanted="a TOML file", hint="mend it, or work elsewhere"
@@ -95,14 +96,23 @@ def _value(path: Path, key: str, value: object) -> Any:
     convert, wanted, choices = _KEYS[key]
     try:
         return convert(value)
-    except (TypeError, ValueError) as error:
-        near = did_you_mean(str(error), choices)
+    except (TypeError, ValueError, OverflowError) as error:
+        word = error.args[0] if error.args else None
+        near = did_you_mean(word if isinstance(word, str) else _shown(word), choices) if error.args else ""
         raise SettingsError(
             f"{key} of [tool.lenet] in {path} has an unknown value",
-            found=repr(value),
+            found=_shown(value),
             wanted=wanted,
             hint=near or "correct the value",
         ) from error
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, cut if it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _several(one: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
@@ -123,7 +133,7 @@ def _backend(value: object) -> str:
 
 
 def _batch_size(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
         raise TypeError
     return value
 

@@ -214,3 +214,30 @@ def test_nox_bench_keeps_both_batch_sizes_unless_others_are_named(
     (words,) = ran
     assert tuple(word for word in words if word.startswith("--batch-size=")) == sizes
     assert set(arguments) <= set(words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"gate-tolerance = 1{'0' * 400}",
+        f"precision = 0x{'f' * 5000}",
+        f"backends = [0x{'f' * 5000}]",
+        f"batch-sizes = [0x{'f' * 5000}]",
+        f"harm = {'[' * 3000}",
+    ],
+    ids=["tolerance", "precision", "backends", "batch sizes", "deep"],
+)
+def test_values_that_python_cannot_hold_or_write_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.lenet]\n{text}\n")
+    with pytest.raises(SettingsError):
+        settings.read(tmp_path)
+
+
+def test_a_directory_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = CliRunner().invoke(main, ["results"])
+    assert done.exit_code == 2
+    assert "the working directory is gone" in done.stderr

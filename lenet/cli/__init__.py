@@ -9,6 +9,7 @@ import click
 from lenet import __version__, settings
 from lenet.cli import backends, build, coursework, doctor, evaluate, export, gate, promote, report, results, train
 from lenet.cli.guard import GuardedGroup
+from lenet.errors import SettingsError
 
 __all__ = ["main"]
 
@@ -24,7 +25,13 @@ __all__ = ["main"]
 @click.pass_context
 def main(context: click.Context) -> None:
     """LeNet on CIFAR-10: train it, evaluate it, and see which inference runtimes can run it here."""
-    found = context.obj = settings.read(Path.cwd())
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise SettingsError(
+            "the working directory is gone", found="it was deleted", wanted="one that exists", hint="cd to another"
+        ) from error
+    found = context.obj = settings.read(here)
     precision = found.precision and found.precision.value  # click would show the name of a member
     defaults: dict[str, dict[str, object]] = {
         "evaluate": {"precision": precision},

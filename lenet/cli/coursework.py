@@ -122,9 +122,12 @@ def command(
     The sheets are one HTML page, and a PDF if Chromium or Chrome is installed. If you interrupt the command, the same
     command goes on with the training. Exits with 1 if a runtime's logits are wrong, which the sheets then say.
     """
+    from lenet.files import only_writer
     from lenet.gate.interrupts import interruptible
 
-    files = _Files(out or Path("coursework", *(["quick"] if quick else [])))
+    # A name that begins with a dash would be an option of the steps.
+    folder = out or Path("coursework", *(["quick"] if quick else []))
+    files = _Files(folder.absolute() if str(folder).startswith("-") else folder)
     _prepare(files)
     load_split("test", data, accept_unknown=accept_unknown, download=download)  # refuse missing images at once
     images = [*([f"--data={data}"] if data else []), *(["--accept-unknown-data"] if accept_unknown else [])]
@@ -133,7 +136,7 @@ def command(
     if quick:
         tell(f"A quick run: {_QUICK_EPOCHS} epochs and {_QUICK_ROUNDS} rounds. The coursework has 60 and 100.")
     tell(f"{len(steps) + 1} steps. Everything goes into {files.folder}.")
-    with interruptible():
+    with only_writer(files.folder), interruptible():
         judged = _run(steps, files)
     if judged:
         raise click.exceptions.Exit(_VERDICT)

@@ -53,7 +53,9 @@ def print_page(browser: str, page: Path, out: Path) -> None:
         if done.returncode or not made.exists():
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise _failed(browser, page, f"exit code {done.returncode}: {last}")
-        write_atomically(out, made.read_bytes())
+        if not (content := made.read_bytes()).startswith(b"%PDF-"):
+            raise _failed(browser, page, f"a file of {len(content)} bytes that is no PDF")
+        write_atomically(out, content)
 
 
 def _failed(browser: str, page: Path, found: str) -> OutputError:

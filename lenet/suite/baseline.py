@@ -35,7 +35,7 @@ def choose(config: pytest.Config, run: Run) -> None:
     if option.benchmark_compare is True:
         found, problems = results.newest(storage, run.kind, run.fingerprint, run.facts)
         for problem in problems:
-            print(f"lenet: passed over: {problem}", file=sys.stderr)  # noqa: T201
+            print(f"lenet: passed over: {visible(str(problem))}", file=sys.stderr)  # noqa: T201
         chosen = "the run saved last, as there is no baseline of" if results.is_local(found.path) else "the baseline of"
         print(f"lenet: compares with {chosen} this machine: {visible(str(found.path))}", file=sys.stderr)  # noqa: T201
     elif option.benchmark_compare:

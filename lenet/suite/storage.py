@@ -70,7 +70,7 @@ def prepare(config: pytest.Config, run: Run) -> None:
     try:
         prepare_file(folder / f"0000_{asked or 'run'}.json", _OPTION)
     except OutputError as error:
-        if asked:
+        if asked or bridge.was_typed(config, _OPTION):
             raise
         run.unsaved.append(error)  # a read-only checkout can be measured
         return

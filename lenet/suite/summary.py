@@ -42,7 +42,7 @@ def failure(run: Run) -> str | None:
     failed = sum(item.reason.startswith(FAILED) for item in run.not_run.values())
     slower = f"{len(run.regressed)} of {len(run.compared)} rows are slower than the baseline"
     reasons = (
-        run.verdict,
+        run.verdict.rstrip(".") if run.verdict else None,
         slower if run.regressed else None,
         "nothing in the baseline measured the same" if run.matching and not run.matching.alike else None,
         f"cases that failed: {failed}" if failed else None,

@@ -129,3 +129,10 @@ def test_a_checkout_that_cannot_be_written_is_measured_and_the_run_is_told_to_be
     assert "Not saved: cannot write into .benchmarks/local/" in done.stdout
     assert "--benchmark-storage" in done.stdout
     assert "LeNet, batch 2, fp32, CPU" in done.stdout
+
+
+def test_a_place_that_was_named_and_cannot_be_written_is_refused_before_the_run(checkout: Path) -> None:
+    done = measured(checkout, ROW, "--benchmark-storage=/dev/null/x")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "cannot write into /dev/null/x" in done.stderr
+    assert "pytorch" not in done.stdout

@@ -72,6 +72,8 @@ def test_why_a_run_failed_is_told_in_a_few_words() -> None:
         "1 of 3 rows are slower than the baseline; nothing in the baseline measured the same; cases that failed: 1; "
         "the run could not be saved"
     )
+    run.verdict = "No row was measured."
+    assert str(summary.failure(run)).startswith("No row was measured; 1 of 3")
     run.matching = Matching({"c": "c"}, {}, (), ())
     assert "nothing in the baseline" not in str(summary.failure(run))
 
