@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ from lenet.data import cifar10
 from lenet.data.cifar10 import Split
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import LeNet
+from lenet.report.pdf import find_browser
 from lenet.weights import Arrays
 from tests.kernels import stored
 from tests.standins import mlir_tensorrt_cpu as standin
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,6 +70,20 @@ def _signals_are_heard() -> Iterator[None]:
 def _compiled_kernels_are_kept(pytestconfig: pytest.Config) -> None:
     """To compile them takes a minute."""
     stored.open_store(pytestconfig)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium or Chrome, for the tests of pages."""
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium here: install Debian's `chromium`, or Chrome")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `nox -s browser` does it")
+    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has no other way
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from lenet.report.rounding import significant
+from lenet.report.tables import MARK
 from lenet.results import short_name
 from lenet.suite.bridge import Session
 from lenet.terminal import visible
@@ -88,5 +89,5 @@ def _result(session: Session, nodeid: str) -> str:
     found = next((entry for entry in reversed(session.entries()) if entry.fullname == nodeid), None)
     if found is None:
         return "done"
-    mark = " !" if found.extra_info.get("unstable") else ""
+    mark = MARK if found.extra_info.get("unstable") else ""
     return f"{significant(1e3 * found.median)} ms{mark}"

@@ -7,7 +7,6 @@ installs playwright); the accessibility check where there is no axe-core.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +26,6 @@ FEW += [page for kind in KINDS for page in [one for one in ALL if one.startswith
 PAGES = [page for page in ALL if not page.startswith("_modules/") or page in FEW]
 
 pytestmark = pytest.mark.skipif(not ALL, reason=f"no site in {SITE}: `nox -s docs` builds it")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found:
-        pytest.skip("no Chromium here: install Debian's `chromium`, or Chrome")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `nox -s browser` does it")
-    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has no other way
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found[0], args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,19 +31,6 @@ CAMPAIGN = max(Path(".benchmarks").glob("*/*_campaign.json"))
 _CUT = """selector => [...document.querySelectorAll(selector)].filter(one => one.clientWidth &&
     one.scrollWidth > one.clientWidth + 1).map(one => one.textContent.trim().slice(0, 60))"""
 """The text of each element that is wider than its box, so that its end is cut off or has to be scrolled to."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found:
-        pytest.skip("no Chromium here: install Debian's `chromium`, or Chrome")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `nox -s browser` does it")
-    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has no other way
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found[0], args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

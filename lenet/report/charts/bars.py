@@ -13,6 +13,7 @@ from lenet.report.charts.painter import Chart, Key, Painter
 from lenet.report.charts.scale import Scale, spanning
 from lenet.report.charts.style import PARTS, WIDTH, shortened
 from lenet.report.language import Language
+from lenet.report.tables.names import MARK
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
@@ -22,8 +23,6 @@ _STEP: Final = 21
 """Height of a bar with its space, in CSS pixels."""
 _HEAD: Final = 22
 """Height of a heading among bars."""
-_MARK: Final = " !"
-"""Follows the number of a row that may not be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     """The speed table as bars: each runtime's median in each mode, with its 95 % interval."""
     ordered = sorted(rows, key=lambda row: (list(Mode).index(row.case.mode), painter.place(row.case.backend)))
     modes = list(dict.fromkeys(row.case.mode for row in ordered))
-    numbers = [painter.shown(row.milliseconds_per_batch) + (_MARK if row.unstable else "") for row in ordered]
+    numbers = [painter.shown(row.milliseconds_per_batch) + (MARK if row.unstable else "") for row in ordered]
     canvas = Canvas(WIDTH, _HEAD * len(modes) + _STEP * len(rows) + 4)
     left = _left(row.case.backend for row in rows)
     most = max(1e3 * (row.summary.median_high or row.summary.median) for row in rows)
@@ -77,7 +76,7 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
         title: Title of the chart.
     """
     ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
-    names = [shortened(row.case.backend) + (_MARK if row.unstable else "") for row in ordered]
+    names = [shortened(row.case.backend) + (MARK if row.unstable else "") for row in ordered]
     spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in ordered]
     bottom = 26 * len(rows) + 4.0
     canvas = Canvas(WIDTH, bottom + 36)
@@ -104,7 +103,7 @@ def draw_splits(painter: Painter, splits: Sequence[Split], title: str) -> Chart:
     ordered = sorted(splits, key=lambda split: painter.place(split.name))
     canvas = Canvas(WIDTH, _HEAD + _STEP * len(splits) + 4)
     wholes = [sum(split.parts.values()) for split in ordered]
-    numbers = [painter.shown(one) + (_MARK if it.unstable else "") for one, it in zip(wholes, ordered, strict=True)]
+    numbers = [painter.shown(one) + (MARK if it.unstable else "") for one, it in zip(wholes, ordered, strict=True)]
     left = _left(split.name for split in splits)
     scale = Scale(0, max(wholes), left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
     canvas.write(left, _HEAD / 2, painter.language.text("ms/batch"), color="muted")
@@ -145,7 +144,7 @@ def _medians(painter: Painter, rows: Sequence[Row]) -> str:
     unit = painter.language.text("ms/batch")
     return "; ".join(
         f"{row.case.backend}, {_mode_name(row.case.mode, painter.language)}: "
-        f"{painter.shown(row.milliseconds_per_batch)} {unit}{_MARK if row.unstable else ''}"
+        f"{painter.shown(row.milliseconds_per_batch)} {unit}{MARK if row.unstable else ''}"
         for row in rows
     )
 

@@ -9,7 +9,7 @@ from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PA
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count, loss, percent, ratio, shape, significant
 from lenet.report.sources import TrainingRun
-from lenet.report.tables import NOTHING, Sheet, limit_name, row_name
+from lenet.report.tables import MARK, NOTHING, Sheet, limit_name, row_name
 from lenet.results import Row, find_row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, QUALITIES, RECIPE, ratio_to_pytorch
 from lenet.vocabulary import BASELINE_BACKEND, InputType, Mode, Precision
@@ -186,4 +186,4 @@ def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
 
 def _mark(*rows: Row | None) -> str:
     """What follows a number that is made from rows, if one of them may not be trusted."""
-    return " !" if any(row is not None and row.unstable for row in rows) else ""
+    return MARK if any(row is not None and row.unstable for row in rows) else ""
