@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lenet.cli import main
+from lenet.cli import coursework, main
 from lenet.errors import OutputError
+from lenet.files import only_writer
 from lenet.report import pdf
 from tests.report import documents
 
@@ -100,6 +101,28 @@ def test_missing_images_are_not_fetched_unasked(tmp_path: Path) -> None:
     assert "add --download to `lenet coursework`, which then fetches it (170 MB)" in result.stderr
     assert not (tmp_path / "data").exists()
     assert list((tmp_path / "out" / "training").iterdir()) == []
+
+
+def test_a_folder_that_another_coursework_writes_is_refused(tmp_path: Path, noise_directory: Path) -> None:
+    with only_writer(tmp_path):
+        result = run("--out", tmp_path, "--data", noise_directory, "--accept-unknown-data")
+    assert result.exit_code == 2
+    assert f"{tmp_path} cannot be locked" in result.stderr
+    assert "train LeNet" not in result.stdout
+
+
+def test_a_folder_whose_name_begins_with_a_dash_is_no_option(
+    tmp_path: Path, noise_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        coursework, "_run", lambda steps, _: ran.extend([str(one) for one in step.arguments] for step in steps)
+    )
+    result = run("--out=-x", "--shipped", "--data", noise_directory, "--accept-unknown-data")
+    assert result.exit_code == 0, result.output
+    assert any(str(tmp_path / "-x") in word for command in ran for word in command)
+    assert not any(word.startswith("-x") for command in ran for word in command)
 
 
 @pytest.mark.parametrize("kind", ["below a file", "a page that is a folder"])
@@ -232,6 +255,19 @@ def test_a_browser_that_fails_leaves_the_old_pdf(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no display") as caught:
         pdf.print_page(str(browser), tmp_path / "sheets.html", out)
     assert caught.value.found == "exit code 3: no display"
+    assert out.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
+def test_a_browser_that_writes_no_pdf_leaves_the_old_one(tmp_path: Path) -> None:
+    browser = tmp_path / "chromium"
+    browser.write_text('#!/bin/sh\nfor one; do case $one in --print-to-pdf=*) : > "${one#*=}" ;; esac; done\n')
+    browser.chmod(0o755)
+    out = tmp_path / "sheets.pdf"
+    out.write_bytes(b"old")
+    with pytest.raises(OutputError) as caught:
+        pdf.print_page(str(browser), tmp_path / "sheets.html", out)
+    assert caught.value.found == "a file of 0 bytes that is no PDF"
     assert out.read_bytes() == b"old"
 
 

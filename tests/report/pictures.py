@@ -6,7 +6,6 @@ are those of the group ``browser`` in pyproject.toml, and the browser is the sys
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 from click.testing import CliRunner
 
 from lenet.cli import main
+from lenet.report.pdf import find_browser
 
 ROOT: Final = Path(__file__).parents[2]
 CAMPAIGN: Final = max((ROOT / ".benchmarks").glob("*/*_campaign.json"))
@@ -29,7 +29,7 @@ def take(folder: Path) -> None:
         page = Path(made) / "report.html"
         done = CliRunner().invoke(main, ["report", "--out", str(page), str(CAMPAIGN)])
         assert done.exit_code == 0, done.output
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         for name, (width, height) in SCREENS.items():
             for scheme in schemes:
                 size: Any = {"width": width, "height": height}
