@@ -32,6 +32,7 @@ RECORDS = sorted((RESULTS / "gate").glob("*.jsonl"))
 BASELINE = str(max((ROOT / ".benchmarks").glob("nvidia-*/*_campaign.json")))
 TABLES = {
     "gate_analysis": ("gate.md", [*map(str, RECORDS), "--draws=10"]),
+    "gate_rules": ("gate-rules.md", [*map(str, RECORDS), "--draws=10"]),
     "hot_path": ("hot-path.md", ["--device=cpu", "--backend=pytorch", "--backend=fused"]),
     "parity": ("parity-h100.md", ["--device=cpu", "--batch-size=4", "--images=8", "pytorch", "fp32", "uint8"]),
     "parity_faults": ("parity-faults.md", ["--images=32", "fp32"]),
