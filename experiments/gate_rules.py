@@ -147,8 +147,8 @@ def gates(candidate: Candidate, d: Array) -> tuple[Array, Array, Array]:
 
 
 def drifted(candidate: Candidate, d: Array) -> Array:
-    """Which of many canaries became slower or faster, judged at the level of a wrong PASS in each direction."""
-    most = np.array(boundary(candidate.p, candidate.passing))[1:]
+    """Which of many canaries became slower or faster, judged like a row that is alone."""
+    most = np.array(boundary(candidate.p, ALPHA))[1:]
     slower, faster = (np.cumsum(sign * d <= TOLERANCE, 1) <= most for sign in (1, -1))
     return np.asarray((slower | faster).any(1))
 

@@ -28,7 +28,7 @@ from tests.gate.fakes import CANARY, git, repository
 ROOT = Path(__file__).parents[2]
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
-AT_ONCE: Any = partial(Rule, alpha=1.0, looks=(1,), shares=(1.0,))
+AT_ONCE: Any = partial(Rule, alpha=1.0, looks=(1,))
 """Decides on one pair: what is tested here is what comes after."""
 
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
-from itertools import product
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from itertools import accumulate, pairwise, product
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lenet.gate.decision import Decision, Rule, Verdict, bounds, decide, drifted, holm, rank, sign_test
+from lenet.gate.decision import (
+    Decision,
+    Rule,
+    Verdict,
+    bounds,
+    crossing,
+    decide,
+    drifted,
+    holm,
+    p_values,
+    rank,
+    sign_test,
+)
 
 RULE = Rule()
 ratios = st.lists(st.floats(-0.5, 0.5), min_size=10, max_size=10)
@@ -34,31 +50,33 @@ levels = st.floats(0.001, 0.4)
 def test_the_ranks_are_those_of_the_published_table(size: int, lower: int, percent: float) -> None:
     outside = (1 - percent / 100) / 2
     sample = list(range(1, size + 1))
-    assert rank(size, outside + 0.0005) == lower  # the table is rounded to a tenth of a percent
-    assert bounds(sample, outside + 0.0005, outside + 0.0005) == (lower, size + 1 - lower)
+    once = (size,)
+    assert rank(size, outside + 0.0005, once) == lower  # the table is rounded to a tenth of a percent
+    assert bounds(sample, outside + 0.0005, outside + 0.0005, once) == (lower, size + 1 - lower)
     # At the level that it has rounded to 95 % a rank more would be too much.
-    assert rank(size, 0.025) == lower
+    assert rank(size, 0.025, once) == lower
 
 
 def test_few_pairs_have_no_bound() -> None:
-    assert rank(9, 0.001) == 0
-    assert rank(10, 0.001) == 1  # 2 ** -10 is 0.098 %
-    assert bounds([0.1] * 9, 0.001, 0.001) == (-math.inf, math.inf)
+    assert rank(9, 0.001, (9,)) == 0
+    assert rank(10, 0.001, (10,)) == 1  # 2 ** -10 is 0.098 %
+    assert bounds([0.1] * 9, 0.001, 0.001, (9,)) == (-math.inf, math.inf)
 
 
 def test_the_sign_test_is_that_of_the_textbook() -> None:
     # Conover (1999), section 3.4, example 1: of nine who prefer one, eight prefer B: p = 0.0195.
-    assert sign_test([1.0] * 8 + [-1.0], 0.0) == pytest.approx(0.0195, abs=5e-5)
+    assert sign_test([1.0] * 8 + [-1.0], 0.0, (9,)) == pytest.approx(0.0195, abs=5e-5)
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=30))
 def test_the_sign_test_is_scipy_s_with_ties_against_the_slow_down(sample: list[float]) -> None:
     above = sum(value > 0 for value in sample)
-    assert sign_test(sample, 0.0) == pytest.approx(binomtest(above, len(sample), alternative="greater").pvalue)
+    expected = binomtest(above, len(sample), alternative="greater").pvalue
+    assert sign_test(sample, 0.0, (len(sample),)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("p_values", "rejected"),
+    ("p_of_rows", "rejected"),
     [
         # The worked example of Wikipedia's article "Holm-Bonferroni method": the first and the last of four.
         ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
@@ -67,8 +85,8 @@ def test_the_sign_test_is_scipy_s_with_ties_against_the_slow_down(sample: list[f
         ([0.02, 0.03, 0.04], [False, False, False]),  # where the smallest is not rejected none is
     ],
 )
-def test_holm_rejects_step_by_step_until_one_is_not(p_values: list[float], rejected: list[bool]) -> None:
-    assert [p <= level for p, level in zip(p_values, holm(p_values, 0.05), strict=True)] == rejected
+def test_holm_rejects_step_by_step_until_one_is_not(p_of_rows: list[float], rejected: list[bool]) -> None:
+    assert [p <= level for p, level in zip(p_of_rows, holm(p_of_rows, 0.05), strict=True)] == rejected
 
 
 def test_after_the_first_that_is_not_rejected_its_level_holds_for_all() -> None:
@@ -78,43 +96,79 @@ def test_after_the_first_that_is_not_rejected_its_level_holds_for_all() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), levels)
 def test_holm_rejects_at_least_what_bonferroni_does_and_at_most_what_no_correction_does(
-    p_values: list[float], level: float
+    p_of_rows: list[float], level: float
 ) -> None:
-    for p, own in zip(p_values, holm(p_values, level), strict=True):
-        assert level / len(p_values) <= own <= level
-        if p <= level / len(p_values):
+    for p, own in zip(p_of_rows, holm(p_of_rows, level), strict=True):
+        assert level / len(p_of_rows) <= own <= level
+        if p <= level / len(p_of_rows):
             assert p <= own
 
 
-def crossing_probability(rule: Rule) -> float:
-    """The exact probability that a row whose median lies at the tolerance FAILs at some look: a walk of fair signs."""
-    alive, crossed, size = {0: 1.0}, 0.0, 0
-    for look in rule.looks:
-        for _ in range(look - size):
-            step: dict[int, float] = {}
-            for (below, probability), one in product(alive.items(), (0, 1)):
-                step[below + one] = step.get(below + one, 0) + probability / 2
-            alive = step
-        size = look
-        most = rank(size, rule.level(size)) - 1
-        crossed += sum(probability for below, probability in alive.items() if below <= most)
-        alive = {below: probability for below, probability in alive.items() if below > most}
-    return crossed
+def most(level: float, rule: Rule = RULE) -> dict[int, int]:
+    """The largest number of pairs against a slow-down at which a level finds one, by the number of pairs."""
+    return {look: rank(look, level, rule.looks) - 1 for look in rule.looks}
 
 
-def test_the_looks_together_spend_no_more_than_alpha_and_use_most_of_it() -> None:
-    assert sum(RULE.shares) <= 1
-    assert 0.5 * RULE.alpha < crossing_probability(RULE) <= RULE.alpha
-    assert [rank(look, RULE.level(look)) for look in RULE.looks] == [2, 6, 9]
+def walks(length: int) -> Iterator[list[int]]:
+    """Every walk of signs: the numbers of minus signs after one sign, after two, and so on."""
+    for signs in product((0, 1), repeat=length):
+        yield list(accumulate(signs))
+
+
+@given(st.dictionaries(st.integers(1, 10), st.integers(-1, 4), min_size=1))
+def test_the_crossing_probability_is_that_of_all_walks_counted(ends: dict[int, int]) -> None:
+    length = max(ends)
+    ended = sum(any(walk[size - 1] <= minus for size, minus in ends.items()) for walk in walks(length))
+    assert crossing(ends) == ended / 2**length
+
+
+def test_every_p_is_the_share_of_walks_that_come_as_far_at_any_look() -> None:
+    looks = (3, 5, 6, 10)
+    table = p_values(looks)
+    least = [min((*table[look], 1.0)[walk[look - 1]] for look in looks) for walk in walks(10)]
+    for look in looks:
+        for p in table[look]:
+            assert p == sum(one <= p for one in least) / len(least)
+        assert all(one < other for one, other in pairwise(table[look]))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 12, 30])
+def test_all_looks_together_spend_at_most_their_level_and_most_of_it(rows: int) -> None:
+    level = RULE.alpha / rows
+    assert 0.9 * level < crossing(most(level)) <= level
+
+
+def test_a_verdict_is_possible_early() -> None:
+    """After so many pairs that all agree: a FAIL of one row of so many, and a PASS."""
+    first = {
+        rows: min(look for look, against in most(RULE.alpha / rows).items() if against >= 0) for rows in (1, 2, 12)
+    }
+    assert first == {1: 6, 2: 7, 12: 9}
+    assert min(look for look, against in most(RULE.passing).items() if against >= 0) == 7
+    assert RULE.looks == tuple(range(6, 31))
+
+
+def test_a_higher_level_rejects_all_that_a_lower_one_does() -> None:
+    levels_of_holm = [most(RULE.alpha / rows) for rows in range(1, 31)]
+    for higher, lower in pairwise(levels_of_holm):
+        assert all(higher[look] >= lower[look] for look in RULE.looks)
+
+
+def test_no_p_is_above_what_villes_inequality_allows() -> None:
+    """At one in the mean likelihood ratio that orders the outcomes, by quadrature."""
+    steps = [0.5 + (number + 0.5) / 20_000 for number in range(10_000)]
+    for size, against in ((6, 0), (9, 1), (20, 4), (30, 8)):
+        mean = sum((2 * p) ** (size - against) * (2 - 2 * p) ** against for p in steps) / len(steps)
+        assert p_values(RULE.looks)[size][against] < 1 / mean
 
 
 def test_a_slow_down_fails_and_no_change_passes() -> None:
     noise = [0.001 * number for number in range(-5, 5)]
     found = decide({"slow": [0.05 + d for d in noise], "same": noise}, RULE)
     assert {name: decision.verdict for name, decision in found.items()} == {"slow": "FAIL", "same": "PASS"}
-    assert found["slow"].low == pytest.approx(0.045)  # of two rows, at 10 pairs only the smallest is a bound
+    assert found["slow"].low == pytest.approx(0.046)  # the bounds of ten are the second from either end
     assert found["same"].high == pytest.approx(0.003)
-    assert found["slow"].p == 2**-10
+    assert found["slow"].p == p_values(RULE.looks)[10][0]
 
 
 def test_what_is_too_noisy_is_inconclusive_and_a_decision_stands() -> None:
@@ -124,6 +178,16 @@ def test_what_is_too_noisy_is_inconclusive_and_a_decision_stands() -> None:
     later = decide({"wide": [0.3] * 20, "same": [0.3] * 20}, RULE, first)
     assert later["wide"].verdict is Verdict.FAIL
     assert later["same"] is first["same"]
+
+
+def test_a_row_that_failed_hands_its_level_on_for_good() -> None:
+    """Whatever it measures later."""
+    eight_of_nine = [-0.01] + [0.1] * 8
+    first = decide({"slow": [0.1] * 7, "other": [-0.01] + [0.1] * 6}, RULE)
+    assert [one.verdict for one in first.values()] == ["FAIL", "INCONCLUSIVE"]
+    later = {"slow": [0.0] * 9, "other": eight_of_nine}
+    assert decide(later, RULE, first)["other"].verdict is Verdict.FAIL
+    assert decide(later, RULE)["other"].verdict is Verdict.INCONCLUSIVE
 
 
 def test_between_tolerance_and_harm_fail_is_looked_for_first() -> None:
@@ -140,6 +204,46 @@ def test_more_rows_want_more_evidence() -> None:
     assert alone.p == among.p
 
 
+def test_there_is_nothing_to_decide_without_rows() -> None:
+    assert decide({}, RULE) == {}
+
+
+def test_what_no_look_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="no look after 5 pairs"):
+        decide({"row": [0.0] * 5}, RULE)
+    with pytest.raises(ValueError, match="no look after 31 pairs"):
+        drifted([0.0] * 31, RULE)
+
+
+def test_a_rule_is_written_as_json() -> None:
+    assert json.loads(json.dumps(asdict(RULE))) == asdict(RULE) | {"looks": list(RULE.looks)}
+
+
+@pytest.mark.parametrize(
+    ("slower", "margin", "expected"),
+    [
+        (0.07, 0.0, "FAIL"),
+        (0.07, 0.08, "PASS"),
+        (0.085, 0.08, "FAIL"),
+        (0.15, 0.08, "FAIL"),
+        (0.005, 0.0, "PASS"),
+        (0.02, 0.005, "FAIL"),  # no margin makes a rule stricter or laxer than its tolerance
+        (-0.2, 0.08, "PASS"),
+    ],
+)
+def test_a_row_fails_if_it_is_slower_than_was_acknowledged(slower: float, margin: float, expected: str) -> None:
+    sample = [math.log1p(slower)] * 10
+    found = decide({"row": sample, "other": [0.0] * 10}, RULE, margins={"row": margin, "unknown": 0.5})
+    assert [one.verdict for one in found.values()] == [expected, "PASS"]
+
+
+def test_the_harm_of_an_acknowledged_row_grows_by_as_much_as_its_tolerance() -> None:
+    """From 1 and 5 % to 8 and 12 %: between the two a noisy row is undecided, and PASSes below."""
+    for harmful, expected in ((0.1199, "PASS"), (0.1201, "INCONCLUSIVE")):
+        sample = [0.0, 0.0] + [math.log1p(harmful)] * 8
+        assert decide({"row": sample}, RULE, margins={"row": 0.08})["row"].verdict == expected
+
+
 def verdict(sample: list[float], rule: Rule = RULE) -> Decision:
     return decide({"row": sample}, rule)["row"]
 
@@ -153,8 +257,8 @@ def test_the_order_of_the_pairs_is_nothing(sample: list[float], draw: object) ->
 
 @given(ratios, levels, levels)
 def test_swapping_base_and_head_mirrors_the_interval(sample: list[float], one: float, other: float) -> None:
-    low, high = bounds(sample, one, other)
-    assert bounds([-value for value in sample], other, one) == (-high, -low)
+    low, high = bounds(sample, one, other, RULE.looks)
+    assert bounds([-value for value in sample], other, one, RULE.looks) == (-high, -low)
 
 
 @given(ratios)
@@ -172,8 +276,9 @@ def test_a_canary_drifts_both_ways(change: float, found: bool) -> None:
 @given(ratios, st.integers(-8, 8))
 def test_a_constant_shifts_the_bounds(sample: list[float], eighths: int) -> None:
     shift = eighths / 8
-    low, high = bounds(sample, 0.02, 0.02)
-    assert bounds([value + shift for value in sample], 0.02, 0.02) == pytest.approx((low + shift, high + shift))
+    low, high = bounds(sample, 0.02, 0.02, RULE.looks)
+    moved = bounds([value + shift for value in sample], 0.02, 0.02, RULE.looks)
+    assert moved == pytest.approx((low + shift, high + shift))
 
 
 @given(ratios, st.floats(0, 0.04), st.floats(0, 0.04))
@@ -194,8 +299,8 @@ def test_who_accepts_more_harm_passes_more(sample: list[float], one: float, othe
 def test_a_row_fails_just_where_its_p_is_at_most_its_level(samples: list[list[float]]) -> None:
     rows = {str(number): sample for number, sample in enumerate(samples)}
     found = decide(rows, RULE)
-    p_values = [decision.p for decision in found.values()]
-    for decision, level in zip(found.values(), holm(p_values, RULE.level(10)), strict=True):
+    p_of_rows = [decision.p for decision in found.values()]
+    for decision, level in zip(found.values(), holm(p_of_rows, RULE.alpha), strict=True):
         assert (decision.verdict is Verdict.FAIL) == (decision.p <= level)
 
 
@@ -225,7 +330,7 @@ def test_both_limits_are_shares_and_d_is_a_logarithm(sample: list[float], expect
 
 
 def test_p_is_that_of_a_median_at_the_tolerance_as_a_logarithm() -> None:
-    assert verdict([JUST_INTOLERABLE] * 10).p == 2**-10
+    assert verdict([JUST_INTOLERABLE] * 10).p == p_values(RULE.looks)[10][0]
     assert verdict([0.00994] * 10).p == 1
 
 
@@ -233,13 +338,13 @@ def test_p_is_that_of_a_median_at_the_tolerance_as_a_logarithm() -> None:
 @pytest.mark.parametrize(
     ("still", "moved", "found"),
     [
-        # At alpha / 3 or so the bounds of 30 are the 9th from either end; at all of alpha they would be the 11th.
+        # The bounds of 30 are the 9th from either end.
         (10, 20, False),
         (9, 21, False),
         (8, 22, True),
     ],
 )
-def test_a_canary_is_judged_at_the_level_of_its_look(still: int, moved: int, found: bool, sign: int) -> None:
+def test_a_canary_is_judged_at_the_level_of_a_row_that_is_alone(still: int, moved: int, found: bool, sign: int) -> None:
     assert drifted([0.0] * still + [sign * 0.02] * moved, RULE) is found
 
 
@@ -255,3 +360,71 @@ def test_what_is_just_at_a_limit_has_not_passed_it() -> None:
     assert verdict([0.0] * 8 + [harm] * 2).verdict == "INCONCLUSIVE"
     assert not drifted([tolerance] * 10, RULE)
     assert not drifted([-tolerance] * 10, RULE)
+
+
+ORDER = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
+
+
+@given(st.data())
+def test_a_slower_pair_never_makes_a_verdict_better(data: st.DataObject) -> None:
+    size = data.draw(st.sampled_from(RULE.looks))
+    sample = data.draw(st.lists(st.floats(-0.2, 0.2), min_size=size, max_size=size))
+    place, slower = data.draw(st.integers(0, size - 1)), data.draw(st.floats(0, 0.2))
+    worse = [*sample[:place], sample[place] + slower, *sample[place + 1 :]]
+    before, after = verdict(sample), verdict(worse)
+    assert ORDER[after.verdict] >= ORDER[before.verdict]
+    assert (after.low, after.high) >= (before.low, before.high)
+    assert after.p <= before.p
+
+
+@given(st.lists(ratios, min_size=2, max_size=5), st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_is_nothing(samples: list[list[float]], draw: random.Random) -> None:
+    rows = {str(number): sample for number, sample in enumerate(samples)}
+    names = list(rows)
+    draw.shuffle(names)
+    assert decide({name: rows[name] for name in names}, RULE) == decide(rows, RULE)
+
+
+@given(st.lists(ratios, min_size=1, max_size=5))
+def test_a_verdict_is_what_its_bounds_say(samples: list[list[float]]) -> None:
+    for one in decide({str(number): sample for number, sample in enumerate(samples)}, RULE).values():
+        fails, passes = one.low > math.log1p(RULE.tolerance), one.high < math.log1p(RULE.harm)
+        assert one.verdict == ("FAIL" if fails else "PASS" if passes else "INCONCLUSIVE")
+
+
+def stage(rows: Mapping[str, list[float]]) -> dict[str, Decision]:
+    """The decisions of a stage that measures until every row is decided."""
+    found: dict[str, Decision] = {}
+    for look in RULE.looks:
+        found = decide({name: ratios[:look] for name, ratios in rows.items()}, RULE, found)
+        if all(one.verdict is not Verdict.INCONCLUSIVE for one in found.values()):
+            break
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "slower", "verdict", "bound"),
+    [
+        (1, 0.01, Verdict.FAIL, RULE.alpha),
+        (3, 0.01, Verdict.FAIL, RULE.alpha),
+        (1, 0.05, Verdict.PASS, RULE.passing),
+    ],
+)
+def test_simulated_errors_keep_their_bounds(count: int, slower: float, verdict: Verdict, bound: float) -> None:
+    """Of rows whose median is at the limit, with noise so wide that the other verdict is rare."""
+    draw = random.Random(count)  # noqa: S311
+    noise = NormalDist(math.log1p(slower), 0.5)
+    gates = 400
+    wrong = 0
+    for _ in range(gates):
+        rows = {str(row): [noise.inv_cdf(draw.random()) for _ in range(30)] for row in range(count)}
+        wrong += any(one.verdict is verdict for one in stage(rows).values())
+    assert binomtest(wrong, gates, bound, alternative="greater").pvalue > 1e-4
+    assert wrong  # a rule that never errs decides nothing
+
+
+def test_a_quiet_row_passes_and_a_slow_one_fails_at_the_first_pairs_that_can_tell() -> None:
+    found = stage({"slow": [0.0488] * 30, **{str(number): [0.0] * 30 for number in range(11)}})
+    assert found["slow"].verdict is Verdict.FAIL
+    assert found["slow"].pairs == 9
+    assert {one.pairs for name, one in found.items() if name != "slow"} == {7}

@@ -32,7 +32,7 @@ from lenet.cli import main
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
 workers.CANARY_FILE = Path(sys.argv.pop(1))
-command.Rule = partial(Rule, alpha=1.0, looks=(1,), shares=(1.0,))
+command.Rule = partial(Rule, alpha=1.0, looks=(1,))
 main()
 """
 """The gate with a canary that needs no torch, deciding on one pair."""
