@@ -62,6 +62,7 @@ def test_what_the_base_accepted_is_no_part_of_a_merge_into_it(git: Git, tmp_path
     commit(git, f"Change\n\n{TRAILER}")
     git("switch", "--quiet", "main")
     commit(git, "On main\n\nAccept-slowdown: onnxruntime forward fp32 1 up to 50%: on main")
+    assert accepted(git, tmp_path, "main", "change") == {ROW: 0.08}
     git("merge", "--quiet", "--no-ff", "--message=Merge the change", "change")
     assert accepted(git, tmp_path, "HEAD^1") == {ROW: 0.08}
 
@@ -139,7 +140,6 @@ def test_an_unusable_trailer_is_refused_with_its_commit(git: Git, tmp_path: Path
     ("name", "value"),
     [
         ("trailer.separators", "#"),
-        ("log.showSignature", "true"),
         ("i18n.logOutputEncoding", "UTF-16"),
         ("color.ui", "always"),
         ("format.pretty", "%s"),
@@ -151,6 +151,17 @@ def test_a_users_settings_of_git_change_nothing(git: Git, tmp_path: Path, name: 
     git("config", name, value)
     found = find_acceptances(tmp_path, base, git("rev-parse", "HEAD"))
     assert found[ROW].reason == "exact sums, see the pull request ± 1"
+
+
+def test_a_signatures_check_is_not_read(git: Git, tmp_path: Path) -> None:
+    base = git("rev-parse", "HEAD")
+    signer = tmp_path / "gpg"
+    signer.write_text("#!/bin/sh\necho '[GNUPG:] SIG_CREATED ' >&2; echo signature; echo 'gpg: checked' >&2\n")
+    signer.chmod(0o755)
+    git("config", "gpg.program", str(signer))
+    git("config", "log.showSignature", "true")
+    git("commit", "--quiet", "--allow-empty", "--gpg-sign", "--file=-", message=f"Change\n\n{TRAILER}")
+    assert accepted(git, tmp_path, base) == {ROW: 0.08}
 
 
 def test_a_folded_trailer_is_one_line(git: Git, tmp_path: Path) -> None:
