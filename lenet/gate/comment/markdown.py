@@ -82,7 +82,9 @@ def render(gate: Gate, run: Run, pull: PullRequest) -> str:
         blocks.append(_error(gate.reason, gate.error))
     blocks += _tables(opened, folded)
     if trailers := _trailers(gate):
-        text = "If it is intended, push a commit whose message ends with this, and with the reason, which reviewers see."
+        text = (
+            "If it is intended, push a commit whose message ends with this, and with the reason, which reviewers see."
+        )
         blocks.append(_fold("How to accept a slow-down", f"{text}\n\n{_pre(trailers)}"))
     if gate.error is None:
         blocks.append(_fold("How to repeat it", _pre(_commands(gate, run, pull))))
