@@ -177,10 +177,10 @@ def test_a_missing_commit_is_an_error_in_gits_words(git: Git, tmp_path: Path) ->
 
 
 def test_a_row_that_is_not_measured_is_refused_with_the_names_that_are_near() -> None:
-    acceptances = {"pytorch foward fp32 1": Acceptance("pytorch foward fp32 1", 0.08, "why", "a" * 40)}
+    acceptances = {"pytorch forwards fp32 1": Acceptance("pytorch forwards fp32 1", 0.08, "why", "a" * 40)}
     with pytest.raises(GateError, match="commit aaaaaaaaaaaa accepts a slow-down of a row") as caught:
         refuse_unknown(acceptances, [ROW, "fused forward fp32 1"])
-    assert caught.value.found == "pytorch foward fp32 1"
+    assert caught.value.found == "pytorch forwards fp32 1"
     assert caught.value.hint.startswith(f"did you mean {ROW}")
     refuse_unknown({ROW: Acceptance(ROW, 0.08, "why", "a" * 40)}, [ROW])
 

@@ -220,7 +220,7 @@ def test_the_first_run_writes_one_comment_and_the_next_ones_update_it(site: Site
 
 
 def test_comments_of_others_stay_even_with_the_marker(site: Site, command: Command) -> None:
-    others = [
+    others: list[dict[str, Any]] = [
         {"id": 1, "user": {"login": "mallory", "type": "User"}, "body": f"{RUN.marker}\nmine"},
         {"id": 2, "user": {"login": "github-actions", "type": "User"}, "body": f"{RUN.marker}\nmine"},
         {"id": 3, "user": None, "body": f"{RUN.marker}\nof a deleted user"},

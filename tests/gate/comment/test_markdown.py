@@ -18,7 +18,8 @@ from lenet.gate.comment.artefact import Gate, parse
 from lenet.gate.comment.markdown import LARGEST_COMMENT, code, headline, render
 from tests.gate.comment.outcomes import HEAD, MERGE, PULL, RUN, document, encoded, row
 
-TAGS = set("h3 p strong code a table thead tbody tr th td details summary pre ul li".split())
+TABLE = ("table", "thead", "tbody", "tr", "th", "td")
+TAGS = {*("h3", "p", "strong", "code", "a", "ul", "li", "pre", "details", "summary"), *TABLE}
 HOSTILE = [
     "<script>alert(1)</script>",
     "</code></td></tr></table></details><img src=x onerror=alert(1)>",
