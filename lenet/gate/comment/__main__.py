@@ -14,8 +14,6 @@ from lenet.gate.comment.artefact import Gate, parse, unpack
 from lenet.gate.comment.github import GitHub, GitHubError, Run, find_run
 from lenet.gate.comment.markdown import STATES, headline, render
 
-__all__ = ["main"]
-
 _VARIABLES: Final = ("API_URL", "EVENT_PATH", "REPOSITORY", "SERVER_URL", "TOKEN")
 
 

@@ -1,6 +1,7 @@
 """An artefact may be anything: it is read as data, or refused in words."""
 
 import io
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -176,6 +177,19 @@ def test_an_archive_that_is_not_as_it_should_be_is_refused(content: bytes, found
     with pytest.raises(GateError) as caught:
         unpack(content)
     assert caught.value.found.startswith(found)
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as opened, opened.open("gate.json", "w") as file:
+        for _ in range(100):
+            file.write(b" " * 2**20)
+    tracemalloc.start()
+    with pytest.raises(GateError, match=r"gate\.json"):
+        unpack(written.getvalue())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * LARGEST_FILE
 
 
 def test_an_archive_that_is_too_large_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
