@@ -17,7 +17,7 @@ Gate = Callable[..., "CompletedProcess[str]"]
 def gate(tmp_path: Path) -> Gate:
     """Run ``.ci/gate`` where nox ends with a code, after writing the table that it is given."""
 
-    def run(code: int, table: str, base: str = "origin/main") -> "CompletedProcess[str]":
+    def run(code: int, table: str, base: str = "origin/main", *options: str, **more: str) -> "CompletedProcess[str]":
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "gate.md").write_text(table)
         nox = tmp_path / "bin" / "nox"
@@ -25,8 +25,10 @@ def gate(tmp_path: Path) -> Gate:
         nox.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/arguments"\nexit {code}\n')
         nox.chmod(0o755)
         environment = {"PATH": f"{nox.parent}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
-        command = ["bash", str(ROOT / ".ci" / "gate"), base, str(tmp_path / "out")]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        command = ["bash", str(ROOT / ".ci" / "gate"), base, str(tmp_path / "out"), *options]
+        return subprocess.run(
+            command, env=environment | more, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
 
     return run
 
@@ -47,6 +49,21 @@ def test_a_verdict_without_a_table_is_an_error(gate: Gate, tmp_path: Path, code:
     assert done.returncode == 2
     assert "::error title=no verdict::" in done.stdout
     assert not (tmp_path / "summary").exists()
+
+
+@pytest.mark.parametrize(("code", "title"), [(0, None), (1, "FAIL"), (2, "no verdict"), (3, "INCONCLUSIVE")])
+def test_an_advisory_verdict_is_a_warning(gate: Gate, code: int, title: str | None) -> None:
+    done = gate(code, "table", ADVISORY="yes")
+    assert done.returncode == 0
+    assert re.findall(r"^::(\w+) title=(.*?)::.", done.stdout, flags=re.MULTILINE) == (
+        [("warning", title)] if title else []
+    )
+
+
+def test_options_are_handed_on_as_they_are(gate: Gate, tmp_path: Path) -> None:
+    gate(0, "table", "main", "--budget=25m", "--backend=a b", "$(touch made)")
+    given = (tmp_path / "arguments").read_text().splitlines()
+    assert given[5:] == ["--out", str(tmp_path / "out"), "--budget=25m", "--backend=a b", "$(touch made)"]
 
 
 def test_a_branchs_name_is_no_command(gate: Gate, tmp_path: Path) -> None:

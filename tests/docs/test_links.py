@@ -35,7 +35,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_badges_are_of_workflows_that_are_there() -> None:
     named = re.findall(r"actions/workflows/([\w.]+)", (ROOT / "README.md").read_text("utf-8"))
-    assert {*named} == {path.name for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    assert {*named} <= {path.name for path in (ROOT / ".github" / "workflows").glob("*.yml")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
