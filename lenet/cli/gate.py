@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from lenet.settings import Settings
 
 __all__ = ["command"]
+
+
+class Duration(click.ParamType[float]):
+    """A number of seconds, or of minutes or hours with ``m`` or ``h``."""
+
+    name = "duration"
+    _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds of such a text."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no duration such as 90s, 10m or 1.5h", param, ctx)
+        return float(found[1]) * self._UNITS[found[2]]
 
 
 @click.command("gate", context_settings={"ignore_unknown_options": True})
@@ -23,31 +40,29 @@ __all__ = ["command"]
 @click.option(
     "--worker-timeout", type=float, default=900.0, show_default=True, help="Seconds for each pair of processes."
 )
+@click.option("--budget", type=Duration(), help="End in this time, such as 10m, with what is known by then.")
+@click.option("--resume", is_flag=True, help="Go on from the pairs that an earlier run left in --out.")
+@click.option(
+    "--start",
+    type=click.Choice(["auto", "forked", "fresh"]),
+    default="auto",
+    show_default=True,
+    help="How processes start: forked from one that has imported PyTorch, or afresh.",
+)
 @click.option("--seed", type=int, help="Seed of the order in each pair.  [default: drawn]")
 @click.argument("suite", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def command(
-    settings: Settings,
-    /,
-    *,
-    reference: str,
-    out: Path,
-    tolerance: float,
-    harm: float,
-    worker_timeout: float,
-    seed: int | None,
-    **more: Any,
-) -> None:
+def command(settings: Settings, /, *, suite: Sequence[str], worker_timeout: float, **given: Any) -> None:
     """Measure HEAD and BASE side by side, and say whether a row became slower.
 
     Other options choose the rows, as in `pytest benchmarks`: --backend=pytorch --batch-size=1. Writes gate.json and
-    gate.md. Exits with 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE, and with 2 if there is no verdict.
+    gate.md, and keeps each pair in pairs.jsonl, so that --resume goes on after an interruption. Exits with 0 for PASS,
+    1 for FAIL, 3 for INCONCLUSIVE, and with 2 if there is no verdict.
     """
-    from lenet.gate import command
+    from lenet.gate.command import Options, run
 
-    suite = _with_settings(more["suite"], settings)
-    code = command.run(reference, suite, out=out, tolerance=tolerance, harm=harm, timeout=worker_timeout, seed=seed)
-    raise click.exceptions.Exit(code)
+    options = Options(suite=_with_settings(suite, settings), timeout=worker_timeout, **given)
+    raise click.exceptions.Exit(run(options))
 
 
 def _with_settings(suite: Sequence[str], settings: Settings) -> tuple[str, ...]:

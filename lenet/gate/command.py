@@ -5,48 +5,70 @@ from __future__ import annotations
 import secrets
 import sys
 import traceback
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from lenet.errors import GateError, LenetError
-from lenet.files import make_directory
+from lenet.errors import GateError, LenetError, OutputError
+from lenet.files import make_directory, only_writer, write_atomically
 from lenet.gate import report
-from lenet.gate.checkouts import find_commits
+from lenet.gate.acceptance import find_acceptances
+from lenet.gate.checkouts import Commits, find_commits
 from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
-from lenet.gate.interrupts import interruptible
-from lenet.gate.session import Outcome
+from lenet.gate.interrupts import interruptible, uninterrupted
+from lenet.gate.journal import Journal, Plan
+from lenet.gate.outcome import Outcome
+from lenet.gate.pairs import TURNS, TURNS_ON_A_GPU
+from lenet.gate.session import TimeLimits
 from lenet.gate.session import run as measure
+from lenet.provenance import git
 from lenet.report.tables import print_whole, to_rich
 from lenet.terminal import tell
 
-__all__ = ["EXIT_CODES", "run"]
+__all__ = ["EXIT_CODES", "HISTORY", "Options", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 """An error has no verdict; its exit code is 2."""
+
+HISTORY: Final = Path(".benchmarks", "local", "gates")
+"""Below the checkout: a copy of each gate's gate.json, for the report."""
 _LONGEST: Final = 1_000_000
+_GPU: Final = Path("/dev/nvidiactl")
+"""What an NVIDIA driver makes, in a container too."""
 
 
-def run(
-    reference: str,
-    suite: tuple[str, ...],
-    *,
-    out: Path,
-    tolerance: float,
-    harm: float,
-    timeout: float,
-    seed: int | None,
-) -> int:
-    """Compare HEAD of the checkout here with a reference, print the table, and write it to ``out``.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of ``lenet gate``.
 
-    Args:
+    Attributes:
         reference: A branch, tag or commit.
         suite: Options of the suite.
-        out: Directory for gate.json and gate.md.
+        out: Directory for gate.json, gate.md and the record of pairs.
         tolerance: The largest slow-down that counts as none, as a share.
         harm: The largest slow-down of a row that passes, as a share.
         timeout: Seconds that a pair of processes may take.
+        budget: Seconds that the gate may take; None for as long as it needs.
+        resume: Whether to go on from the pairs in ``out``.
+        start: How processes start: ``forked``, ``fresh``, or ``auto``.
         seed: Seeds the order in each pair; None draws one.
+    """
+
+    reference: str
+    suite: tuple[str, ...]
+    out: Path
+    tolerance: float
+    harm: float
+    timeout: float
+    budget: float | None = None
+    resume: bool = False
+    start: str = "auto"
+    seed: int | None = None
+
+
+def run(options: Options) -> int:
+    """Compare HEAD of the checkout here with a reference, print the table, and write it.
 
     Returns:
         The exit code.
@@ -55,24 +77,45 @@ def run(
         GateError: There is no verdict.
         OutputError: The report cannot be written.
     """
-    _refuse_unusable(tolerance, harm, timeout)
+    _refuse_unusable(options)
+    out = options.out
     make_directory(out)
-    with interruptible():
+    with interruptible(), only_writer(out):
         try:
-            outcome = _measure(reference, suite, Rule(tolerance=tolerance, harm=harm), timeout, seed)
+            commits = find_commits(Path.cwd(), options.reference)
+            outcome = _measure(commits, options)
         except LenetError as error:
             # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
             report.write(out, report.error_json(error), report.error_page(error))
             raise
-    report.write(out, report.to_json(outcome), report.to_page(outcome))
-    print_whole(to_rich(report.sheet(outcome)))
-    for line in report.reasons(outcome):
-        tell(line)
+        with uninterrupted():
+            _show(outcome, commits.repository, out)
     return EXIT_CODES[outcome.verdict]
 
 
-def _refuse_unusable(tolerance: float, harm: float, timeout: float) -> None:
+def _show(outcome: Outcome, repository: Path, out: Path) -> None:
+    """Print the outcome, and write it: the table first, since a full disk takes no file."""
+    print_whole(to_rich(report.sheet(outcome)))
+    for line in report.reasons(outcome):
+        tell(line)
+    document = report.to_json(outcome)
+    try:
+        report.write(out, document, report.to_page(outcome))
+        history = repository / HISTORY
+        if git(repository, "check-ignore", "--quiet", str(history)).returncode != 0:
+            return  # it would be a change of the user's files
+        make_directory(history)
+        stamp = outcome.started.translate({ord(sign): None for sign in "-:Z"}).replace("T", "_")
+        write_atomically(history / f"{stamp}_{outcome.commits.head[:12]}.json", document.encode())
+    except OutputError as error:
+        if outcome.stopped is None:
+            raise
+        tell(str(error), err=True)  # such as the full disk that ended the gate
+
+
+def _refuse_unusable(options: Options) -> None:
     """Refuse options that make no rule, and a system that the gate does not run on."""
+    tolerance, harm = options.tolerance, options.harm
     if not 0 <= tolerance < harm:
         raise GateError(
             "tolerance and harm do not fit",
@@ -80,13 +123,14 @@ def _refuse_unusable(tolerance: float, harm: float, timeout: float) -> None:
             wanted="shares, 0 <= tolerance < harm",
             hint="a row that passes may be slower by more than what is tolerated, not by less",
         )
-    if not 0 < timeout <= _LONGEST:  # also refuses NaN
-        raise GateError(
-            "--worker-timeout cannot be used",
-            found=f"{timeout:g}",
-            wanted=f"more than 0 seconds, at most {_LONGEST:,}",
-            hint="the default, 900, is enough for most",
-        )
+    for name, seconds in (("--worker-timeout", options.timeout), ("--budget", options.budget)):
+        if seconds is not None and not 0 < seconds <= _LONGEST:  # also refuses NaN
+            raise GateError(
+                f"{name} cannot be used",
+                found=f"{seconds:g}",
+                wanted=f"more than 0 seconds, at most {_LONGEST:,}",
+                hint="leave it out: the default is enough for most",
+            )
     if sys.platform != "linux":
         raise GateError(
             "the gate runs on Linux alone",
@@ -96,18 +140,25 @@ def _refuse_unusable(tolerance: float, harm: float, timeout: float) -> None:
         )
 
 
-def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float, seed: int | None) -> Outcome:
+def _measure(commits: Commits, options: Options) -> Outcome:
+    rule = Rule(tolerance=options.tolerance, harm=options.harm)
+    seed = secrets.randbelow(2**32) if options.seed is None else options.seed
+    on_a_gpu = _on_a_gpu(options.suite)
+    start = options.start if options.start != "auto" else "forked" if on_a_gpu else "fresh"
+    turns = TURNS_ON_A_GPU if on_a_gpu else TURNS
+    plan = Plan(commits.base, commits.head, options.suite, asdict(rule), start, turns, seed)
     try:
-        commits = find_commits(Path.cwd(), reference)
+        accepted = find_acceptances(commits.repository, commits.base, commits.head)
+        journal = (Journal.go_on if options.resume else Journal.begin)(options.out, plan)
         with GateDisplay() as display:
             if commits.own_environments:
                 display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
-            drawn = secrets.randbelow(2**32) if seed is None else seed
-            return measure(commits, rule, suite, seed=drawn, timeout=timeout, tell=display.tell)
+            limits = TimeLimits(options.timeout, options.budget)
+            return measure(commits, rule, journal, accepted=accepted, limits=limits, tell=display.tell)
     except KeyboardInterrupt:
         raise GateError(
             "the gate was interrupted",
-            found="a signal",
+            found="a signal before a pair was counted",
             wanted="a run to its end",
             hint="run it again; nothing is left behind",
         ) from None
@@ -121,3 +172,9 @@ def _measure(reference: str, suite: tuple[str, ...], rule: Rule, timeout: float,
             wanted="a run to its end",
             hint="if the error is the gate's, report it with the traceback",
         ) from error
+
+
+def _on_a_gpu(suite: tuple[str, ...]) -> bool:
+    """Whether the suite measures on a GPU. Its processes are forked there, as an import takes longer than the rest."""
+    devices = [one.partition("=")[2] for one in suite if one.startswith("--device=")]
+    return _GPU.exists() and "cpu" not in devices

@@ -238,7 +238,7 @@ def decide(
     """Decide every row at a look, on all pairs so far.
 
     Args:
-        rows: Log ratios by row; for each row as many as the look has pairs.
+        rows: Log ratios by row; for each row as many as the look has pairs. Rows that are decided may be left out.
         rule: The rule.
         earlier: The decisions of the look before. A PASS or a FAIL stands.
         margins: Acknowledged slow-downs by row, as shares: 0.08 is 8 %. Such a row FAILs if it is slower than that. Its
@@ -249,17 +249,18 @@ def decide(
     """
     before = {name: one for name, one in (earlier or {}).items() if one.verdict is not Verdict.INCONCLUSIVE}
     limits = {name: _limits(rule, (margins or {}).get(name, 0)) for name in rows}
-    p_by_row = [  # a row that FAILed stays rejected, and so the others keep the level that it handed on
-        0.0
-        if name in before and before[name].verdict is Verdict.FAIL
-        else sign_test(ratios, limits[name][0], rule.looks)
-        for name, ratios in rows.items()
-    ]
+    # A row that FAILed stays rejected, and so the others keep the level that it handed on. One that PASSed is never
+    # rejected.
+    known = {name: 0.0 if one.verdict is Verdict.FAIL else 1.0 for name, one in before.items()}
+    p_by_row = known | {
+        name: sign_test(ratios, limits[name][0], rule.looks) for name, ratios in rows.items() if name not in before
+    }
     found: dict[str, Decision] = {}
-    for (name, ratios), p, level in zip(rows.items(), p_by_row, holm(p_by_row, rule.alpha), strict=True):
+    for (name, p), level in zip(p_by_row.items(), holm(list(p_by_row.values()), rule.alpha), strict=True):
         if name in before:
             found[name] = before[name]
             continue
+        ratios = rows[name]
         low, high = bounds(ratios, level, rule.passing, rule.looks)
         found[name] = Decision(_verdict(low, high, *limits[name]), len(ratios), low, high, p)
     return found

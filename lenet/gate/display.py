@@ -6,8 +6,9 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from lenet.gate.session import Stage
-from lenet.gate.workers import Pair
+from lenet.gate.decision import Verdict
+from lenet.gate.pairs import Pair
+from lenet.gate.stages import Stage
 from lenet.progress import Display
 
 __all__ = ["GateDisplay"]
@@ -27,21 +28,26 @@ class GateDisplay(Display):
         )
         self._task = self.bar.add_task("", total=None, pair="")
 
-    def tell(self, stage: Stage, pair: Pair | None, look: int) -> None:
+    def tell(self, stage: Stage, pair: Pair | None, most: int) -> None:
         """Show how far a stage is.
 
         Args:
             stage: The stage in progress.
             pair: The pair just measured; None at the stage's beginning.
-            look: The number of pairs at the next look.
+            most: The most pairs that the stage takes.
         """
         counted = len(stage.counted)
-        what = "compiling" if not counted and len(stage.pairs) < 2 else f"{stage.discarded} discarded"  # noqa: PLR2004
+        open_rows = sum(one.verdict is Verdict.INCONCLUSIVE for one in stage.decisions.values())
+        what = f"{open_rows} of {len(stage.decisions)} rows open" if stage.decisions else "no row decided"
+        if not counted:
+            what = "compiling"
+        if stage.discarded:
+            what += f", {stage.discarded} discarded"
         last = f"{pair.seconds:.1f} s a pair" if pair else "starting"
         if self.console.is_terminal:
             text = f"{stage.name} builds"
-            self.bar.update(self._task, description=text, completed=counted, total=look, pair=f"{last}, {what}")
+            self.bar.update(self._task, description=text, completed=counted, total=most, pair=f"{last}, {what}")
         elif pair:
             elapsed = time.monotonic() - self._began
-            line = f"{elapsed:6.1f} s  {stage.name} builds  {counted:2d} of {look} pairs  {last}, {what}"
+            line = f"{elapsed:6.1f} s  {stage.name} builds  {counted:2d} of at most {most} pairs  {last}, {what}"
             self.note(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any, Final
 from lenet import documents
 from lenet.errors import LenetError
 from lenet.files import write_atomically
-from lenet.gate.session import Outcome, RowOutcome
-from lenet.gate.workers import CANARY, Pair
+from lenet.gate.decision import Rule
+from lenet.gate.outcome import Outcome, RowOutcome
+from lenet.gate.pairs import CANARY, Pair
+from lenet.gate.why import to_markdown as why_to_markdown
 from lenet.report.rounding import significant
 from lenet.report.tables import Sheet, to_markdown
 from lenet.terminal import visible
 
-__all__ = ["SCHEMA", "error_json", "error_page", "reasons", "sheet", "summary", "to_json", "to_page", "write"]
+__all__ = ["SCHEMA", "error_json", "error_page", "reasons", "repeat", "sheet", "summary", "to_json", "to_page", "write"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _NOTHING: Final = "-"
 
 
@@ -42,8 +45,27 @@ def sheet(outcome: Outcome) -> Sheet:
 
 
 def reasons(outcome: Outcome) -> list[str]:
-    """The reason for each row's verdict."""
-    return [f"{row.name}: {row.verdict}: {row.reason}" for row in outcome.rows]
+    """The reason for each row's verdict, and what explains a FAIL; what else a reader should know."""
+    lines = []
+    for row in outcome.rows:
+        lines.append(f"{row.name}: {row.verdict}: {row.reason}")
+        if row.why:
+            lines.append(f"{row.name}: why: {row.why.line}")
+    if outcome.stopped:
+        lines.append(f"It ended early: {outcome.stopped}. To go on: `{repeat(outcome)} --resume`.")
+    return [*lines, *outcome.notes]
+
+
+def repeat(outcome: Outcome) -> str:
+    """The command that measures the same again."""
+    rule = outcome.rule
+    usual = Rule()
+    changed = [
+        f"--{name}={getattr(rule, name):g}"
+        for name in ("tolerance", "harm")
+        if getattr(rule, name) != getattr(usual, name)
+    ]
+    return shlex.join(["nox", "-s", "gate", "--", "--base", outcome.commits.reference, *changed, *outcome.suite])
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -53,12 +75,11 @@ def summary(outcome: Outcome) -> list[str]:
     pairs = sum(len(stage.pairs) for stage in stages)
     counted = sum(len(stage.counted) for stage in stages)
     discarded = sum(stage.discarded for stage in stages)
-    head, base = commits.head[:12], commits.base[:12]
-    looks = ", ".join(map(str, rule.looks))
+    head, base, seconds = commits.head[:12], commits.base[:12], f"{outcome.seconds:.0f} s"
     found = [
         f"Head {head} against base {base}, the last common ancestor with {commits.reference}.",
-        f"{pairs} pairs of processes in {outcome.seconds:.0f} s: {counted} counted, {discarded} throttled.",
-        f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}, looks at {looks} pairs.",
+        f"{pairs} pairs of {outcome.start} processes in {seconds}: {counted} counted, {discarded} throttled.",
+        f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}; up to {rule.looks[-1]} pairs.",
     ]
     others = median(pair.others for stage in stages for pair in stage.pairs)
     found.append(f"Others used {others:.0%} of the processors.")
@@ -80,7 +101,9 @@ def to_page(outcome: Outcome) -> str:
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
     lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in reasons(outcome)), ""]
-    lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}.", ""]
+    lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}. To repeat it: `{repeat(outcome)}`.", ""]
+    if explanations := {row.name: row.why for row in outcome.rows if row.why}:
+        lines += [why_to_markdown(explanations), ""]
     return "\n".join([*lines, *(["Not run:", "", *missing, ""] if missing else [])])
 
 
@@ -95,9 +118,13 @@ def to_json(outcome: Outcome) -> str:
             "reason": outcome.reason,
             "rows": [_row(row) for row in outcome.rows],
             "not_run": outcome.not_run,
+            "started": outcome.started,
+            "stopped": outcome.stopped,
+            "notes": outcome.notes,
             "commits": commits,
             "rule": asdict(outcome.rule),
             "suite": outcome.suite,
+            "start": outcome.start,
             "seed": outcome.seed,
             "seconds": round(outcome.seconds, 1),
             "fingerprint": outcome.fingerprint,
@@ -139,7 +166,10 @@ def write(out: Path, document: str, page: str) -> None:
 
 
 def _row(row: RowOutcome) -> dict[str, Any]:
-    return asdict(row) | {"again": _finite(asdict(row.again)) if row.again else None}
+    accepted = asdict(row.accepted) if row.accepted else None
+    if accepted is not None:
+        del accepted["row"]
+    return asdict(row) | {"again": _finite(asdict(row.again)) if row.again else None, "accepted": accepted}
 
 
 def _pair(pair: Pair, *, counted: bool) -> dict[str, Any]:

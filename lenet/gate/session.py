@@ -1,362 +1,293 @@
-"""A run of the gate: pairs until every row is decided, fresh builds to confirm a FAIL, and the outcome."""
+"""A run of the gate: pairs until every row is decided, fresh builds to confirm a FAIL, and why it failed."""
 
 from __future__ import annotations
 
 import math
 import random
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final, NoReturn
 
-from lenet.errors import GateError
+from lenet.errors import GateError, OutputError
+from lenet.gate.acceptance import Acceptance, refuse_unknown
 from lenet.gate.checkouts import Commits, checked_out
-from lenet.gate.decision import Decision, Rule, Verdict, decide, drifted
+from lenet.gate.decision import Rule
+from lenet.gate.journal import Journal
+from lenet.gate.outcome import Outcome, rows_of, verdict_of
+from lenet.gate.pairs import Pair
+from lenet.gate.processes import ForkServer, WorkerError
 from lenet.gate.scratch import scratch_directory
-from lenet.gate.workers import CANARY, Pair, Tree, case_pattern, measure_pair
-from lenet.measurement.environment import describe_difference
-from lenet.results import FAILED
+from lenet.gate.stages import Stage, refuse_unlike
+from lenet.gate.why import Explanation, explain
+from lenet.gate.workers import Tree, fork_servers, measure_pair
 
-__all__ = ["Outcome", "Progress", "RowOutcome", "Stage", "run"]
-
-THROTTLED_SHARE: Final = 0.05
-"""A pair is discarded if either process had more than this share of a row's rounds throttled."""
-
-PAIRS_FOR_ONE_DISCARDED: Final = 4
-"""A run is inconclusive with over 20 % discarded pairs: more than one for four that count."""
-
-
-@dataclass(slots=True)
-class Stage:
-    """The pairs of one set of checkouts.
-
-    Attributes:
-        name: ``first``, or ``again`` for the stage that confirms a FAIL.
-        pairs: All pairs, in order. The first is not counted: it compiles what the later ones load.
-        counted: The pairs that count.
-        discarded: Number of pairs discarded because the GPU was throttled.
-        decisions: By row.
-        void: Why no verdict may rest on this stage; None if it is valid.
-        closed: Cases that head failed, skipped or no longer has, with the reason. They FAIL without a time.
-    """
-
-    name: str
-    pairs: list[Pair] = field(default_factory=list)
-    counted: list[Pair] = field(default_factory=list)
-    discarded: int = 0
-    decisions: dict[str, Decision] = field(default_factory=dict)
-    void: str | None = None
-    closed: dict[str, str] = field(default_factory=dict)
-
-    def ratios(self, name: str) -> list[float]:
-        """``log(head / base)`` of a row or of the canary, one for each counted pair."""
-        return [pair.ratio(name) for pair in self.counted]
-
-    @property
-    def failing(self) -> list[str]:
-        """The rows that FAIL."""
-        return [name for name, decision in self.decisions.items() if decision.verdict is Verdict.FAIL]
-
-
-@dataclass(frozen=True, slots=True)
-class RowOutcome:
-    """The outcome of a row.
-
-    Attributes:
-        name: As in the suite's tables.
-        verdict: Also INCONCLUSIVE if a FAIL was not confirmed, or if the run is void.
-        reason: Why.
-        base: Median over the counted pairs of base's medians, in seconds; None if not both sides measured the row.
-        head: The same for head.
-        ratio: The median of head / base over the pairs.
-        low: Lower bound of that median at the look that decided; None if there are too few pairs for one.
-        high: Upper bound, likewise.
-        pairs: Number of pairs of the decision.
-        again: The decision of the stage that confirms a FAIL.
-    """
-
-    name: str
-    verdict: Verdict
-    reason: str
-    base: float | None = None
-    head: float | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    pairs: int = 0
-    again: Decision | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of a run.
-
-    Attributes:
-        verdict: The gate's verdict.
-        reason: Why, in one sentence.
-        rows: Every row that base or head measured.
-        not_run: Cases that neither side measured, with the reason.
-        commits: What was compared.
-        rule: The rule that decided.
-        suite: The options of the suite.
-        seed: Seed of the orders.
-        machine: Facts of the machine.
-        fingerprint: Fingerprint of the machine.
-        stages: What was measured.
-        seconds: Duration of the run.
-    """
-
-    verdict: Verdict
-    reason: str
-    rows: tuple[RowOutcome, ...]
-    not_run: Mapping[str, str]
-    commits: Commits
-    rule: Rule
-    suite: tuple[str, ...]
-    seed: int
-    machine: Mapping[str, Any]
-    fingerprint: str
-    stages: tuple[Stage, ...]
-    seconds: float
-
+__all__ = ["Progress", "TimeLimits", "run"]
 
 Progress = Callable[[Stage, Pair | None, int], None]
-"""Called when a stage begins (with None for the pair) and after each pair, with the next look's number of pairs."""
+"""Called when a stage begins (with None for the pair) and after each pair, with the most pairs that the stage takes."""
+
+STAGES: Final = ("first", "again")
+_SHORTEST: Final = 0.1
+"""Seconds that a pair gets at least, so that its time-out says that the budget is over."""
 
 
-def run(commits: Commits, rule: Rule, suite: Sequence[str], *, seed: int, timeout: float, tell: Progress) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long a gate may take.
+
+    Attributes:
+        pair: Seconds for a pair of processes.
+        budget: Seconds for the gate; None for as long as it takes.
+    """
+
+    pair: float
+    budget: float | None = None
+
+
+class _BudgetOverError(Exception):
+    """There is no time for another pair. The message says how much more the gate would have needed."""
+
+
+def run(
+    commits: Commits,
+    rule: Rule,
+    journal: Journal,
+    *,
+    accepted: Mapping[str, Acceptance],
+    limits: TimeLimits,
+    tell: Progress,
+) -> Outcome:
     """Measure base and head side by side, and decide.
+
+    A signal, a lost process, a full disk or the end of the budget ends the run early, with what is known until then.
 
     Args:
         commits: What to compare.
         rule: The rule to decide by.
-        suite: Options of the suite, such as ``--backend=pytorch``.
-        seed: Seed of the orders.
-        timeout: Seconds that a pair of processes may take.
+        journal: Keeps each pair, and has those of an interrupted run.
+        accepted: Slow-downs that commits accept, by row.
+        limits: How long it may take.
         tell: Called with the progress.
 
     Raises:
         GateError: The sides could not be measured, so there is no verdict.
+        KeyboardInterrupt: A signal ended it before a pair was counted.
+        OutputError: The first pair cannot be kept.
     """
-    began = time.monotonic()
-    draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
-    stages: list[Stage] = []
-    with scratch_directory(commits.repository) as scratch:
-        for name in ("first", "again"):
-            earlier = stages[0] if stages else None
-            with checked_out(commits, scratch / name) as trees:
-                stage = _measure(name, trees, rule, suite, scratch, earlier, draw, timeout, tell)
-            stages.append(stage)
-            if stage.void or stage.closed or not stage.failing:
+    gate = _Gate(commits, rule, journal, accepted, limits, tell)
+    stopped = None
+    try:
+        gate.measure()
+    except KeyboardInterrupt:
+        if not gate.knows_something:
+            raise
+        stopped = "a signal ended the gate"
+    except _BudgetOverError as error:
+        stopped = str(error)
+    except (WorkerError, OutputError, OSError) as error:
+        if not gate.knows_something:
+            raise
+        stopped = f"{error.summary}: {error.found}" if isinstance(error, GateError | OutputError) else str(error)
+    return gate.outcome(stopped)
+
+
+@dataclass(slots=True)
+class _Gate:
+    """A run in progress."""
+
+    commits: Commits
+    rule: Rule
+    journal: Journal
+    accepted: Mapping[str, Acceptance]
+    limits: TimeLimits
+    tell: Progress
+    stages: list[Stage] = field(default_factory=list)
+    why: dict[str, Explanation] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def knows_something(self) -> bool:
+        """Whether a pair was counted, or is known to FAIL without times."""
+        return any(stage.counted or stage.closed for stage in self.stages)
+
+    def measure(self) -> None:
+        """Measure the stages, one after the other."""
+        with scratch_directory(self.commits.repository) as scratch:
+            for name in STAGES:
+                with ExitStack() as stack:
+                    place = _Place(self, scratch, name, stack)
+                    self._measure(place)
+                    stage = self.stages[-1]
+                    if stage.void or stage.closed or not stage.failing:
+                        return
+                    if name == STAGES[-1]:
+                        self._explain(place)
+
+    def outcome(self, stopped: str | None) -> Outcome:
+        """What is known."""
+        first = self.stages[0]
+        rows = rows_of(self.stages, accepted=self.accepted, why=self.why)
+        verdict, reason = verdict_of(self.stages, rows, stopped)
+        last = first.pairs[-1].head
+        return Outcome(
+            verdict=verdict,
+            reason=reason,
+            rows=rows,
+            not_run={**first.pairs[0].base.not_run, **first.pairs[0].head.not_run},
+            commits=self.commits,
+            rule=self.rule,
+            suite=self.journal.plan.suite,
+            start=self.journal.plan.start,
+            seed=self.journal.plan.seed,
+            machine=last.machine,
+            fingerprint=last.fingerprint,
+            stages=tuple(self.stages),
+            started=self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=time.monotonic() - self.began,
+            stopped=stopped,
+            notes=(*self.journal.dropped, *self.notes),
+        )
+
+    def _measure(self, place: _Place) -> None:
+        """Measure a stage's pairs until every row is decided: all rows, or those alone that failed earlier."""
+        earlier = self.stages[-1] if self.stages else None
+        margins = {name: one.bound for name, one in self.accepted.items()}
+        stage = Stage(place.name, self.rule, margins, together=earlier is None)
+        self.stages.append(stage)
+        most = self.rule.looks[-1]
+        self.tell(stage, None, most)
+        for pair in self._pairs(place, stage, earlier):
+            stage.add(pair)
+            if len(stage.pairs) == 1 and earlier is None:
+                refuse_unknown(self.accepted, pair.base.rows.keys() | pair.head.rows.keys())
+            reference = self.stages[0].pairs[0]
+            commits = (self.commits.base, self.commits.head)
+            refuse_unlike(reference, pair, commits, own_environments=self.commits.own_environments)
+            self.tell(stage, pair, most)
+            if stage.over:
                 break
-    rows = _rows(stages, rule)
-    verdict, reason = _gate(stages, rows)
-    last = stages[0].pairs[-1].head.measurement
-    return Outcome(
-        verdict=verdict,
-        reason=reason,
-        rows=rows,
-        not_run={**stages[0].pairs[0].base.not_run, **stages[0].pairs[0].head.not_run},
-        commits=commits,
-        rule=rule,
-        suite=tuple(suite),
-        seed=seed,
-        machine=last.machine,
-        fingerprint=last.fingerprint,
-        stages=tuple(stages),
-        seconds=time.monotonic() - began,
-    )
 
+    def _pairs(self, place: _Place, stage: Stage, earlier: Stage | None) -> Iterator[Pair]:
+        """The recorded pairs of the stage, and then new ones. Each new one is on the disk before it is given out."""
+        failing = earlier.failing if earlier else None
+        for pair in self.journal.pairs.get(stage.name, ()):
+            if failing is None or pair.base.rows.keys() <= set(failing):
+                yield pair
+        compiles = True
+        while True:
+            number = len(stage.pairs)
+            if stage.pairs:
+                only: list[str] | None = stage.patterns(stage.open_rows)
+            else:
+                only = None if earlier is None else earlier.patterns(earlier.failing)
+            draw = random.Random(f"{self.journal.plan.seed} {stage.name} {number}")  # noqa: S311 - it keeps no secret
+            try:
+                pair = measure_pair(
+                    place.trees,
+                    self.journal.plan.suite,
+                    place.folder / str(number),
+                    draw,
+                    only=only,
+                    rounds=stage.rounds,
+                    turns=self.journal.plan.turns,
+                    servers=None if compiles else place.servers,
+                    timeout=self._time_for(stage),
+                    compiles=compiles,
+                )
+            except WorkerError:
+                if self._left <= 0:
+                    self._end_in_time(stage)
+                raise
+            self.journal.keep(stage.name, pair)
+            yield pair
+            compiles = False
 
-def _measure(
-    name: str,
-    trees: tuple[Tree, Tree],
-    rule: Rule,
-    suite: Sequence[str],
-    folder: Path,
-    earlier: Stage | None,
-    draw: random.Random,
-    timeout: float,
-    tell: Progress,
-) -> Stage:
-    """Measure pairs until every row is decided or the last look is over.
+    @property
+    def _left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self.began + (self.limits.budget or math.inf) - time.monotonic()
 
-    All rows are measured, or those alone that failed earlier.
-    """
-    stage = Stage(name)
-    only = None if earlier is None else _cases(earlier)
-    tell(stage, None, rule.looks[0])
-    own_environments = trees[0].python != trees[1].python
-    for look in rule.looks:
-        while len(stage.counted) < look:
-            place = folder / f"{name}-pairs" / str(len(stage.pairs))
-            pair = measure_pair(trees, suite, place, draw, only=only, timeout=timeout)
-            stage.pairs.append(pair)
-            _refuse_rowless(stage.pairs)
-            _refuse_unlike((earlier or stage).pairs[0], pair, trees, own_environments=own_environments)
-            stage.closed = _closed(stage.pairs)
-            if stage.closed:
-                return stage
-            if _throttled(pair):
-                stage.discarded += len(stage.pairs) > 1
-            elif len(stage.pairs) > 1:
-                stage.counted.append(pair)
-            tell(stage, pair, look)
-            if stage.discarded * PAIRS_FOR_ONE_DISCARDED > look:
-                stage.void = f"{stage.discarded} of {len(stage.pairs) - 1} pairs were throttled"
-                return stage
-        if _look(stage, rule, together=earlier is None):
-            break
-    return stage
+    def _time_for(self, stage: Stage) -> float:
+        """Seconds that the next pair may take.
 
+        Raises:
+            _BudgetOverError: It would not end within the budget.
+            GateError: No pair would.
+        """
+        if stage.pairs and stage.pairs[-1].seconds > self._left:
+            self._end_in_time(stage)
+        return min(self.limits.pair, max(self._left, _SHORTEST))
 
-def _look(stage: Stage, rule: Rule, *, together: bool) -> bool:
-    """Decide the rows at a look; return whether all are decided.
-
-    Rows to confirm have each failed once already, so their number needs no correction.
-    """
-    if drifted(stage.ratios(CANARY), rule):
-        change = math.expm1(median(stage.ratios(CANARY)))
-        stage.void = f"the canary, which is the same code on both sides, changed by {change:+.1%}"
-        return True
-    rows = {row: stage.ratios(row) for row in stage.pairs[0].base.rows}
-    for family in [rows] if together else [{row: ratios} for row, ratios in rows.items()]:
-        stage.decisions |= decide(family, rule, stage.decisions)
-    return all(decision.verdict is not Verdict.INCONCLUSIVE for decision in stage.decisions.values())
-
-
-def _refuse_rowless(pairs: list[Pair]) -> None:
-    """Raise a GateError if base itself cannot be measured."""
-    first, pair = pairs[0], pairs[-1]
-    if not pair.base.rows or pair.base.rows.keys() != first.base.rows.keys():
-        not_run = [f"{name}: {reason}" for name, reason in pair.base.not_run.items()]
-        raise GateError(
-            "base itself cannot be measured, so there is nothing to compare with",
-            found=f"rows {', '.join(pair.base.rows) or 'none'}; {'; '.join(not_run)}",
-            wanted="the same rows in every process of base, at least one",
-            hint="choose rows that base measures",
+    def _end_in_time(self, stage: Stage) -> NoReturn:
+        if not self.knows_something:
+            raise GateError(
+                "--budget is shorter than one pair",
+                found=f"{self.limits.budget:g} s; no pair that counts would have ended in it",
+                wanted="time for two pairs at least, of which the first compiles",
+                hint="allow more time, or measure fewer rows; `--resume` goes on",
+            )
+        more = (self.rule.looks[-1] - len(stage.counted)) * stage.pairs[-1].seconds
+        raise _BudgetOverError(
+            f"the budget of {self.limits.budget:g} s is over, and up to {math.ceil(more / 60)} min more are needed"
         )
 
-
-def _refuse_unlike(first: Pair, pair: Pair, trees: tuple[Tree, Tree], *, own_environments: bool) -> None:
-    """Raise a GateError if the processes differ in machine, environment or source."""
-    for side, tree in zip((pair.base, pair.head), trees, strict=True):
-        reference = (first.base if tree.side == "base" or not own_environments else first.head).measurement
-        # Another commit may record other packages.
-        difference = describe_difference(reference.machine, side.measurement.machine, recorded_by_both=True)
-        if difference:
-            raise GateError(
-                f"the process of {tree.side} is not like the first of base",
-                found="; ".join(difference),
-                wanted="one machine and one environment for all processes",
-                hint="leave the machine and the environment as they are while the gate runs",
-            )
-        if side.measurement.commit != tree.commit:
-            raise GateError(
-                f"the process of {tree.side} measured another source",
-                found=str(side.measurement.commit),
-                wanted=tree.commit,
-                hint="the checkout comes first on PYTHONPATH: see what changes sys.path, such as a .pth file",
-            )
-    if own_environments:
-        _refuse_another_machine(first)
+    def _explain(self, place: _Place) -> None:
+        stage = self.stages[-1]
+        rows = {name: stage.pairs[0].head.rows[name].case for name in stage.failing}
+        slowdowns = {}
+        for name in rows:
+            base, head = zip(*(pair.medians(name) for pair in stage.measured(name)), strict=True)
+            slowdowns[name] = (median(map(median, base)), median(map(median, head)))
+        self.why |= explain(place.trees, rows, place.folder / "why", timeout=self.limits.pair, slowdowns=slowdowns)
 
 
-def _refuse_another_machine(pair: Pair) -> None:
-    """What may differ between the sides: the libraries, if each side has an environment of its own."""
-    both = describe_difference(pair.base.measurement.machine, pair.head.measurement.machine)
-    if other := [line for line in both if not line.startswith("packages.")]:
-        raise GateError(
-            "base and head were not measured on one machine",
-            found="; ".join(other),
-            wanted="differences of libraries alone",
-            hint="see that both environments are of one Python",
-        )
+class _Place:
+    """Where a stage is measured. Its checkouts and servers are made when they are first asked for.
 
+    Args:
+        gate: The run in progress.
+        scratch: The run's directory.
+        name: The stage's.
+        stack: Removes them.
+    """
 
-def _closed(pairs: list[Pair]) -> dict[str, str]:
-    """The cases that head failed, or that only base measured, with the reason."""
-    base, head = pairs[0].base, pairs[-1].head
-    not_run = dict(head.not_run)
-    closed = {}
-    for name, row in base.rows.items():
-        if name not in head.rows:
-            cases = [case for case in not_run if re.match(case_pattern(row[0].case), case)]
-            reasons = [not_run.pop(case) for case in cases]
-            closed[name] = max(reasons, key=_is_failure, default="removed or renamed: head has no such row")
-    closed |= {name: reason for name, reason in not_run.items() if _is_failure(reason)}
-    for name in pairs[0].head.rows.keys() - head.rows.keys() - base.rows.keys():
-        closed[name] = "measured by the first process of head, and not by a later one"
-    return closed
+    def __init__(self, gate: _Gate, scratch: Path, name: str, stack: ExitStack) -> None:
+        self.name = name
+        self.folder = scratch / f"{name}-pairs"
+        self._gate = gate
+        self._scratch = scratch
+        self._stack = stack
+        self._trees: tuple[Tree, Tree] | None = None
+        self._servers: dict[str, ForkServer] | None = None
+        self._ready = False
 
+    @property
+    def trees(self) -> tuple[Tree, Tree]:
+        """The checkouts. The servers begin to import as soon as they are there, while the first pair compiles."""
+        if self._trees is None:
+            self._trees = self._stack.enter_context(checked_out(self._gate.commits, self._scratch / self.name))
+            if self._gate.journal.plan.start == "forked":
+                self._servers = self._stack.enter_context(fork_servers(self._trees, self.folder))
+        return self._trees
 
-def _is_failure(reason: str) -> bool:
-    return reason.startswith(FAILED)
-
-
-def _throttled(pair: Pair) -> bool:
-    rows = [row for side in (pair.base, pair.head) for turns in side.rows.values() for row in turns]
-    return any(row.throttled > THROTTLED_SHARE * (row.summary.rounds + row.throttled) for row in rows)
-
-
-def _cases(stage: Stage) -> list[str]:
-    """Patterns of the names of the failing rows' cases."""
-    return [case_pattern(stage.pairs[0].base.rows[name][0].case) for name in stage.failing]
-
-
-def _rows(stages: Sequence[Stage], rule: Rule) -> tuple[RowOutcome, ...]:
-    closed = {name: reason for stage in stages for name, reason in stage.closed.items()}
-    found = [RowOutcome(name, Verdict.FAIL, reason) for name, reason in closed.items()]
-    found += [_row(name, stages, rule) for name in stages[0].pairs[0].base.rows if name not in closed]
-    return tuple(found)
-
-
-def _row(name: str, stages: Sequence[Stage], rule: Rule) -> RowOutcome:
-    first, again = stages[0], stages[-1] if len(stages) > 1 else None
-    decision = first.decisions.get(name)
-    if decision is None:
-        reason = first.void or "the gate ended before a look, since other rows failed"
-        return RowOutcome(name, Verdict.INCONCLUSIVE, reason)
-    confirmed = again.decisions.get(name) if again else None
-    void = first.void or (again.void if again and decision.verdict is Verdict.FAIL else None)
-    verdict, reason = _verdict(decision, confirmed, rule)
-    used = first.counted[: decision.pairs]
-    base, head = (median(map(median, values)) for values in zip(*(pair.medians(name) for pair in used), strict=True))
-    return RowOutcome(
-        name=name,
-        verdict=Verdict.INCONCLUSIVE if void else verdict,
-        reason=void or reason,
-        base=base,
-        head=head,
-        ratio=math.exp(median(first.ratios(name)[: decision.pairs])),
-        low=math.exp(decision.low) if math.isfinite(decision.low) else None,
-        high=math.exp(decision.high) if math.isfinite(decision.high) else None,
-        pairs=decision.pairs,
-        again=confirmed,
-    )
-
-
-def _verdict(decision: Decision, confirmed: Decision | None, rule: Rule) -> tuple[Verdict, str]:
-    low, high = math.expm1(decision.low), math.expm1(decision.high)
-    if decision.verdict is Verdict.PASS:
-        return Verdict.PASS, f"slower by less than {rule.harm:.0%}: at most {high:+.1%}"
-    if decision.verdict is Verdict.INCONCLUSIVE:
-        return Verdict.INCONCLUSIVE, f"neither above {rule.tolerance:.0%} nor below {rule.harm:.0%}: too noisy"
-    if confirmed is None or confirmed.verdict is not Verdict.FAIL:
-        return Verdict.INCONCLUSIVE, f"at least {low:+.1%}, which fresh builds did not confirm"
-    return Verdict.FAIL, f"slower by more than {rule.tolerance:.0%}: at least {low:+.1%}; fresh builds confirm it"
-
-
-def _gate(stages: Sequence[Stage], rows: Sequence[RowOutcome]) -> tuple[Verdict, str]:
-    by_verdict = {verdict: [row.name for row in rows if row.verdict is verdict] for verdict in Verdict}
-    void = next((f"the run is void: {stage.void}" for stage in stages if stage.void), None)
-    for verdict, text in (
-        (Verdict.FAIL, "a row became slower, or is no longer measured"),
-        (Verdict.INCONCLUSIVE, void or "a row could not be decided"),
-    ):
-        if by_verdict[verdict]:
-            return verdict, f"{text}: {', '.join(by_verdict[verdict])}"
-    return Verdict.PASS, "no row became slower by more than is accepted"
+    @property
+    def servers(self) -> dict[str, ForkServer] | None:
+        """The servers that fork, once both have imported their modules; None if processes start afresh."""
+        if self._servers is not None and not self._ready:
+            try:
+                reasons = [server.cannot(self._gate.limits.pair) for server in self._servers.values()]
+            except TimeoutError:
+                reasons = ["its imports took too long"]
+            for reason in filter(None, reasons):
+                self._servers = None
+                self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {reason}.")
+                break
+            self._ready = True
+        return self._servers

@@ -4,7 +4,8 @@ Both processes of a pair start together, and run their cases in turns, each case
 row lie a moment apart, and one process waits while the other measures. The workers load a copy of this file, also those
 of a base that lacks it. It therefore imports nothing of lenet.
 
-A worker writes lines of JSON to one pipe, and continues for each line that it reads from another.
+A worker writes lines of JSON to one pipe, and continues for each line that it reads from another. Such a line may say
+how many rounds the case has, and on which CPU it runs.
 """
 
 from __future__ import annotations
@@ -12,20 +13,72 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 _say = int(os.environ["LENET_GATE_SAY"])
+_TURN = pytest.StashKey[dict[str, Any]]()
 _hear = os.fdopen(int(os.environ["LENET_GATE_HEAR"]), encoding="utf-8")
 
 
-def _wait(**message: object) -> None:
+class _NoLimits:
+    """In the place of the suite's fixture `limits`."""
+
+    def find(self) -> None:
+        """Rows have no floor."""
+
+
+class _GivenHost:
+    """In the place of the suite's fixture `host`: the two sides' turns of a case are launched from one CPU.
+
+    CPUs of a shared host differ in speed, since each has a neighbour of its own. No CPU counts as slowed, so no round
+    waits for a quiet one. On a CPU as the device nothing is pinned: its threads would share one.
+
+    Args:
+        cpu: The CPU.
+    """
+
+    def __init__(self, cpu: int | None) -> None:
+        self._cpu = cpu
+
+    def is_slowed(self) -> bool:
+        """No."""
+        return False
+
+    def move(self) -> bool:
+        """Yes: there is nothing to move away from."""
+        return True
+
+    def pass_time(self, seconds: float) -> None:
+        """Go on at once."""
+
+    @contextmanager
+    def on_a_quiet_cpu(self) -> Iterator[None]:
+        """Keep the calling thread on the CPU for as long as the context lasts."""
+        allowed = os.sched_getaffinity(0)
+        torch = sys.modules.get("torch")
+        if self._cpu is None or self._cpu not in allowed or torch is None or not torch.cuda.is_initialized():
+            yield
+            return
+        os.sched_setaffinity(0, {self._cpu})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+
+def _wait(**message: object) -> dict[str, Any]:
     with suppress(BrokenPipeError):
         os.write(_say, f"{json.dumps(message)}\n".encode())
-    if not _hear.readline():
+    answer = _hear.readline()
+    if not answer:
         pytest.exit("the gate is gone")
+    return dict(json.loads(answer))
 
 
 @pytest.fixture
@@ -65,5 +118,31 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Wait for the case's turn."""
-    _wait(at=item.nodeid)
+    item.stash[_TURN] = _wait(at=item.nodeid)
     return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
+    """Nothing: pytest-benchmark would start git twice, and the suite records the commit."""
+    return {}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Give the case its CPU and its number of rounds, and leave out what the gate does not use.
+
+    Both sides measure in turns and in a drawn order. So a busy CPU harms neither side more.
+    """
+    given, turn = pyfuncitem.funcargs, pyfuncitem.stash[_TURN]
+    host = _GivenHost(turn.get("cpu"))
+    for name, other in (("limits", _NoLimits()), ("host", host)):
+        if name in given:
+            given[name] = other
+    protocol: Any = given.get("protocol")
+    rounds = turn.get("rounds")
+    if rounds and hasattr(protocol, "rounds") and not hasattr(protocol, "precision"):  # else it chooses their number
+        given["protocol"] = replace(protocol, rounds=min(rounds, protocol.rounds))
+    # The suite's cases pin their rounds alone: the threads of what they compute before would share the CPU.
+    with nullcontext() if "host" in given else host.on_a_quiet_cpu():
+        return (yield)

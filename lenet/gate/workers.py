@@ -1,42 +1,48 @@
-"""Pairs of fresh processes that run the suite in turns, and what they measured."""
+"""Pairs of processes that run the suite in turns."""
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import log
+from math import ceil, pi, sqrt
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-from statistics import median
 from typing import Any, Final
 
 import psutil
 
 from lenet import documents, results
 from lenet.errors import GateError, ResultsError
+from lenet.gate.pairs import TURNS, Pair, Side, Turns
+from lenet.gate.processes import ForkServer, FreshProcess, WorkerError, WorkerProcess
+from lenet.measurement.summary import Summary
 from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
-from lenet.results import Case, Measurement, Row
+from lenet.results import Case, Row
 
-__all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Tree", "case_pattern", "measure_pair"]
+__all__ = ["Tree", "case_pattern", "environment", "fork_servers", "measure_pair", "rounds_needed"]
 
-SIDES: Final = ("base", "head")
-CANARY: Final = "canary"
-TURNS: Final = 5
-"""How often each process measures a row, in turns with the other. A disturbance often hits only one of two times that
-lie a moment apart, and the median over the turns drops it."""
+PRECISION: Final = 0.002
+"""The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
+
+FEWEST_ROUNDS: Final = 10
+ROUNDS_AT_FIRST: Final = 20
+"""Of a turn of the first pair, whose rounds tell how many the later ones need."""
+_QUARTILES_OF_SIGMA: Final = 1.349
+"""The distance between a normal distribution's quartiles, in standard deviations."""
 
 _CASE_OF_CANARY: Final = "test_canary["
 CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
 _LOG_LINES: Final = 20
+_PLUGINS: Final = "plugins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,53 +64,6 @@ class Tree:
     caches: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """What one process measured.
-
-    Attributes:
-        measurement: The file that it wrote.
-        rows: Rows by name, one for each turn; only those measured at every turn.
-        canary: Medians of the canary, one for each turn, in seconds.
-        not_run: Reasons by the name of the case.
-    """
-
-    measurement: Measurement
-    rows: Mapping[str, tuple[Row, ...]]
-    canary: tuple[float, ...]
-    not_run: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """What a pair of processes measured.
-
-    Attributes:
-        base: What the process of base measured.
-        head: What the process of head measured.
-        first: Which of them ran first, by the case's name; without cases that only one has.
-        seconds: From the start of the processes until both had ended.
-        others: The share of the processors' time that other programs took, or other machines on the same host.
-    """
-
-    base: Side
-    head: Side
-    first: Mapping[str, str]
-    seconds: float
-    others: float
-
-    def medians(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Base's and head's medians of a row, or of `CANARY`, one for each turn, in seconds."""
-        if name == CANARY:
-            return self.base.canary, self.head.canary
-        base, head = (tuple(row.summary.median for row in side.rows[name]) for side in (self.base, self.head))
-        return base, head
-
-    def ratio(self, name: str) -> float:
-        """``log(head / base)`` of a row or of `CANARY`: the median over the turns."""
-        return median(log(head / base) for base, head in zip(*self.medians(name), strict=True))
-
-
 def case_pattern(case: Case) -> str:
     """A pattern for the beginning of a case's names in the suite, such as ``pytorch-forward-1000-fp32-(?!.*-uint8)``.
 
@@ -114,6 +73,39 @@ def case_pattern(case: Case) -> str:
     return beginning + ("(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}")
 
 
+def rounds_needed(summary: Summary) -> int:
+    """The rounds after which a row's median has the standard error `PRECISION`; at least `FEWEST_ROUNDS`.
+
+    The median of n normal values has the standard error ``sqrt(pi / 2) sigma / sqrt(n)`` (Kenney and Keeping 1962,
+    Mathematics of Statistics, part 1, section 14.9). Sigma is estimated from the quartiles, which outliers do not move.
+
+    Args:
+        summary: Of a turn's rounds.
+    """
+    error_of_one = sqrt(pi / 2) * summary.iqr / _QUARTILES_OF_SIGMA / summary.median
+    return max(ceil((error_of_one / PRECISION) ** 2), FEWEST_ROUNDS)
+
+
+@contextmanager
+def fork_servers(trees: tuple[Tree, Tree], folder: Path) -> Iterator[dict[str, ForkServer]]:
+    """A server for each side that forks its processes. They import the suite's modules meanwhile.
+
+    Args:
+        trees: The checkouts of base and of head.
+        folder: Directory for the servers' logs and plugins.
+    """
+    plugins = _plugins(folder)
+    with ExitStack() as stack:
+        servers = {}
+        for tree in trees:
+            variables = environment(tree, plugins)
+            log = folder / f"{tree.side}-server.log"
+            script = plugins / "fork_server.py"
+            servers[tree.side] = ForkServer(tree.side, tree.python, script, tree.path, variables, log)
+            stack.callback(servers[tree.side].close)
+        yield servers
+
+
 def measure_pair(
     trees: tuple[Tree, Tree],
     suite: Sequence[str],
@@ -121,7 +113,11 @@ def measure_pair(
     draw: random.Random,
     *,
     only: Sequence[str] | None = None,
+    rounds: Mapping[str, int] | None = None,
+    turns: int = TURNS,
+    servers: Mapping[str, ForkServer] | None = None,
     timeout: float,
+    compiles: bool = False,
 ) -> Pair:
     """Start a process in each tree, let them measure in turns, and read what they measured.
 
@@ -131,20 +127,26 @@ def measure_pair(
         folder: Directory for the results and logs; it is made here.
         draw: Draws which side is first.
         only: Patterns of the names of the cases to measure (`case_pattern`); None for all.
+        rounds: Rounds of a turn by such a pattern, if the suite has more. Other cases have `ROUNDS_AT_FIRST`.
+        turns: How often each process measures a row.
+        servers: Fork the processes; None starts new interpreters.
         timeout: Seconds until both must have ended.
+        compiles: Whether this is the first pair of the checkouts.
 
     Raises:
-        GateError: A process was killed, hung, or could not measure at all. None is left running.
+        WorkerError: A process was killed, hung, or could not measure at all. None is left running.
+        GateError: What it measured cannot be read.
     """
     folder.mkdir(parents=True)
     began = time.monotonic()
-    before = _processor_seconds()
+    before = _processor_seconds(servers)
     workers: list[_Worker] = []
     try:
         for tree in draw.sample(trees, len(trees)):
-            workers.append(_Worker(tree, suite, only, folder, began + timeout))  # noqa: PERF401 - each is to be killed
+            server = servers[tree.side] if servers else None
+            workers.append(_Worker(tree, suite, only, folder, turns, began + timeout, server))
         workers.sort(key=lambda worker: worker.tree.side)
-        first = _take_turns(workers[0], workers[1], draw)
+        first = _take_turns(workers[0], workers[1], draw, rounds or {})
         for worker in workers:
             worker.go()
         base, head = (worker.read() for worker in workers)
@@ -152,18 +154,58 @@ def measure_pair(
         for worker in workers:
             worker.kill()
     seconds = time.monotonic() - began
-    others = _share_of_others(before, _processor_seconds(), seconds * len(os.sched_getaffinity(0)))
-    return Pair(base, head, first, seconds, others)
+    others = _share_of_others(before, _processor_seconds(servers), seconds * len(os.sched_getaffinity(0)))
+    return Pair(base, head, first, seconds, others, compiles)
 
 
-def _processor_seconds() -> tuple[float, float]:
+def environment(tree: Tree, plugins: Path) -> dict[str, str]:
+    """The variables of a process in a tree, by which it finds its source, its caches, the plugins and the images."""
+    named, data = os.environ.get("LENET_DATA"), Path("data")
+    found = Path(named) if named else data if any(data.glob("cifar-10-batches-*")) else None
+    variables = {
+        **without_git_variables(),
+        "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
+        "LENET_CACHE": str(tree.caches / "lenet"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
+        "TRITON_CACHE_DIR": str(tree.caches / "triton"),
+        # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
+        "LENET_DATA": str(found.resolve()) if found else "",
+    }
+    variables.pop("LENET_COMMIT", None)
+    variables.pop("PYTEST_ADDOPTS", None)
+    return variables
+
+
+def _inherited_path(tree: Tree) -> list[str]:
+    """The user's PYTHONPATH, which may hold torch. An environment of the tree's own needs none of it."""
+    inherited = os.environ.get("PYTHONPATH", "") if tree.python == sys.executable else ""
+    return [os.path.abspath(entry) for entry in inherited.split(os.pathsep) if entry]  # noqa: PTH100 - not resolved
+
+
+def _plugins(folder: Path) -> Path:
+    """The directory of the files that both sides' processes load, also those of a base that lacks them."""
+    plugins = folder / _PLUGINS
+    if not plugins.exists():
+        plugins.mkdir(parents=True)
+        here = Path(__file__)
+        shutil.copy(here.with_name("turns.py"), plugins / "lenet_gate_turns.py")
+        shutil.copy(here.with_name("fork_server.py"), plugins)
+        shutil.copy(CANARY_FILE, plugins)
+    return plugins
+
+
+def _processor_seconds(servers: Mapping[str, ForkServer] | None = None) -> tuple[float, float]:
     """Busy and stolen seconds of the processors that this process may use, and the seconds of it and its workers.
 
     Workers count once they have ended.
+
+    Args:
+        servers: The parents of workers that were forked.
     """
     usable = os.sched_getaffinity(0)
     each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
-    return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), sum(os.times()[:4])
+    own = sum(os.times()[:4]) + sum(server.processor_seconds for server in (servers or {}).values())
+    return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), own
 
 
 def _share_of_others(before: tuple[float, float], after: tuple[float, float], seconds: float) -> float:
@@ -172,17 +214,19 @@ def _share_of_others(before: tuple[float, float], after: tuple[float, float], se
     return min(max((busy - own) / seconds, 0.0), 1.0)
 
 
-def _take_turns(base: _Worker, head: _Worker, draw: random.Random) -> dict[str, str]:
+def _take_turns(base: _Worker, head: _Worker, draw: random.Random, rounds: Mapping[str, int]) -> dict[str, str]:
     """Run each case that both sides have on one and then the other, in a drawn order, and the other cases alone."""
     first = {}
+    cpus = sorted(os.sched_getaffinity(0))
     for worker in base, head:
-        worker.start()
+        worker.start(rounds)
     while base.at or head.at:
         if base.at == head.at:
             order = (base, head) if draw.random() < 0.5 else (head, base)  # noqa: PLR2004 - a fair coin
+            cpu = draw.choice(cpus)
             first[_short(str(base.at))] = order[0].tree.side
             for worker in order:
-                worker.take_turn()
+                worker.take_turn(cpu)
         elif base.at and (base.at not in head.left or head.at in base.left):
             base.take_turn()
         else:
@@ -198,62 +242,73 @@ class _Worker:
     """A process of the suite in its own process group, and the pipes for its turns."""
 
     def __init__(
-        self, tree: Tree, suite: Sequence[str], only: Sequence[str] | None, folder: Path, deadline: float
+        self,
+        tree: Tree,
+        suite: Sequence[str],
+        only: Sequence[str] | None,
+        folder: Path,
+        turns: int,
+        deadline: float,
+        server: ForkServer | None,
     ) -> None:
         self.tree = tree
         self.at: str | None = None
         self.left: list[str] = []
+        self._rounds: Mapping[str, int] = {}
+        self._turns = turns
         self._deadline = deadline
         self._json = folder / f"{tree.side}.json"
         self._log = folder / f"{tree.side}.log"
-        plugins = folder.parent / "plugins"
-        if not plugins.exists():
-            plugins.mkdir()
-            shutil.copy(Path(__file__).with_name("turns.py"), plugins / "lenet_gate_turns.py")
-            shutil.copy(CANARY_FILE, plugins)
+        plugins = _plugins(folder.parent)
+        variables = {"LENET_GATE_TURNS": str(turns)}
+        if only is not None:
+            variables["LENET_GATE_ONLY"] = documents.to_json(only)
+        plain = ("-p", "lenet_gate_turns", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain")
+        cases = ("benchmarks/test_inference.py", str(plugins / "test_canary.py"))
+        arguments = [*plain, "-c", "pyproject.toml", *cases, *suite, f"--benchmark-json={self._json}"]
         hears, self._tell = os.pipe()
         listen, says = os.pipe()
         self._listen = os.fdopen(listen, encoding="utf-8")
-        environment = {**without_git_variables(), **_environment(tree, plugins), "LENET_GATE_SAY": f"{says:04d}"}
-        environment["LENET_GATE_TURNS"] = str(TURNS)
-        environment["LENET_GATE_HEAR"] = f"{hears:04d}"  # equally long on both sides, like the rest of the environment
-        if only is not None:
-            environment["LENET_GATE_ONLY"] = documents.to_json(only)
-        environment.pop("LENET_COMMIT", None)
-        environment.pop("PYTEST_ADDOPTS", None)
-        plain = ("-p", "lenet_gate_turns", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-        cases = ("benchmarks/test_inference.py", str(plugins / "test_canary.py"))
-        command = [tree.python, "-m", "pytest", *plain, "-c", "pyproject.toml", *cases, *suite]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603
-                [*command, f"--benchmark-json={self._json}"],
-                cwd=tree.path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(hears, says),
-                start_new_session=True,
-            )
-        os.close(hears)
-        os.close(says)
+        try:
+            with self._log.open("wb") as log:
+                self._process: WorkerProcess = (
+                    server.start(arguments, variables, (hears, says), log)
+                    if server
+                    else FreshProcess(
+                        [tree.python, "-m", "pytest", *arguments],
+                        tree.path,
+                        environment(tree, plugins) | variables,
+                        (hears, says),
+                        log,
+                    )
+                )
+        finally:
+            os.close(hears)
+            os.close(says)
 
-    def start(self) -> None:
+    def start(self, rounds: Mapping[str, int]) -> None:
         """Wait until the cases are collected, and then until the first case waits for its turn."""
+        self._rounds = rounds
         self.left = self._next()["cases"]
         self.take_turn()
 
-    def take_turn(self) -> None:
+    def take_turn(self, cpu: int | None = None) -> None:
         """Let the process run until the next case waits for its turn."""
         if self.at in self.left:
             self.left.remove(self.at)
-        self.go()
+        self.go(cpu)
         self.at = self._next()["at"]
 
-    def go(self) -> None:
-        """Let the process run on. After its last case it writes its results and ends."""
+    def go(self, cpu: int | None = None) -> None:
+        """Let the process run on. After its last case it writes its results and ends.
+
+        Args:
+            cpu: Where a GPU's work is launched from.
+        """
+        name = _short(self.at or "").partition("[")[2]
+        rounds = next((number for pattern, number in self._rounds.items() if re.match(pattern, name)), ROUNDS_AT_FIRST)
         try:
-            os.write(self._tell, b"go\n")
+            os.write(self._tell, f"{documents.to_json({'rounds': rounds, 'cpu': cpu})}\n".encode())
         except BrokenPipeError:
             raise self._ended() from None
 
@@ -273,27 +328,25 @@ class _Worker:
             ) from error
         benchmarks = document["benchmarks"]
         canary = tuple(one["stats"]["median"] for one in benchmarks if one["name"].startswith(_CASE_OF_CANARY))
-        if len(canary) != TURNS or measurement.partial:
+        if len(canary) != self._turns or measurement.partial:
             raise self._ended()
-        rows: dict[str, tuple[Row, ...]] = {}
+        rows: dict[str, list[Row]] = {}
         for row in measurement.rows:
-            name = row_name(row.case)
-            rows[name] = (*rows.get(name, ()), row)
-        whole = {name: turns for name, turns in rows.items() if len(turns) == TURNS}
-        return Side(measurement, whole, canary, {item.name: item.reason for item in measurement.not_run})
+            rows.setdefault(row_name(row.case), []).append(row)
+        whole = {name: _turns(turns) for name, turns in rows.items() if len(turns) == self._turns}
+        not_run = {item.name: item.reason for item in measurement.not_run}
+        return Side(measurement.commit, measurement.machine, measurement.fingerprint, whole, canary, not_run)
 
     def kill(self) -> None:
         """End the process and all that it started, unless it has ended."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
         os.close(self._tell)
         self._listen.close()
 
     def _wait(self) -> int:
         try:
             return self._process.wait(max(self._deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             raise self._hung() from None
 
     def _next(self) -> dict[str, Any]:
@@ -306,18 +359,18 @@ class _Worker:
             raise self._ended()
         return dict(documents.parse(line))
 
-    def _hung(self) -> GateError:
-        return GateError(
+    def _hung(self) -> WorkerError:
+        return WorkerError(
             f"the process of {self.tree.side} hung",
             found=f"no answer in time{self._where()}",
             wanted="an answer within --worker-timeout",
             hint="allow more time, or measure fewer rows" + self._tail(),
         )
 
-    def _ended(self) -> GateError:
+    def _ended(self) -> WorkerError:
         code = self._wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return GateError(
+        return WorkerError(
             f"the process of {self.tree.side} did not measure",
             found=f"{how}{self._where()}",
             wanted="a run of the suite to its end",
@@ -332,21 +385,7 @@ class _Worker:
         return "".join(f"\n  | {line}" for line in lines)
 
 
-def _environment(tree: Tree, plugins: Path) -> dict[str, str]:
-    """The variables by which a process finds its source, its caches and the images."""
-    named, data = os.environ.get("LENET_DATA"), Path("data")
-    found = Path(named) if named else data if any(data.glob("cifar-10-batches-*")) else None
-    return {
-        "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
-        "LENET_CACHE": str(tree.caches / "lenet"),
-        "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
-        "TRITON_CACHE_DIR": str(tree.caches / "triton"),
-        # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
-        "LENET_DATA": str(found.resolve()) if found else "",
-    }
-
-
-def _inherited_path(tree: Tree) -> list[str]:
-    """The user's PYTHONPATH, which may hold torch. An environment of the tree's own needs none of it."""
-    inherited = os.environ.get("PYTHONPATH", "") if tree.python == sys.executable else ""
-    return [os.path.abspath(entry) for entry in inherited.split(os.pathsep) if entry]  # noqa: PTH100 - not resolved
+def _turns(rows: Sequence[Row]) -> Turns:
+    shares = [row.throttled / max(row.summary.rounds + row.throttled, 1) for row in rows]
+    rounds = max(rounds_needed(row.summary) for row in rows)
+    return Turns(rows[0].case, tuple(row.summary.median for row in rows), max(shares), rounds)

@@ -211,7 +211,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     session = Session(config)
     if reporter is not None and config.option.verbose == 0:
         config.pluginmanager.register(Progress(reporter, items, session))
-    if session.disabled:
+    if session.disabled or storage.in_gate(config):
         return []
     work = config.stash[RUN].work
     work.look()

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lenet.gate.workers import TURNS, Pair, Side
+from lenet.gate.pairs import TURNS, Pair, Side, Turns
 from lenet.provenance import without_git_variables
-from lenet.results import Case, Measurement, Row
+from lenet.results import Case
 from lenet.vocabulary import Mode
-from tests.rows import summary
 
 MACHINE: dict[str, Any] = {
     "cpu": {"model": "a CPU", "usable": 2},
@@ -23,49 +22,31 @@ COMMITS = {"base": "b" * 40, "head": "a" * 40}
 
 
 def row(
-    batch_size: int, median: float, *, throttled: int = 0, precision: str = "fp32", input_type: str = "float32"
-) -> Row:
+    batch_size: int, median: float, *, throttled: float = 0.0, precision: str = "fp32", input_type: str = "float32"
+) -> Turns:
+    """A row whose turns all have a median."""
     common: Any = ("CPU", "images", None, False, "coursework", input_type)
     case = Case("pytorch", Mode.FORWARD, "fp32", precision, batch_size, *common)
-    return Row(
-        case=case,
-        summary=summary(median, median_low=None, median_high=None),
-        wall_median=None,
-        peak_memory_bytes=None,
-        throttled=throttled,
-        unstable=(),
-        facts={},
-    )
+    return Turns(case, (median,) * TURNS, throttled, rounds=20)
 
 
 def side(
     which: str,
-    rows: Mapping[str, Row],
+    rows: Mapping[str, Turns],
     *,
     canary: float = 1.0,
     not_run: Mapping[str, str] | None = None,
     machine: Mapping[str, Any] = MACHINE,
     commit: str | None = None,
 ) -> Side:
-    measurement = Measurement(
-        path=Path(f"{which}.json"),
-        kind="cpu",
-        fingerprint="0123456789ab",
-        machine=machine,
-        commit=commit or COMMITS[which],
-        date="2026-11-24",
-        partial=False,
-        rows=tuple(rows.values()),
-        not_run=(),
-    )
-    return Side(measurement, {name: (one,) * TURNS for name, one in rows.items()}, (canary,) * TURNS, not_run or {})
+    return Side(commit or COMMITS[which], machine, "0123456789ab", rows, (canary,) * TURNS, not_run or {})
 
 
 def pair(base: Side, head: Side) -> Pair:
     return Pair(base, head, {}, seconds=1.0, others=0.0)
 
 
-def plain(batches: Mapping[int, float], *, canary: float = 1.0, throttled: int = 0, **more: Any) -> Pair:
+def plain(batches: Mapping[int, float], *, canary: float = 1.0, throttled: float = 0.0, **more: Any) -> Pair:
     """A pair whose base takes a second for each batch size, and whose head takes so many times as long."""
     base = {f"row {size}": row(size, 1.0) for size in batches}
     head = {f"row {size}": row(size, ratio, throttled=throttled) for size, ratio in batches.items()}

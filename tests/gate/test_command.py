@@ -22,7 +22,7 @@ import noxfile
 from lenet.cli import main
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
-from lenet.gate.workers import TURNS
+from lenet.gate.pairs import TURNS
 from tests.gate.fakes import CANARY, git, repository
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ import pytest
 
 from lenet.errors import GateError
 from lenet.gate import report, session
+from lenet.gate.acceptance import Acceptance
 from lenet.gate.checkouts import Commits
 from lenet.gate.decision import Rule, Verdict
-from lenet.gate.session import Outcome
-from lenet.gate.workers import TURNS, Pair, Tree
+from lenet.gate.journal import Journal, Plan
+from lenet.gate.outcome import Outcome
+from lenet.gate.pairs import TURNS, Pair
+from lenet.gate.session import TimeLimits
+from lenet.gate.workers import Tree
 from lenet.report.tables import to_markdown
+from lenet.results import Case
 from tests.gate.fakes import COMMITS, MACHINE, pair, plain, row, side
-from tests.rows import with_figures
 
 NAMES = ("first", "again")
 NOISE = [1 + 0.001 * number for number in range(10)]
 Script = Callable[[str, int], Pair]
+FOREVER = TimeLimits(pair=1)
 
 
 class Gate:
@@ -32,6 +37,8 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, own_environments: bool) -> None:
         self.commits = Commits(tmp_path, COMMITS["base"], COMMITS["head"], "main", own_environments)
+        self.out = tmp_path
+        self.accepted: dict[str, Acceptance] = {}
         self.script: Script = lambda _stage, _number: plain({1: 1.0})
         self.stages: list[str] = []
         self.only: list[Sequence[str] | None] = []
@@ -48,13 +55,30 @@ class Gate:
         )
         yield base, head
 
-    def _measure_pair(self, _trees: Any, _suite: Any, folder: Path, *_: Any, only: Any, **__: Any) -> Pair:
+    def _measure_pair(self, _trees: Any, _suite: Any, folder: Path, *_: Any, only: Any, **more: Any) -> Pair:
         self.only.append(only)
-        return self.script(self.stages[-1], int(folder.name))
+        found = self.script(self.stages[-1], int(folder.name))
+        wanted = {
+            which: {name: row for name, row in side.rows.items() if only is None or is_wanted(row.case, only)}
+            for which, side in (("base", found.base), ("head", found.head))
+        }
+        sides = [replace(side, rows=wanted[which]) for which, side in (("base", found.base), ("head", found.head))]
+        return replace(found, base=sides[0], head=sides[1], compiles=more["compiles"])
 
-    def run(self, script: Script, rule: Rule | None = None) -> Outcome:
+    def run(
+        self, script: Script, rule: Rule | None = None, *, resume: bool = False, limits: TimeLimits = FOREVER
+    ) -> Outcome:
         self.script = script
-        return session.run(self.commits, rule or Rule(), ["--x"], seed=1, timeout=1, tell=lambda *_: None)
+        rule = rule or Rule()
+        plan = Plan(self.commits.base, self.commits.head, ("--x",), asdict(rule), "fresh", TURNS, 1)
+        journal = (Journal.go_on if resume else Journal.begin)(self.out, plan)
+        return session.run(self.commits, rule, journal, accepted=self.accepted, limits=limits, tell=lambda *_: None)
+
+
+def is_wanted(case: Case, only: Sequence[str]) -> bool:
+    """Whether the patterns choose the case's name in the suite."""
+    name = f"{case.backend}-{case.mode}-{case.batch_size}-{case.asked}-pinned-{case.input}-turn0"
+    return any(re.match(pattern, name) for pattern in only)
 
 
 @pytest.fixture
@@ -79,7 +103,8 @@ def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate
     assert found.verdict is Verdict.FAIL
     assert found.reason == "a row became slower, or is no longer measured: row 1"
     assert gate.stages == ["first", "again"]
-    assert gate.only == [None] * 8 + [["pytorch-forward-1-fp32-(?!.*-uint8)"]] * 7
+    slow_row, other = (f"pytorch-forward-{size}-fp32-(?!.*-uint8)" for size in (1, 2))
+    assert gate.only == [None, *7 * [[slow_row, other]], *7 * [[slow_row]]]
     slow, same = found.rows
     assert (slow.verdict, same.verdict) == ("FAIL", "PASS")
     assert slow.reason == "slower by more than 1%: at least +10.0%; fresh builds confirm it"
@@ -120,20 +145,20 @@ def test_a_canary_that_changes_while_a_fail_is_confirmed_voids_that_fail(gate: G
 
 
 def test_throttled_pairs_are_measured_again(gate: Gate) -> None:
-    found = gate.run(lambda _, number: plain({1: 9.0 if number == 3 else 1.0}, throttled=6 * (number == 3)))
+    found = gate.run(lambda _, number: plain({1: 9.0 if number == 3 else 1.0}, throttled=0.06 * (number == 3)))
     assert found.verdict is Verdict.PASS
     (stage,) = found.stages
     assert (len(stage.pairs), len(stage.counted), stage.discarded) == (9, 7, 1)
 
 
 def test_over_a_fifth_of_throttled_pairs_is_inconclusive(gate: Gate) -> None:
-    found = gate.run(lambda _, number: plain({1: 1.0}, throttled=6 * (number % 2)))
+    found = gate.run(lambda _, number: plain({1: 1.0}, throttled=0.06 * (number % 2)))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.reason.startswith("the run is void: 2 of 3 pairs were throttled")
 
 
 def test_a_few_throttled_rounds_discard_no_pair(gate: Gate) -> None:
-    assert gate.run(lambda *_: plain({1: 1.0}, throttled=5)).stages[0].discarded == 0
+    assert gate.run(lambda *_: plain({1: 1.0}, throttled=0.05)).stages[0].discarded == 0
 
 
 ONE, TWO = "pytorch-forward-1-fp32-pinned", "pytorch-forward-2-fp32-pinned"
@@ -182,7 +207,7 @@ def test_of_floats_and_of_bytes_that_alone_is_confirmed_which_failed(gate: Gate,
 
     def script(stage: str, _number: int) -> Pair:
         base = rows if stage == "first" else {slow: rows[slow]}
-        return pair(side("base", base), side("head", base | {slow: with_figures(rows[slow], median=1.1)}))
+        return pair(side("base", base), side("head", base | {slow: replace(rows[slow], medians=(1.1,) * TURNS)}))
 
     gate.run(script)
     cases = [f"{ONE}-float32-turn0", f"{ONE}-uint8-turn0"]

@@ -19,7 +19,8 @@ import pytest
 
 from lenet.errors import GateError
 from lenet.gate import workers
-from lenet.gate.workers import TURNS, Pair, Tree, measure_pair
+from lenet.gate.pairs import TURNS, Pair
+from lenet.gate.workers import Tree, measure_pair
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
@@ -81,7 +82,7 @@ def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path) -> None:
     assert set(found.first) == turns(ONE, TWO)
     assert set(found.first.values()) == {"base", "head"}
     assert 0 <= found.others <= 1
-    assert found.base.measurement.commit == git(tmp_path / "base", "rev-parse", "HEAD")
+    assert found.base.commit == git(tmp_path / "base", "rev-parse", "HEAD")
 
 
 def test_others_have_what_was_busy_and_not_one_s_own() -> None:
@@ -98,9 +99,9 @@ def test_a_row_that_lacks_a_turn_is_not_measured(tmp_path: Path) -> None:
 
 
 def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
-    disturbed = [row(1, time) for time in (1.1, 9.0, 1.1, 0.2, 1.1)]
     good = plain({1: 1.1})
-    found = pair(good.base, replace(good.head, rows={"row 1": tuple(disturbed)}))
+    disturbed = replace(row(1, 1.1), medians=(1.1, 9.0, 1.1, 0.2, 1.1))
+    found = pair(good.base, replace(good.head, rows={"row 1": disturbed}))
     assert found.ratio("row 1") == pytest.approx(math.log(1.1))
 
 
@@ -155,5 +156,5 @@ def test_an_environment_of_a_tree_s_own_is_not_mixed_with_the_user_s_path(
     tree = Tree("base", tmp_path / "base", "", sys.executable, tmp_path)
     plugins = tmp_path / "plugins"
     for one, theirs in ((tree, [str(Path.cwd() / "relative")]), (replace(tree, python="another"), [])):
-        found = workers._environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
+        found = workers.environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
         assert found == [str(tree.path), str(plugins), *theirs]

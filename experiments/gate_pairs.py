@@ -1,0 +1,234 @@
+"""Pairs of the gate's processes, one after the other, with a slow-down that is really injected: data for the rule.
+
+``python experiments/gate_pairs.py --out FILE --pairs 20 --stages 3 --percent 0 --percent 5 --start forked -- SUITE``
+
+It appends a line of JSON for each pair to FILE. Each stage has checkouts, builds and servers of its own, and its first
+pair, which compiles, is not recorded. It needs no network and no git history: it makes a repository of its own tree.
+
+Head is slower in every row. In a forward row of `fused` each block of the kernel spins for a share of the row's time.
+In the other forward rows of a GPU a kernel that spins follows the pass. End to end, at batch 1 the host waits before
+the launch; for larger batches a part of the batch is copied once more. On a CPU a wait goes before the pass. The canary
+is unchanged. What a row gained is measured, and need not be just the percentage: a kernel of its own takes over 1 us.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from lenet.gate.checkouts import checked_out, find_commits
+from lenet.gate.decision import Rule
+from lenet.gate.pairs import CANARY, TURNS_ON_A_GPU, Pair
+from lenet.gate.processes import ForkServer
+from lenet.gate.stages import Stage
+from lenet.gate.workers import fork_servers, measure_pair
+from lenet.provenance import without_git_variables
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+WHO: Final = ("-c", "user.name=study", "-c", "user.email=study@localhost", "-c", "commit.gpgsign=false")
+TEST: Final = "benchmarks/test_inference.py"
+KERNEL: Final = "lenet/kernels/fp32.cu"
+COPY_RATE: Final = 50e9
+"""Bytes a second that the added copy is assumed to take; what it really took is measured."""
+SM_CLOCK: Final = 1.9e9
+"""Hz, likewise."""
+
+MODULES: Final = {"pytorch": "pytorch_eager", "pytorch-cudagraph": "pytorch_cudagraph", "fused": "fused"}
+"""The modules of the backends that can be slowed down, below `lenet.backends`."""
+
+SLOWED: Final = """
+
+import time as _time
+
+_SLOWED = {slowed!r}
+_plain_call = _call
+
+
+def _call(runner, images, mode, host_memory, source):
+    call = _plain_call(runner, images, mode, host_memory, source)
+    seconds = _SLOWED.get(f"{{type(runner).__module__.rpartition('.')[2]}} {{mode}} {{len(images)}}")
+    if not seconds:
+        return call
+    if mode == "forward" and images.device.type == "cuda":
+        cycles = int(seconds * {clock})
+
+        def longer():
+            logits = call()
+            with runner.on_stream():
+                torch.cuda._sleep(cycles)
+            return logits
+    elif mode == "end_to_end" and len(images) > 1:
+        count = min(int(seconds * {rate}) // source.element_size(), source.numel())
+        flat, target = source.flatten()[:count], images.flatten()[:count]
+
+        def longer():
+            with runner.on_stream():
+                target.copy_(flat, non_blocking=True)
+            return call()
+    else:
+        def longer():
+            until = _time.perf_counter() + seconds
+            while _time.perf_counter() < until:
+                pass
+            return call()
+    return longer
+
+"""
+"""Appended to the suite's cases. It changes the call that is timed, and no other."""
+
+SPIN: Final = """    {{
+        long long spin = clock64(), cycles = batch == 1 ? {one} : {many};
+        while (clock64() - spin < cycles) {{}}
+    }}
+    SHARED_MEMORY(memory);
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="the file of records")
+    parser.add_argument("--pairs", type=int, default=20, help="recorded pairs of a stage")
+    parser.add_argument("--stages", type=int, default=1, help="of each percentage")
+    parser.add_argument("--percent", type=float, action="append", help="slow-down of head; several for several heads")
+    parser.add_argument("--start", choices=["forked", "fresh"], default="forked", help="how processes start")
+    parser.add_argument("--turns", type=int, default=TURNS_ON_A_GPU, help="of each process and row")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no pair begins after so many")
+    parser.add_argument("suite", nargs="*", help="options of the suite, after --")
+    option = parser.parse_args(arguments)
+    deadline = time.monotonic() + 60 * option.minutes
+    with tempfile.TemporaryDirectory(prefix="gate-pairs-") as folder:
+        repository = Path(folder) / "repository"
+        make_base(repository)
+        plain = calibrate(repository, option, deadline)
+        for number in range(option.stages):
+            for percent in option.percent or [0.0]:
+                make_head(repository, percent, plain)
+                with option.out.open("a") as out:
+                    for record in measure(repository, option, deadline, f"{percent:g}-{number}"):
+                        line = {"percent": percent, "stage": number, **record}
+                        out.write(json.dumps(line, separators=(",", ":")) + "\n")
+                        out.flush()
+    return 0
+
+
+def calibrate(repository: Path, option: argparse.Namespace, deadline: float) -> dict[str, float]:
+    """The rows' times without a slow-down, in seconds; empty if none is to be injected."""
+    if not any(option.percent or []):
+        return {}
+    make_head(repository, 0.0, {})
+    one = argparse.Namespace(**{**vars(option), "pairs": 1})
+    (record,) = measure(repository, one, deadline, "calibration")
+    return {row: median(base) for row, (base, _) in record["medians"].items() if row != CANARY}
+
+
+def measure(repository: Path, option: argparse.Namespace, deadline: float, name: str) -> Iterator[dict[str, Any]]:
+    """Measure pairs in fresh checkouts, and give a record of each but the first."""
+    commits = find_commits(repository, "base")
+    with tempfile.TemporaryDirectory(prefix="gate-pairs-") as folder:
+        scratch = Path(folder)
+        with checked_out(commits, scratch / "stage") as trees:
+            forked: AbstractContextManager[dict[str, ForkServer] | None] = nullcontext()
+            if option.start == "forked":
+                forked = fork_servers(trees, scratch / "pairs")
+            with forked as servers:
+                stage = Stage(name, Rule())
+                for number in range(option.pairs + 1):
+                    if time.monotonic() > deadline:
+                        return
+                    for server in servers.values() if servers and number == 1 else ():
+                        if reason := server.cannot(600):
+                            raise SystemExit(f"the server cannot fork: {reason}")
+                    pair = measure_pair(
+                        trees,
+                        option.suite,
+                        scratch / "pairs" / str(number),
+                        random.Random(f"{name} {number}"),  # noqa: S311
+                        rounds=stage.rounds,
+                        turns=option.turns,
+                        servers=servers if number else None,
+                        timeout=600,
+                        compiles=number == 0,
+                    )
+                    stage.add(pair)
+                    print(f"{name}: pair {number}, {pair.seconds:.1f} s", file=sys.stderr, flush=True)
+                    if number:
+                        yield record_of(pair, number, option.start)
+
+
+def record_of(pair: Pair, number: int, start: str) -> dict[str, Any]:
+    """What the analysis needs of a pair, with times to six digits."""
+    gpu = pair.head.machine["gpu"]
+    return {
+        "card": gpu["name"] if gpu else None,
+        "cpu": pair.head.machine["cpu"]["model"],
+        "pair": number,
+        "start": start,
+        "seconds": round(pair.seconds, 2),
+        "others": round(pair.others, 2),
+        "throttled": round(pair.throttled, 3),
+        "medians": {
+            name: [[float(f"{time:.6g}") for time in side] for side in pair.medians(name)]
+            for name in (*pair.base.rows, CANARY)
+        },
+    }
+
+
+def make_base(repository: Path) -> None:
+    """Make a repository with this tree as the branch ``base``."""
+    repository.mkdir()
+    for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
+        if (ROOT / name).exists():
+            subprocess.run(["cp", "-r", str(ROOT / name), str(repository)], check=True)  # noqa: S603, S607
+    git(repository, "init", "--quiet", "--initial-branch=base")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=base")
+
+
+def make_head(repository: Path, percent: float, plain: Mapping[str, float]) -> None:
+    """Check out a commit whose rows take so many percent longer.
+
+    Args:
+        repository: With the branch ``base``.
+        percent: The slow-down.
+        plain: The rows' times without it, in seconds.
+    """
+    git(repository, "checkout", "--quiet", "-B", "head", "base")
+    share = percent / 100
+    slowed: dict[str, float] = {}
+    spins = {1: 0.0, 2: 0.0}
+    for row, seconds in plain.items() if percent else ():
+        backend, *_, batch = row.split()
+        mode = "forward" if "forward" in row else "end_to_end"
+        if backend == "fused" and mode == "forward":
+            spins[1 if batch == "1" else 2] = share * seconds * SM_CLOCK
+        else:
+            slowed[f"{MODULES[backend]} {mode} {batch}"] = share * seconds
+    if percent:
+        with (repository / TEST).open("a") as file:
+            file.write(SLOWED.format(slowed=slowed, clock=SM_CLOCK, rate=COPY_RATE))
+        kernel = repository / KERNEL
+        spin = SPIN.format(one=int(spins[1]), many=int(spins[2]))
+        kernel.write_text(kernel.read_text().replace("    SHARED_MEMORY(memory);\n", spin))
+    else:  # another commit, the same code
+        (repository / "README.md").write_text("Nothing changed.\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", f"--message={percent:g} % slower")
+
+
+def git(repository: Path, *arguments: str) -> None:
+    command = ["git", "-C", str(repository), *WHO, *arguments]
+    subprocess.run(command, env=without_git_variables(), check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())
