@@ -12,6 +12,7 @@ _HASH: Final = re.compile(r"_(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}(?![0-
 """A hash: eight hexadecimal digits or more, both letters and numbers among them."""
 _TRITON_NUMBER: Final = re.compile(r"(_\d[\dde]*)+$")
 """TorchInductor numbers its kernels; Triton's older releases add which arguments are constants, as in ``_0d1d2de``."""
+_REGION: Final = re.compile(r": \d+/\d+$")
 _TELLS_LITTLE: Final = frozenset(
     [
         *("array", "at", "bool", "c10", "char", "const", "cuda", "cutlass", "detail", "double", "float", "half", "int"),
@@ -46,11 +47,13 @@ def kernel_name(name: str) -> str:
 
 
 def operator_name(name: str) -> str:
-    """An operator's name without ``aten::``, hashes and numbers of calls."""
+    """An operator's name without ``aten::``, hashes and numbers. torch.compile's own code has no name but a hash."""
+    if "CompiledFxGraph" in name:
+        return "generated code"
     short = _HASH.sub("", name.removeprefix("aten::"))
     if short.startswith("triton_"):
         short = _TRITON_NUMBER.sub("", short)
-    short = re.sub(r"\b(CompiledFxGraph) \w+", r"\1", short)
+    short = _REGION.sub("", short)
     return _cut(short) or "an operator without a name"
 
 

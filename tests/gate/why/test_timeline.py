@@ -84,6 +84,16 @@ def test_each_kernel_has_the_operator_that_launched_it_and_the_layer_of_the_labe
     assert seconds(found, "outside") == {"": 16e-6}
 
 
+def test_ranges_of_torch_compile_are_no_operators_around_others() -> None:
+    found = trace([])
+    for one in trace([]):
+        if one.get("name") == CALL and one["cat"] == "user_annotation":
+            found.append(event("user_annotation", "Torch-Compiled Region: 0/0", one["ts"] + 1, 20.0))
+    operators = {part["name"]: part["operator"] for part in parts(found, held=False, around=False, host={}, device={})}
+    assert operators["aten::cudnn"] == "aten::conv2d"
+    assert operators["Torch-Compiled Region: 0/0"] == "Torch-Compiled Region: 0/0"
+
+
 def test_labels_of_another_sequence_of_kernels_are_not_taken() -> None:
     host, device = labels(trace([CONV, RELU], modules=True), held=False)
     found = parts(trace([CONV, RELU, RELU]), held=False, around=False, host=host, device=device)

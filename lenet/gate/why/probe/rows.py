@@ -39,7 +39,9 @@ def profile_row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folder: A directory for temporary files.
     """
     record: dict[str, Any] = {"row": row["name"], "problem": None, "missing": [], "parts": [], "layers": []}
-    record |= {"seconds": None, "facts": {}, "versions": libraries.versions()}
+    record |= {"seconds": None, "facts": {}, "versions": {}}
+    with _noted(record, "versions"):
+        record["versions"] = libraries.versions()
     try:
         with TemporaryDirectory(dir=folder) as temporary:
             _fill(record, row, Path(temporary))
@@ -110,7 +112,7 @@ class _Profiled:
         self._stream = runner.stream
         self._folder = folder
         self._call = _call(row, runner)
-        self._flushed = _cache_flush(row, runner)
+        self._flush = _cache_flush(row, runner)
         self._held = self._stream is not None and row["mode"] == "forward"
         self._wait()
         began, launches = time.perf_counter(), [0.0]
@@ -152,8 +154,8 @@ class _Profiled:
         gpu = [] if self._stream is None else [ProfilerActivity.CUDA]
         with profile(activities=[ProfilerActivity.CPU, *gpu]) as profiler:
             for _ in range(passes + 2):
+                self._flush()
                 time.sleep(_APART)
-                self._flushed()
                 with record_function(timeline.ROUND):
                     if self._held:
                         torch.cuda._sleep(int(self._hold * _HERTZ))  # noqa: SLF001 - PyTorch's tests hold by it too
@@ -168,13 +170,7 @@ class _Profiled:
 
 def _call(row: Mapping[str, Any], runner: Any) -> Callable[[], object]:
     """What a round of the row covers."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (row["batch_size"], 3, 32, 32)
-    if row["input"] == "uint8":
-        batch = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    else:
-        batch = torch.randn(shape, generator=generator)
-    images = batch.to(runner.spec.device)
+    batch, images = _images(row, runner.spec.device)
     if row["mode"] == "forward":
         return lambda: runner.forward(images)
     source = batch if row["host_memory"] == "pageable" else batch.pin_memory()
@@ -186,6 +182,18 @@ def _call(row: Mapping[str, Any], runner: Any) -> Callable[[], object]:
         return runner.forward(images)
 
     return copy_and_run
+
+
+@torch.inference_mode(mode=False)
+def _images(row: Mapping[str, Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch in the host's memory and on the device. torch.compile would compile anew for inference tensors."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (row["batch_size"], 3, 32, 32)
+    if row["input"] == "uint8":
+        batch = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    else:
+        batch = torch.randn(shape, generator=generator)
+    return batch, batch.to(device, copy=True)
 
 
 def _cache_flush(row: Mapping[str, Any], runner: Any) -> Callable[[], object]:

@@ -24,6 +24,8 @@ ROUND: Final = "lenet round"
 _DEVICE: Final = {"kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "memset"}
 _LAUNCHES: Final = frozenset({"cuda_runtime", "cuda_driver"})
 _HOST: Final = frozenset({"cpu_op", "user_annotation"})
+_QUALIFIED: Final = "::"
+"""In the name of an operator, such as ``aten::relu``; the ranges of torch.compile have none."""
 _HOLD: Final = "spin_kernel"
 """The kernel of ``torch.cuda._sleep``."""
 _SLACK: Final = 50.0
@@ -141,7 +143,9 @@ def _busy(events: Iterable[_Event]) -> float:
 
 
 def _passes(trace: Sequence[Mapping[str, Any]], *, held: bool) -> list[_Pass]:
-    events = sorted((one for one in trace if one.get("ph") == "X"), key=lambda one: (one["ts"], -one["dur"]))
+    events = sorted(
+        (one for one in trace if one.get("ph") == "X" and "cat" in one), key=lambda one: (one["ts"], -one["dur"])
+    )
     ranges = [one for one in events if one["name"] == ROUND and one["cat"] == "user_annotation"]
     starts = [one["ts"] - _SLACK for one in ranges]
     inside: list[list[Mapping[str, Any]]] = [[] for _ in ranges]
@@ -179,7 +183,7 @@ def _nested(events: list[_Event], modules: list[_Event]) -> list[_Event]:
             open_ones.pop()
         event.layer = _layer(event.start, modules)
         event.outermost = not open_ones
-        event.operator = open_ones[0].name if open_ones else event.name
+        event.operator = next((one.name for one in (*open_ones, event) if _QUALIFIED in one.name), event.name)
         if open_ones:
             open_ones[-1].inner += event.end - event.start
         open_ones.append(event)
@@ -195,7 +199,7 @@ def _launched(
         if launch is not None:
             event.layer = _layer(launch.start, modules)
             around = (one.operator for one in host if one.start <= launch.start < one.end)
-            event.operator = next(around, "")
+            event.operator = next((name for name in around if _QUALIFIED in name), "")
 
 
 def _layer(time: float, modules: list[_Event]) -> str:
