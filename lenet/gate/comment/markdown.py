@@ -160,7 +160,7 @@ def _cells(row: Row) -> Iterable[str]:
     yield f"**{row.verdict}**" if row.verdict == "FAIL" else row.verdict
     yield code(row.name)
     yield "" if row.ratio is None else f"{row.ratio - 1:+.1%}"
-    yield "" if row.low is None or row.high is None else f"{row.low - 1:+.1%} to {row.high - 1:+.1%}"
+    yield "" if row.low is None or row.high is None else f"{row.low - 1:+.1%}&nbsp;to&nbsp;{row.high - 1:+.1%}"
     yield _time(row.base)
     yield _time(row.head)
     if row.verdict == "ACCEPTED" and row.bound is not None:
@@ -219,7 +219,7 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return ""
     unit, scale = next(((unit, scale) for unit, scale in (("s", 1), ("ms", 1e3)) if seconds * scale >= 1), ("us", 1e6))
-    return f"{significant(seconds * scale)} {unit}"
+    return f"{significant(seconds * scale)}&nbsp;{unit}"
 
 
 def _elapsed(seconds: float) -> str:
