@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ def put_sparse(path: Path) -> str:
     return f"{HUGE:,} bytes, more than the "
 
 
-def read_report(*, run: Path | None = None, parity: Path | None = None, gate: Path | None = None) -> None:
-    found = sources.read([], run=run, parity=parity, gate=gate)
+def read_report(*, run: Path | None = None, parity: Path | None = None, gates: Sequence[Path] = ()) -> None:
+    found = sources.read([], run=run, parity=parity, gates=gates)
     if found.problems:
         raise found.problems[0]
 
@@ -57,7 +57,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "cifar-10-batches-py/test_batch": lambda path: cifar10.load("test", path.parent),
     "0001_measured.json": results.load,
     "parity.json": lambda path: read_report(parity=path),
-    "gate.json": lambda path: read_report(gate=path),
+    "gate.json": lambda path: read_report(gates=[path]),
     "run/run.json": lambda path: read_report(run=path.parent),
     "run/history.csv": lambda path: read_report(run=path.parent),
 }
