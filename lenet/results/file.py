@@ -96,6 +96,7 @@ def load(path: Path) -> Measurement:
             regressed=tuple(about.get("regressed", ())),
             measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
             accuracy=(about.get("weights") or {}).get("accuracy"),
+            cause=about.get("cause"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error

@@ -140,6 +140,7 @@ _DOCUMENT: Final = checks.fields(
             },
             {
                 "regressed": checks.each(checks.text),
+                "cause": checks.or_none(checks.text),
                 "weights": checks.or_none(
                     checks.fields(
                         {"file": checks.text, "digest": checks.text}, {"accuracy": checks.or_none(checks.SIZE)}

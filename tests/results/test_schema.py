@@ -86,7 +86,7 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
             *(f"{ROW}.{name}" for name in ("case.input", "unstable[0]", "floor.term")),
             *(f"benchmarks[0].{name}" for name in ("name", "fullname", "stats.outliers")),
             *(f"lenet.{name}" for name in ("kind", "fingerprint", "not_run[0].name", "not_run[0].reason")),
-            *("lenet.regressed[0]", "machine_info.commit", "datetime"),
+            *("lenet.regressed[0]", "lenet.cause", "machine_info.commit", "datetime"),
         ],
     ),
     (
@@ -132,19 +132,19 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
 CASES = [pytest.param(wanted, *values, place, id=f"{place}-{wanted}") for wanted, *values, at in FIELDS for place in at]
 WANTED = {place: wanted for wanted, _, _, at in reversed(FIELDS) for place in at}
 NONE = {
-    *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit"),
+    *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit", "lenet.cause"),
     *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor")),
 }
 ABSENT = {
     *(*ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", f"{STATS}.ops", "machine_info.commit"),
-    *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed"),
+    *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed", "lenet.cause"),
 }
 
 
 def of_every_field() -> dict[str, Any]:
     benchmark = entry()
     benchmark["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
-    about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"]}
+    about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"], "cause": "c"}
     content = document(benchmark, **about)
     content["machine_info"] |= {"gpu": {"name": "a GPU"}, "cuda": {}, "torch": {}}
     found: dict[str, Any] = json.loads(json.dumps(content))
