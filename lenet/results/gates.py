@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from lenet import documents
 from lenet.errors import ResultsError
-from lenet.files import read_regular
+from lenet.files import read_regular, reading_remedy
 from lenet.results import checks
 from lenet.results.file import LARGEST
 from lenet.results.storage import GATES, local_storage
@@ -27,6 +27,7 @@ MOST: Final = 30
 _STORED_NAME: Final = re.compile(r"[0-9]{8}_[0-9]{6}_.*\.json", re.DOTALL)
 _VERDICTS: Final = ("PASS", "FAIL", "INCONCLUSIVE")
 _ACCEPTED: Final = "ACCEPTED"
+_AGAIN: Final = "run the gate again with `nox -s gate`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +164,17 @@ def load_gate(path: Path) -> Gate:
         _GATE(document, "")
         return _gate(path, document)
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        raise _unreadable(path, error.strerror or str(error), reading_remedy(error, _AGAIN)) from error
     except (ValueError, OverflowError) as error:  # a date may lie before the first of UTC
         raise _unreadable(path, str(error)) from error
 
 
-def _unreadable(path: Path, found: str) -> ResultsError:
+def _unreadable(path: Path, found: str, hint: str = f"delete it, or {_AGAIN}") -> ResultsError:
     return ResultsError(
         f"{path} cannot be read",
         found=found,
         wanted=f"the gate.json of a gate with a verdict, schema {SCHEMA}",
-        hint="delete it, or run the gate again with `nox -s gate`",
+        hint=hint,
     )
 
 
