@@ -68,7 +68,6 @@ def test_inference(
     backend: Backend,
     spec: BuildSpec,
     case: Case,
-    host_memory: HostMemory,
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
@@ -84,8 +83,7 @@ def test_inference(
         pytest.skip(f"{backend.name} does not read the host's memory: zero-copy is not for it")
     with runner.on_stream():
         images = built.buffer(reference.images[: case.batch_size])
-    source = images if case.mode is Mode.FORWARD else batches.on_host(case.batch_size, spec.input, host_memory)
-    call = _call(runner, images, case.mode, host_memory, source)
+    call, source = _call(runner, images, case, batches)
     parity = RowParity(call, source, runner, reference, case.precision)
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         compared = parity.check_before()
@@ -116,27 +114,27 @@ def test_inference(
 
 
 def _call(
-    runner: Runner, images: torch.Tensor, mode: Mode, host_memory: HostMemory, source: torch.Tensor
-) -> Callable[[], torch.Tensor]:
-    """The call that is timed in each round, on the runner's stream.
+    runner: Runner, images: torch.Tensor, case: Case, batches: Batches
+) -> tuple[Callable[[], torch.Tensor], torch.Tensor]:
+    """The call that is timed in each round, on the runner's stream, and the batch that it starts from.
 
     Args:
         runner: The backend's runner.
         images: The batch on the device. End to end, the batch is copied there.
-        mode: What a round covers.
-        host_memory: The host memory of the batch, end to end.
-        source: The batch in that memory.
+        case: What the row measures.
+        batches: The batch in the host's memory, end to end.
     """
-    if mode is Mode.FORWARD:
-        return partial(runner.forward, images)
-    if host_memory is HostMemory.ZERO_COPY:
-        return partial(runner.forward, source)
+    if case.host_memory is None:
+        return partial(runner.forward, images), images
+    source = batches.on_host(case.batch_size, runner.spec.input, HostMemory(case.host_memory))
+    if case.zero_copy:
+        return partial(runner.forward, source), source
 
     def copy_and_run() -> torch.Tensor:
         images.copy_(source, non_blocking=True)
         return runner.forward(images)
 
-    return copy_and_run
+    return copy_and_run, source
 
 
 def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bool) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "open_regular",
     "prepare_file",
     "read_regular",
+    "reading_remedy",
     "remedy",
     "write_atomically",
 ]
@@ -47,6 +48,16 @@ _REMEDIES: Final[Mapping[int, str]] = {
 }
 
 
+_REMEDIES_OF_READING: Final[Mapping[int, str]] = {
+    errno.EACCES: "get the right to read it",
+    errno.EFBIG: "name a smaller file",
+    errno.EINVAL: "name a regular file",
+    errno.EISDIR: "name a file in it",
+    errno.ENOENT: "look at its name",
+    errno.EPERM: "get the right to read it",
+}
+
+
 def remedy(error: OSError, otherwise: str) -> str:
     """What to do about a file that cannot be written.
 
@@ -55,6 +66,17 @@ def remedy(error: OSError, otherwise: str) -> str:
         otherwise: What helps whatever the cause, such as another directory.
     """
     known = _REMEDIES.get(error.errno or 0)
+    return f"{known}, or {otherwise}" if known else otherwise
+
+
+def reading_remedy(error: OSError, otherwise: str) -> str:
+    """What to do about an input file that cannot be read.
+
+    Args:
+        error: Why it cannot.
+        otherwise: What helps whatever the cause, such as another file.
+    """
+    known = _REMEDIES_OF_READING.get(error.errno or 0)
     return f"{known}, or {otherwise}" if known else otherwise
 
 

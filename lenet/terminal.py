@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, NoReturn, TextIO
 
@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
 from rich.segment import Segment
 from rich.text import Text
 
-__all__ = ["LOST_OUTPUT", "Terminal", "discard", "secure_streams", "tell", "visible"]
+__all__ = ["LOST_OUTPUT", "Terminal", "discard", "forgive_output", "secure_streams", "tell", "visible"]
 
 LOST_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Error numbers of a standard output that cannot take what is written."""
@@ -80,12 +80,40 @@ class Terminal(Console):
 
 
 class _Forgiving(io.FileIO):
-    """Standard error. If it cannot be written there is nobody to tell, so the work continues."""
+    """A standard stream. If it cannot be written, the work continues.
+
+    Attributes:
+        lost: Whether something could not be written.
+    """
+
+    lost = False
 
     def write(self, data: Any) -> int:
-        with suppress(OSError):
+        try:
             super().write(data)
+        except OSError:
+            self.lost = True
         return len(data)
+
+
+def _forgiving(descriptor: int, stream: TextIO | None) -> tuple[TextIO, _Forgiving]:
+    """A stream to write on in the place of a standard one, and what is below it."""
+    raw = _Forgiving(descriptor, "w", closefd=False)
+    encoding = stream.encoding if stream else "utf-8"
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True, write_through=True), raw
+
+
+def forgive_output() -> Callable[[], bool]:
+    """Let the work go on if standard output cannot be written.
+
+    Returns:
+        A function that tells whether something was lost.
+    """
+    if sys.stdout is not sys.__stdout__:  # it is captured
+        return lambda: False
+    sys.stdout, raw = _forgiving(1, sys.stdout)
+    return lambda: raw.lost
 
 
 def secure_streams() -> None:
@@ -102,11 +130,7 @@ def secure_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is sys.__stderr__:
-        raw = _Forgiving(2, "w", closefd=False)
-        encoding = sys.stderr.encoding if sys.stderr else "utf-8"
-        sys.stderr = io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=True, write_through=True
-        )
+        sys.stderr, _ = _forgiving(2, sys.stderr)
 
 
 def discard(stream: TextIO | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import torch
 from lenet import results, weights
 from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
-from lenet.errors import LenetError
+from lenet.errors import LenetError, ResultsError
 from lenet.files import read_regular
 from lenet.report import sources
 from lenet.training import loop
@@ -38,8 +38,8 @@ def put_sparse(path: Path) -> str:
     return f"{HUGE:,} bytes, more than the "
 
 
-def read_report(*, run: Path | None = None, parity: Path | None = None, gate: Path | None = None) -> None:
-    found = sources.read([], run=run, parity=parity, gate=gate)
+def read_report(*, run: Path | None = None, parity: Path | None = None, gates: Sequence[Path] = ()) -> None:
+    found = sources.read([], run=run, parity=parity, gates=gates)
     if found.problems:
         raise found.problems[0]
 
@@ -57,7 +57,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "cifar-10-batches-py/test_batch": lambda path: cifar10.load("test", path.parent),
     "0001_measured.json": results.load,
     "parity.json": lambda path: read_report(parity=path),
-    "gate.json": lambda path: read_report(gate=path),
+    "gate.json": lambda path: read_report(gates=[path]),
     "run/run.json": lambda path: read_report(run=path.parent),
     "run/history.csv": lambda path: read_report(run=path.parent),
 }
@@ -101,3 +101,23 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fstat", grow)
     with pytest.raises(OSError, match="grew past 5 bytes"):
         read_regular(path, 5)
+
+
+@pytest.mark.parametrize("load", [results.load, results.load_gate])
+@pytest.mark.parametrize(
+    ("put", "advice"),
+    [
+        (put_fifo, "name a regular file, or"),
+        (put_sparse, "name a smaller file, or"),
+        (Path.mkdir, "name a file in it, or"),
+        (lambda _: None, "look at its name, or"),
+    ],
+)
+def test_the_advice_fits_what_was_found(
+    load: Callable[[Path], object], put: Callable[[Path], object], advice: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "0001_saved.json"
+    put(path)
+    with pytest.raises(ResultsError) as caught:
+        load(path)
+    assert caught.value.hint.startswith(advice)

@@ -128,8 +128,8 @@ def command(
     # A name that begins with a dash would be an option of the steps.
     folder = out or Path("coursework", *(["quick"] if quick else []))
     files = _Files(folder.absolute() if str(folder).startswith("-") else folder)
-    _prepare(files)
     load_split("test", data, accept_unknown=accept_unknown, download=download)  # refuse missing images at once
+    _prepare(files)
     images = [*([f"--data={data}"] if data else []), *(["--accept-unknown-data"] if accept_unknown else [])]
     backends = settings.backends or ("all",)
     steps = _steps(files, [*images, f"--device={device}"], backends, lang, quick=quick, trained=not shipped)

@@ -22,7 +22,9 @@ __all__ = ["command"]
 )
 @click.option("--run", type=click.Path(path_type=Path), help="Run directory of `lenet train`.")
 @click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
-@click.option("--gate", type=click.Path(path_type=Path), help="The gate.json of `nox -s gate`.")
+@click.option(
+    "--gate", "gates", type=click.Path(path_type=Path), multiple=True, help="A gate.json of `nox -s gate`; repeatable."
+)
 @click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the page.")
 @click.option("--sheets", is_flag=True, help="Only the coursework's five sheets, unfolded.")
 @storage_option
@@ -33,7 +35,7 @@ def command(
     out: Path,
     run: Path | None,
     parity: Path | None,
-    gate: Path | None,
+    gates: tuple[Path, ...],
     lang: str,
     sheets: bool,
     storage: Path,
@@ -42,8 +44,8 @@ def command(
     """Write one HTML page with the coursework's five sheets, from your measurements, and more.
 
     FILES are saved measurements of any machines and commits. Without FILES the page holds the run of this machine that
-    ended last, and the baselines that it can be compared with. The page and this command name each file that cannot be
-    read, and report the rest. The exit code is then 1.
+    ended last, the baselines that it can be compared with, and the last gates unless --gate names others. The page and
+    this command name each file that cannot be read, and report the rest. The exit code is then 1.
     """
     refuse_files_of_example(files, example=example)
 
@@ -51,12 +53,14 @@ def command(
     from lenet.progress import Steps
     from lenet.report import page, sources
     from lenet.report.language import find_language
+    from lenet.results import last_gates
 
     language = find_language(lang)
+    gates = gates if gates or files or example else tuple(last_gates(storage))
     files, passed_over = (
-        (files, []) if files else _usual_files(storage, example=example, other=any((run, parity, gate)))
+        (files, []) if files else _usual_files(storage, example=example, other=any((run, parity, gates)))
     )
-    read = partial(sources.read, files, run=run, parity=parity, gate=gate, passed_over=passed_over, example=example)
+    read = partial(sources.read, files, run=run, parity=parity, gates=gates, passed_over=passed_over, example=example)
     render = partial(page.render, language=language, sheets_alone=sheets)
     with Steps(2) as steps:
         steps.begin("reading the measurements")

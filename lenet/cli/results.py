@@ -53,7 +53,9 @@ def command(
             tell(measurement.describe())
             if details and measurement.limits:
                 tell(tables.limits_line(measurement.limits))
-        tables.print_whole((tables.details if details else tables.brief)(rows, saved.not_run(measurements)))
+        missing = saved.not_run(measurements)
+        cause = measurements[0].cause if len(measurements) == 1 else None
+        tables.print_whole(tables.details(rows, missing) if details else tables.brief(rows, missing, cause=cause))
 
 
 def _latest(storage: Path) -> Measurement:

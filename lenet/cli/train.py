@@ -86,13 +86,12 @@ def command(
     with join(target) as ranks:
         if download:
             ranks.first(lambda: cifar10.download(cifar10.default_directory(data)))
-        train_split = load_split("train", data, accept_unknown=accept_unknown)
-        test_split = load_split("test", data, accept_unknown=accept_unknown)
+        train, test = (load_split(split, data, accept_unknown=accept_unknown) for split in ("train", "test"))
         with TrainingDisplay(Terminal(stderr=True, quiet=ranks.rank > 0)) as display:
             run = loop.train(
                 Recipe(**recipe),
-                train_split,
-                test_split,
+                train,
+                test,
                 out=out,
                 device=target,
                 resume=resume,
@@ -105,7 +104,7 @@ def command(
         _draw_curves(out)
         last = run.history[-1]
         figures = f"test loss {loss(last.test_loss)}, accuracy {accuracy(last.test_accuracy)}"
-        tell(f"{figures} ({test_split.content}); written to {out}")
+        tell(f"{figures} ({test.content}); written to {out}")
         _tell_what_is_next(out, data, accept_unknown=accept_unknown)
 
 

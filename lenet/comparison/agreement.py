@@ -12,11 +12,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lenet import backends, parity
-from lenet.backends.base import BatchRange, BuildSpec
+from lenet.backends.base import Availability, BatchRange, BuildSpec
 from lenet.comparison.logits import layer_at_fault, logits_of, reference_of
 from lenet.data.cifar10 import Split
 from lenet.documents import finite
-from lenet.errors import LenetError, UnavailableError
+from lenet.errors import LenetError, UnavailableError, WeightsError
 from lenet.training.evaluation import why_not_finite
 from lenet.vocabulary import BASELINE_BACKEND, InputType, Precision
 
@@ -92,7 +92,7 @@ def compare_backends(
     batch_size: int,
     input_type: InputType = InputType.FLOAT32,
     reference: parity.Reference | None = None,
-    on_begin: Callable[[str], object] = str,
+    on_begin: Callable[[str], object] = lambda _: None,
 ) -> tuple[list[Agreement], list[Missing]]:
     """Run each backend over a split and compare it with the reference and with PyTorch.
 
@@ -116,11 +116,17 @@ def compare_backends(
     missing: list[Missing] = []
     baseline: Agreement | None = None
     wanted = tuple(names)
-    first = [BASELINE_BACKEND] if any(_is_available(name, device) for name in wanted) else []
+    probe = cache(lambda name: backends.load(name).probe(device))
+    first = [BASELINE_BACKEND] if any(_is_available(name, probe) for name in wanted) else []
     for name in dict.fromkeys((*first, *wanted)):
         on_begin(name)
         try:
-            found = _agreement(name, arrays, split, of_images, baseline, device, precision, batch_size, input_type)
+            version = probe(name).version
+            found = _agreement(
+                name, version, arrays, split, of_images, baseline, device, precision, batch_size, input_type
+            )
+        except WeightsError:
+            raise  # no backend is at fault
         except Exception as error:  # noqa: BLE001 - of a vendor's library; the other backends' results stand
             if name in wanted:
                 missing.append(Missing(name, _reason(error)))
@@ -132,15 +138,16 @@ def compare_backends(
     return done, missing
 
 
-def _is_available(name: str, device: torch.device) -> bool:
+def _is_available(name: str, probe: Callable[[str], Availability]) -> bool:
     try:
-        return bool(backends.load(name).probe(device))
+        return bool(probe(name))
     except Exception:  # noqa: BLE001 - `_agreement` meets it again, and its reason is told
         return False
 
 
 def _agreement(
     name: str,
+    version: str | None,
     arrays: Mapping[str, np.ndarray],
     split: Split,
     of_images: Callable[[], parity.Reference],
@@ -165,7 +172,7 @@ def _agreement(
     layer = None if compared.right else layer_at_fault(backend, arrays, spec, reference.images, executed)
     return Agreement(
         backend=name,
-        version=backend.probe(device).version,
+        version=version,
         precision=executed,
         device=device.type,
         loss=loss,

@@ -171,7 +171,7 @@ def examine_in_processes(
     precision: Precision,
     *,
     seconds: float = SECONDS,
-    on_begin: Callable[[str], object] = str,
+    on_begin: Callable[[str], object] = lambda _: None,
 ) -> list[Examination]:
     """Examine each backend in a process of its own, all at once.
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from lenet.errors import WeightsError
 from lenet.parity.network import EXACT, forward, reference, variants
 from lenet.parity.tolerance import SIGMAS, tolerance
 from lenet.vocabulary import Precision
@@ -146,12 +147,26 @@ def _over(delta: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     return torch.where(delta == 0, 0.0, delta / allowed)
 
 
+def _refuse_too_large(logits: torch.Tensor) -> None:
+    largest = logits.abs().nan_to_num(nan=math.inf).max().item()
+    if largest > torch.finfo(torch.float32).max:
+        raise WeightsError(
+            "the weights' logits overflow",
+            found=f"a logit of {largest:.3g} in float64",
+            wanted="logits that float32 can hold, as those of a trained network",
+            hint="name other weights with --weights, or train again with `lenet train`",
+        )
+
+
 class Reference:
     """The reference logits of some images. Tolerances and rounded logits are computed on first use and kept.
 
     Args:
         arrays: float32 weights by parameter name.
         images: As the attribute.
+
+    Raises:
+        WeightsError: A logit is beyond float32, whatever computes it.
 
     Attributes:
         images: (N, 3, 32, 32), on the CPU: normalised float32, or uint8 bytes.
@@ -161,6 +176,7 @@ class Reference:
     def __init__(self, arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> None:
         self.images = images
         self.logits = torch.cat([reference(arrays, chunk) for chunk in images.split(_CHUNK)])
+        _refuse_too_large(self.logits)
         self._arrays = arrays
         self._tolerances: dict[str, torch.Tensor] = {}
         self._rounded: dict[str, dict[str, torch.Tensor]] = {}

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from lenet.errors import OutputError
-from lenet.files import write_atomically
+from lenet.files import remedy, write_atomically
 
 __all__ = ["NO_BROWSER", "find_browser", "print_page"]
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 NO_BROWSER: Final = "no Chromium or Chrome is on the PATH: on Debian, `apt-get install chromium`"
+_ITSELF: Final = "open the page in a browser and print it there: it asks for A3 paper itself"
 _LONGEST: Final = 120
 """Seconds."""
 
@@ -38,30 +39,31 @@ def print_page(browser: str, page: Path, out: Path) -> None:
     """
     # Chromium refuses to start as root with its sandbox. The page holds no script and loads nothing.
     root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="lenet-pdf-", ignore_cleanup_errors=True) as folder:
-        made = Path(folder) / "page.pdf"
-        plain = ("--headless=new", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}/profile")
-        command = [browser, *plain, *root, f"--print-to-pdf={made}", page.resolve().as_uri()]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="lenet-pdf-", ignore_cleanup_errors=True) as folder:
+            made = Path(folder) / "page.pdf"
+            plain = ("--headless=new", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}/profile")
+            command = [browser, *plain, *root, f"--print-to-pdf={made}", page.resolve().as_uri()]
             done = subprocess.run(  # noqa: S603
                 command, capture_output=True, text=True, errors="replace", timeout=_LONGEST, check=False
             )
-        except subprocess.TimeoutExpired:
-            raise _failed(browser, page, f"no end within {_LONGEST} s") from None
-        except OSError as error:
-            raise _failed(browser, page, error.strerror or str(error)) from error
-        if done.returncode or not made.exists():
-            last = (done.stderr.strip().splitlines() or [""])[-1]
-            raise _failed(browser, page, f"exit code {done.returncode}: {last}")
-        if not (content := made.read_bytes()).startswith(b"%PDF-"):
-            raise _failed(browser, page, f"a file of {len(content)} bytes that is no PDF")
-        write_atomically(out, content)
+            if done.returncode or not made.exists():
+                last = (done.stderr.strip().splitlines() or [""])[-1]
+                raise _failed(browser, page, f"exit code {done.returncode}: {last}")
+            if not (content := made.read_bytes()).startswith(b"%PDF-"):
+                raise _failed(browser, page, f"a file of {len(content)} bytes that is no PDF")
+    except subprocess.TimeoutExpired:
+        raise _failed(browser, page, f"no end within {_LONGEST} s") from None
+    except OSError as error:  # of the browser, or of the temporary directory
+        found = ": ".join(filter(None, (error.filename, error.strerror or str(error))))
+        raise _failed(browser, page, found, remedy(error, _ITSELF)) from error
+    write_atomically(out, content)
 
 
-def _failed(browser: str, page: Path, found: str) -> OutputError:
+def _failed(browser: str, page: Path, found: str, hint: str = _ITSELF) -> OutputError:
     return OutputError(
         f"{browser} did not print {page}",
         found=found,
         wanted="a PDF",
-        hint="open the page in a browser and print it there: it asks for A3 paper itself",
+        hint=hint,
     )

@@ -13,12 +13,11 @@ from typing import Any, Final, TypeVar
 from lenet import documents, results
 from lenet.errors import ResultsError
 from lenet.files import read_regular
-from lenet.results import Measurement, Row
+from lenet.results import Gate, Measurement, Row
 from lenet.results.published import RECIPE
 
 __all__ = ["Machine", "Sources", "TrainingRun", "read"]
 
-_GATE_SCHEMA: Final = 1
 _MOST: Final = 1e30
 _T = TypeVar("_T")
 
@@ -72,7 +71,7 @@ class Sources:
         machines: The machines, the one with the newest measurement first.
         run: The training run.
         parity: What ``lenet evaluate --backend all --json`` printed.
-        gate: What the gate wrote as ``gate.json``.
+        gates: The last gates, the newest first.
         problems: The files that could not be read.
         example: Whether the measurements are the shipped ones of another machine.
     """
@@ -80,7 +79,7 @@ class Sources:
     machines: Sequence[Machine] = ()
     run: TrainingRun | None = None
     parity: Mapping[str, Any] | None = None
-    gate: Mapping[str, Any] | None = None
+    gates: Sequence[Gate] = ()
     problems: Sequence[ResultsError] = field(default=())
     example: bool = False
 
@@ -90,7 +89,7 @@ def read(
     *,
     run: Path | None = None,
     parity: Path | None = None,
-    gate: Path | None = None,
+    gates: Sequence[Path] = (),
     passed_over: Sequence[ResultsError] = (),
     example: bool = False,
     show: Callable[[Sources], object] | None = None,
@@ -101,7 +100,7 @@ def read(
         files: Measurements, of any machines and commits.
         run: A run directory.
         parity: Output of ``lenet evaluate --backend all --json``.
-        gate: A ``gate.json``.
+        gates: Files of the gate, in any order.
         passed_over: Why other files could not be read.
         example: Whether the measurements are the shipped ones of another machine.
         show: Called with each file alone. A file for which it fails counts as one that cannot be read.
@@ -111,11 +110,14 @@ def read(
     def load(path: Path) -> Measurement | None:
         return attempt(results.load, path, lambda found: Sources([Machine([found])]))
 
+    def load_gate(path: Path) -> Gate | None:
+        return attempt(results.load_gate, path, lambda found: Sources(gates=[found]))
+
     return Sources(
         _by_machine([one for path in dict.fromkeys(files) if (one := load(path)) is not None]),
         attempt(_read_run, run, lambda found: Sources(run=found)),
         attempt(_read_parity, parity, lambda found: Sources(parity=found)),
-        attempt(_read_gate, gate, lambda found: Sources(gate=found)),
+        sorted(filter(None, map(load_gate, dict.fromkeys(gates))), key=lambda one: one.started, reverse=True),
         [*passed_over, *attempt.problems],
         example,
     )
@@ -205,25 +207,6 @@ def _read_parity(path: Path) -> Mapping[str, Any]:
         return {**found, **about, "not_run": _texts(found["not_run"])}
 
     return _read(path, interpret, "what `lenet evaluate --backend all --json` prints", "--parity")
-
-
-def _read_gate(path: Path) -> Mapping[str, Any]:
-    def interpret(text: str) -> Mapping[str, Any]:
-        found = documents.parse(text)
-        _require(found, "schema")
-        if found["schema"] != _GATE_SCHEMA:
-            raise ValueError(f"schema {found['schema']}, not {_GATE_SCHEMA}")
-        if found["verdict"] == "ERROR":
-            raise ValueError(f"no verdict: {found['reason']}: {found['found']}")
-        _require(found, "verdict", "reason", "rows", "commits", "not_run")
-        _require(found["commits"], "base", "head")
-        for row in found["rows"]:
-            _require(row, "name", "verdict", "reason", "pairs")
-            _finite(*(row[name] for name in ("base", "head", "ratio", "low", "high") if row[name] is not None))
-            _whole(row["pairs"])
-        return {**found, "not_run": _texts(found["not_run"]), "commits": _texts(found["commits"])}
-
-    return _read(path, interpret, "the gate.json that `nox -s gate` wrote", "--gate")
 
 
 def _read(path: Path, interpret: Callable[[str], _T], wanted: str, option: str) -> _T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lenet.results.case import FAILED, Case, Measurement, NotRun, Row, short_name
 from lenet.results.csv import to_csv
 from lenet.results.file import LARGEST, SCHEMA, identity, load, row
+from lenet.results.gates import Gate, GateRow, last_gates, load_gate
 from lenet.results.matching import Matching, find_row, match, merge, not_run, pytorch_row, speedup
 from lenet.results.storage import (
     example,
@@ -25,6 +26,8 @@ __all__ = [
     "LARGEST",
     "SCHEMA",
     "Case",
+    "Gate",
+    "GateRow",
     "Matching",
     "Measurement",
     "NotRun",
@@ -35,7 +38,9 @@ __all__ = [
     "identity",
     "is_local",
     "last",
+    "last_gates",
     "load",
+    "load_gate",
     "local_storage",
     "match",
     "merge",

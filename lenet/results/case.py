@@ -171,6 +171,7 @@ class Measurement:
         regressed: The rows that the run's own comparison found slower than its baseline.
         measured: The names of all that was measured, as in ``not_run``.
         accuracy: Accuracy of the run's weights on the test images, 0-1, by their own file. None if not recorded.
+        cause: What disturbed the whole run, and what to do. None if nothing is known to.
     """
 
     path: Path
@@ -186,6 +187,7 @@ class Measurement:
     regressed: tuple[str, ...] = ()
     measured: frozenset[str] = frozenset()
     accuracy: float | None = None
+    cause: str | None = None
 
     @property
     def of_unknown_sources(self) -> bool:

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from lenet import documents
 from lenet.errors import ResultsError
-from lenet.files import read_regular
+from lenet.files import read_regular, reading_remedy
 from lenet.measurement.floor import Floor, Limits, moved_bytes
 from lenet.measurement.summary import Summary
 from lenet.results import schema
@@ -60,10 +60,8 @@ def load(path: Path) -> Measurement:
     try:
         document = documents.parse(read_regular(path, LARGEST).decode())
     except OSError as error:
-        inside = "name a file in it" if path.is_dir() else "look at its name and its permissions"
-        raise _unreadable(
-            path, error.strerror or str(error), f"{inside}; `lenet results` alone takes this machine's latest"
-        ) from error
+        hint = reading_remedy(error, "leave it out: `lenet results` alone takes this machine's latest")
+        raise _unreadable(path, error.strerror or str(error), hint) from error
     except ValueError as error:
         raise _unreadable(path, f"no whole JSON document: {error}") from error
     if not isinstance(document, dict) or not isinstance(about := document.get("lenet"), dict):
@@ -96,6 +94,7 @@ def load(path: Path) -> Measurement:
             regressed=tuple(about.get("regressed", ())),
             measured=frozenset(short_name(benchmark["name"]) for benchmark in document["benchmarks"]),
             accuracy=(about.get("weights") or {}).get("accuracy"),
+            cause=about.get("cause"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, f"a part is missing or misshapen: {error}") from error

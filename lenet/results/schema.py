@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-import reprlib
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any, Final
 
+from lenet.results import checks
 from lenet.vocabulary import HostMemory, Mode
 
 __all__ = ["check"]
-
-_Check = Callable[[Any, str], None]
-"""Takes a value and the name of its place in the document. Raises `ValueError` for a wrong value."""
-_LEAST: Final = 1e-15
-_MOST: Final = 1e30
-"""Bounds of times, rates and counts. Beyond them no measurement lies, and arithmetic may overflow."""
 
 
 def check(document: Mapping[str, Any]) -> None:
@@ -31,175 +24,104 @@ def check(document: Mapping[str, Any]) -> None:
     _DOCUMENT(document, "")
 
 
-def _want(right: object, value: object, name: str, wanted: str) -> None:
-    if not right:
-        raise ValueError(f"{name} is {reprlib.repr(value)}, not {wanted}")
-
-
-def _text(value: Any, name: str) -> None:
-    _want(isinstance(value, str), value, name, "a text")
-
-
-def _flag(value: Any, name: str) -> None:
-    _want(isinstance(value, bool), value, name, "true or false")
-
-
-def _moment(value: Any, name: str) -> None:
-    _text(value, name)
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        _want(right=False, value=value, name=name, wanted="a date by ISO 8601")
-
-
 def _folder(value: Any, name: str) -> None:
-    _text(value, name)
-    _want(re.fullmatch(r"\w[\w.+-]*", value), value, name, "a text that can name a folder")
+    checks.text(value, name)
+    checks.want(re.fullmatch(r"\w[\w.+-]*", value), value, name, "a text that can name a folder")
 
 
 def _mode(value: Any, name: str) -> None:
-    _want(value in list(Mode), value, name, " or ".join(Mode))
+    checks.want(value in list(Mode), value, name, " or ".join(Mode))
 
 
-def _number(wanted: str, least: float) -> _Check:
-    """A number of at least ``least``."""
-
-    def number(value: Any, name: str) -> None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        _want(is_number and least <= value < _MOST, value, name, wanted)
-
-    return number
-
-
-def _count(least: int) -> _Check:
-    def count(value: Any, name: str) -> None:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        _want(whole and least <= value < _MOST, value, name, f"a whole number of at least {least}")
-
-    return count
-
-
-def _or_none(inner: _Check) -> _Check:
-    def maybe(value: Any, name: str) -> None:
-        if value is not None:
-            inner(value, name)
-
-    return maybe
-
-
-def _each(inner: _Check, least: int = 0) -> _Check:
-    """A list of at least ``least`` items."""
-
-    def items(value: Any, name: str) -> None:
-        wanted = f"a list of at least {least}" if least else "a list"
-        _want(isinstance(value, list) and len(value) >= least, value, name, wanted)
-        for place, item in enumerate(value):
-            inner(item, f"{name}[{place}]")
-
-    return items
-
-
-def _mapping(value: Any, name: str) -> None:
-    _want(isinstance(value, dict), value, name, "an object")
-
-
-def _by_name(inner: _Check) -> _Check:
-    """An object with any names."""
-
-    def values(value: Any, name: str) -> None:
-        _mapping(value, name)
-        for key, item in value.items():
-            inner(item, f"{name}.{key}")
-
-    return values
-
-
-def _fields(needed: Mapping[str, _Check], others: Mapping[str, _Check] | None = None) -> _Check:
-    """An object with the ``needed`` fields and possibly the ``others``."""
-
-    def fields(value: Any, name: str) -> None:
-        _mapping(value, name)
-        for key, inner in {**needed, **(others or {})}.items():
-            place = f"{name}.{key}".lstrip(".")
-            if key in value:
-                inner(value[key], place)
-            elif key in needed:
-                raise ValueError(f"{place} is missing")
-
-    return fields
-
-
-_TIME: Final = _number("a positive number of seconds", _LEAST)
-_RATE: Final = _number("a positive rate", _LEAST)
-_SIZE: Final = _number("a number of at least 0", 0)
-_REAL: Final = _number("a finite number", -_MOST)
-
-_STATS: Final = _fields(
+_STATS: Final = checks.fields(
     {
-        **dict.fromkeys(("min", "max", "mean", "median", "q1", "q3", "iqr", "stddev", "ld15iqr", "hd15iqr"), _REAL),
-        **dict.fromkeys(("rounds", "iterations"), _count(0)),
-        "outliers": _text,
+        **dict.fromkeys(
+            ("min", "max", "mean", "median", "q1", "q3", "iqr", "stddev", "ld15iqr", "hd15iqr"), checks.REAL
+        ),
+        **dict.fromkeys(("rounds", "iterations"), checks.count(0)),
+        "outliers": checks.text,
     },
-    {"ops": _REAL, "data": _or_none(_each(_REAL))},
+    {"ops": checks.REAL, "data": checks.or_none(checks.each(checks.REAL))},
 )
 """What pytest-benchmark reads for its table, histogram and ``--benchmark-compare-fail``."""
 
-_CASE: Final = _fields(
-    {
-        **dict.fromkeys(("backend", "asked", "precision", "device", "images", "protocol"), _text),
-        "mode": _mode,
-        "batch_size": _count(1),
-        "host_memory": _or_none(_text),
-        "cold_cache": _flag,
-    },
-    {"input": _text},
-)
 
-_ROW: Final = _fields(
+def _memory(value: Any, name: str) -> None:
+    checks.want(value in list(HostMemory), value, name, " or ".join(HostMemory))
+
+
+def _no_memory(value: Any, name: str) -> None:
+    checks.want(value is None, value, name, "null, in a forward row")
+
+
+_CASES: Final = {
+    mode: checks.fields(
+        {
+            **dict.fromkeys(("backend", "asked", "precision", "device", "images", "protocol"), checks.text),
+            "batch_size": checks.count(1),
+            "host_memory": memory,
+            "cold_cache": checks.flag,
+        },
+        {"input": checks.text},
+    )
+    for mode, memory in {Mode.FORWARD: _no_memory, Mode.END_TO_END: _memory}.items()
+}
+_MODE: Final = checks.fields({"mode": _mode})
+
+
+def _case(value: Any, name: str) -> None:
+    """A case. An end-to-end row alone has a host memory, since a forward row's images are on the device."""
+    _MODE(value, name)
+    _CASES[Mode(value["mode"])](value, name)
+
+
+_ROW: Final = checks.fields(
     {
-        "case": _CASE,
-        "summary": _fields(
+        "case": _case,
+        "summary": checks.fields(
             {
-                "rounds": _count(0),
-                **dict.fromkeys(("median", "mean", "minimum", "maximum", "p95", "p99"), _TIME),
-                **dict.fromkeys(("stddev", "iqr"), _SIZE),
-                **dict.fromkeys(("median_low", "median_high"), _or_none(_TIME)),
-                **dict.fromkeys(("coverage", "relative_half_width"), _or_none(_SIZE)),
-                "autocorrelation": _REAL,
+                "rounds": checks.count(0),
+                **dict.fromkeys(("median", "mean", "minimum", "maximum", "p95", "p99"), checks.TIME),
+                **dict.fromkeys(("stddev", "iqr"), checks.SIZE),
+                **dict.fromkeys(("median_low", "median_high"), checks.or_none(checks.TIME)),
+                **dict.fromkeys(("coverage", "relative_half_width"), checks.or_none(checks.SIZE)),
+                "autocorrelation": checks.REAL,
             }
         ),
-        "wall_median": _or_none(_TIME),
-        "peak_memory_bytes": _or_none(_count(0)),
-        "throttled": _count(0),
-        "unstable": _each(_text),
-        "facts": _mapping,
+        "wall_median": checks.or_none(checks.TIME),
+        "peak_memory_bytes": checks.or_none(checks.count(0)),
+        "throttled": checks.count(0),
+        "unstable": checks.each(checks.text),
+        "facts": checks.mapping,
     },
     {
-        "floor": _or_none(_fields({"seconds": _TIME, "term": _text})),
-        **dict.fromkeys(("max_abs_delta", "share_of_tolerance"), _or_none(_SIZE)),
-        "weights": _or_none(_text),
+        "floor": checks.or_none(checks.fields({"seconds": checks.TIME, "term": checks.text})),
+        **dict.fromkeys(("max_abs_delta", "share_of_tolerance"), checks.or_none(checks.SIZE)),
+        "weights": checks.or_none(checks.text),
     },
 )
 
 
 def _benchmark(value: Any, name: str) -> None:
     """An entry of pytest-benchmark, with the suite's additions if it is an inference row."""
-    _fields({"name": _text, "fullname": _text, "stats": _STATS}, {"extra_info": _or_none(_mapping)})(value, name)
+    checks.fields(
+        {"name": checks.text, "fullname": checks.text, "stats": _STATS}, {"extra_info": checks.or_none(checks.mapping)}
+    )(value, name)
     info = value.get("extra_info") or {}
     if "case" in info:
         _ROW(info, f"{name}.extra_info")
-        _each(_TIME)(value["stats"].get("data") or [], f"{name}.stats.data")
+        checks.each(checks.TIME)(value["stats"].get("data") or [], f"{name}.stats.data")
 
 
 def _pair(value: Any, name: str) -> None:
-    _want(isinstance(value, list) and len(value) == 2, value, name, "a size and a rate")  # noqa: PLR2004 - as it says
-    for place, inner in enumerate((_count(1), _RATE)):
+    checks.want(isinstance(value, list) and len(value) == 2, value, name, "a size and a rate")  # noqa: PLR2004 - as it says
+    for place, inner in enumerate((checks.count(1), checks.RATE)):
         inner(value[place], f"{name}[{place}]")
 
 
 def _copy(value: Any, name: str) -> None:
-    _by_name(_each(_pair, least=1))(value, name)
-    _want(
+    checks.by_name(checks.each(_pair, least=1))(value, name)
+    checks.want(
         not value or value.keys() == {HostMemory.PINNED, HostMemory.PAGEABLE},
         value,
         name,
@@ -207,39 +129,46 @@ def _copy(value: Any, name: str) -> None:
     )
 
 
-_DOCUMENT: Final = _fields(
+_DOCUMENT: Final = checks.fields(
     {
-        "lenet": _fields(
+        "lenet": checks.fields(
             {
                 "kind": _folder,
-                "fingerprint": _text,
-                "partial": _flag,
-                "not_run": _each(_fields({"name": _text, "reason": _text})),
+                "fingerprint": checks.text,
+                "partial": checks.flag,
+                "not_run": checks.each(checks.fields({"name": checks.text, "reason": checks.text})),
             },
             {
-                "regressed": _each(_text),
-                "weights": _or_none(_fields({"file": _text, "digest": _text}, {"accuracy": _or_none(_SIZE)})),
-                "limits": _or_none(
-                    _fields(
+                "regressed": checks.each(checks.text),
+                "cause": checks.or_none(checks.text),
+                "weights": checks.or_none(
+                    checks.fields(
+                        {"file": checks.text, "digest": checks.text}, {"accuracy": checks.or_none(checks.SIZE)}
+                    )
+                ),
+                "limits": checks.or_none(
+                    checks.fields(
                         {
-                            "arithmetic": _by_name(_RATE),
-                            "memory": _each(_pair, least=1),
+                            "arithmetic": checks.by_name(checks.RATE),
+                            "memory": checks.each(_pair, least=1),
                             "copy": _copy,
-                            "launch": _TIME,
-                            "launch_wall": _TIME,
+                            "launch": checks.TIME,
+                            "launch_wall": checks.TIME,
                         }
                     )
                 ),
             },
         ),
-        "machine_info": _fields(
+        "machine_info": checks.fields(
             {},
             {
-                **dict.fromkeys(("cpu", "gpu", "cuda", "system", "python", "torch", "packages"), _or_none(_mapping)),
-                "commit": _or_none(_text),
+                **dict.fromkeys(
+                    ("cpu", "gpu", "cuda", "system", "python", "torch", "packages"), checks.or_none(checks.mapping)
+                ),
+                "commit": checks.or_none(checks.text),
             },
         ),
-        "datetime": _moment,
-        "benchmarks": _each(_benchmark),
+        "datetime": checks.moment,
+        "benchmarks": checks.each(_benchmark),
     }
 )

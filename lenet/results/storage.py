@@ -1,7 +1,8 @@
 """Find, read and number the saved files of each kind of machine. No torch here.
 
 A storage directory, such as ``.benchmarks``, has a folder of baselines for each kind of machine. Its directory
-``local``, which git ignores, is a storage directory for every run that is saved here.
+``local``, which git ignores, is a storage directory for every run that is saved here. Its folder ``gates`` holds the
+gate's verdicts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lenet.results.case import Measurement
 from lenet.results.file import LARGEST, load
 
 __all__ = [
+    "GATES",
     "example",
     "find_file",
     "is_local",
@@ -36,6 +38,10 @@ __all__ = [
 
 _STORED_NAME: Final = re.compile(r"([0-9]{4,})_(.*)\.json", re.DOTALL)
 """The number of a stored file, of four digits or more, and its name."""
+
+
+GATES: Final = "gates"
+"""The folder of the gate's verdicts, beside those of the kinds of machine."""
 
 
 _LOCAL: Final = "local"
@@ -69,7 +75,11 @@ def stored_files(storage: Path, kind: str | None = None) -> list[Path]:
         storage: The directory with one folder for each kind of machine, such as ``.benchmarks``.
         kind: The kind of machine, or None for all.
     """
-    found = [path for path in storage.glob(f"{kind or '*'}/*.json") if _STORED_NAME.fullmatch(path.name)]
+    found = [
+        path
+        for path in storage.glob(f"{kind or '*'}/*.json")
+        if _STORED_NAME.fullmatch(path.name) and path.parent.name != GATES
+    ]
     return sorted(found, key=lambda path: (_number(path), path.name, path.parent))
 
 

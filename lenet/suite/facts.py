@@ -59,18 +59,41 @@ def row_facts(
         limits: The machine's limits, if they are known.
         compared: Its logits against the reference.
     """
-    seconds = samples.seconds
-    summary = summarize(seconds)
-    by_device = samples.device is not None
-    throttled, slowed = int(samples.throttled.sum()), int(samples.slowed.sum())
+    row = _row(case, samples, runner, limits, compared)
+    return {
+        "case": asdict(case),
+        "summary": row.summary.as_dict(),
+        "images_per_second": row.images_per_second,
+        "us_per_image": row.microseconds_per_image,
+        "tare": samples.tare if samples.device is not None else None,
+        "wall_median": row.wall_median,
+        "floor": asdict(row.floor) if row.floor else None,
+        "times_floor": row.times_floor,
+        "launch_median": median(samples.launch.tolist()),
+        "launch_bound_share": float(samples.launch_bound.mean()),
+        "throttled": row.throttled,
+        "throttling": list(samples.throttling),
+        "slowed": int(samples.slowed.sum()),
+        "stopped": samples.stopped,
+        "unstable": list(row.unstable),
+        "facts": row.facts,
+        "max_abs_delta": row.max_abs_delta,
+        "share_of_tolerance": row.share_of_tolerance,
+        "closeness": asdict(compared.closeness) if compared.closeness else None,
+    }
+
+
+def _row(case: Case, samples: Samples, runner: Runner, limits: Limits | None, compared: Comparison) -> Row:
+    """The row, without its peak memory, which the caller measures after the rounds."""
+    summary = summarize(samples.seconds)
     lowest = floor(case.workload, limits) if limits else None
     undercut = lowest is not None and summary.median < lowest.seconds
-    row = Row(
+    return Row(
         case,
         summary,
-        wall_median=median(samples.wall_seconds.tolist()) if by_device else None,
-        peak_memory_bytes=None,  # measured after the rounds, and stored by the caller
-        throttled=throttled,
+        wall_median=median(samples.wall_seconds.tolist()) if samples.device is not None else None,
+        peak_memory_bytes=None,
+        throttled=int(samples.throttled.sum()),
         unstable=(
             *instabilities(summary, adaptive=case.protocol == "adaptive"),
             *_problems(case, samples, compared, undercut=undercut),
@@ -80,27 +103,6 @@ def row_facts(
         max_abs_delta=compared.max_abs_delta,
         share_of_tolerance=compared.max_share,
     )
-    return {
-        "case": asdict(case),
-        "summary": summary.as_dict(),
-        "images_per_second": row.images_per_second,
-        "us_per_image": row.microseconds_per_image,
-        "tare": samples.tare if by_device else None,
-        "wall_median": row.wall_median,
-        "floor": asdict(row.floor) if row.floor else None,
-        "times_floor": row.times_floor,
-        "launch_median": median(samples.launch.tolist()),
-        "launch_bound_share": float(samples.launch_bound.mean()),
-        "throttled": throttled,
-        "throttling": list(samples.throttling),
-        "slowed": slowed,
-        "stopped": samples.stopped,
-        "unstable": list(row.unstable),
-        "facts": row.facts,
-        "max_abs_delta": row.max_abs_delta,
-        "share_of_tolerance": row.share_of_tolerance,
-        "closeness": asdict(compared.closeness) if compared.closeness else None,
-    }
 
 
 def _problems(case: Case, samples: Samples, compared: Comparison, *, undercut: bool) -> Iterable[str]:

@@ -17,7 +17,7 @@ from lenet.architecture import STAGES
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
-from lenet.errors import DataError
+from lenet.errors import DataError, WeightsError
 from lenet.parity import ENOUGH_IMAGES, Reference
 from lenet.vocabulary import HostMemory, InputType
 
@@ -71,7 +71,10 @@ class Batches:
             count = batch_size * math.ceil(ENOUGH_IMAGES / batch_size)
             _refuse_what_does_not_fit(count)
             images = first_images(self._split, count)
-            self._references[key] = comparison.reference_of(self._arrays, images, input_type)
+            try:
+                self._references[key] = comparison.reference_of(self._arrays, images, input_type)
+            except WeightsError as error:
+                pytest.fail(str(error), pytrace=False)
         return self._references[key]
 
     def on_host(self, batch_size: int, input_type: InputType, host_memory: HostMemory) -> torch.Tensor:

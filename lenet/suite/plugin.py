@@ -22,7 +22,7 @@ from lenet.suite.bridge import Session
 from lenet.suite.options import add_options, check_options, protocol_of, use_settings
 from lenet.suite.progress import Progress
 from lenet.suite.run import RUN, Run, rows_of
-from lenet.terminal import visible
+from lenet.terminal import forgive_output, secure_streams, tell, visible
 
 __all__ = [
     "pytest_addoption",
@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     This runs before pytest-benchmark's own hook, which reads the baseline.
     """
+    secure_streams()
+    output_lost = forgive_output()  # before pytest makes its reporter
     bridge.check(config)
     cases.refuse_company(config)
     check_options(config.option)
@@ -67,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.weights:
             weights.load(option.weights)
         run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
+        run.output_lost = output_lost
         storage.prepare(config, run)
         baseline.choose(config, run)
     except LenetError as error:
@@ -104,6 +107,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "protocol": asdict(protocol_of(config)),
         "weights": run.weights,
         "partial": run.partial,
+        "cause": run.cause,
         "regressed": list(run.regressed),
         "not_run": [{"name": item.name, "reason": item.reason} for item in run.not_run.values()],
     }
@@ -154,6 +158,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(visible(f"FAILED: {why}"), red=True)
+    if run is not None and run.output_lost():
+        tell("lenet: the run's output could not be written" + (f"; saved: {run.saved}" if run.saved else ""), err=True)
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Run:
         saved: The file that the run was saved to. None if it is not saved, or not yet.
         unsaved: An error for each file that could not be saved.
         weights: Name of the measured weights' file, their digest and the accuracy it states. None before they are read.
+        output_lost: Tells whether something could not be written to standard output.
         pytorch: The saved run for speed-ups over PyTorch, if this run lacks a PyTorch row.
     """
 
@@ -98,6 +100,7 @@ class Run:
         self.saved: Path | None = None
         self.unsaved: list[OutputError] = []
         self.weights: dict[str, str | float | None] | None = None
+        self.output_lost: Callable[[], bool] = lambda: False
         self.pytorch: Measurement | None = None
 
 

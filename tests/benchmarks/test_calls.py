@@ -24,7 +24,7 @@ from lenet.suite.builds import Builds, Built
 from lenet.suite.facts import FINER, UNDERCUT, row_facts
 from lenet.suite.images import Splits, first_images
 from lenet.suite.options import protocol_of
-from lenet.vocabulary import HostMemory, InputType, Mode, Precision
+from lenet.vocabulary import InputType, Mode, Precision
 from tests.report.documents import LIMITS
 
 SPEC = BuildSpec(torch.device("cpu"), Precision.FP32, BatchRange.exactly(2), InputType.UINT8)
@@ -50,7 +50,12 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
     mode: Mode, memory: str, *, gets_the_hosts: bool, copies: bool
 ) -> None:
     images, host = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 3, 32, 32, dtype=torch.uint8)
-    call = suite._call(_Noting(SPEC, None), images, mode, HostMemory(memory), host)
+    case = replace(
+        CASE, mode=mode, host_memory=memory if mode is Mode.END_TO_END else None, batch_size=2, input="uint8"
+    )
+    batches: Any = SimpleNamespace(on_host=lambda *asked: host if asked == (2, InputType.UINT8, memory) else None)
+    call, source = suite._call(_Noting(SPEC, None), images, case, batches)
+    assert source is (images if mode is Mode.FORWARD else host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies
 

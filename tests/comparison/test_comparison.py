@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,9 +18,10 @@ from lenet.cli import main
 from lenet.comparison import Missing, RowParity, compare_backends, reference_of
 from lenet.data import cifar10
 from lenet.data.synthetic import synthetic
-from lenet.errors import BackendError
+from lenet.errors import BackendError, WeightsError
 from lenet.models.pytorch_lenet import LeNet, from_weights
 from lenet.parity import ParityError
+from lenet.suite.images import Batches
 from lenet.vocabulary import InputType, Precision
 
 CPU = torch.device("cpu")
@@ -241,3 +242,28 @@ def test_the_command_tells_of_it_beside_the_others_results(
     document = json.loads(done.stdout)
     assert [one["backend"] for one in document["backends"]] == ["pytorch"]
     assert document["not_run"] == {"onnxruntime": "it failed unexpectedly: ZeroDivisionError: in a library"}
+
+
+def test_weights_whose_logits_overflow_are_at_fault_and_no_backend() -> None:
+    large = {name: 1e12 * array for name, array in weights.load().arrays.items()}
+    with pytest.raises(WeightsError, match="the weights' logits overflow"):
+        compare_backends(["pytorch"], large, SPLIT, device=CPU, precision=Precision.FP32, batch_size=20)
+    batches = Batches(large, SPLIT)
+    with pytest.raises(pytest.fail.Exception, match="the weights' logits overflow"):
+        batches.reference(4, InputType.FLOAT32)
+
+
+def test_a_backend_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+
+    class Probed(_Absent):
+        def probe(self, device: torch.device) -> Availability:
+            probed.append(self.name)
+            return super().probe(device)
+
+        def _build(self, *_: Any) -> Runner:
+            raise BackendError("no", found="no", wanted="no", hint="no")
+
+    monkeypatch.setattr(backends, "load", lambda _: Probed())
+    compare("absent", "absent")
+    assert probed == ["absent"] * 2, "once here, and once by `Backend.build`"

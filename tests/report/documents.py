@@ -126,11 +126,31 @@ def parity(path: Path) -> Path:
     return path
 
 
-def gate(path: Path) -> Path:
-    """A ``gate.json``."""
-    row = {"name": "pytorch forward fp32 1", "verdict": "FAIL", "reason": "slower by more than 1 %", "pairs": 20}
-    row |= {"base": 1e-3, "head": 1.1e-3, "ratio": 1.1, "low": 1.08, "high": None, "again": None}
-    document = {"schema": 1, "verdict": "FAIL", "reason": "1 row is slower", "rows": [row], "not_run": {}}
-    document |= {"commits": {"base": "b" * 40, "head": "a" * 40, "reference": "main"}}
-    path.write_text(json.dumps(document))
+def gate(path: Path, *rows: dict[str, Any], number: int = 0, **changed: Any) -> Path:
+    """A ``gate.json``, by default of one row that became slower; of others what ``number`` differs in."""
+    rows = rows or (gate_row(),)
+    document = {
+        "schema": 2,
+        "verdict": "FAIL",
+        "reason": "1 row is slower",
+        "started": f"2026-11-{number + 1:02}T07:00:00Z",
+        "rows": list(rows),
+        "not_run": {},
+        "commits": {"base": "b" * 40, "head": f"{number:x}" * 40, "reference": "main"},
+        "fingerprint": "f1",
+        "machine": {"cpu": {"model": "a CPU"}, "gpu": {"name": "A GPU"}},
+        "stopped": None,
+    }
+    path.write_text(json.dumps(document | changed))
     return path
+
+
+def gate_row(**changed: Any) -> dict[str, Any]:
+    """A row of a gate: slower by a tenth, and profiled."""
+    differences = [
+        {"what": "conv1", "base": 1e-5, "head": 2.8e-5, "note": "3 calls, 2 in base"},
+        {"what": "copy", "base": None, "head": 1e-6, "note": ""},
+    ]
+    row = {"name": "pytorch forward fp32 1", "verdict": "FAIL", "reason": "slower by more than 1 %", "pairs": 20}
+    row |= {"base": 1e-3, "head": 1.1e-3, "ratio": 1.1, "low": 1.08, "high": None, "again": None, "accepted": None}
+    return row | {"why": {"line": "conv1: +18.0 us", "differences": differences}} | changed

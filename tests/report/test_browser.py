@@ -41,15 +41,21 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     others = ("--run", documents.run_directory(folder / "run"), "--parity", documents.parity(folder / "parity.json"))
     hostile = documents.measurement(folder / "hostile.json", backends=("pytorch", HOSTILE), name=HOSTILE)
     many = documents.ten_baselines(folder)
+    gates = [
+        word for number in range(3) for word in ("--gate", documents.gate(folder / f"gate{number}.json", number=number))
+    ]
+    hostile_rows = [
+        documents.gate_row(name=one, reason=one, why={"line": one, "differences": []}) for one in (HOSTILE, "x" * 300)
+    ]
     fast = documents.measurement(folder / "fast.json", batches=(1, 1000))
     document = json.loads(fast.read_text())
     document["lenet"]["limits"]["arithmetic"]["fp32"] = 8e14  # as an H100's fp16
     fast.write_text(json.dumps(document))
     made = {}
     pages: dict[str, Sequence[str | Path]] = {
-        "en": [*files, *others, "--gate", documents.gate(folder / "gate.json")],
-        "ru": [*files, *others, "--lang", "ru"],
-        "hostile": [hostile],
+        "en": [*files, *others, *gates],
+        "ru": [*files, *others, *gates, "--lang", "ru"],
+        "hostile": [hostile, "--gate", documents.gate(folder / "hostile-gate.json", *hostile_rows, reason=HOSTILE)],
         "many": many,
         "fast": [fast],
     }

@@ -76,7 +76,9 @@ def test_whatever_is_wrong_with_a_file_it_is_named_or_shown(kind: str, tmp_path:
     document = json.loads(file.read_text())
     place = data.draw(st.sampled_from(list(places(document))), "place")
     file.write_text(json.dumps(spoilt(document, place, data.draw(st.sampled_from((KeyError, *JUNK)), "value"))))
-    options: dict[str, Any] = {"files": [path]} if kind == "measurement" else {"files": [], kind: path}
+    options: dict[str, Any] = {"files": [], kind: path}
+    if kind in {"measurement", "gate"}:
+        options = {"files": [], "files" if kind == "measurement" else "gates": [path]}
     found = sources.read(**options)
     assert all(str(path) in problem.summary for problem in found.problems)
     if not found.problems:
@@ -103,7 +105,7 @@ def test_a_history_that_cannot_be_drawn_is_named(cell: str, tmp_path: Path) -> N
         ("measurement", "lenet.report.page.sheets.floor_sheet"),
         ("run", "lenet.report.page.sheets.recipe_sheet"),
         ("parity", "lenet.report.page.rendering.parity_sheet"),
-        ("gate", "lenet.report.page.sheets.gate_sheet"),
+        ("gate", "lenet.report.page.gates.gate_sheet"),
     ],
 )
 def test_a_file_that_the_page_stumbles_over_is_named(

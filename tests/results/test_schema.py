@@ -13,7 +13,7 @@ import pytest
 
 from lenet import results
 from lenet.errors import ResultsError
-from lenet.vocabulary import Mode
+from lenet.vocabulary import HostMemory, Mode
 from tests.report.documents import LIMITS
 from tests.results.test_results import document, entry, save
 
@@ -83,10 +83,10 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         [],
         [
             *(f"{ROW}.case.{name}" for name in ("backend", "asked", "precision", "device", "images", "protocol")),
-            *(f"{ROW}.{name}" for name in ("case.input", "case.host_memory", "unstable[0]", "floor.term")),
+            *(f"{ROW}.{name}" for name in ("case.input", "unstable[0]", "floor.term")),
             *(f"benchmarks[0].{name}" for name in ("name", "fullname", "stats.outliers")),
             *(f"lenet.{name}" for name in ("kind", "fingerprint", "not_run[0].name", "not_run[0].reason")),
-            *("lenet.regressed[0]", "machine_info.commit", "datetime"),
+            *("lenet.regressed[0]", "lenet.cause", "machine_info.commit", "datetime"),
         ],
     ),
     (
@@ -97,7 +97,7 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
     ),
     ("a date by ISO 8601", ["", "yesterday", "2026-13-01"], ["2026-11-24"], ["datetime"]),
     ("true or false", [0, 1, "no"], [True, False], [f"{ROW}.case.cold_cache", "lenet.partial"]),
-    ("forward or end_to_end", ["", "backward", 7, []], list(Mode), [f"{ROW}.case.mode"]),
+    ("forward or end_to_end", ["", "backward", 7, []], [Mode.FORWARD], [f"{ROW}.case.mode"]),
     (
         "an object",
         [7, "x", [], ["x"]],
@@ -132,19 +132,19 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
 CASES = [pytest.param(wanted, *values, place, id=f"{place}-{wanted}") for wanted, *values, at in FIELDS for place in at]
 WANTED = {place: wanted for wanted, _, _, at in reversed(FIELDS) for place in at}
 NONE = {
-    *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit"),
-    *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor", "case.host_memory")),
+    *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit", "lenet.cause"),
+    *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor")),
 }
 ABSENT = {
     *(*ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", f"{STATS}.ops", "machine_info.commit"),
-    *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed"),
+    *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed", "lenet.cause"),
 }
 
 
 def of_every_field() -> dict[str, Any]:
     benchmark = entry()
     benchmark["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
-    about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"]}
+    about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"], "cause": "c"}
     content = document(benchmark, **about)
     content["machine_info"] |= {"gpu": {"name": "a GPU"}, "cuda": {}, "torch": {}}
     found: dict[str, Any] = json.loads(json.dumps(content))
@@ -194,3 +194,28 @@ def test_a_field_is_there(tmp_path: Path, place: str) -> None:
     del above[key]
     missing = f"a part is missing or misshapen: {place} is missing"
     assert refusal(tmp_path / "a.json", content) == (None if place in ABSENT else missing)
+
+
+MEMORIES = "pinned or pageable or zero-copy"
+NO_MEMORY = "null, in a forward row"
+
+
+@pytest.mark.parametrize(
+    ("mode", "memory", "wanted"),
+    [
+        (Mode.FORWARD, None, None),
+        (Mode.FORWARD, "pinned", NO_MEMORY),
+        (Mode.FORWARD, 7, NO_MEMORY),
+        (Mode.END_TO_END, None, MEMORIES),
+        (Mode.END_TO_END, "elsewhere", MEMORIES),
+        (Mode.END_TO_END, [], MEMORIES),
+        *((Mode.END_TO_END, memory, None) for memory in HostMemory),
+    ],
+)
+def test_an_end_to_end_row_alone_has_a_host_memory(
+    tmp_path: Path, mode: Mode, memory: object, wanted: str | None
+) -> None:
+    content = of_every_field()
+    content["benchmarks"][0]["extra_info"]["case"] |= {"mode": mode, "host_memory": memory}
+    place = f"{ROW}.case.host_memory is {reprlib.repr(memory)}, not {wanted}"
+    assert refusal(tmp_path / "a.json", content) == (wanted and f"a part is missing or misshapen: {place}")

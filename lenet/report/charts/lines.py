@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lenet.report.charts.canvas import CHARACTER, Canvas
 from lenet.report.charts.painter import Chart, Painter
-from lenet.report.charts.scale import Scale, spanning
+from lenet.report.charts.scale import spanning
 from lenet.report.charts.style import WIDTH, shortened
 
 __all__ = ["Trend", "draw_lines"]
@@ -64,7 +64,7 @@ def draw_lines(
     across = spanning(values, left, WIDTH - 14, log=not ticks, margin=0.02 if limits else 0.05)
     painter.draw_ticks(canvas, upward, (left, WIDTH - 14), upright=True)
     if ticks:
-        _name_places(canvas, across, ticks)
+        painter.name_places(canvas, across, ticks, _HEIGHT)
     else:
         painter.draw_ticks(canvas, across, (_HEIGHT, 10))
     canvas.line([(left, 10), (left, _HEIGHT), (WIDTH - 14, _HEIGHT)], "muted")
@@ -86,13 +86,6 @@ def draw_lines(
             canvas.marker(x, y, sign, color, hollow=hollow)
     text = "; ".join(f"{one.name}: {', '.join(map(painter.shown, one.y))}" for one in trends)
     return painter.chart(canvas.to_svg, title, f"{labels[1]}. {text}.", painter.legend(one.name for one in trends))
-
-
-def _name_places(canvas: Canvas, across: Scale, names: Sequence[str]) -> None:
-    """Name the places of an axis that is no quantity, turned so that the names do not meet."""
-    apart = max(1, math.ceil(len(names) / 14))
-    for place in range((len(names) - 1) % apart, len(names), apart):
-        canvas.write(across.place(place), _HEIGHT + 10, names[place], anchor="end", size=10, turn=-38)
 
 
 def _name_limit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -108,6 +109,19 @@ class Painter:
                 canvas.write(ends[0] - 6, at, words, anchor="end")
             else:
                 canvas.write(at, ends[0] + 11, words, anchor="middle")
+
+    def name_places(self, canvas: Canvas, scale: Scale, names: Sequence[str], height: float) -> None:
+        """Name the places 0, 1, 2 and so on of an axis that is no quantity, turned so that the names do not meet.
+
+        Args:
+            canvas: Where to write.
+            scale: The axis.
+            names: The names.
+            height: The axis' height on the canvas.
+        """
+        apart = max(1, math.ceil(len(names) / 14))
+        for place in range((len(names) - 1) % apart, len(names), apart):
+            canvas.write(scale.place(place), height + 10, names[place], anchor="end", size=10, turn=-38)
 
     def place(self, name: str) -> int:
         """The place of a runtime in every chart and table of the page."""

@@ -18,6 +18,7 @@ __all__ = [
     "SERIES",
     "STYLE",
     "VARIABLES",
+    "VERDICTS",
     "WIDTH",
     "css_variables",
     "shortened",
@@ -101,6 +102,14 @@ MARKERS: Final = {
     "⬢": "M-1.8-3.1H1.8L3.6 0L1.8 3.1H-1.8L-3.6 0Z",
 }
 """The markers of series, in the order of their colours: the sign for a legend, and its outline for a chart."""
+
+VERDICTS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "PASS": ("✔", "●", "pass"),
+    "FAIL": ("✘", "✖", "fail"),
+    "ACCEPTED": ("◆", "◆", "link"),
+    "INCONCLUSIVE": ("?", "▲", "inconclusive"),
+}
+"""The gate's verdicts: the sign before the word, the marker in charts and the colour."""
 
 WIDTH: Final = 420
 """Width of a chart in CSS pixels: two fit side by side on the page, and one fills a phone."""

@@ -27,15 +27,11 @@ class Tile:
         name: What it is.
         value: The figure.
         note: Where it comes from.
-        verdict: The gate's verdict, if the figure is one.
-        quoted: Whether the note is a text of a file, which is English.
     """
 
     name: str
     value: str
     note: str
-    verdict: str = ""
-    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +86,6 @@ def main_tiles(sources: Sources, machine: Machine | None, rows: Sequence[Row], l
         language: The page's language.
     """
     text, number = language.text, language.number
-    if sources.gate is not None:
-        verdict = str(sources.gate["verdict"])
-        yield Tile(text("Regression gate"), verdict, str(sources.gate["reason"]), verdict=verdict, quoted=True)
     if rows:
         yield _accuracy_tile(sources, rows, machine, language)
     if sources.parity is not None and sources.parity["backends"]:

@@ -93,8 +93,7 @@ def machine_part(
     limits = next((one.limits for one in reversed(machine.newest) if one.limits), None)
     anchors = {row.case: f"{anchor}-row-{place}" for place, row in enumerate(rows, 1)}
     answer = answer_part(rows, painter, language)
-    like = answer.like if answer else None
-    group = answer.group if answer else ()
+    like, group = (answer.like, answer.group) if answer else (None, ())
     others = [one for one in speed_groups(rows) if one != group]
     main = [row for row in rows if like is not None and alike(row.case, like, "asked")]
     return MachinePart(
@@ -120,10 +119,7 @@ def machine_part(
         limits=limits_line(limits, language) if limits else "",
         floors=sheets.floor_sheet(rows, language),
         rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),
-        answer_charts=[
-            *machine_charts.splits([group] if group else [], limits, painter, language),
-            *machine_charts.boxes(group, painter, language),
-        ],
+        answer_charts=machine_charts.parts_and_rounds(group, limits, painter, language),
         splits=machine_charts.splits(others, limits, painter, language),
         history=history.history_sheet(machine.measurements, language),
         histories=history.charts(machine.measurements, painter, language),

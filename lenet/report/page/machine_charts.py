@@ -14,7 +14,7 @@ from lenet.report.tables import conditions_title, memory_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["boxes", "mode_title", "rooflines", "scaling", "splits"]
+__all__ = ["boxes", "mode_title", "parts_and_rounds", "rooflines", "scaling", "splits"]
 
 
 def boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
@@ -94,6 +94,11 @@ def splits(groups: Sequence[Sequence[Row]], limits: Limits | None, painter: Pain
         if splits:
             charts.append(draw_splits(painter, splits, conditions_title(group, language)))
     return charts
+
+
+def parts_and_rounds(group: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
+    """The parts and the spread of rows under one condition."""
+    return [*splits([group], limits, painter, language), *boxes(group, painter, language)]
 
 
 def _but_batch(row: Row) -> Hashable:

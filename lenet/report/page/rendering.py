@@ -13,11 +13,12 @@ from lenet import __version__
 from lenet.architecture import FLOPS_PER_IMAGE, PARAMETER_COUNT
 from lenet.report import words
 from lenet.report.charts import Chart, Painter, draw_architecture
-from lenet.report.charts.style import DARK, LIGHT, css_variables
+from lenet.report.charts.style import DARK, LIGHT, VERDICTS, css_variables
 from lenet.report.language import Language
 from lenet.report.page import sheets, shortened
 from lenet.report.page.answer import Tile, main_tiles
 from lenet.report.page.facts import machine_name
+from lenet.report.page.gates import GatesPart, gates_part
 from lenet.report.page.machine import MachinePart, machine_part
 from lenet.report.page.training import Training, training_part
 from lenet.report.rounding import count
@@ -29,8 +30,6 @@ from lenet.terminal import visible
 __all__ = ["render"]
 
 _TRIPY: Final = "tripy"
-_SIGNS: Final[Mapping[str, str]] = {"PASS": "✔", "FAIL": "✘"}
-"""The sign before each verdict of the gate. Any other verdict has a question mark."""
 
 
 @dataclass(slots=True)
@@ -52,8 +51,7 @@ class _Page:
     tripy: Sequence[tuple[str, str]] = ()
     parity: Sheet | None = None
     parity_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    gate: Sheet | None = None
-    gate_not_run: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    gates: GatesPart | None = None
     tiles: Sequence[Tile] = ()
     sheets_alone: bool = False
     shortened: Sequence[str] = ()
@@ -91,9 +89,9 @@ def render(sources: Sources, language: Language, *, sheets_alone: bool = False) 
         lines = sources.parity["backends"]
         page.parity = _parity(sources.parity, language) if lines else None
         page.parity_not_run = group_reasons(sources.parity["not_run"])
-    if sources.gate is not None:
-        page.gate = sheets.gate_sheet(sources.gate, language)
-        page.gate_not_run = group_reasons(sources.gate["not_run"])
+    if sources.gates:
+        fingerprint = sources.machines[0].measurements[-1].fingerprint if sources.machines else None
+        page.gates = gates_part(sources.gates, fingerprint, painter, language)
     page.machines = [
         machine_part(machine, rows, f"machine-{number}", painter, language)
         for number, (machine, rows) in enumerate(machines, 1)
@@ -104,7 +102,7 @@ def render(sources: Sources, language: Language, *, sheets_alone: bool = False) 
     filled = _environment(language).get_template("report.html").render(
         page=page, language=language, parameters=language.number(count(PARAMETER_COUNT)),
         flops=language.number(count(FLOPS_PER_IMAGE)), light=css_variables(LIGHT), dark=css_variables(DARK),
-        signs=_SIGNS,
+        signs={verdict: sign for verdict, (sign, _, _) in VERDICTS.items()},
     )  # fmt: skip
     return visible(filled)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lenet.architecture import FLOPS_PER_IMAGE, INPUT_SHAPE, PARAMETER_COUNT, PARAMETER_SHAPES, STAGES
 from lenet.report.language import Language
-from lenet.report.rounding import accuracy, count, loss, percent, ratio, shape, significant
+from lenet.report.rounding import accuracy, count, loss, ratio, shape, significant
 from lenet.report.sources import TrainingRun
 from lenet.report.tables import MARK, NOTHING, Sheet, limit_name, row_name
 from lenet.results import Row, find_row, speedup
@@ -17,7 +17,6 @@ from lenet.vocabulary import BASELINE_BACKEND, InputType, Mode, Precision
 __all__ = [
     "beside_published_sheet",
     "floor_sheet",
-    "gate_sheet",
     "layers_sheet",
     "parameters_sheet",
     "published_recipe_sheet",
@@ -147,41 +146,6 @@ def floor_sheet(rows: Sequence[Row], language: Language) -> Sheet | None:
         return None
     columns = (text("row"), text("median"), text("floor"), text("times the floor"), text("nearest limit"))
     return Sheet(text("Distance to the floor, ms/batch"), columns, lines)
-
-
-def gate_sheet(gate: Mapping[str, Any], language: Language) -> Sheet:
-    """The regression gate's verdicts: a line for each row.
-
-    Args:
-        gate: Content of ``gate.json``.
-        language: Language of headings and numbers. The gate's reasons stay in English.
-    """
-    number, text = language.number, language.text
-
-    def milliseconds(value: float | None) -> str:
-        return NOTHING if value is None else number(significant(1e3 * value))
-
-    def change(value: float | None) -> str:
-        if value is None:
-            return NOTHING
-        return ("+" if value >= 1 else "-") + number(percent(abs(value - 1))) + " %"
-
-    lines = tuple(
-        (
-            row["name"],
-            *(milliseconds(row.get(side)) for side in ("base", "head")),
-            *(change(row.get(bound)) for bound in ("ratio", "low", "high")),
-            number(count(row["pairs"])),
-            row["verdict"],
-            row["reason"],
-        )
-        for row in gate["rows"]
-    )
-    columns = (
-        *(text("row"), text("base, ms"), text("head, ms"), text("change"), text("at least"), text("at most")),
-        *(text("pairs"), text("verdict"), text("why")),
-    )
-    return Sheet(text("Rows of the gate"), columns, lines)
 
 
 def _mark(*rows: Row | None) -> str:
