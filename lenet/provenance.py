@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "bound_to_this",
     "first_version",
     "git",
     "git_command",
@@ -26,6 +27,16 @@ __all__ = [
     "without_git_variables",
 ]
 
+_LAUNCH: Final = """
+import ctypes, os, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end when the parent does, even if it is killed
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the parent process ended")
+del sys.argv[:2]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""What a bound child runs. The number of its parent comes first, then the module."""
 _CONFIGURATION: Final = frozenset({"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"})
 
 
@@ -146,3 +157,11 @@ def _repository_variables() -> frozenset[str]:
     except (OSError, subprocess.CalledProcessError):
         return frozenset()
     return frozenset(done.stdout.split()) - _CONFIGURATION
+
+
+def bound_to_this(module: str, *arguments: str) -> list[str]:
+    """The command of ``python -m module``, as a child that ends when this process does, even if that is killed.
+
+    Only Linux binds it.
+    """
+    return [sys.executable, "-c", _LAUNCH, str(os.getpid()), module, *arguments]

@@ -18,7 +18,7 @@ import click
 
 from lenet.cli.options import data_option, device_option, download_option, load_split, unknown_option
 from lenet.errors import CourseworkError, LenetError
-from lenet.provenance import program
+from lenet.provenance import bound_to_this, program
 from lenet.settings import Settings
 from lenet.terminal import tell
 
@@ -250,7 +250,7 @@ def _run_step(step: _Step) -> bool:
     resumes = step.made.name == "weights.safetensors"
     if not resumes:
         step.made.unlink(missing_ok=True)  # of an earlier run
-    output, code = _run_program([sys.executable, "-m", step.module, *step.arguments], captured=step.captured)
+    output, code = _run_program(bound_to_this(step.module, *step.arguments), captured=step.captured)
     judged = step.may_judge and code == _VERDICT
     if step.captured and output and (judged or not code):
         write_atomically(step.made, output)

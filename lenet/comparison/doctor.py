@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +28,7 @@ from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
 from lenet.documents import parse
 from lenet.errors import BackendError, LenetError
-from lenet.provenance import versions
+from lenet.provenance import bound_to_this, versions
 from lenet.vocabulary import Precision
 
 __all__ = ["Examination", "Step", "examine", "examine_in_processes", "machine"]
@@ -44,17 +43,6 @@ All begin at once, so that it bounds the whole examination, and one that hangs k
 _REINSTALL: Final = "it is installed and cannot be loaded: see the log, and install it again"
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that would end this process at once; Ctrl-C is an exception of Python's already."""
-
-_LAUNCH: Final = """
-import ctypes, os, runpy, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end when the parent does, even if it is killed
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("lenet doctor ended")
-del sys.argv[1]
-runpy.run_module("lenet", run_name="__main__")
-"""
-"""What a child runs: ``python -m lenet``, bound to the life of its parent, whose number comes first."""
 
 _T = TypeVar("_T")
 
@@ -204,7 +192,7 @@ class _Child:
         self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
         arguments = ["doctor", name, "--here", "--json", "--device", device, "--precision", precision]
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _LAUNCH, str(os.getpid()), *arguments],
+            bound_to_this("lenet", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],

@@ -184,6 +184,21 @@ def test_an_interrupt_ends_the_step_and_says_how_to_go_on(
         pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a step to its coursework")
+def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path, noise_directory: Path) -> None:
+    from lenet.files import only_writer
+
+    out = tmp_path / "out"
+    arguments = ("--out", out, "--data", noise_directory, "--accept-unknown-data", "--device=cpu")
+    with subprocess.Popen(
+        command(*arguments), cwd=place, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(out / "training" / "checkpoint.safetensors")
+        process.kill()
+    with only_writer(out / "training", wait=20):  # the training has ended
+        pass
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 250
     while not path.exists():
