@@ -228,6 +228,7 @@ def test_a_rule_is_written_as_json() -> None:
         (0.15, 0.08, "FAIL"),
         (0.005, 0.0, "PASS"),
         (0.02, 0.005, "FAIL"),  # no margin makes a rule stricter or laxer than its tolerance
+        (0.007, 0.005, "PASS"),
         (-0.2, 0.08, "PASS"),
     ],
 )

@@ -1,0 +1,103 @@
+"""How far another build moves a row's time, beside another process of the same build; prints Markdown.
+
+``python experiments/gate_builds.py --device cuda pytorch-compile fused > docs/results/gate-builds-h200.md``
+
+A build is an empty set of caches, filled by a process that is not measured. The builds take turns: in each round every
+build is measured by a fresh process, in an order that is drawn. The gate's stages have a build each. So what a build
+shares is what its error does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from common import components, head, row, told
+from lenet import backends, devices, weights
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends.base import BatchRange, BuildSpec
+from lenet.measurement.protocol import Coursework
+from lenet.measurement.rounds import measure
+from lenet.report.rounding import significant
+from lenet.vocabulary import Mode, Precision
+
+
+def one_process(name: str, device: str, batch_size: int, rounds: int) -> float:
+    """Seconds of a forward pass in this process: the median over five turns of the median of the rounds."""
+    spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(batch_size))
+    images = torch.randn(batch_size, *INPUT_SHAPE, device=spec.device)
+    with backends.load(name).build(weights.load().arrays, spec) as runner, torch.inference_mode(), runner.on_stream():
+        timed = partial(
+            measure,
+            lambda: runner.forward(images),
+            mode=Mode.FORWARD,
+            stream=runner.stream,
+            protocol=Coursework(rounds=rounds),
+        )
+        return float(median(median(timed().seconds.tolist()) for _ in range(5)))
+
+
+def measured(case: Sequence[str], caches: Path) -> float:
+    """Seconds of a forward pass in a fresh process that uses these caches."""
+    directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+    variables = {name: str(caches / directory) for name, directory in directories.items()}
+    command = [sys.executable, __file__, "--one-process", *case]
+    # The traceback of one that fails is shown.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | variables)  # noqa: S603
+    return float(done.stdout)
+
+
+def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[float]]:
+    """Log seconds by build and round."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = [Path(folder, str(number)) for number in range(builds)]
+        for directory in caches:
+            (directory / "lenet").mkdir(parents=True, mode=0o700)
+            measured(case, directory)
+        found: dict[Path, list[float]] = {directory: [] for directory in caches}
+        for _ in range(rounds):
+            for directory in draw.sample(caches, builds):
+                found[directory].append(math.log(measured(case, directory)))
+        return list(found.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("backends", nargs="+", help="names of backends")
+    parser.add_argument("--device", default="cpu", help="where they run (%(default)s)")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 1000])
+    parser.add_argument("--builds", type=int, default=6, help="sets of caches (%(default)s)")
+    parser.add_argument("--processes", type=int, default=4, help="measured processes of each build (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=100, help="of each turn (%(default)s)")
+    parser.add_argument("--one-process", action="store_true", help="the seconds of the first row in this process alone")
+    option = parser.parse_args(arguments)
+    if option.one_process:
+        print(one_process(option.backends[0], option.device, option.batch_size[0], option.rounds))
+        return
+    print(f"# Builds and processes on {devices.describe(devices.resolve(option.device))}\n")
+    print(f"{option.builds} builds, {option.processes} processes of each, torch {torch.__version__}, fp32, forward; by")
+    print("`experiments/gate_builds.py`. In brackets: 95 % intervals. p: of the F test for builds that share nothing.")
+    head("row", "ms, median", "between builds, standard deviation", "within a build", "p")
+    draw = random.Random(0)  # noqa: S311
+    for name in option.backends:
+        for size in option.batch_size:
+            with told(f"{name} {size}"):
+                case = [name, "--device", option.device, "--batch-size", str(size), "--rounds", str(option.rounds)]
+                times = log_times(case, option.builds, option.processes, draw)
+                middle = 1e3 * math.exp(median(one for build in times for one in build))
+                row(f"{name} {size}", significant(middle), components(times, rounds=True))
+
+
+if __name__ == "__main__":
+    main()

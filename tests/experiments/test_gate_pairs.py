@@ -1,0 +1,178 @@
+"""The analyses of long series of pairs and of builds, on records with known answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenet.gate.decision import Rule
+from tests.experiments.scripts import load
+
+TURNS = 5
+
+
+def record(percent: int, stage: int, pair: int, ratios: dict[str, float], **more: Any) -> dict[str, Any]:
+    sides = {name: [[1e-3] * TURNS, [1e-3 * math.exp(ratio)] * TURNS] for name, ratio in ratios.items()}
+    where = {"card": None, "percent": percent, "block": 0, "pair": pair, "stage": stage, "start": "forked"}
+    return where | {"seconds": 2.0, "others": 0.0, "canary": [[1.0] * TURNS] * 2, "medians": sides} | more
+
+
+def pairs(percent: int, stages: int, size: int, noise: Callable[[], float], **more: Any) -> list[dict[str, Any]]:
+    slower = math.log1p(percent / 100)
+    return [
+        record(percent, stage, pair, {"slow": slower + noise(), "other": noise()}, slowed=["slow"], **more)
+        for stage in range(stages)
+        for pair in range(size)
+    ]
+
+
+def printed(records: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in records))
+    load("gate_pairs_analysis").main([str(file)])
+    return capsys.readouterr().out
+
+
+def cells(text: str, title: str, first: str) -> list[list[str]]:
+    """The cells of a section's lines that begin like this."""
+    section = text.split(f"## {title}")[1].split("\n## ", maxsplit=1)[0]
+    return [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith(f"| {first} |")]
+
+
+def test_every_gate_on_quiet_pairs_ends_as_it_must(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(0)  # noqa: S311
+    records = [one for percent in (0, 5) for one in pairs(percent, 2, 60, lambda: draw.gauss(0, 1e-3))]
+    text = printed(records, tmp_path, capsys)
+    together = "forked: all 2 rows of a gate together"
+    # 7 pairs for a PASS of both: as many gates as begin with 30 pairs left in both stages.
+    assert [line[2][:10] for line in cells(text, together, "slow")] == ["0 of 9: 0.", "5 of 5: 10"]
+    assert [line[:2] for line in cells(text, together, "all rows")] == [["all rows", "0 %"], ["all rows", "5 %"]]
+    (passing,), (failing,) = (cells(text, together, f"{percent} %") for percent in (0, 5))
+    assert passing[1:] == ["PASS", "9 of 9: 100.0% [66.4%, 100.0%]", "7", "7", "14.0", "14.0"]
+    assert failing[1:2] + failing[3:] == ["FAIL", "13", "13", "26.0", "26.0"]  # 7 pairs, and 6 to confirm
+    assert cells(text, "forked: gates of one row", "other")[0][2].startswith("0 of ")
+    spread = cells(text, "Spread of a pair's log ratio", "slow")[0]
+    assert spread[:3] == ["slow", "forked", "240"]
+    assert float(spread[3].strip("%")) == pytest.approx(0.135, abs=0.03)  # 1.35 standard deviations
+    assert spread[4] == "-"
+
+
+def test_gates_share_no_pair() -> None:
+    script, draw = load("gate_pairs_analysis"), random.Random(1)  # noqa: S311
+    records = pairs(2, 3, 90, lambda: draw.gauss(0, 0.02))
+    (series,) = script.series_of(records).values()
+    found = list(script.gates(series, ["slow", "other"], Rule()))
+    assert len(found) > 3
+    assert sum(gate.pairs for gate in found) <= len(records)
+    assert sum(gate.seconds for gate in found) == 2.0 * sum(gate.pairs for gate in found)
+    single = list(script.gates(series[:1], ["slow"], Rule()))
+    assert sum(gate.pairs for gate in single) <= 90 - 2 * 30 + 60
+
+
+def test_a_canary_that_moves_makes_a_gate_inconclusive() -> None:
+    script = load("gate_pairs_analysis")
+    moved = [[1.0] * TURNS, [1.1] * TURNS]
+    (series,) = script.series_of(pairs(10, 2, 40, lambda: 0.0, canary=moved)).values()
+    first = next(script.gates(series, ["slow", "other"], Rule()))
+    assert (first.verdict, first.pairs, first.early) == ("INCONCLUSIVE", 6, frozenset())
+
+
+def test_a_slow_down_that_the_next_stage_lacks_is_inconclusive() -> None:
+    script = load("gate_pairs_analysis")
+    records = [record(0, stage, pair, {"row": 0.1 * (stage == 0)}) for stage in (0, 1) for pair in range(40)]
+    (series,) = script.series_of(records).values()
+    first, second, *_ = script.gates(series, ["row"], Rule())
+    assert (first.verdict, first.early, first.pairs) == ("INCONCLUSIVE", {"row"}, 6 + 7)
+    assert (second.verdict, second.pairs) == ("PASS", 7)
+
+
+def test_what_stages_share_and_how_signs_follow_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(2)  # noqa: S311
+    records = []
+    for start, wide in (("forked", 0.01), ("fresh", 0.03)):
+        for stage in range(20):
+            offset, sign = draw.gauss(0, 0.02) * (start == "fresh"), 1
+            for pair in range(30):
+                sign = sign if draw.random() < 0.9 else -sign
+                d = offset + sign * abs(draw.gauss(0, wide)) if start == "forked" else offset + draw.gauss(0, wide)
+                records.append(record(0, stage, pair, {"row": d}, start=start))
+    lines = {line[1]: line for line in cells(printed(records, tmp_path, capsys), "Spread of a pair's log ratio", "row")}
+    fresh, forked = lines["fresh"], lines["forked"]
+    assert float(fresh[4]) < 1e-6  # a threefold spread
+    assert float(fresh[5].split("%")[0]) == pytest.approx(2, abs=1)
+    assert float(fresh[6].strip("%")) == pytest.approx(3, abs=0.3)
+    assert float(fresh[7]) < 1e-3
+    assert float(forked[8]) > 0.25  # about the stage's own median
+    assert float(forked[9]) < 1e-6
+
+
+def test_other_rules_alarm_where_the_medians_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for NVIDIA's function, which says what the medians do."""
+    script = load("gate_pairs_analysis")
+    monkeypatch.setattr(script, "nvbench", lambda base, new: "SLOW" if min(new) > max(base) else "SAME")
+    records = [one for percent in (0, 10) for one in pairs(percent, 1, 60, lambda: 0.0)]
+    text = printed(records, tmp_path, capsys)
+    unchanged, slowed = (cells(text, "forked: other rules", f"{percent} %")[0] for percent in (0, 10))
+    assert [cell.partition(":")[0] for cell in unchanged[1:]] == ["0 of 180", "0 of 18", "0 of 18", "18 of 18"]
+    assert [cell.partition(":")[0] for cell in slowed[1:]] == ["60 of 60", "6 of 6", "6 of 6", "0 of 6"]
+
+
+def test_nvidia_s_rule_is_that_of_its_package() -> None:
+    pytest.importorskip("cuda.bench", reason="pip install cuda-bench, to compare with NVIDIA's rule")
+    script, draw = load("gate_pairs_analysis"), random.Random(3)  # noqa: S311
+    base, again = ([1e-4 * math.exp(draw.gauss(0, 0.002)) for _ in range(50)] for _ in range(2))
+    assert script.nvbench(base, again) == "SAME"
+    assert script.nvbench(base, [1.05 * time for time in again]) == "SLOW"
+
+
+def test_variance_components_of_a_textbook() -> None:
+    """Groups of one size, by hand: mean squares 8 and 1, so (8 - 1) / 2 between and 1 within."""
+    found = load("common").components([[1.0, 1 + math.sqrt(2)], [5.0, 5 + math.sqrt(2)], [3.0, 3 + math.sqrt(2)]])
+    assert found.within == pytest.approx(1)
+    assert found.between == pytest.approx(math.sqrt(3.5))
+    assert found.low < found.between < found.high
+    assert found.p == pytest.approx(0.0629, abs=1e-3)
+
+
+def test_variance_intervals_hold_what_they_should() -> None:
+    script, draw = load("common"), random.Random(4)  # noqa: S311
+    covered = 0
+    for _ in range(200):
+        rounds = [draw.gauss(0, 5) for _ in range(4)]
+        groups = []
+        for _ in range(6):
+            shared = draw.gauss(0, 2)
+            groups.append([shared + one + draw.gauss(0, 1) for one in rounds])
+        found = script.components(groups, rounds=True)
+        covered += found.low <= 2 <= found.high
+    assert covered >= 180  # of 190 that are expected
+
+
+def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script, draw = load("gate_builds"), random.Random(5)  # noqa: S311
+
+    def measured(case: list[str], caches: Path) -> float:
+        assert case[0] == "a-backend"
+        assert (caches / "lenet").is_dir()
+        return 1e-3 * math.exp(0.1 * int(caches.name) + draw.gauss(0, 0.001))
+
+    monkeypatch.setattr(script, "measured", measured)
+    script.main(["a-backend", "--batch-size", "1", "--builds", "4", "--processes", "3"])
+    (line,) = cells(f"## x\n{capsys.readouterr().out}", "x", "a-backend 1")
+    assert line[1] == "1.16"
+    assert float(line[2].split("%")[0]) == pytest.approx(12.9, abs=0.5)
+    assert float(line[3].strip("%")) == pytest.approx(0.1, abs=0.05)
+    assert float(line[4]) < 1e-6
+
+
+def test_a_process_times_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "--rounds", "3"])
+    assert 1e-6 < float(capsys.readouterr().out) < 10
