@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,9 +55,13 @@ class Started:
         with ThreadPoolExecutor(1) as beside:
             errors = beside.submit(self._err.read)
             output = self.out.read()
-            self._process.join()
+        return CompletedProcess((), self.wait(), output, errors.result())
+
+    def wait(self) -> int:
+        """Wait for its end alone: what it started may live on, and keep its streams open."""
+        self._process.join()
         assert self._process.exitcode is not None
-        return CompletedProcess((), self._process.exitcode, output, errors.result())
+        return self._process.exitcode
 
 
 def run(
@@ -123,7 +129,16 @@ def _run(
 
 
 def execute(arguments: Sequence[str]) -> None:
-    """Run the program in this process."""
+    """Run the program in this process. As Python does, end by SIGINT where nothing catches its exception."""
+    try:
+        _execute(arguments)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _execute(arguments: Sequence[str]) -> None:
     first, *rest = arguments
     if first == "-m":
         module, *sys.argv[1:] = rest

@@ -31,7 +31,7 @@ from lenet.training.recipe import Recipe
 from lenet.training.run import new_run
 from lenet.training.steps import Step
 from tests import preloaded
-from tests.training.forked_ranks import fork_ranks
+from tests.forked import fork_ranks
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 RECIPE = Recipe(epochs=6, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
