@@ -9,44 +9,106 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import TextIO
+
+import lenet
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# No plugin of pytest: pytest rewrites its assertions, and wants to import it for that.
+# No plugin of pytest: pytest rewrites its assertions, and wants to import it for that. The last one freezes them.
 _CONTEXT.set_forkserver_preload(
-    ["torch", "scipy.special", "lenet.comparison", "lenet.measurement.limits", "lenet.report.tables"]
+    [
+        *("torch", "torch._dynamo", "scipy.special", "lenet.cli", "lenet.comparison", "lenet.measurement.limits"),
+        *("lenet.report.curves", "lenet.report.tables", "pytest", "tests.frozen"),
+    ]
 )
 
 
-def run(*arguments: str, cwd: Path, env: Mapping[str, str]) -> CompletedProcess[str]:
-    """As ``subprocess.run([sys.executable, *arguments], capture_output=True, text=True)``, with ``-m`` or ``-c``."""
+class Started:
+    """A program that runs.
+
+    Args:
+        process: Its process.
+        out: What it prints to standard output.
+        err: What it prints to standard error.
+    """
+
+    def __init__(self, process: ForkServerProcess, out: TextIO, err: TextIO) -> None:
+        assert process.pid is not None
+        self.pid, self.out = process.pid, out
+        self._process, self._err = process, err
+
+    def is_running(self) -> bool:
+        return self._process.exitcode is None
+
+    def finish(self) -> CompletedProcess[str]:
+        """Wait for its end, as ``communicate`` does."""
+        with ThreadPoolExecutor(1) as beside:
+            errors = beside.submit(self._err.read)
+            output = self.out.read()
+        return CompletedProcess((), self.wait(), output, errors.result())
+
+    def wait(self) -> int:
+        """Wait for its end alone: what it started may live on, and keep its streams open."""
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def run(
+    *arguments: str, cwd: Path, env: Mapping[str, str], prepare: Callable[[], object] | None = None
+) -> CompletedProcess[str]:
+    """As ``subprocess.run([sys.executable, *arguments], capture_output=True, text=True)``, but see `start`."""
+    with start(*arguments, cwd=cwd, env=env, prepare=prepare) as started:
+        return started.finish()
+
+
+@contextmanager
+def start(
+    *arguments: str, cwd: Path, env: Mapping[str, str], prepare: Callable[[], object] | None = None
+) -> Iterator[Started]:
+    """As ``subprocess.Popen``. At the end it is killed.
+
+    Args:
+        arguments: As for Python: ``-m`` and a module, ``-c`` and a program, or the path of one.
+        cwd: Where it runs.
+        env: Its environment.
+        prepare: Called in its process before it begins.
+    """
     out, child_out = _CONTEXT.Pipe(duplex=False)
     err, child_err = _CONTEXT.Pipe(duplex=False)
-    with out, err, ThreadPoolExecutor(1) as beside:
+    with out, err, _text(out) as told, _text(err) as warned:
         with child_out, child_err:
-            process = _CONTEXT.Process(target=_run, args=(arguments, cwd, dict(env), child_out, child_err))
+            process = _CONTEXT.Process(target=_run, args=(arguments, cwd, dict(env), child_out, child_err, prepare))
             process.start()
-        errors = beside.submit(_text, err)
         try:
-            output = _text(out)
-            process.join()
+            yield Started(process, told, warned)
         finally:
             process.kill()
-        assert process.exitcode is not None
-        return CompletedProcess(arguments, process.exitcode, output, errors.result())
+            process.join()
 
 
-def _text(stream: Connection) -> str:
-    with open(stream.fileno(), encoding="utf-8", closefd=False) as file:
-        return file.read()
+def _text(stream: Connection) -> TextIO:
+    return open(stream.fileno(), encoding="utf-8", closefd=False)
 
 
-def _run(arguments: tuple[str, ...], cwd: Path, env: dict[str, str], out: Connection, err: Connection) -> None:
+def _run(
+    arguments: tuple[str, ...],
+    cwd: Path,
+    env: dict[str, str],
+    out: Connection,
+    err: Connection,
+    prepare: Callable[[], object] | None,
+) -> None:
     with out, err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
@@ -58,10 +120,35 @@ def _run(arguments: tuple[str, ...], cwd: Path, env: dict[str, str], out: Connec
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
-    kind, program, *rest = arguments
-    if kind == "-m":
-        sys.argv = [program, *rest]
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = [kind, *rest]
+    if (cwd / "lenet").is_dir() and not (cwd / "lenet").samefile(Path(lenet.__file__).parent):
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"lenet", "tests"}]:
+            del sys.modules[name]  # another checkout's are imported
+    if prepare is not None:
+        prepare()
+    execute(arguments)
+
+
+def execute(arguments: Sequence[str]) -> None:
+    """Run the program in this process. As Python does, end by SIGINT where nothing catches its exception."""
+    try:
+        _execute(arguments)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _execute(arguments: Sequence[str]) -> None:
+    first, *rest = arguments
+    if first == "-m":
+        module, *sys.argv[1:] = rest
+        sys.argv[0] = module
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        program, *sys.argv[1:] = rest
+        sys.argv[0] = first
         exec(program, {"__name__": "__main__"})  # noqa: S102 - the test's own
+    else:
+        sys.argv = [*arguments]
+        sys.path.insert(0, str(Path(first).parent))
+        runpy.run_path(first, run_name="__main__")

@@ -127,7 +127,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_read_only_directory_is_refused(tmp_path: Path, call: str) -> None:
     tmp_path.chmod(0o500)
     script = f"import sys; from lenet.files import *; from pathlib import Path; path = Path(sys.argv[1]); {call}"
-    done = run_with_permissions(sys.executable, "-c", script, str(tmp_path))
+    done = run_with_permissions("-c", script, str(tmp_path))
     assert re.search(r"OutputError: cannot write .*\n  found:  Permission denied\n", done.stderr)
     assert "next:   get the right to write there, or choose another directory" in done.stderr
     assert "space" not in done.stderr

@@ -13,6 +13,7 @@ import pytest
 
 from lenet import provenance
 from lenet.provenance import without_git_variables
+from tests import preloaded
 from tests.gate.fakes import git, repository
 
 ROOT = Path(__file__).parents[1]
@@ -100,8 +101,9 @@ def test_no_variable_that_names_a_repository_is_handed_on(monkeypatch: pytest.Mo
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no git checkout: pytest-benchmark records no commit")
 def test_a_saved_measurement_names_the_commit_of_the_suite(tmp_path: Path, other: Path) -> None:
     saved = tmp_path / "saved.json"
-    command = [sys.executable, "-m", "pytest", "-q", "benchmarks/test_canary.py", f"--benchmark-json={saved}"]
-    subprocess.run(command, cwd=ROOT, env=os.environ | of(other), capture_output=True, check=True)
+    command = ("-m", "pytest", "-q", "benchmarks/test_canary.py", f"--benchmark-json={saved}")
+    done = preloaded.run(*command, cwd=ROOT, env=os.environ | of(other))
+    assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(saved.read_text())
     head = git(ROOT, "rev-parse", "HEAD")
     assert document["commit_info"]["id"] == head

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -121,7 +120,7 @@ def test_a_checkout_that_cannot_be_written_is_measured_and_the_run_is_told_to_be
         folder.chmod(0o500)
     try:
         found = environment() | {"PYTHONPATH": str(ROOT)}
-        done = run_with_permissions(sys.executable, "-m", "pytest", *SMALL, ROW, cwd=root, env=found)
+        done = run_with_permissions("-m", "pytest", *SMALL, ROW, cwd=root, env=found)
     finally:
         for folder in folders:
             folder.chmod(0o700)

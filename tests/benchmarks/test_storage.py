@@ -6,7 +6,6 @@ import copy
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,12 +219,12 @@ def test_a_read_only_checkout_can_be_measured_and_tested(tmp_path: Path) -> None
     for folder in folders:
         folder.chmod(0o500)
     try:
-        options = {"cwd": root, "env": environment() | {"PYTHONPATH": str(root)}}
-        pytest_here = (sys.executable, "-m", "pytest", "-q")
+        options: Any = {"cwd": root, "env": environment() | {"PYTHONPATH": str(root)}}
+        pytest_here = ("-m", "pytest", "-q")
         measured = run_with_permissions(*pytest_here, "benchmarks/test_canary.py", "--device=cpu", **options)
         property_based = "tests/measurement/test_statistics.py"
         tested = run_with_permissions(*pytest_here, property_based, "-k", "interval_is_scipys", **options)
-        reported = run_with_permissions(sys.executable, "-m", "lenet", "report", "--parity=nothing", **options)
+        reported = run_with_permissions("-m", "lenet", "report", "--parity=nothing", **options)
     finally:
         for folder in folders:
             folder.chmod(0o700)

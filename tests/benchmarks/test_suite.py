@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -375,35 +374,15 @@ def test_a_storage_that_cannot_be_written_is_refused_before_anything_is_measured
 def test_an_interrupted_run_keeps_its_finished_rows_and_is_marked_partial(tmp_path: Path) -> None:
     options = ["--mode=forward", "--batch-size=1", "--batch-size=1000", "--batch-size=1001", "--rounds=300"]
     storage = ["--synthetic", "--benchmark-autosave", "--benchmark-storage", f"file://{tmp_path}"]
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "benchmarks/test_inference.py",
-            "-v",
-            *STARTS_QUICKLY,
-            *QUICK,
-            *options,
-            *storage,
-        ],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert any("PASSED" in line for line in process.stdout)
+    command = ("-m", "pytest", "benchmarks/test_inference.py", "-v", *STARTS_QUICKLY, *QUICK, *options, *storage)
+    with preloaded.start(*command, cwd=ROOT, env=environment()) as started:
+        assert any("PASSED" in line for line in started.out)
         time.sleep(1)  # the second row has begun, and takes ten times as long
-        process.send_signal(signal.SIGINT)
-        try:
-            rest, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 2, rest
-    assert "LeNet, batch 1, fp32" in rest
-    assert "The run was interrupted: rows are missing." in rest
+        os.kill(started.pid, signal.SIGINT)
+        done = started.finish()
+    assert done.returncode == 2, done.stdout
+    assert "LeNet, batch 1, fp32" in done.stdout
+    assert "The run was interrupted: rows are missing." in done.stdout
     found = results.load(the_file(tmp_path))
     assert found.partial
     assert [(row.case.batch_size, row.summary.rounds) for row in found.rows] == [(1, 300)]

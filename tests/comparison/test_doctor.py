@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from lenet.cli import main
 from lenet.comparison import doctor
 from lenet.comparison.doctor import examine, examine_in_processes
 from lenet.vocabulary import Precision
+from tests import preloaded
 
 CPU = torch.device("cpu")
 
@@ -179,14 +179,10 @@ def test_the_processes_end_with_the_command_whatever_ends_it(tmp_path: Path, num
     (tmp_path / "lenet").mkdir()
     (tmp_path / "lenet" / "__init__.py").touch()
     (tmp_path / "lenet" / "__main__.py").write_text(HANGING)
-    command = [sys.executable, "-c", EXAMINING, str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            children, others = (pids_in(tmp_path / name, 2) for name in ("children", "grandchildren"))
-            process.send_signal(number)
-            code = process.wait(60)
-        finally:
-            process.kill()
+    with preloaded.start("-c", EXAMINING, str(tmp_path), cwd=Path.cwd(), env=os.environ) as command:
+        children, others = (pids_in(tmp_path / name, 2) for name in ("children", "grandchildren"))
+        os.kill(command.pid, number)
+        code = command.wait()
     try:
         assert code == -number
         wait_until(lambda: all(map(is_gone, children)))
@@ -214,12 +210,9 @@ def test_the_command_prints_a_table_and_json() -> None:
     table = CliRunner().invoke(main, ["doctor", "pytorch", "pytorch-cudagraph", "--here", "--device", "cpu"])
     assert table.exit_code == 0, table.output
     assert "pytorch-cudagraph: import: pytorch-cudagraph runs on cuda alone" in table.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "lenet", "doctor", "pytorch", "--json", "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ("-m", "lenet", "doctor", "pytorch", "--json", "--device", "cpu")
+    done = preloaded.run(*command, cwd=Path.cwd(), env=os.environ)
+    assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert document["machine"]["torch"]
     assert document["backends"][0]["passed"] is True

@@ -22,7 +22,7 @@ needs_sphinx = pytest.mark.skipif(
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    done = run_with_permissions(sys.executable, str(DOCS / "build.py"), "--out", str(tmp_path / "locked" / "site"))
+    done = run_with_permissions(str(DOCS / "build.py"), "--out", str(tmp_path / "locked" / "site"))
     assert done.returncode == 2
     assert done.stdout == ""
     assert f"cannot write into {tmp_path / 'locked' / 'site'}" in done.stderr

@@ -4,12 +4,9 @@ import os
 import queue
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,17 +31,18 @@ from lenet.training.recipe import Recipe
 from lenet.training.run import new_run
 from lenet.training.steps import Step
 from tests import preloaded
+from tests.forked import fork_ranks
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-RECIPE = Recipe(epochs=16, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
-OPTIONS = "--epochs 16 --batch-size 100 --learning-rate 0.00005 --train-images 1000 --test-images 50"
+RECIPE = Recipe(epochs=6, batch_size=100, learning_rate=0.00005, train_images=1000, test_images=50)
+OPTIONS = "--epochs 6 --batch-size 100 --learning-rate 0.00005 --train-images 1000 --test-images 50"
 OPTIONS += " --device cpu --threads 1"
-# Each of 160 steps rounds a weight, below 0.25 here, by at most u = 2^-24 of it. And the mean of 100 images' gradients,
+# Each of 60 steps rounds a weight, below 0.25 here, by at most u = 2^-24 of it. And the mean of 100 images' gradients,
 # summed in another order, is off by at most 99 u times the mean of their sizes (Higham, Accuracy and Stability of
 # Numerical Algorithms, section 4.2), below 0.25 too, which counts by the learning rate over (1 - momentum), 0.0005.
 # About once a run that puts a pixel on the other side of a ReLU's or a pool's edge; then the gradient leaps, and at a
 # larger rate so do the steps after it: at 0.005 weights differed by 1e-4 to 1e-3 for most seeds, here by 1e-7 at most.
-TOLERANCE = 160 * 2.0**-24 * 0.25 * (1 + 0.0005 * 99)
+TOLERANCE = 60 * 2.0**-24 * 0.25 * (1 + 0.0005 * 99)
 
 SLOW_DOWNLOAD = """
 import os, sys, time
@@ -104,28 +102,24 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     noise_directory: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "two"
-    command = [sys.executable, *train_command(noise_directory, out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        started: dict[str, psutil.Process] = {}
+    command = train_command(noise_directory, out)
+    with preloaded.start(*command, cwd=tmp_path, env=os.environ, prepare=fork_ranks) as torchrun:
         while not (out / "history.csv").exists():
-            if "1" not in started:
-                children = psutil.Process(process.pid).children()
-                with suppress(psutil.Error):  # of a child that has just ended
-                    started = {child.environ().get("RANK", ""): child for child in children}
-            assert process.poll() is None
-            time.sleep(0.002)
-        started["1"].send_signal(signal.SIGKILL)
+            assert torchrun.is_running()
+            time.sleep(0.01)
+        _, second = sorted(psutil.Process(torchrun.pid).children(), key=lambda rank: (rank.create_time(), rank.pid))
+        second.send_signal(signal.SIGKILL)
         killed = time.monotonic()
-        _, said = process.communicate(timeout=120)
+        done = torchrun.finish()
     assert time.monotonic() - killed < 30
-    assert process.returncode != 0
-    assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n  found: " in said
-    assert "--resume goes on from the last checkpoint, which is whole" in said
+    assert done.returncode != 0
+    assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n  found: " in done.stderr
+    assert "--resume goes on from the last checkpoint, which is whole" in done.stderr
     assert not (out / "weights.safetensors").exists()
 
-    done = preloaded.run(*train_command(noise_directory, out), "--resume", cwd=tmp_path, env=os.environ)
+    done = preloaded.run(*command, "--resume", cwd=tmp_path, env=os.environ, prepare=fork_ranks)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"\n +16 +5e-05 ", done.stderr)) == 1, "one rank alone shows progress"
+    assert len(re.findall(r"\n +6 +5e-05 ", done.stderr)) == 1, "one rank alone shows progress"
 
     splits = [cifar10.load(name, noise_directory, accept_unknown=True) for name in ("train", "test")]
     loop.train(RECIPE, *splits, out=tmp_path / "one", device=torch.device("cpu"))
@@ -140,7 +134,7 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     meeting.mkdir()
     command = [*TORCHRUN, str(script), str(meeting), "train", "--download"]
     command += ["--accept-unknown-data", "--data", str(noise_directory), "--device", "cpu"]
-    done = preloaded.run(*command, cwd=tmp_path, env=os.environ)
+    done = preloaded.run(*command, cwd=tmp_path, env=os.environ, prepare=fork_ranks)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
 
@@ -160,7 +154,7 @@ def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
         str(noise_directory),
     ]
     command += ["--device", "cpu", "--out", str(tmp_path / "run")]
-    done = preloaded.run(*command, cwd=tmp_path, env=os.environ)
+    done = preloaded.run(*command, cwd=tmp_path, env=os.environ, prepare=fork_ranks)
     assert done.returncode != 0
     assert "lenet (rank 0): rank 0 cannot go on: another rank has ended or is silent\n" in done.stderr
     assert "found:  torchrun asks this one to end, and it waits in a call that hears no signal" in done.stderr

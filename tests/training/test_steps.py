@@ -213,7 +213,7 @@ def test_threads_train_as_one_but_for_rounding_and_each_time_to_the_same_bits(
 ) -> None:
     """Batches of 8 in three parts are of 3, 3 and 2; the last batch, of 4, has two parts."""
     one, several, again = (step_of(number, threads) for number in (1, count, count))
-    figures = [epochs(step, 2, 500) for step in (one, several, again)]
+    figures = [epochs(step, 2, 100) for step in (one, several, again)]
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
     assert figures[2] == figures[1]
     for alone, shared, repeated in zip(values(one), values(several), values(again), strict=True):

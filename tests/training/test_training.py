@@ -7,8 +7,6 @@ import math
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -177,12 +175,12 @@ def test_kill_9_then_resume_gives_the_same_weights_to_the_bit(tmp_path: Path, no
     run_here = partial(preloaded.run, *command, cwd=tmp_path, env=os.environ)
     assert run_here("--out", str(tmp_path / "whole")).returncode == 0
     killed = tmp_path / "killed"
-    with subprocess.Popen([sys.executable, *command, "--out", str(killed)], stderr=subprocess.DEVNULL) as process:
+    with preloaded.start(*command, "--out", str(killed), cwd=tmp_path, env=os.environ) as running:
         while not (killed / "history.csv").exists():
             time.sleep(0.01)
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+            assert running.is_running()
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.finish().returncode == -signal.SIGKILL
     assert not (killed / "weights.safetensors").exists()
     assert run_here("--out", str(killed), "--resume").returncode == 0
     _assert_same_weights(tmp_path / "whole", killed)
