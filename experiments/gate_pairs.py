@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -128,41 +128,39 @@ def calibrate(repository: Path, option: argparse.Namespace, deadline: float) -> 
     make_head(repository, 0.0, {})
     one = argparse.Namespace(**{**vars(option), "pairs": 1})
     (record,) = measure(repository, one, deadline, "calibration")
-    return {row: median(base) for row, (base, _) in record["medians"].items() if row != CANARY}
+    return {row: median(base) for row, (base, _) in record["medians"].items()}
 
 
 def measure(repository: Path, option: argparse.Namespace, deadline: float, name: str) -> Iterator[dict[str, Any]]:
     """Measure pairs in fresh checkouts, and give a record of each but the first."""
-    commits = find_commits(repository, "base")
-    with tempfile.TemporaryDirectory(prefix="gate-pairs-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gate-pairs-") as folder, ExitStack() as stack:
         scratch = Path(folder)
-        with checked_out(commits, scratch / "stage") as trees:
-            forked: AbstractContextManager[dict[str, ForkServer] | None] = nullcontext()
-            if option.start == "forked":
-                forked = fork_servers(trees, scratch / "pairs")
-            with forked as servers:
-                stage = Stage(name, Rule())
-                for number in range(option.pairs + 1):
-                    if time.monotonic() > deadline:
-                        return
-                    for server in servers.values() if servers and number == 1 else ():
-                        if reason := server.cannot(600):
-                            raise SystemExit(f"the server cannot fork: {reason}")
-                    pair = measure_pair(
-                        trees,
-                        option.suite,
-                        scratch / "pairs" / str(number),
-                        random.Random(f"{name} {number}"),  # noqa: S311
-                        rounds=stage.rounds,
-                        turns=option.turns,
-                        servers=servers if number else None,
-                        timeout=600,
-                        compiles=number == 0,
-                    )
-                    stage.add(pair)
-                    print(f"{name}: pair {number}, {pair.seconds:.1f} s", file=sys.stderr, flush=True)
-                    if number:
-                        yield record_of(pair, number, option.start)
+        trees = stack.enter_context(checked_out(find_commits(repository, "base"), scratch / "stage"))
+        servers: list[dict[str, ForkServer]] = []
+        if option.start == "forked":
+            servers = stack.enter_context(fork_servers(trees, scratch / "pairs"))
+        stage = Stage(name, Rule())
+        for number in range(option.pairs + 1):
+            if time.monotonic() > deadline:
+                return
+            for server in (one for pair in servers for one in pair.values()) if number == 1 else ():
+                if reason := server.cannot(600):
+                    raise SystemExit(f"the server cannot fork: {reason}")
+            pair = measure_pair(
+                trees,
+                option.suite,
+                scratch / "pairs" / str(number),
+                random.Random(f"{name} {number}"),  # noqa: S311
+                rounds=stage.rounds,
+                turns=option.turns,
+                servers=servers[number % len(servers)] if number and servers else None,
+                timeout=600,
+                compiles=number == 0,
+            )
+            stage.add(pair)
+            print(f"{name}: pair {number}, {pair.seconds:.1f} s", file=sys.stderr, flush=True)
+            if number:
+                yield record_of(pair, number, option.start)
 
 
 def record_of(pair: Pair, number: int, start: str) -> dict[str, Any]:
@@ -176,11 +174,15 @@ def record_of(pair: Pair, number: int, start: str) -> dict[str, Any]:
         "seconds": round(pair.seconds, 2),
         "others": round(pair.others, 2),
         "throttled": round(pair.throttled, 3),
-        "medians": {
-            name: [[float(f"{time:.6g}") for time in side] for side in pair.medians(name)]
-            for name in (*pair.base.rows, CANARY)
-        },
+        "block": 0,
+        "medians": {name: rounded(pair, name) for name in pair.base.rows},
+        "canary": rounded(pair, CANARY),
     }
+
+
+def rounded(pair: Pair, name: str) -> list[list[float]]:
+    """Base's and head's turns of a row, in seconds."""
+    return [[float(f"{seconds:.6g}") for seconds in side] for side in pair.medians(name)]
 
 
 def make_base(repository: Path) -> None:

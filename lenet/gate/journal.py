@@ -81,7 +81,7 @@ class Journal:
         """
         path = folder / FILE
         try:
-            lines = read_regular(path, LARGEST).decode().split("\n")
+            lines = read_regular(path, LARGEST).decode(errors="replace").split("\n")
             header = documents.parse(_opened(lines[0]))
             schema, recorded = header["schema"], _plan(header["plan"]) if header["schema"] == SCHEMA else None
         except OSError as error:

@@ -197,7 +197,7 @@ class _Gate:
                     only=only,
                     rounds=stage.rounds,
                     turns=self.journal.plan.turns,
-                    servers=None if compiles else place.servers,
+                    servers=None if compiles else place.servers(number),
                     timeout=self._time_for(stage),
                     compiles=compiles,
                 )
@@ -265,7 +265,7 @@ class _Place:
         self._scratch = scratch
         self._stack = stack
         self._trees: tuple[Tree, Tree] | None = None
-        self._servers: dict[str, ForkServer] | None = None
+        self._servers: list[dict[str, ForkServer]] = []
         self._ready = False
 
     @property
@@ -277,17 +277,15 @@ class _Place:
                 self._servers = self._stack.enter_context(fork_servers(self._trees, self.folder))
         return self._trees
 
-    @property
-    def servers(self) -> dict[str, ForkServer] | None:
-        """The servers that fork, once both have imported their modules; None if processes start afresh."""
-        if self._servers is not None and not self._ready:
+    def servers(self, number: int) -> dict[str, ForkServer] | None:
+        """The servers that fork a pair, once all have imported their modules; None if processes start afresh."""
+        if self._servers and not self._ready:
             try:
-                reasons = [server.cannot(self._gate.limits.pair) for server in self._servers.values()]
+                reasons = [one.cannot(self._gate.limits.pair) for pair in self._servers for one in pair.values()]
             except TimeoutError:
                 reasons = ["its imports took too long"]
-            for reason in filter(None, reasons):
-                self._servers = None
-                self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {reason}.")
-                break
+            if found := next(filter(None, reasons), None):
+                self._servers = []
+                self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {found}.")
             self._ready = True
-        return self._servers
+        return self._servers[number % len(self._servers)] if self._servers else None

@@ -24,6 +24,9 @@ THROTTLED_SHARE: Final = 0.05
 PAIRS_FOR_ONE_DISCARDED: Final = 4
 """A run is inconclusive with over 20 % discarded pairs: more than one for four that count."""
 
+FEWEST_TO_JUDGE: Final = 10
+"""Pairs that count, or are yet to, when the share of discarded ones is judged."""
+
 
 @dataclass(slots=True)
 class Stage:
@@ -109,7 +112,7 @@ class Stage:
             self.counted.append(pair)
             if len(self.counted) in self.rule.looks:
                 self._look()
-        if self.discarded * PAIRS_FOR_ONE_DISCARDED > max(len(self.counted), self.rule.looks[0]):
+        if self.discarded * PAIRS_FOR_ONE_DISCARDED > max(len(self.counted), FEWEST_TO_JUDGE):
             self.void = f"{self.discarded} of {self.discarded + len(self.counted)} pairs were throttled"
         self.over |= bool(self.closed or self.void) or len(self.counted) == self.rule.looks[-1]
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, pi, sqrt
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
@@ -20,7 +21,7 @@ from typing import Any, Final
 import psutil
 
 from lenet import documents, results
-from lenet.errors import GateError, ResultsError
+from lenet.errors import ResultsError
 from lenet.gate.pairs import TURNS, Pair, Side, Turns
 from lenet.gate.processes import ForkServer, FreshProcess, WorkerError, WorkerProcess
 from lenet.measurement.summary import Summary
@@ -34,6 +35,9 @@ PRECISION: Final = 0.002
 """The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
 
 FEWEST_ROUNDS: Final = 10
+PROCESSORS_A_SERVER: Final = 4
+MOST_SERVERS: Final = 4
+"""Of each side. A server keeps about 400 MB."""
 ROUNDS_AT_FIRST: Final = 20
 """Of a turn of the first pair, whose rounds tell how many the later ones need."""
 _QUARTILES_OF_SIGMA: Final = 1.349
@@ -87,22 +91,29 @@ def rounds_needed(summary: Summary) -> int:
 
 
 @contextmanager
-def fork_servers(trees: tuple[Tree, Tree], folder: Path) -> Iterator[dict[str, ForkServer]]:
-    """A server for each side that forks its processes. They import the suite's modules meanwhile.
+def fork_servers(trees: tuple[Tree, Tree], folder: Path) -> Iterator[list[dict[str, ForkServer]]]:
+    """Servers that fork the processes of base and of head. They import the suite's modules meanwhile.
+
+    What a server's forks share, such as the layout of their memory, can make all of them a little slower or faster. So
+    there are several for each side where there are processors enough, and the pairs use them in turns.
 
     Args:
         trees: The checkouts of base and of head.
         folder: Directory for the servers' logs and plugins.
+
+    Yields:
+        A server for each side, as often as there are.
     """
     plugins = _plugins(folder)
+    count = min(max(len(os.sched_getaffinity(0)) // PROCESSORS_A_SERVER, 1), MOST_SERVERS)
     with ExitStack() as stack:
-        servers = {}
-        for tree in trees:
+        servers: list[dict[str, ForkServer]] = [{} for _ in range(count)]
+        for number, tree in product(range(count), trees):
+            log = folder / f"{tree.side}-server-{number}.log"
             variables = environment(tree, plugins)
-            log = folder / f"{tree.side}-server.log"
-            script = plugins / "fork_server.py"
-            servers[tree.side] = ForkServer(tree.side, tree.python, script, tree.path, variables, log)
-            stack.callback(servers[tree.side].close)
+            server = ForkServer(tree.side, tree.python, plugins / "fork_server.py", tree.path, variables, log)
+            stack.callback(server.close)
+            servers[number][tree.side] = server
         yield servers
 
 
@@ -134,8 +145,8 @@ def measure_pair(
         compiles: Whether this is the first pair of the checkouts.
 
     Raises:
-        WorkerError: A process was killed, hung, or could not measure at all. None is left running.
-        GateError: What it measured cannot be read.
+        WorkerError: A process was killed, hung, or could not measure, or what it measured cannot be read. None is left
+            running.
     """
     folder.mkdir(parents=True)
     began = time.monotonic()
@@ -282,6 +293,9 @@ class _Worker:
                         log,
                     )
                 )
+        except BaseException:
+            self._close()
+            raise
         finally:
             os.close(hears)
             os.close(says)
@@ -320,7 +334,7 @@ class _Worker:
             measurement = results.load(self._json)
             document = documents.parse(self._json.read_text(encoding="utf-8"))
         except ResultsError as error:
-            raise GateError(
+            raise WorkerError(
                 f"what the process of {self.tree.side} measured cannot be read",
                 found=error.found,
                 wanted=error.wanted,
@@ -340,6 +354,9 @@ class _Worker:
     def kill(self) -> None:
         """End the process and all that it started, unless it has ended."""
         self._process.kill()
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._tell)
         self._listen.close()
 

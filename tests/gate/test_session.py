@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lenet.errors import GateError
+from lenet.errors import GateError, OutputError
 from lenet.gate import report, session
 from lenet.gate.acceptance import Acceptance
 from lenet.gate.checkouts import Commits
@@ -20,7 +20,9 @@ from lenet.gate.decision import Rule, Verdict
 from lenet.gate.journal import Journal, Plan
 from lenet.gate.outcome import Outcome
 from lenet.gate.pairs import TURNS, Pair
+from lenet.gate.processes import WorkerError
 from lenet.gate.session import TimeLimits
+from lenet.gate.why import Explanation
 from lenet.gate.workers import Tree
 from lenet.report.tables import to_markdown
 from lenet.results import Case
@@ -44,6 +46,7 @@ class Gate:
         self.only: list[Sequence[str] | None] = []
         monkeypatch.setattr(session, "checked_out", self._checked_out)
         monkeypatch.setattr(session, "measure_pair", self._measure_pair)
+        monkeypatch.setattr(session, "explain", lambda *_, **__: {})
 
     @contextmanager
     def _checked_out(self, commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
@@ -65,13 +68,16 @@ class Gate:
         sides = [replace(side, rows=wanted[which]) for which, side in (("base", found.base), ("head", found.head))]
         return replace(found, base=sides[0], head=sides[1], compiles=more["compiles"])
 
+    def plan(self, rule: Rule) -> Plan:
+        """What the gate measures."""
+        return Plan(self.commits.base, self.commits.head, ("--x",), asdict(rule), "fresh", TURNS, 1)
+
     def run(
         self, script: Script, rule: Rule | None = None, *, resume: bool = False, limits: TimeLimits = FOREVER
     ) -> Outcome:
         self.script = script
         rule = rule or Rule()
-        plan = Plan(self.commits.base, self.commits.head, ("--x",), asdict(rule), "fresh", TURNS, 1)
-        journal = (Journal.go_on if resume else Journal.begin)(self.out, plan)
+        journal = (Journal.go_on if resume else Journal.begin)(self.out, self.plan(rule))
         return session.run(self.commits, rule, journal, accepted=self.accepted, limits=limits, tell=lambda *_: None)
 
 
@@ -154,7 +160,7 @@ def test_throttled_pairs_are_measured_again(gate: Gate) -> None:
 def test_over_a_fifth_of_throttled_pairs_is_inconclusive(gate: Gate) -> None:
     found = gate.run(lambda _, number: plain({1: 1.0}, throttled=0.06 * (number % 2)))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.reason.startswith("the run is void: 2 of 3 pairs were throttled")
+    assert found.reason.startswith("the run is void: 3 of 5 pairs were throttled")
 
 
 def test_a_few_throttled_rounds_discard_no_pair(gate: Gate) -> None:
@@ -341,3 +347,188 @@ def test_no_text_controls_what_shows_the_page(gate: Gate, tmp_path: Path) -> Non
         assert r"\u001b]0;owned\u0007\u009b31m\u202e\u000d\ud800" in written
         assert not set(written) & set(hostile) & set("\x1b\x07\x9b\u202e\r")
         assert not re.search("^# PASS", written, re.MULTILINE)
+
+
+def quiet(number: int) -> Pair:
+    """A pair of two rows whose times did not change."""
+    return plain({1: NOISE[number % 10], 2: NOISE[number % 10]})
+
+
+def failing_at(number: int, error: BaseException) -> Script:
+    """A script of quiet pairs whose measuring fails at one of them."""
+
+    def script(_stage: str, at: int) -> Pair:
+        if at == number:
+            raise error
+        return quiet(at)
+
+    return script
+
+
+LOST = WorkerError("the process of head did not measure", found="killed by SIGKILL", wanted="a run", hint="why")
+FULL = OutputError("the last pair cannot be kept", found="no space left", wanted="room", hint="free some space")
+
+
+def test_rows_that_are_decided_are_not_measured_again(gate: Gate) -> None:
+    found = gate.run(lambda _, number: plain({1: 1.0, 2: 1.5 if number % 2 else 0.7}))
+    assert [(one.verdict, one.pairs) for one in found.rows] == [("PASS", 7), ("INCONCLUSIVE", 30)]
+    both, noisy = (["pytorch-forward-1-fp32-(?!.*-uint8)"], ["pytorch-forward-2-fp32-(?!.*-uint8)"])
+    assert gate.only == [None, *7 * [both + noisy], *23 * [noisy]]
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped"),
+    [
+        (KeyboardInterrupt(), "a signal ended the gate"),
+        (LOST, "the process of head did not measure: killed by SIGKILL"),
+        (FULL, "the last pair cannot be kept: no space left"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+    ids=["signal", "lost process", "full disk", "full disk elsewhere"],
+)
+def test_a_gate_that_ends_early_says_what_it_knows_and_goes_on(gate: Gate, error: BaseException, stopped: str) -> None:
+    found = gate.run(failing_at(6, error))
+    assert (found.verdict, found.stopped) == (Verdict.INCONCLUSIVE, stopped)
+    assert [(one.verdict, one.pairs) for one in found.rows] == [("INCONCLUSIVE", 5)] * 2
+    assert found.rows[0].ratio == pytest.approx(1.003)
+    assert found.rows[0].reason == "the gate ended before a look"
+    assert f"It ended early: {stopped}. To go on: `nox -s gate -- --base main --x --resume`." in report.reasons(found)
+    assert json.loads(report.to_json(found))["stopped"] == stopped
+
+    gate.only.clear()
+    again = gate.run(lambda _, number: quiet(number), resume=True)
+    assert (again.verdict, again.stopped) == (Verdict.PASS, None)
+    assert len(gate.only) == 3, "one to compile, and two that were missing"
+    (stage,) = again.stages
+    assert (len(stage.pairs), len(stage.counted)) == (9, 7)
+    assert [one.ratio("row 1") for one in stage.counted[:5]] == [one.ratio("row 1") for one in found.stages[0].counted]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LOST, FULL], ids=["signal", "lost process", "full disk"])
+def test_a_gate_that_knows_nothing_yet_has_no_verdict(gate: Gate, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        gate.run(failing_at(0, error))
+
+
+def test_a_pair_is_kept_before_the_next_begins(gate: Gate) -> None:
+    def script(_stage: str, number: int) -> Pair:
+        plan = Journal.go_on(gate.out, gate.plan(Rule()))
+        assert len(plan.pairs.get("first", [])) == number
+        return quiet(number)
+
+    assert gate.run(script).verdict is Verdict.PASS
+
+
+def test_a_fail_that_is_certain_stands_when_the_gate_ends_early(gate: Gate) -> None:
+    def script(stage: str, number: int) -> Pair:
+        if stage == "again" and number == 10:
+            raise KeyboardInterrupt
+        return plain({1: 1.1, 2: 1.1 if stage == "first" else (1.5 if number % 2 else 0.7)})
+
+    found = gate.run(script)
+    assert (found.verdict, found.stopped) == (Verdict.FAIL, "a signal ended the gate")
+    assert [one.verdict for one in found.rows] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
+
+
+def test_a_fail_that_nothing_could_confirm_is_inconclusive(gate: Gate) -> None:
+    def script(stage: str, _number: int) -> Pair:
+        if stage == "again":
+            raise KeyboardInterrupt
+        return plain({1: 1.1})
+
+    found = gate.run(script)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.rows[0].reason == "at least +10.0%, and the gate ended before fresh builds could confirm it"
+    again = gate.run(lambda *_: plain({1: 1.1}), resume=True)
+    assert again.verdict is Verdict.FAIL
+    assert gate.stages == ["first", "again", "again"], "the first stage needs no checkouts any more"
+
+
+def test_a_budget_ends_the_gate_in_time_and_says_how_much_is_missing(gate: Gate) -> None:
+    budget = TimeLimits(pair=900, budget=600)
+    found = gate.run(lambda _, number: replace(quiet(number), seconds=700 if number == 4 else 1), limits=budget)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.stopped == "the budget of 600 s is over, and up to 304 min more are needed"
+    assert len(found.stages[0].pairs) == 5
+    more = TimeLimits(pair=900, budget=6000)
+    assert gate.run(lambda _, number: quiet(number), resume=True, limits=more).verdict is Verdict.PASS
+
+
+def test_a_budget_shorter_than_one_pair_is_refused(gate: Gate) -> None:
+    with pytest.raises(GateError, match="--budget is shorter than one pair"):
+        gate.run(lambda _, number: replace(quiet(number), seconds=20), limits=TimeLimits(pair=900, budget=10))
+
+
+def test_what_goes_on_measures_the_same(gate: Gate) -> None:
+    gate.run(failing_at(6, KeyboardInterrupt()))
+    with pytest.raises(GateError, match="another gate's pairs") as caught:
+        gate.run(lambda _, number: quiet(number), Rule(tolerance=0.02), resume=True)
+    assert "'tolerance': 0.02" in caught.value.found
+    gate.commits = replace(gate.commits, head="c" * 40)
+    with pytest.raises(GateError, match="another gate's pairs") as caught:
+        gate.run(lambda _, number: quiet(number), resume=True)
+    assert caught.value.found == f"head: '{'c' * 40}' now, '{'a' * 40}' then"
+
+
+def test_what_goes_on_goes_on_on_the_same_machine(gate: Gate) -> None:
+    gate.run(failing_at(6, KeyboardInterrupt()))
+    with pytest.raises(GateError, match="not like the first of base"):
+        gate.run(lambda *_: plain({1: 1.0, 2: 1.0}, machine=ANOTHER_CPU), resume=True)
+
+
+def test_a_damaged_pair_is_named_and_measured_again(gate: Gate) -> None:
+    gate.run(failing_at(6, KeyboardInterrupt()))
+    file = gate.out / "pairs.jsonl"
+    lines = file.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line and number > 5)
+    lines[at] = lines[at].replace("1.00", "1.90", 1)
+    file.write_text("\n".join(lines) + "\n")
+    gate.only.clear()
+    found = gate.run(lambda _, number: quiet(number), resume=True)
+    assert (found.verdict, len(gate.only)) == (Verdict.PASS, 4)
+    (note,) = found.notes
+    assert note.startswith(f"pairs.jsonl, line {at + 1}: damaged, so that pair is left out")
+    assert note in report.reasons(found)
+
+
+@pytest.mark.parametrize(
+    ("slow", "verdict", "row_verdict", "reason"),
+    [
+        (1.04, "PASS", "PASS", "slower by less than 12%: at most +4.0%"),
+        (1.07, "PASS", "ACCEPTED", "at most +7.0%; up to 8% is accepted: exact sums"),
+        (1.2, "FAIL", "FAIL", "slower by more than the 8% that is accepted: at least +20.0%; fresh builds confirm it"),
+    ],
+    ids=["within the rule", "as accepted", "beyond"],
+)
+def test_an_accepted_slow_down_passes_up_to_its_bound(
+    gate: Gate, slow: float, verdict: str, row_verdict: str, reason: str
+) -> None:
+    gate.accepted = {"row 1": Acceptance("row 1", 0.08, "exact sums", "d" * 40)}
+    found = gate.run(lambda stage, _: plain({1: slow, 2: 1.0} if stage == "first" else {1: slow}))
+    assert found.verdict == verdict
+    assert (found.rows[0].verdict, found.rows[0].reason) == (row_verdict, reason)
+    accepted = json.loads(report.to_json(found))["rows"][0]["accepted"]
+    assert accepted == {"bound": 0.08, "reason": "exact sums", "commit": "d" * 40}
+    if row_verdict == "ACCEPTED":
+        assert found.reason == "slower as accepted, and no other row: row 1"
+
+
+def test_an_acceptance_of_no_row_is_refused(gate: Gate) -> None:
+    gate.accepted = {"row 7": Acceptance("row 7", 0.08, "exact sums", "d" * 40)}
+    with pytest.raises(GateError, match="row 7"):
+        gate.run(lambda _, number: quiet(number))
+
+
+def test_a_fail_says_why(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def explain(_trees: Any, rows: Any, *_: Any, slowdowns: Any, **__: Any) -> dict[str, Explanation]:
+        asked.append((set(rows), slowdowns))
+        return {"row 1": Explanation("conv1: +18.2 us, 3 kernels where base has 2", ())}
+
+    monkeypatch.setattr(session, "explain", explain)
+    found = gate.run(lambda stage, _: plain({1: 1.1, 2: 1.0} if stage == "first" else {1: 1.1}))
+    assert asked == [({"row 1"}, {"row 1": (1.0, 1.1)})]
+    assert "row 1: why: conv1: +18.2 us, 3 kernels where base has 2" in report.reasons(found)
+    assert "conv1: +18.2 us, 3 kernels where base has 2" in report.to_page(found)
+    assert json.loads(report.to_json(found))["rows"][0]["why"]["line"].startswith("conv1: ")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,17 +26,20 @@ ROOT = Path(__file__).parents[2]
 ONE = "pytorch-forward-1-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0}
 PROGRAM = """
+import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 from lenet.cli import main
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
 workers.CANARY_FILE = Path(sys.argv.pop(1))
-command.Rule = partial(Rule, alpha=1.0, looks=(1,))
+command.Rule = partial(Rule, alpha=1.0, looks=(int(sys.argv.pop(1)),))
+exec(os.environ.pop("LIMIT", ""))
 main()
 """
-"""The gate with a canary that needs no torch, deciding on one pair."""
+"""The gate with a canary that needs no torch, deciding on so many pairs."""
 HOOK = """#!/bin/sh
 echo ran >> "$(git rev-parse --git-common-dir)/hooked"
 """
@@ -65,10 +69,12 @@ class Place:
         self._canary = folder / "test_canary.py"
         self._canary.write_text(CANARY)
 
-    def start(self, *arguments: str, python: str = sys.executable, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, python: str = sys.executable, looks: int = 1, **variables: str
+    ) -> subprocess.Popen[str]:
         own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), "LENET_DATA": str(self._folder)}
         return subprocess.Popen(
-            [python, "-c", PROGRAM, str(self._canary), "gate", "--base=base", *arguments],
+            [python, "-c", PROGRAM, str(self._canary), str(looks), "gate", "--base=base", *arguments],
             cwd=self.root,
             env=os.environ | own | variables,
             stdout=subprocess.PIPE,
@@ -76,8 +82,8 @@ class Place:
             text=True,
         )
 
-    def run(self, *arguments: str, python: str = sys.executable, **variables: str) -> tuple[int, str]:
-        with self.start(*arguments, python=python, **variables) as process:
+    def run(self, *arguments: str, python: str = sys.executable, looks: int = 1, **variables: str) -> tuple[int, str]:
+        with self.start(*arguments, python=python, looks=looks, **variables) as process:
             output, _ = process.communicate(timeout=120)
         return process.returncode, output
 
@@ -157,7 +163,11 @@ def test_the_variables_of_another_repository_name_no_other_commit(place: Place, 
     other = repository(tmp_path / "other", GOOD, GOOD)
     before, theirs = place.snapshot(), snapshot(other)
     names = git(place.root, "rev-parse", "--local-env-vars").split()
-    hook = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_COMMON_DIR": str(other / ".git")}
+    hook: dict[str, Any] = {
+        "GIT_DIR": str(other / ".git"),
+        "GIT_WORK_TREE": str(other),
+        "GIT_COMMON_DIR": str(other / ".git"),
+    }
     hook |= {"GIT_INDEX_FILE": str(other / ".git" / "index"), "GIT_OBJECT_DIRECTORY": str(other / ".git" / "objects")}
     assert hook.keys() <= set(names)
     code, output = place.run(**hook)
@@ -206,6 +216,46 @@ def test_the_gate_after_a_killed_one_removes_what_that_one_left(
         (tmp_path / "elsewhere").mkdir()
     code, output = place.run("--nonsense", TMPDIR=str(tmp_path / "elsewhere" if elsewhere else place.temporary))
     assert (code, place.left()) == (2, []), output
+    assert place.snapshot() == before
+
+
+def pairs(place: Place) -> int:
+    """How many pairs the record of the gate in progress holds."""
+    file = place.root / "gate" / "pairs.jsonl"
+    return file.read_text().count('"stage"') if file.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_gate_that_is_stopped_after_the_fifth_pair_loses_none(place: Place, number: signal.Signals) -> None:
+    commit_a_good_head(place)
+    before = place.snapshot()
+    process = place.start(looks=6)
+    while process.poll() is None and pairs(place) < 6:  # one to compile, and five that count
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    if number != signal.SIGKILL:
+        assert (process.returncode, place.left()) == (3, []), output
+        document = json.loads((place.root / "gate" / "gate.json").read_text())
+        assert (document["verdict"], document["stopped"]) == ("INCONCLUSIVE", "a signal ended the gate")
+        assert document["rows"][0]["pairs"] == 5
+        assert "--resume" in output
+    code, output = place.run("--resume", looks=6)
+    assert (code, place.left()) == (0, []), output
+    document = json.loads((place.root / "gate" / "gate.json").read_text())
+    (stage,) = document["stages"]
+    assert [one["counted"] for one in stage["pairs"]] == [False, *5 * [True], False, True]
+    assert place.snapshot() == before
+
+
+def test_a_gate_on_a_full_disk_shows_what_it_knows(place: Place) -> None:
+    """No file may grow past the pairs that are kept, as on a full disk; the gate's own files are larger."""
+    commit_a_good_head(place)
+    before = place.snapshot()
+    room = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))"
+    code, output = place.run(looks=30, LIMIT=room)
+    assert (code, place.left()) == (3, []), output
+    assert "the last pair cannot be kept: " in output
     assert place.snapshot() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,11 @@ import psutil
 import pytest
 
 from lenet.errors import GateError
-from lenet.gate import workers
+from lenet.gate import fork_server, workers
 from lenet.gate.pairs import TURNS, Pair
-from lenet.gate.workers import Tree, measure_pair
+from lenet.gate.processes import WorkerError
+from lenet.gate.workers import Tree, fork_servers, measure_pair
+from lenet.measurement.statistics import summarize
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
@@ -34,7 +37,7 @@ from tests.gate.test_workers import ONE, TWO, workers
 folder = Path(sys.argv[1])
 workers.CANARY_FILE = folder / "test_canary.py"
 os.environ["GATE"] = str(os.getpid())
-test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}])
+test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}], start=sys.argv[2])
 """
 """A gate that its own worker kills, whichever has the first turn."""
 
@@ -56,13 +59,23 @@ def measure(
     base: Mapping[str, float | str] = GOOD,
     *,
     only: list[str] | None = None,
+    start: str = "fresh",
 ) -> Pair:
     trees = []
     for side, speeds in (("base", base), ("head", head)):
         root = repository(tmp_path / side, speeds, speeds)
         trees.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
     draw = random.Random(0)  # noqa: S311
-    return measure_pair((trees[0], trees[1]), (), tmp_path / "pairs" / "0", draw, only=only, timeout=60)
+    both, folder = (trees[0], trees[1]), tmp_path / "pairs"
+    with ExitStack() as stack:
+        servers = None
+        if start == "forked":
+            servers, *_ = stack.enter_context(fork_servers(both, folder))
+            assert [server.cannot(120) for server in servers.values()] == [None, None]
+        return measure_pair(both, (), folder / "0", draw, only=only, servers=servers, timeout=60)
+
+
+each_start = pytest.mark.parametrize("start", ["fresh", "forked"])
 
 
 def turns(*cases: str) -> set[str]:
@@ -71,8 +84,9 @@ def turns(*cases: str) -> set[str]:
     return {*names, *(f"test_canary[turn{number}]" for number in range(TURNS))}
 
 
-def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path) -> None:
-    found = measure(tmp_path, {ONE: 1.5, TWO: "skipped here", "pytorch-forward-3-fp32": 3.0})
+@each_start
+def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path, start: str) -> None:
+    found = measure(tmp_path, {ONE: 1.5, TWO: "skipped here", "pytorch-forward-3-fp32": 3.0}, start=start)
     assert found.medians("pytorch forward fp32 1") == ((1.0,) * TURNS, (1.5,) * TURNS)
     assert found.medians("canary") == ((1.0,) * TURNS, (1.0,) * TURNS)
     assert found.ratio("pytorch forward fp32 1") == pytest.approx(math.log(1.5))
@@ -110,16 +124,20 @@ def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
     assert f"{TURNS} deselected" in (tmp_path / "pairs" / "0" / "head.log").read_text()
 
 
-def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path) -> None:
+@each_start
+def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path, start: str) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(GateError, match="the process of head did not measure") as caught:
-        measure(tmp_path, {ONE: "killed", TWO: 2.0})
+        measure(tmp_path, {ONE: "killed", TWO: 2.0}, start=start)
     assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned-turn0]"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_the_workers_of_a_killed_gate_end_before_their_next_turn(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+@each_start
+def test_the_workers_of_a_killed_gate_end_before_their_next_turn(tmp_path: Path, start: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), start], cwd=Path(__file__).parents[2], check=False
+    )
     assert done.returncode == -signal.SIGKILL
 
     def left() -> list[psutil.Process]:
@@ -158,3 +176,68 @@ def test_an_environment_of_a_tree_s_own_is_not_mixed_with_the_user_s_path(
     for one, theirs in ((tree, [str(Path.cwd() / "relative")]), (replace(tree, python="another"), [])):
         found = workers.environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
         assert found == [str(tree.path), str(plugins), *theirs]
+
+
+def test_a_server_that_is_killed_is_an_error_that_names_it(tmp_path: Path) -> None:
+    root = repository(tmp_path / "tree", GOOD, GOOD)
+    trees = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
+    with fork_servers((trees[0], trees[1]), tmp_path / "pairs") as (servers, *_):
+        assert servers["head"].cannot(120) is None
+        server = servers["head"]._process
+        server.kill()
+        draw = random.Random(0)  # noqa: S311
+        with pytest.raises(WorkerError, match="the server of head's processes ended") as caught:
+            measure_pair((trees[0], trees[1]), (), tmp_path / "pairs" / "0", draw, servers=servers, timeout=60)
+    assert caught.value.found == "killed by SIGKILL"
+
+
+def test_forks_of_a_server_share_its_imports_and_nothing_that_they_do(tmp_path: Path) -> None:
+    """The suite's process sets a variable of the module `json`: the next fork does not see it."""
+    root = repository(tmp_path / "tree", GOOD, GOOD)
+    cases = (root / "benchmarks" / "test_inference.py").read_text()
+    spy = "import json, sys\nassert 'torch' in sys.modules\nassert not hasattr(json, 'seen')\njson.seen = True\n"
+    (root / "benchmarks" / "test_inference.py").write_text(spy + cases)
+    git(root, "commit", "--quiet", "--all", "--message=spy")
+    trees = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
+    draw = random.Random(0)  # noqa: S311
+    with fork_servers((trees[0], trees[1]), tmp_path / "pairs") as (servers, *_):
+        assert [server.cannot(120) for server in servers.values()] == [None, None]
+        for number in range(2):
+            folder = tmp_path / "pairs" / str(number)
+            found = measure_pair((trees[0], trees[1]), (), folder, draw, servers=servers, timeout=60)
+            assert set(found.head.rows) == {"pytorch forward fp32 1", "pytorch forward fp32 2"}
+            assert found.others < 1, "what the server's forks used is the gate's own"
+
+
+def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import threading; from lenet.gate.fork_server import _why_not as why; print(why()); {}; print(why())"
+    for more, reason in (
+        ("threading.Thread(target=threading.Event().wait, daemon=True).start()", "its imports left 2 threads"),
+        ("", "None"),
+    ):
+        command = [sys.executable, "-c", code.format(more or "pass")]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == ["None", reason]
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("/dev/nvidia0"))
+    assert fork_server._why_not() == "its imports opened /dev/nvidia0"
+
+
+@pytest.mark.parametrize(("spread", "rounds"), [(0.0, 10), (0.001, 10), (0.01, 22), (0.1, 2158)])
+def test_a_noisy_row_gets_more_rounds(spread: float, rounds: int) -> None:
+    """Of a sample whose quartiles are so far apart, as a share of the median."""
+    half = spread / 2
+    sample = [1 - half] * 25 + [1.0] * 50 + [1 + half] * 25
+    summary = replace(summarize(sample), iqr=spread)
+    assert workers.rounds_needed(summary) == rounds
+
+
+def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
+    worker = object.__new__(workers._Worker)
+    hear, tell = os.pipe()
+    worker._tell, worker._rounds = tell, {f"{ONE}-": 12, f"{TWO}-": 34}
+    for at, rounds in ((f"x.py::test_inference[{TWO}-pinned-turn0]", 34), ("x.py::test_canary[turn0]", 20)):
+        worker.at = at
+        worker.go(cpu=1)
+        assert json.loads(os.read(hear, 100)) == {"rounds": rounds, "cpu": 1}
+    os.close(hear)
+    os.close(tell)
