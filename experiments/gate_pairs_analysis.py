@@ -78,8 +78,10 @@ def stage(
     """The decisions on the first of these pairs, and their number; None where the canary makes them void."""
     ratios = {name: [ratio(pair["medians"][name]) for pair in pairs[: rule.looks[-1]]] for name in rows}
     canary = [ratio(pair["canary"]) for pair in pairs[: rule.looks[-1]]]
-    found: dict[str, Decision] = {}
+    found = {name: Decision(Verdict.INCONCLUSIVE, 0, -math.inf, math.inf, 1.0) for name in rows}
     for look in rule.looks:
+        if look > len(pairs):
+            break
         if drifted(canary[:look], rule):
             return None, look
         now = {name: values[:look] for name, values in ratios.items()}
@@ -148,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_gates(f"{start}: all {len(rows)} rows of a gate together", mine, [rows])
         if len(rows) > 1:
             print_gates(f"{start}: gates of one row", mine, [[name] for name in rows])
+        print_first_stages(start, mine, rows)
         print_others(start, mine, rows)
     print_starts(by_kind, rows)
 
@@ -179,6 +182,29 @@ def print_gates(title: str, by_percent: Mapping[int, Series], families: Sequence
 
 
 ORDER = (Verdict.FAIL, Verdict.PASS, Verdict.INCONCLUSIVE)
+
+
+def print_first_stages(start: str, by_percent: Mapping[int, Series], rows: Sequence[str]) -> None:
+    """Decisions without a confirmation, by all pairs of a stage, in disjoint runs: what short stages can tell."""
+    heading(f"{start}: first stages alone, one row each", "slower by", "decisions", *ORDER, "void", "pairs, median")
+    found: dict[int, list[tuple[Verdict | None, int]]] = {}
+    cut = 0
+    for series, name in ((series, name) for series in by_percent.values() for name in rows):
+        for pairs in series:
+            at = 0
+            while left := pairs[at:]:
+                decisions, count = stage(left, [name], Rule(), together=True)
+                verdict = decisions[name].verdict if decisions else None
+                if verdict is Verdict.INCONCLUSIVE and len(left) < Rule().looks[-1]:
+                    cut += 1
+                    break
+                found.setdefault(shift(left[0], name), []).append((verdict, count))
+                at += count
+    for slower, those in sorted(found.items()):
+        verdicts = [verdict for verdict, _ in those]
+        shares = [interval(verdicts.count(one), len(those)) for one in ORDER]
+        row(f"{slower} %", len(those), *shares, verdicts.count(None), f"{median(count for _, count in those):g}")
+    print(f"\n{cut} runs at the ends of stages had too few pairs for a decision, and are left out.")
 
 
 def nvbench(base: Sequence[float], new: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from nox.command import CommandFailed
 
 import noxfile
 from lenet.cli import main
+from lenet.cli.gate import Duration
+from lenet.files import only_writer
 from lenet.gate import command, workers
 from lenet.gate.decision import Rule
 from lenet.gate.pairs import TURNS
@@ -120,6 +123,8 @@ WINDOWS = """
 import enum, signal, sys
 from click.testing import CliRunner
 from lenet.cli import main
+from lenet.cli.gate import Duration
+from lenet.files import only_writer
 sys.modules["fcntl"] = None
 signal.Signals = enum.IntEnum("Signals", {one.name: one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM")})
 del signal.SIGHUP, signal.SIGQUIT
@@ -261,3 +266,71 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
     assert document["rows"][0]["ratio"] > 3
     assert all(len(pair["medians"]["canary"][0]) == TURNS for stage in document["stages"] for pair in stage["pairs"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("10m", 600.0), ("1.5h", 5400.0), ("0.5 m", 30.0)]
+)
+def test_a_budget_has_a_unit(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "ten", "-5m", "1d", "1e3", "nan", "10 m s"])
+def test_a_budget_that_is_no_time_is_refused(text: str) -> None:
+    done = CliRunner().invoke(main, ["gate", "--base=base", f"--budget={text}"])
+    assert done.exit_code == 2
+    assert "is no duration such as 90s, 10m or 1.5h" in done.output
+
+
+def test_a_budget_of_no_time_is_refused(quick: Path) -> None:
+    quick.mkdir()
+    done = CliRunner().invoke(main, ["gate", "--base=base", f"--out={quick / 'gate'}", "--budget=0s"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("lenet: --budget cannot be used\n")
+
+
+def test_nothing_to_go_on_from_is_an_error(quick: Path) -> None:
+    done, document = gate(repository(quick, GOOD, GOOD), "--resume")
+    assert (done.exit_code, document["verdict"]) == (2, "ERROR")
+    assert "leave --resume out to begin anew" in document["next"]
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_copy_of_the_verdict_is_kept_where_git_ignores_it(quick: Path, *, ignored: bool) -> None:
+    root = repository(quick, GOOD, GOOD)
+    if ignored:
+        with (root / ".gitignore").open("a") as file:
+            file.write("/.benchmarks/local/\n")
+        git(root, "commit", "--quiet", "--all", "--message=ignore")
+    _, document = gate(root)
+    found = list((root / ".benchmarks").rglob("*.json"))
+    assert len(found) == ignored
+    for copy in found:
+        assert json.loads(copy.read_text()) == document
+        assert re.fullmatch(rf"\d{{8}}_\d{{6}}_{document['commits']['head'][:12]}\.json", copy.name)
+    assert git(root, "status", "--porcelain") == ""
+
+
+def test_two_gates_do_not_write_into_one_directory(quick: Path) -> None:
+    root = repository(quick, GOOD, GOOD)
+    (root / "gate").mkdir()
+    with only_writer(root / "gate"):
+        before = Path.cwd()
+        os.chdir(root)
+        try:
+            done = CliRunner().invoke(main, ["gate", "--base=base"])
+        finally:
+            os.chdir(before)
+    assert done.exit_code == 2
+    assert "choose another directory with --out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("driver", "suite", "on_a_gpu"),
+    [(True, (), True), (True, ("--device=cuda",), True), (True, ("--device=cpu",), False), (False, (), False)],
+)
+def test_processes_are_forked_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, driver: bool, suite: tuple[str, ...], on_a_gpu: bool
+) -> None:
+    monkeypatch.setattr(command, "_GPU", tmp_path if driver else tmp_path / "nothing")
+    assert command._on_a_gpu(suite) is on_a_gpu
