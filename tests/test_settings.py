@@ -113,8 +113,8 @@ def test_any_value_is_taken_or_refused_in_words(
 def test_the_commands_take_them_and_an_option_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def run(_: str, suite: tuple[str, ...], *, tolerance: float, harm: float, **__: Any) -> int:
-        calls.append((suite, tolerance, harm))
+    def run(options: gate_command.Options) -> int:
+        calls.append((options.suite, options.tolerance, options.harm))
         return 0
 
     monkeypatch.setattr(gate_command, "run", run)

@@ -96,7 +96,7 @@ def test_no_text_of_a_report_s_file_controls_what_shows_it(kind: str, whole: Any
     path = make(tmp_path / "file") if make else tmp_path / "file"
     file = path / "run.json" if kind == "--run" else path
     document = json.loads(file.read_text()) if make else whole
-    kept = {"schema", "kind", "mode", "precision", "term", "datetime", "input", "verdict"}
+    kept = {"schema", "kind", "mode", "precision", "term", "datetime", "started", "input", "host_memory", "verdict"}
     for place in places_of_texts(document):
         if not kept & set(place):
             document = json.loads(replaced(document, place, HOSTILE))

@@ -202,7 +202,11 @@ def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path,
     out = tmp_path / "out"
     arguments = ("--out", out, "--data", noise_directory, "--accept-unknown-data", "--device=cpu")
     with subprocess.Popen(
-        command(*arguments), cwd=place, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command(*arguments)],
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         wait_for(out / "training" / "checkpoint.safetensors")
         process.kill()

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import math
 import random
+import runpy
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lenet.gate.decision import Rule
 from tests.experiments.scripts import load
+from tests.gate.fakes import plain
 
 TURNS = 5
 
@@ -176,3 +181,53 @@ def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_process_times_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "--rounds", "3"])
     assert 1e-6 < float(capsys.readouterr().out) < 10
+
+
+def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) -> None:
+    """Head's own cases, run without a device: each way of being slower, and a row that is not slowed down."""
+    script = load("gate_pairs")
+    repository = tmp_path / "repository"
+    script.make_base(repository)
+    plain = {"pytorch forward fp32 1": 1.0, "pytorch e2e pinned fp32 1": 2.0, "pytorch e2e pinned fp32 8": 1e-9}
+    script.make_head(repository, 5.0, plain | {"fused forward fp32 1": 1e-5, "fused forward fp32 1000": 4e-5})
+    kernel = (repository / script.KERNEL).read_text()
+    assert "batch == 1 ? 950 : 3800;" in kernel
+    cases = runpy.run_path(str(repository / script.TEST))
+    assert cases["_SLOWED"] == {
+        "pytorch forward 1": pytest.approx(0.05),
+        "pytorch end_to_end 1": pytest.approx(0.1),
+        "pytorch end_to_end 8": pytest.approx(5e-11),
+    }
+    images, done = torch.zeros(8, 4), []
+
+    def call(mode: str, size: int) -> None:
+        case = SimpleNamespace(backend="pytorch", mode=mode, batch_size=size)
+        timed, source = cases["_call"](SimpleNamespace(on_stream=nullcontext), images, case, None)
+        assert (timed(), source) == ("logits", images)
+
+    cases["_call"].__globals__["_plain_call"] = lambda *_: (lambda: done.append("call") or "logits", images)
+    cases["_call"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
+    for mode, size, looks in (("forward", 1, 2), ("end_to_end", 1, 2), ("end_to_end", 8, 0), ("forward", 2, 0)):
+        done.clear()
+        call(mode, size)
+        assert done == ["look"] * looks + ["call"]
+    script.make_head(repository, 0.0, plain)
+    assert "clock64() - spin" not in (repository / script.KERNEL).read_text()
+    assert "_SLOWED" not in (repository / script.TEST).read_text()
+
+
+def clock(done: list[str]) -> Callable[[], float]:
+    """A clock that moves on by a second with each look."""
+
+    def look() -> float:
+        done.append("look")
+        return float(len(done))
+
+    return look
+
+
+def test_a_record_of_a_pair_has_what_the_analysis_reads() -> None:
+    found = load("gate_pairs").record_of(plain({1: 1.1}), 3, "forked")
+    assert found["medians"] == {"row 1": [[1.0] * TURNS, [1.1] * TURNS]}
+    assert found["canary"] == [[1.0] * TURNS] * 2
+    assert record(0, 0, 3, {}).keys() - {"percent", "stage"} <= found.keys()
