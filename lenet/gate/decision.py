@@ -27,20 +27,21 @@ the order statistic that belongs to the last rejected outcome (Jennison and Turn
 alpha: to be found, a slow-down by the harm must not PASS in either of the two stages.
 
 Sources:
-    Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., sections 3.2 and 3.4.
-    David, H. A. and Nagaraja, H. N. (2003). Order Statistics, 3rd ed., section 7.1.
-    Jennison, C. and Turnbull, B. W. (2000). Group Sequential Methods with Applications to Clinical Trials.
-    Jennison, C. and Turnbull, B. W. (1984). Repeated confidence intervals for group sequential clinical trials.
-        Controlled Clinical Trials 5(1), 33-45.
-    Fairbanks, K. and Madsen, R. (1982). P values for tests using a repeated significance test design. Biometrika
-        69(1), 69-74.
-    Robbins, H. (1970). Statistical methods related to the law of the iterated logarithm. Annals of Mathematical
-        Statistics 41(5), 1397-1409.
-    Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6(2).
-    Maurer, W. and Bretz, F. (2013). Multiple testing in group sequential trials using graphical approaches.
-        Statistics in Biopharmaceutical Research 5(4).
-    Tamhane, A. C. et al. (2021). Group sequential Holm and Hochberg procedures. Statistics in Medicine 40(24).
-    Berger, R. L. (1982). Multiparameter hypothesis testing and acceptance sampling. Technometrics 24(4).
+
+- Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., sections 3.2 and 3.4.
+- David, H. A. and Nagaraja, H. N. (2003). Order Statistics, 3rd ed., section 7.1.
+- Jennison, C. and Turnbull, B. W. (2000). Group Sequential Methods with Applications to Clinical Trials.
+- Jennison, C. and Turnbull, B. W. (1984). Repeated confidence intervals for group sequential clinical trials.
+  Controlled Clinical Trials 5(1), 33-45.
+- Fairbanks, K. and Madsen, R. (1982). P values for tests using a repeated significance test design. Biometrika 69(1),
+  69-74.
+- Robbins, H. (1970). Statistical methods related to the law of the iterated logarithm. Annals of Mathematical
+  Statistics 41(5), 1397-1409.
+- Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6(2).
+- Maurer, W. and Bretz, F. (2013). Multiple testing in group sequential trials using graphical approaches. Statistics in
+  Biopharmaceutical Research 5(4).
+- Tamhane, A. C. et al. (2021). Group sequential Holm and Hochberg procedures. Statistics in Medicine 40(24).
+- Berger, R. L. (1982). Multiparameter hypothesis testing and acceptance sampling. Technometrics 24(4).
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(
     monkeypatch.setattr("lenet.cli.evaluate.load_split", lambda *_, **__: few)
     infinite = lambda _, images: torch.full((len(images), 10), math.inf)  # noqa: E731
     monkeypatch.setattr("lenet.backends.pytorch_eager.PyTorchRunner._forward", infinite)
-    options = ("--data", noise_directory, UNKNOWN, *CPU_ONLY)
+    options: tuple[str | Path, ...] = ("--data", noise_directory, UNKNOWN, *CPU_ONLY)
     done = lenet("evaluate", "--backend", "pytorch", *options, "--json")
     (line,) = strictly(done.stdout)["backends"]
     assert (done.exit_code, line["loss"], line["right"], line["max_abs_delta"]) == (1, None, False, None)

@@ -198,14 +198,19 @@ def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) 
         "pytorch end_to_end 1": pytest.approx(0.1),
         "pytorch end_to_end 8": pytest.approx(5e-11),
     }
-    images, done = torch.zeros(8, 4), []
+    images = torch.zeros(8, 4)
+    done: list[str] = []
+
+    def plain_call() -> str:
+        done.append("call")
+        return "logits"
 
     def call(mode: str, size: int) -> None:
         case = SimpleNamespace(backend="pytorch", mode=mode, batch_size=size)
         timed, source = cases["_call"](SimpleNamespace(on_stream=nullcontext), images, case, None)
         assert (timed(), source) == ("logits", images)
 
-    cases["_call"].__globals__["_plain_call"] = lambda *_: (lambda: done.append("call") or "logits", images)
+    cases["_call"].__globals__["_plain_call"] = lambda *_: (plain_call, images)
     cases["_call"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
     for mode, size, looks in (("forward", 1, 2), ("end_to_end", 1, 2), ("end_to_end", 8, 0), ("forward", 2, 0)):
         done.clear()
