@@ -154,7 +154,9 @@ def _measure(commits: Commits, options: Options) -> Outcome:
             if commits.own_environments:
                 display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
             limits = TimeLimits(options.timeout, options.budget)
-            return measure(commits, rule, journal, accepted=accepted, limits=limits, tell=display.tell)
+            return measure(
+                commits, rule, journal, accepted=accepted, limits=limits, tell=display.tell, note=display.note
+            )
     except KeyboardInterrupt:
         raise GateError(
             "the gate was interrupted",

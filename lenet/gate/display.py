@@ -38,7 +38,7 @@ class GateDisplay(Display):
         """
         counted = len(stage.counted)
         open_rows = sum(one.verdict is Verdict.INCONCLUSIVE for one in stage.decisions.values())
-        what = f"{open_rows} of {len(stage.decisions)} rows open" if stage.decisions else "no row decided"
+        what = f"{open_rows} of {len(stage.decisions)} rows undecided" if stage.decisions else "no row decided"
         if not counted:
             what = "compiling"
         if stage.discarded:

@@ -161,7 +161,7 @@ def _verdict(
     rule: Rule, decision: Decision | None, confirmed: Decision | None, accepted: Acceptance | None
 ) -> tuple[Verdict, str]:
     if decision is None:
-        return Verdict.INCONCLUSIVE, "the gate ended before a look"
+        return Verdict.INCONCLUSIVE, f"the gate ended before pair {rule.looks[0]}, the first that can decide a row"
     tolerance = max(rule.tolerance, accepted.bound if accepted else 0.0)
     harm = rule.harm + tolerance - rule.tolerance
     low, high = math.expm1(decision.low), math.expm1(decision.high)
@@ -173,6 +173,8 @@ def _verdict(
         return Verdict.INCONCLUSIVE, f"neither above {tolerance:.0%} nor below {harm:.0%}: too noisy, or too few pairs"
     if confirmed is None:
         return Verdict.INCONCLUSIVE, f"at least {low:+.1%}, and the gate ended before fresh builds could confirm it"
+    if confirmed.verdict is Verdict.INCONCLUSIVE and confirmed.pairs < rule.looks[-1]:
+        return Verdict.INCONCLUSIVE, f"at least {low:+.1%}, which fresh builds have not confirmed yet"
     if confirmed.verdict is not Verdict.FAIL:
         return Verdict.INCONCLUSIVE, f"at least {low:+.1%}, which fresh builds did not confirm"
     beyond = f"the {tolerance:.0%} that is accepted" if accepted else f"{tolerance:.0%}"

@@ -26,6 +26,7 @@ __all__ = ["SCHEMA", "error_json", "error_page", "reasons", "repeat", "sheet", "
 
 SCHEMA: Final = 2
 _NOTHING: Final = "-"
+_WHY: Final = ": why: "
 
 
 def sheet(outcome: Outcome) -> Sheet:
@@ -50,7 +51,7 @@ def reasons(outcome: Outcome) -> list[str]:
     for row in outcome.rows:
         lines.append(f"{row.name}: {row.verdict}: {row.reason}")
         if row.why:
-            lines.append(f"{row.name}: why: {row.why.line}")
+            lines.append(f"{row.name}{_WHY}{row.why.line}")
     if outcome.stopped:
         lines.append(f"It ended early: {outcome.stopped}. To go on: `{repeat(outcome)} --resume`.")
     return [*lines, *outcome.notes]
@@ -83,6 +84,7 @@ def summary(outcome: Outcome) -> list[str]:
     ]
     others = median(pair.others for stage in stages for pair in stage.pairs)
     found.append(f"Others used {others:.0%} of the processors.")
+    found.append("The change is the median of the pairs' own ratios; each time is a median over all pairs.")
     canaries = [(stage.name, median(stage.ratios(CANARY))) for stage in stages if stage.counted]
     found += [f"Canary ({name} builds): {math.expm1(change):+.1%}." for name, change in canaries]
     if new := sorted(stages[0].pairs[0].head.rows.keys() - stages[0].pairs[0].base.rows.keys()):
@@ -100,7 +102,8 @@ def to_page(outcome: Outcome) -> str:
     missing = [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
-    lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in reasons(outcome)), ""]
+    said = [line for line in reasons(outcome) if _WHY not in line]  # which is told below, with its table
+    lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in said), ""]
     lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}. To repeat it: `{repeat(outcome)}`.", ""]
     if explanations := {row.name: row.why for row in outcome.rows if row.why}:
         lines += [why_to_markdown(explanations), ""]

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NoReturn
 
+from lenet import backends
 from lenet.errors import GateError, OutputError
 from lenet.gate.acceptance import Acceptance, refuse_unknown
 from lenet.gate.checkouts import Commits, checked_out
@@ -61,6 +62,7 @@ def run(
     accepted: Mapping[str, Acceptance],
     limits: TimeLimits,
     tell: Progress,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Measure base and head side by side, and decide.
 
@@ -73,13 +75,14 @@ def run(
         accepted: Slow-downs that commits accept, by row.
         limits: How long it may take.
         tell: Called with the progress.
+        note: Called with what takes a while beside pairs.
 
     Raises:
         GateError: The sides could not be measured, so there is no verdict.
         KeyboardInterrupt: A signal ended it before a pair was counted.
         OutputError: The first pair cannot be kept.
     """
-    gate = _Gate(commits, rule, journal, accepted, limits, tell)
+    gate = _Gate(commits, rule, journal, accepted, limits, tell, note)
     stopped = None
     try:
         gate.measure()
@@ -106,6 +109,7 @@ class _Gate:
     accepted: Mapping[str, Acceptance]
     limits: TimeLimits
     tell: Progress
+    note: Callable[[str], None]
     stages: list[Stage] = field(default_factory=list)
     why: dict[str, Explanation] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -166,13 +170,23 @@ class _Gate:
         for pair in self._pairs(place, stage, earlier):
             stage.add(pair)
             if len(stage.pairs) == 1 and earlier is None:
-                refuse_unknown(self.accepted, pair.base.rows.keys() | pair.head.rows.keys())
+                self._check_acceptances(pair)
             reference = self.stages[0].pairs[0]
             commits = (self.commits.base, self.commits.head)
             refuse_unlike(reference, pair, commits, own_environments=self.commits.own_environments)
             self.tell(stage, pair, most)
             if stage.over:
                 break
+
+    def _check_acceptances(self, first: Pair) -> None:
+        """Refuse an acceptance that names no row of the suite, and note one of a row that is not measured here."""
+        measured = first.base.rows.keys() | first.head.rows.keys()
+        missing = {name: one for name, one in self.accepted.items() if name not in measured}
+        elsewhere = [name for name in missing if name.partition(" ")[0] in backends.names()]
+        refuse_unknown({name: one for name, one in missing.items() if name not in elsewhere}, measured)
+        self.notes += [
+            f"{name}: not measured here, so that its slow-down is accepted has no effect" for name in elsewhere
+        ]
 
     def _pairs(self, place: _Place, stage: Stage, earlier: Stage | None) -> Iterator[Pair]:
         """The recorded pairs of the stage, and then new ones. Each new one is on the disk before it is given out."""
@@ -241,6 +255,7 @@ class _Gate:
     def _explain(self, place: _Place) -> None:
         stage = self.stages[-1]
         rows = {name: stage.pairs[0].head.rows[name].case for name in stage.failing}
+        self.note("the FAIL is confirmed: both sides are profiled, to say why")
         slowdowns = {}
         for name in rows:
             base, head = zip(*(pair.medians(name) for pair in stage.measured(name)), strict=True)
@@ -272,6 +287,7 @@ class _Place:
     def trees(self) -> tuple[Tree, Tree]:
         """The checkouts. The servers begin to import as soon as they are there, while the first pair compiles."""
         if self._trees is None:
+            self._gate.note(f"{self.name} builds: base and head are checked out")
             self._trees = self._stack.enter_context(checked_out(self._gate.commits, self._scratch / self.name))
             if self._gate.journal.plan.start == "forked":
                 self._servers = self._stack.enter_context(fork_servers(self._trees, self.folder))

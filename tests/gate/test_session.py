@@ -391,7 +391,7 @@ def test_a_gate_that_ends_early_says_what_it_knows_and_goes_on(gate: Gate, error
     assert (found.verdict, found.stopped) == (Verdict.INCONCLUSIVE, stopped)
     assert [(one.verdict, one.pairs) for one in found.rows] == [("INCONCLUSIVE", 5)] * 2
     assert found.rows[0].ratio == pytest.approx(1.003)
-    assert found.rows[0].reason == "the gate ended before a look"
+    assert found.rows[0].reason == "the gate ended before pair 6, the first that can decide a row"
     assert f"It ended early: {stopped}. To go on: `nox -s gate -- --base main --x --resume`." in report.reasons(found)
     assert json.loads(report.to_json(found))["stopped"] == stopped
 
@@ -532,3 +532,11 @@ def test_a_fail_says_why(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "row 1: why: conv1: +18.2 us, 3 kernels where base has 2" in report.reasons(found)
     assert "conv1: +18.2 us, 3 kernels where base has 2" in report.to_page(found)
     assert json.loads(report.to_json(found))["rows"][0]["why"]["line"].startswith("conv1: ")
+
+
+def test_an_acceptance_of_a_row_that_is_not_measured_here_is_noted(gate: Gate) -> None:
+    row_elsewhere = "fused forward fp32 1000"
+    gate.accepted = {row_elsewhere: Acceptance(row_elsewhere, 0.08, "exact sums", "d" * 40)}
+    found = gate.run(lambda _, number: quiet(number))
+    assert found.verdict is Verdict.PASS
+    assert found.notes == (f"{row_elsewhere}: not measured here, so that its slow-down is accepted has no effect",)
