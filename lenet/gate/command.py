@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -26,14 +27,23 @@ from lenet.provenance import git
 from lenet.report.tables import print_whole, to_rich
 from lenet.terminal import tell
 
-__all__ = ["EXIT_CODES", "HISTORY", "Options", "run"]
+__all__ = ["EXIT_CODES", "HISTORY", "OUT", "Options", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 """An error has no verdict; its exit code is 2."""
 
+OUT: Final = Path("gate")
+"""The usual directory of the report."""
+
 HISTORY: Final = Path(".benchmarks", "local", "gates")
 """Below the checkout: a copy of each gate's gate.json, for the report."""
 _LONGEST: Final = 1_000_000
+_UNFINISHED: Final = GateError(
+    "the gate has not ended",
+    found="a gate in progress, or one that was killed",
+    wanted="a gate that ended",
+    hint="wait for it, or go on from its pairs with --resume",
+)
 _GPU: Final = Path("/dev/nvidiactl")
 """What an NVIDIA driver makes, in a container too."""
 
@@ -78,39 +88,60 @@ def run(options: Options) -> int:
         OutputError: The report cannot be written.
     """
     _refuse_unusable(options)
-    out = options.out
-    make_directory(out)
-    with interruptible(), only_writer(out):
+    with interruptible():
         try:
-            commits = find_commits(Path.cwd(), options.reference)
-            outcome = _measure(commits, options)
+            commits = find_commits(Path.cwd(), options.reference)  # before --out can make the worktree dirty
         except LenetError as error:
-            # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
-            report.write(out, report.error_json(error), report.error_page(error))
+            make_directory(options.out)
+            with only_writer(options.out):
+                report.write(options.out, report.error_json(error), report.error_page(error))
             raise
-        with uninterrupted():
-            _show(outcome, commits.repository, out)
+        make_directory(options.out)
+        with only_writer(options.out):
+            return _run(commits, options)
+
+
+def _run(commits: Commits, options: Options) -> int:
+    out = options.out
+    report.write(out, report.error_json(_UNFINISHED), report.error_page(_UNFINISHED))
+    try:
+        outcome = _measure(commits, options)
+    except LenetError as error:
+        # In the place of an earlier run's verdict, and so that a job's summary says why there is none.
+        report.write(out, report.error_json(error), report.error_page(error))
+        raise
+    with suppress(KeyboardInterrupt), uninterrupted():  # the verdict stands, whatever came while it was shown
+        _show(outcome, commits.repository, out)
     return EXIT_CODES[outcome.verdict]
 
 
 def _show(outcome: Outcome, repository: Path, out: Path) -> None:
-    """Print the outcome, and write it: the table first, since a full disk takes no file."""
-    print_whole(to_rich(report.sheet(outcome)))
-    for line in report.reasons(outcome):
-        tell(line)
+    """Print the outcome, and write it. A full disk takes no file, and a closed terminal no table."""
+    try:
+        print_whole(to_rich(report.sheet(outcome)))
+        for line in report.reasons(outcome):
+            tell(line)
+    finally:
+        _write(outcome, repository, out)
+
+
+def _write(outcome: Outcome, repository: Path, out: Path) -> None:
     document = report.to_json(outcome)
     try:
         report.write(out, document, report.to_page(outcome))
-        history = repository / HISTORY
-        if git(repository, "check-ignore", "--quiet", str(history)).returncode != 0:
-            return  # it would be a change of the user's files
-        make_directory(history)
-        stamp = outcome.started.translate({ord(sign): None for sign in "-:Z"}).replace("T", "_")
-        write_atomically(history / f"{stamp}_{outcome.commits.head[:12]}.json", document.encode())
     except OutputError as error:
         if outcome.stopped is None:
             raise
         tell(str(error), err=True)  # such as the full disk that ended the gate
+    history = repository / HISTORY
+    if git(repository, "check-ignore", "--quiet", str(history)).returncode != 0:
+        return  # it would be a change of the user's files
+    stamp = outcome.started.translate({ord(sign): None for sign in "-:Z"}).replace("T", "_")
+    try:
+        make_directory(history)
+        write_atomically(history / f"{stamp}_{outcome.commits.head[:12]}.json", document.encode())
+    except OutputError as error:
+        tell(f"the report will not show this gate: {error}", err=True)
 
 
 def _refuse_unusable(options: Options) -> None:
@@ -155,7 +186,14 @@ def _measure(commits: Commits, options: Options) -> Outcome:
                 display.note("the dependencies differ: pip makes an environment for each side, which may take minutes")
             limits = TimeLimits(options.timeout, options.budget)
             return measure(
-                commits, rule, journal, accepted=accepted, limits=limits, tell=display.tell, note=display.note
+                commits,
+                rule,
+                journal,
+                accepted=accepted,
+                limits=limits,
+                tell=display.tell,
+                note=display.note,
+                options=_places(options),
             )
     except KeyboardInterrupt:
         raise GateError(
@@ -174,6 +212,12 @@ def _measure(commits: Commits, options: Options) -> Outcome:
             wanted="a run to its end",
             hint="if the error is the gate's, report it with the traceback",
         ) from error
+
+
+def _places(options: Options) -> tuple[str, ...]:
+    """The options by which the same command finds the record of pairs, and starts processes alike."""
+    out = () if options.out == OUT else (f"--out={options.out}",)
+    return (*out, *(() if options.start == "auto" else (f"--start={options.start}",)))
 
 
 def _on_a_gpu(suite: tuple[str, ...]) -> bool:

@@ -133,7 +133,7 @@ class Journal:
         try:
             document = documents.parse(_opened(line))
             stage, pair = str(document["stage"]), Pair.from_json(document["pair"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             self.dropped.append(f"{self._path.name}, line {number}: damaged, so that pair is left out: {error}")
         else:
             self.pairs.setdefault(stage, []).append(pair)

@@ -63,6 +63,7 @@ class Outcome:
         commits: What was compared.
         rule: The rule that decided.
         suite: The options of the suite.
+        options: Other options that measure the same again or go on, such as ``--out``.
         start: How processes started: ``forked`` or ``fresh``.
         seed: Seed of the orders.
         machine: Facts of the machine.
@@ -81,6 +82,7 @@ class Outcome:
     commits: Commits
     rule: Rule
     suite: tuple[str, ...]
+    options: tuple[str, ...]
     start: str
     seed: int
     machine: Mapping[str, Any]

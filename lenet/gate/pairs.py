@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite, log
+from math import log
 from statistics import median
 from typing import Any, Final, Self
 
@@ -18,6 +18,9 @@ CANARY: Final = "canary"
 TURNS: Final = 5
 """How often each process measures a row, in turns with the other. A disturbance often hits only one of two times that
 lie a moment apart, and the median over the turns drops it."""
+
+_LEAST, _MOST = 1e-12, 1e9
+"""Seconds."""
 
 TURNS_ON_A_GPU: Final = 3
 """There a row differs more from process to process than from turn to turn: see ``docs/results/gate-gpu.md``."""
@@ -120,13 +123,15 @@ class Pair:
             raise ValueError(f"the rows have {sorted(counts)} turns")
         first = {str(name): str(side) for name, side in document["first"].items()}
         seconds, others = float(document["seconds"]), float(document["others"])
+        if not (0 <= seconds <= _MOST and 0 <= others <= 1):
+            raise ValueError(f"{seconds} seconds and a share of {others} cannot be")
         return cls(sides["base"], sides["head"], first, seconds, others, bool(document["compiles"]))
 
 
 def _side(document: Mapping[str, Any]) -> Side:
     return Side(
         commit=document["commit"],
-        machine=dict(document["machine"]),
+        machine={"gpu": document["machine"]["gpu"], "cpu": document["machine"]["cpu"], **document["machine"]},
         fingerprint=str(document["fingerprint"]),
         rows={str(name): _turns(row) for name, row in document["rows"].items()},
         canary=_times(document["canary"]),
@@ -141,6 +146,6 @@ def _turns(document: Mapping[str, Any]) -> Turns:
 
 def _times(values: list[float]) -> tuple[float, ...]:
     times = tuple(map(float, values))
-    if not times or not all(isfinite(time) and time > 0 for time in times):
+    if not times or not all(_LEAST <= time <= _MOST for time in times):
         raise ValueError(f"{values!r} are not the times of turns")
     return times

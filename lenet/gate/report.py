@@ -17,6 +17,7 @@ from lenet.files import write_atomically
 from lenet.gate.decision import Rule
 from lenet.gate.outcome import Outcome, RowOutcome
 from lenet.gate.pairs import CANARY, Pair
+from lenet.gate.why import plain
 from lenet.gate.why import to_markdown as why_to_markdown
 from lenet.report.rounding import significant
 from lenet.report.tables import Sheet, to_markdown
@@ -53,7 +54,7 @@ def reasons(outcome: Outcome) -> list[str]:
         if row.why:
             lines.append(f"{row.name}{_WHY}{row.why.line}")
     if outcome.stopped:
-        lines.append(f"It ended early: {outcome.stopped}. To go on: `{repeat(outcome)} --resume`.")
+        lines.append(f"It ended early: {outcome.stopped}. To go on: {repeat(outcome)} --resume")
     return [*lines, *outcome.notes]
 
 
@@ -66,7 +67,8 @@ def repeat(outcome: Outcome) -> str:
         for name in ("tolerance", "harm")
         if getattr(rule, name) != getattr(usual, name)
     ]
-    return shlex.join(["nox", "-s", "gate", "--", "--base", outcome.commits.reference, *changed, *outcome.suite])
+    options = [*changed, *outcome.options, *outcome.suite]
+    return shlex.join(["nox", "-s", "gate", "--", "--base", outcome.commits.reference, *options])
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -99,11 +101,11 @@ def to_page(outcome: Outcome) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, reason in outcome.not_run.items():
         by_reason.setdefault(reason, []).append(name)
-    missing = [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    missing = [f"- {plain(', '.join(names))}: {plain(reason)}" for reason, names in by_reason.items()]
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
     said = [line for line in reasons(outcome) if _WHY not in line]  # which is told below, with its table
-    lines = [to_markdown(sheet(outcome)), *(f"- {line}" for line in said), ""]
+    lines = [to_markdown(sheet(outcome)), *(f"- {plain(line)}" for line in said), ""]
     lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}. To repeat it: `{repeat(outcome)}`.", ""]
     if explanations := {row.name: row.why for row in outcome.rows if row.why}:
         lines += [why_to_markdown(explanations), ""]

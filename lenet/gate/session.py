@@ -33,6 +33,8 @@ Progress = Callable[[Stage, Pair | None, int], None]
 """Called when a stage begins (with None for the pair) and after each pair, with the most pairs that the stage takes."""
 
 STAGES: Final = ("first", "again")
+PROBES: Final = 4
+"""Processes that say why: on a CPU each side is profiled twice."""
 _SHORTEST: Final = 0.1
 """Seconds that a pair gets at least, so that its time-out says that the budget is over."""
 
@@ -63,6 +65,7 @@ def run(
     limits: TimeLimits,
     tell: Progress,
     note: Callable[[str], None] = lambda _: None,
+    options: tuple[str, ...] = (),
 ) -> Outcome:
     """Measure base and head side by side, and decide.
 
@@ -76,6 +79,7 @@ def run(
         limits: How long it may take.
         tell: Called with the progress.
         note: Called with what takes a while beside pairs.
+        options: The command's other options, for the outcome.
 
     Raises:
         GateError: The sides could not be measured, so there is no verdict.
@@ -96,7 +100,7 @@ def run(
         if not gate.knows_something:
             raise
         stopped = f"{error.summary}: {error.found}" if isinstance(error, GateError | OutputError) else str(error)
-    return gate.outcome(stopped)
+    return gate.outcome(stopped, options)
 
 
 @dataclass(slots=True)
@@ -134,7 +138,7 @@ class _Gate:
                     if name == STAGES[-1]:
                         self._explain(place)
 
-    def outcome(self, stopped: str | None) -> Outcome:
+    def outcome(self, stopped: str | None, options: tuple[str, ...]) -> Outcome:
         """What is known."""
         first = self.stages[0]
         rows = rows_of(self.stages, accepted=self.accepted, why=self.why)
@@ -148,6 +152,7 @@ class _Gate:
             commits=self.commits,
             rule=self.rule,
             suite=self.journal.plan.suite,
+            options=options,
             start=self.journal.plan.start,
             seed=self.journal.plan.seed,
             machine=last.machine,
@@ -167,13 +172,15 @@ class _Gate:
         self.stages.append(stage)
         most = self.rule.looks[-1]
         self.tell(stage, None, most)
-        for pair in self._pairs(place, stage, earlier):
-            stage.add(pair)
-            if len(stage.pairs) == 1 and earlier is None:
-                self._check_acceptances(pair)
-            reference = self.stages[0].pairs[0]
+        for pair, is_new in self._pairs(place, stage, earlier):
+            reference = self.stages[0].pairs[0] if self.stages[0].pairs else pair
             commits = (self.commits.base, self.commits.head)
             refuse_unlike(reference, pair, commits, own_environments=self.commits.own_environments)
+            stage.add(pair)
+            if is_new:  # and like the others, so that it does not spoil the record
+                self.journal.keep(stage.name, pair)
+            if len(stage.pairs) == 1 and earlier is None:
+                self._check_acceptances(pair)
             self.tell(stage, pair, most)
             if stage.over:
                 break
@@ -188,12 +195,12 @@ class _Gate:
             f"{name}: not measured here, so that its slow-down is accepted has no effect" for name in elsewhere
         ]
 
-    def _pairs(self, place: _Place, stage: Stage, earlier: Stage | None) -> Iterator[Pair]:
-        """The recorded pairs of the stage, and then new ones. Each new one is on the disk before it is given out."""
+    def _pairs(self, place: _Place, stage: Stage, earlier: Stage | None) -> Iterator[tuple[Pair, bool]]:
+        """The recorded pairs of the stage, and then new ones, with whether they are new."""
         failing = earlier.failing if earlier else None
         for pair in self.journal.pairs.get(stage.name, ()):
             if failing is None or pair.base.rows.keys() <= set(failing):
-                yield pair
+                yield pair, False
         compiles = True
         while True:
             number = len(stage.pairs)
@@ -219,8 +226,7 @@ class _Gate:
                 if self._left <= 0:
                     self._end_in_time(stage)
                 raise
-            self.journal.keep(stage.name, pair)
-            yield pair
+            yield pair, True
             compiles = False
 
     @property
@@ -247,7 +253,8 @@ class _Gate:
                 wanted="time for two pairs at least, of which the first compiles",
                 hint="allow more time, or measure fewer rows; `--resume` goes on",
             )
-        more = (self.rule.looks[-1] - len(stage.counted)) * stage.pairs[-1].seconds
+        last = next(one.pairs[-1] for one in reversed(self.stages) if one.pairs)
+        more = (self.rule.looks[-1] - len(stage.counted)) * last.seconds
         raise _BudgetOverError(
             f"the budget of {self.limits.budget:g} s is over, and up to {math.ceil(more / 60)} min more are needed"
         )
@@ -256,11 +263,12 @@ class _Gate:
         stage = self.stages[-1]
         rows = {name: stage.pairs[0].head.rows[name].case for name in stage.failing}
         self.note("the FAIL is confirmed: both sides are profiled, to say why")
+        timeout = min(self.limits.pair, max(self._left / PROBES, _SHORTEST))
         slowdowns = {}
         for name in rows:
             base, head = zip(*(pair.medians(name) for pair in stage.measured(name)), strict=True)
             slowdowns[name] = (median(map(median, base)), median(map(median, head)))
-        self.why |= explain(place.trees, rows, place.folder / "why", timeout=self.limits.pair, slowdowns=slowdowns)
+        self.why |= explain(place.trees, rows, place.folder / "why", timeout=timeout, slowdowns=slowdowns)
 
 
 class _Place:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,8 @@ import noxfile
 from lenet.cli import main
 from lenet.cli.gate import Duration
 from lenet.files import only_writer
-from lenet.gate import command, workers
+from lenet.gate import command, report, workers
+from lenet.gate.command import Options
 from lenet.gate.decision import Rule
 from lenet.gate.pairs import TURNS
 from tests.gate.fakes import CANARY, git, repository
@@ -334,3 +336,58 @@ def test_processes_are_forked_where_there_is_a_gpu(
 ) -> None:
     monkeypatch.setattr(command, "_GPU", tmp_path if driver else tmp_path / "nothing")
     assert command._on_a_gpu(suite) is on_a_gpu
+
+
+def test_the_files_are_written_where_nobody_reads_the_table(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command, "print_whole", closed)
+    _, document = gate(repository(quick, GOOD, GOOD))
+    assert document["verdict"] == "PASS"
+
+
+def test_a_signal_that_comes_while_the_verdict_is_written_does_not_change_it(
+    quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = report.write
+
+    def interrupted(out: Path, document: str, page: str) -> None:
+        if '"PASS"' in document:
+            signal.raise_signal(signal.SIGTERM)
+        write(out, document, page)
+
+    monkeypatch.setattr(report, "write", interrupted)
+    done, document = gate(repository(quick, GOOD, GOOD))
+    assert (done.exit_code, document["verdict"]) == (0, "PASS")
+
+
+def test_a_history_that_cannot_be_written_leaves_the_verdict(quick: Path) -> None:
+    root = repository(quick, GOOD, GOOD)
+    (root / ".benchmarks" / "local").mkdir(parents=True)
+    (root / ".benchmarks" / "local" / "gates").write_text("a file")
+    (root / ".gitignore").write_text((root / ".gitignore").read_text() + "/.benchmarks/\n")
+    git(root, "commit", "--quiet", "--all", "--message=ignore")
+    done, document = gate(root)
+    assert (done.exit_code, document["verdict"]) == (0, "PASS")
+    assert "the report will not show this gate" in done.stderr
+
+
+def test_a_directory_of_one_s_own_does_not_make_the_worktree_dirty(quick: Path) -> None:
+    root = repository(quick, GOOD, GOOD)
+    done, _ = gate(root, f"--out={root / 'gate'}")
+    assert done.exit_code == 0
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        done = CliRunner().invoke(main, ["gate", "--base=base", "--out=results"])
+    finally:
+        os.chdir(before)
+    assert done.exit_code == 0, done.output
+    shutil.rmtree(root / "results")
+
+
+def test_what_goes_on_names_the_directory_and_the_start() -> None:
+    options = Options("main", (), Path("elsewhere"), 0.01, 0.05, 900, start="forked")
+    assert command._places(options) == ("--out=elsewhere", "--start=forked")
+    assert command._places(replace(options, out=Path("gate"), start="auto")) == ()

@@ -10,7 +10,7 @@ from lenet.gate.why.comparison import Difference, Explanation
 from lenet.report.rounding import significant
 from lenet.terminal import visible
 
-__all__ = ["to_markdown"]
+__all__ = ["plain", "to_markdown"]
 
 _NOTHING: Final = "-"
 _MARKUP: Final = re.compile(r"[\\`*<&\[\]|~@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=http)s?:")
@@ -26,7 +26,7 @@ def to_markdown(explanations: Mapping[str, Explanation]) -> str:
 
 
 def _row(name: str, explanation: Explanation) -> str:
-    lines = [f"- **{_plain(name)}**: {_plain(explanation.line)}", ""]
+    lines = [f"- **{plain(name)}**: {plain(explanation.line)}", ""]
     if explanation.differences:
         lines += ["<details><summary>what differs</summary>", "", "| what | base, us | head, us | change, us | note |"]
         lines += ["| --- | ---: | ---: | ---: | --- |", *map(_line, explanation.differences), "", "</details>", ""]
@@ -39,14 +39,14 @@ def _line(difference: Difference) -> str:
     change = (difference.head or 0.0) - (difference.base or 0.0)
     sign = "-" if change < 0 else "+"
     added = f"{sign}{significant(1e6 * abs(change))}" if known else _NOTHING
-    return "| " + " | ".join([_plain(difference.what), *times, added, _plain(difference.note)]) + " |"
+    return "| " + " | ".join([plain(difference.what), *times, added, plain(difference.note)]) + " |"
 
 
 def _microseconds(seconds: float | None) -> str:
     return _NOTHING if seconds is None else significant(1e6 * seconds)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text that Markdown and HTML show as it is, on one line."""
     line = visible(" ".join(text.split()))
     return _MARKUP.sub(lambda found: "".join(f"&#{ord(one)};" for one in found[0]), line)
