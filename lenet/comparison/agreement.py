@@ -108,8 +108,7 @@ def compare_backends(
         on_begin: Called with a backend's name before it runs.
 
     Returns:
-        The backends that ran, and those that did not. A backend that fails is among the latter: its error is the
-        reason, be it one that its library was not expected to raise.
+        The backends that ran, and those that did not. A backend that fails is among the latter, with its error.
     """
     of_images = cache(lambda: reference or reference_of(arrays, split.images, input_type))
     done: list[Agreement] = []
@@ -121,9 +120,8 @@ def compare_backends(
     for name in dict.fromkeys((*first, *wanted)):
         on_begin(name)
         try:
-            version = probe(name).version
             found = _agreement(
-                name, version, arrays, split, of_images, baseline, device, precision, batch_size, input_type
+                name, probe(name).version, arrays, split, of_images, baseline, device, precision, batch_size, input_type
             )
         except WeightsError:
             raise  # no backend is at fault
@@ -131,10 +129,8 @@ def compare_backends(
             if name in wanted:
                 missing.append(Missing(name, _reason(error)))
             continue
-        if name == BASELINE_BACKEND:
-            baseline = found
-        if name in wanted:
-            done.append(found)
+        baseline = found if name == BASELINE_BACKEND else baseline
+        done += [found] if name in wanted else []
     return done, missing
 
 

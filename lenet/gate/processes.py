@@ -16,7 +16,15 @@ import psutil
 from lenet import documents
 from lenet.errors import GateError
 
-__all__ = ["ForkServer", "ForkedProcess", "FreshProcess", "WorkerError", "WorkerProcess"]
+__all__ = [
+    "ForkServer",
+    "ForkedProcess",
+    "FreshProcess",
+    "WorkerError",
+    "WorkerProcess",
+    "processor_seconds",
+    "share_of_others",
+]
 
 _PRELOADED: Final = ("torch", "pytest", "lenet.suite.plugin", "lenet.suite.fixtures", "lenet.comparison")
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
@@ -209,6 +217,26 @@ class ForkedProcess:
         _kill_group(self._process)
         with suppress(GateError, TimeoutError):
             self.wait(60)
+
+
+def processor_seconds(servers: Mapping[str, ForkServer] | None = None) -> tuple[float, float]:
+    """Busy and stolen seconds of the processors that this process may use, and the seconds of it and its workers.
+
+    Workers count once they have ended.
+
+    Args:
+        servers: The parents of workers that were forked.
+    """
+    usable = os.sched_getaffinity(0)
+    each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
+    own = sum(os.times()[:4]) + sum(server.processor_seconds for server in (servers or {}).values())
+    return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), own
+
+
+def share_of_others(before: tuple[float, float], after: tuple[float, float], seconds: float) -> float:
+    """The share of the processors' time that others took between two readings of `processor_seconds`."""
+    busy, own = (late - early for early, late in zip(before, after, strict=True))
+    return min(max((busy - own) / seconds, 0.0), 1.0)
 
 
 def _kill_group(process: int) -> None:

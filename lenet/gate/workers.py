@@ -18,12 +18,17 @@ from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final
 
-import psutil
-
 from lenet import documents, results
 from lenet.errors import ResultsError
 from lenet.gate.pairs import TURNS, Pair, Side, Turns
-from lenet.gate.processes import ForkServer, FreshProcess, WorkerError, WorkerProcess
+from lenet.gate.processes import (
+    ForkServer,
+    FreshProcess,
+    WorkerError,
+    WorkerProcess,
+    processor_seconds,
+    share_of_others,
+)
 from lenet.measurement.summary import Summary
 from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
@@ -150,7 +155,7 @@ def measure_pair(
     """
     folder.mkdir(parents=True)
     began = time.monotonic()
-    before = _processor_seconds(servers)
+    before = processor_seconds(servers)
     workers: list[_Worker] = []
     try:
         for tree in draw.sample(trees, len(trees)):
@@ -165,7 +170,7 @@ def measure_pair(
         for worker in workers:
             worker.kill()
     seconds = time.monotonic() - began
-    others = _share_of_others(before, _processor_seconds(servers), seconds * len(os.sched_getaffinity(0)))
+    others = share_of_others(before, processor_seconds(servers), seconds * len(os.sched_getaffinity(0)))
     return Pair(base, head, first, seconds, others, compiles)
 
 
@@ -203,26 +208,6 @@ def _plugins(folder: Path) -> Path:
         shutil.copy(here.with_name("fork_server.py"), plugins)
         shutil.copy(CANARY_FILE, plugins)
     return plugins
-
-
-def _processor_seconds(servers: Mapping[str, ForkServer] | None = None) -> tuple[float, float]:
-    """Busy and stolen seconds of the processors that this process may use, and the seconds of it and its workers.
-
-    Workers count once they have ended.
-
-    Args:
-        servers: The parents of workers that were forked.
-    """
-    usable = os.sched_getaffinity(0)
-    each = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
-    own = sum(os.times()[:4]) + sum(server.processor_seconds for server in (servers or {}).values())
-    return sum(sum(times[:3]) + times.irq + times.softirq + times.steal for times in each), own
-
-
-def _share_of_others(before: tuple[float, float], after: tuple[float, float], seconds: float) -> float:
-    """The share of the processors' time that others took between two readings of `_processor_seconds`."""
-    busy, own = (late - early for early, late in zip(before, after, strict=True))
-    return min(max((busy - own) / seconds, 0.0), 1.0)
 
 
 def _take_turns(base: _Worker, head: _Worker, draw: random.Random, rounds: Mapping[str, int]) -> dict[str, str]:

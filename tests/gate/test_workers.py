@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from lenet.errors import GateError
-from lenet.gate import fork_server, workers
+from lenet.gate import fork_server, processes, workers
 from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
 from lenet.gate.workers import Tree, fork_servers, measure_pair
@@ -100,11 +100,11 @@ def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path, start: s
 
 
 def test_others_have_what_was_busy_and_not_one_s_own() -> None:
-    assert workers._share_of_others((100.0, 10.0), (130.0, 15.0), 50.0) == 0.5
-    assert workers._share_of_others((100.0, 10.0), (101.0, 15.0), 50.0) == 0.0
-    _, before = workers._processor_seconds()
+    assert processes.share_of_others((100.0, 10.0), (130.0, 15.0), 50.0) == 0.5
+    assert processes.share_of_others((100.0, 10.0), (101.0, 15.0), 50.0) == 0.0
+    _, before = processes.processor_seconds()
     time.sleep(0.1)
-    _, after = workers._processor_seconds()
+    _, after = processes.processor_seconds()
     assert 0 <= after - before < 0.05, "it slept"
 
 
