@@ -234,7 +234,7 @@ SLOWED = """            began = time.perf_counter()
 
 
 def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End to end, with the real canary; on one pair, so by a factor that no noise makes or hides.
+    """End to end, with the real canary and forked processes; on one pair, so by a factor that no noise makes or hides.
 
     A machine that others use may disturb the canary of a pair, and the gate then rightly says that it does not know: it
     is asked again, as a person would.
@@ -258,7 +258,7 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PYTEST_PLUGINS", "tests.benchmarks.short_limits")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     rows = ("--synthetic", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=20")
-    ask = partial(gate, root, "--tolerance=1", "--harm=3", *rows)
+    ask = partial(gate, root, "--tolerance=1", "--harm=3", "--start=forked", *rows)
     done, document = ask()
     for _ in range(3):
         if document["verdict"] == "INCONCLUSIVE":
@@ -267,6 +267,8 @@ def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pyt
     assert document["verdict"] == "FAIL"
     assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
     assert document["rows"][0]["ratio"] > 3
+    assert document["notes"] == [], "the servers could fork"
+    assert document["rows"][0]["why"]["line"]
     assert all(len(pair["medians"]["canary"][0]) == TURNS for stage in document["stages"] for pair in stage["pairs"])
 
 

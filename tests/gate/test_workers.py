@@ -28,6 +28,9 @@ from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0, TWO: 2.0}
+QUICK = ("pytest", "xmlrpc.client")
+"""What the fork servers of these tests import, in the place of PyTorch and the suite."""
+
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -36,6 +39,7 @@ from tests.gate.test_workers import ONE, TWO, workers
 
 folder = Path(sys.argv[1])
 workers.CANARY_FILE = folder / "test_canary.py"
+test_workers.processes._PRELOADED = test_workers.QUICK
 os.environ["GATE"] = str(os.getpid())
 test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}], start=sys.argv[2])
 """
@@ -48,6 +52,7 @@ def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     canary = tmp_path / "test_canary.py"
     canary.write_text(CANARY)
     monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(processes, "_PRELOADED", QUICK)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
     monkeypatch.setenv("PYTEST_ADDOPTS", "--an-option-for-another-suite")
     monkeypatch.setenv("LENET_COMMIT", "of another checkout")
@@ -195,7 +200,9 @@ def test_forks_of_a_server_share_its_imports_and_nothing_that_they_do(tmp_path: 
     """The suite's process sets a variable of the module `json`: the next fork does not see it."""
     root = repository(tmp_path / "tree", GOOD, GOOD)
     cases = (root / "benchmarks" / "test_inference.py").read_text()
-    spy = "import json, sys\nassert 'torch' in sys.modules\nassert not hasattr(json, 'seen')\njson.seen = True\n"
+    spy = (
+        "import json, sys\nassert 'xmlrpc.client' in sys.modules\nassert not hasattr(json, 'seen')\njson.seen = True\n"
+    )
     (root / "benchmarks" / "test_inference.py").write_text(spy + cases)
     git(root, "commit", "--quiet", "--all", "--message=spy")
     trees = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
