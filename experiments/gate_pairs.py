@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,16 +25,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from gate_study import git, make_base
+
 from lenet.gate.checkouts import checked_out, find_commits
 from lenet.gate.decision import Rule
 from lenet.gate.pairs import CANARY, TURNS_ON_A_GPU, Pair
 from lenet.gate.processes import ForkServer
 from lenet.gate.stages import Stage
 from lenet.gate.workers import fork_servers, measure_pair
-from lenet.provenance import without_git_variables
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-WHO: Final = ("-c", "user.name=study", "-c", "user.email=study@localhost", "-c", "commit.gpgsign=false")
 TEST: Final = "benchmarks/test_inference.py"
 KERNEL: Final = "lenet/kernels/fp32.cu"
 COPY_RATE: Final = 50e9
@@ -182,17 +180,6 @@ def rounded(pair: Pair, name: str) -> list[list[float]]:
     return [[float(f"{seconds:.6g}") for seconds in side] for side in pair.medians(name)]
 
 
-def make_base(repository: Path) -> None:
-    """Make a repository with this tree as the branch ``base``."""
-    repository.mkdir()
-    for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
-        if (ROOT / name).exists():
-            subprocess.run(["cp", "-r", str(ROOT / name), str(repository)], check=True)  # noqa: S603, S607
-    git(repository, "init", "--quiet", "--initial-branch=base")
-    git(repository, "add", "--all")
-    git(repository, "commit", "--quiet", "--message=base")
-
-
 def make_head(repository: Path, percent: float, plain: Mapping[str, float]) -> None:
     """Check out a commit whose rows take so many percent longer.
 
@@ -222,11 +209,6 @@ def make_head(repository: Path, percent: float, plain: Mapping[str, float]) -> N
         (repository / "README.md").write_text("Nothing changed.\n")
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", f"--message={percent:g} % slower")
-
-
-def git(repository: Path, *arguments: str) -> None:
-    command = ["git", "-C", str(repository), *WHO, *arguments]
-    subprocess.run(command, env=without_git_variables(), check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def study(out: Path, name: str, seed: int, number: int, processors: list[int], d
             file.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
-def make_repository(repository: Path) -> None:
-    """Make a repository with this tree as base, and a branch for each slow-down."""
+def make_base(repository: Path) -> None:
+    """Make a repository with this tree as the branch ``base``."""
     repository.mkdir()
     for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
         if (ROOT / name).exists():
@@ -110,6 +110,11 @@ def make_repository(repository: Path) -> None:
     git(repository, "init", "--quiet", "--initial-branch=base")
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--message=base")
+
+
+def make_repository(repository: Path) -> None:
+    """Make a repository with this tree as base, and a branch for each slow-down."""
+    make_base(repository)
     for percent in sorted(set(CYCLE)):
         git(repository, "checkout", "--quiet", "-b", f"slow-{percent}", "base")
         if percent:

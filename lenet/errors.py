@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 from collections.abc import Iterable
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "UnavailableError",
     "WeightsError",
     "did_you_mean",
+    "how_it_ended",
 ]
 
 
@@ -30,6 +32,11 @@ def did_you_mean(text: str, choices: Iterable[str]) -> str:
     """A "did you mean" question with the choices nearest to an unknown text; empty if none is near."""
     near = difflib.get_close_matches(text, list(choices), n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def how_it_ended(code: int) -> str:
+    """How a process ended, by its exit code as `subprocess` gives it: negative for a signal."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 class LenetError(Exception):

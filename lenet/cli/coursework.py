@@ -17,7 +17,7 @@ from typing import Final
 import click
 
 from lenet.cli.options import data_option, device_option, download_option, load_split, unknown_option
-from lenet.errors import CourseworkError, LenetError
+from lenet.errors import CourseworkError, LenetError, how_it_ended
 from lenet.provenance import bound_to_this, program
 from lenet.settings import Settings
 from lenet.terminal import tell
@@ -258,7 +258,7 @@ def _run_step(step: _Step) -> bool:
     if not (judged or not code) or not step.made.exists():
         raise CourseworkError(
             f"{step.module} {step.arguments[0]}",
-            found=f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}",
+            found=how_it_ended(code),
             wanted=f"exit code 0 and {step.made}",
             hint="mend what its output above names",
         )

@@ -25,9 +25,10 @@ from lenet.gate.session import TimeLimits
 from lenet.gate.session import run as measure
 from lenet.provenance import git
 from lenet.report.tables import print_whole, to_rich
+from lenet.results.storage import GATES, local_storage
 from lenet.terminal import tell
 
-__all__ = ["EXIT_CODES", "HISTORY", "OUT", "Options", "run"]
+__all__ = ["EXIT_CODES", "OUT", "Options", "run"]
 
 EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 """An error has no verdict; its exit code is 2."""
@@ -35,7 +36,7 @@ EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 OUT: Final = Path("gate")
 """The usual directory of the report."""
 
-HISTORY: Final = Path(".benchmarks", "local", "gates")
+_HISTORY: Final = local_storage(Path(".benchmarks")) / GATES
 """Below the checkout: a copy of each gate's gate.json, for the report."""
 _LONGEST: Final = 1_000_000
 _UNFINISHED: Final = GateError(
@@ -133,7 +134,7 @@ def _write(outcome: Outcome, repository: Path, out: Path) -> None:
         if outcome.stopped is None:
             raise
         tell(str(error), err=True)  # such as the full disk that ended the gate
-    history = repository / HISTORY
+    history = repository / _HISTORY
     if git(repository, "check-ignore", "--quiet", str(history)).returncode != 0:
         return  # it would be a change of the user's files
     stamp = outcome.started.translate({ord(sign): None for sign in "-:Z"}).replace("T", "_")

@@ -95,6 +95,15 @@ class Rule:
     alpha: float = 0.05
     looks: tuple[int, ...] = tuple(range(6, 31))
 
+    def limits(self, margin: float = 0.0) -> tuple[float, float]:
+        """The tolerance and the harm of a row, as shares. An accepted slow-down above the tolerance raises both.
+
+        Args:
+            margin: The accepted slow-down, as a share.
+        """
+        tolerance = max(self.tolerance, margin)
+        return tolerance, self.harm + tolerance - self.tolerance
+
     @property
     def passing(self) -> float:
         """The largest probability of a wrong PASS of a row over a stage's looks."""
@@ -249,7 +258,8 @@ def decide(
         ValueError: The rule has no look after so many pairs.
     """
     before = {name: one for name, one in (earlier or {}).items() if one.verdict is not Verdict.INCONCLUSIVE}
-    limits = {name: _limits(rule, (margins or {}).get(name, 0)) for name in rows}
+    shares = {name: rule.limits((margins or {}).get(name, 0.0)) for name in rows}
+    limits = {name: (math.log1p(tolerance), math.log1p(harm)) for name, (tolerance, harm) in shares.items()}
     # A row that FAILed stays rejected, and so the others keep the level that it handed on. One that PASSed is never
     # rejected.
     known = {name: 0.0 if one.verdict is Verdict.FAIL else 1.0 for name, one in before.items()}
@@ -265,12 +275,6 @@ def decide(
         low, high = bounds(ratios, level, rule.passing, rule.looks)
         found[name] = Decision(_verdict(low, high, *limits[name]), len(ratios), low, high, p)
     return found
-
-
-def _limits(rule: Rule, margin: float) -> tuple[float, float]:
-    """Tolerance and harm of a row, as logarithms."""
-    tolerance = max(rule.tolerance, margin)
-    return math.log1p(tolerance), math.log1p(rule.harm + tolerance - rule.tolerance)
 
 
 def _verdict(low: float, high: float, tolerance: float, harm: float) -> Verdict:

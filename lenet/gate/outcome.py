@@ -164,8 +164,7 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if decision is None:
         return Verdict.INCONCLUSIVE, f"the gate ended before pair {rule.looks[0]}, the first that can decide a row"
-    tolerance = max(rule.tolerance, accepted.bound if accepted else 0.0)
-    harm = rule.harm + tolerance - rule.tolerance
+    tolerance, harm = rule.limits(accepted.bound if accepted else 0.0)
     low, high = math.expm1(decision.low), math.expm1(decision.high)
     if decision.verdict is Verdict.PASS:
         if accepted and high >= rule.harm:

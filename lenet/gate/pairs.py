@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any, Final, Self
 
 from lenet.results import Case
-from lenet.vocabulary import Mode
 
 __all__ = ["CANARY", "SIDES", "TURNS", "TURNS_ON_A_GPU", "Pair", "Side", "Turns"]
 
@@ -23,7 +22,7 @@ _LEAST, _MOST = 1e-12, 1e9
 """Seconds."""
 
 TURNS_ON_A_GPU: Final = 3
-"""There a row differs more from process to process than from turn to turn: see ``docs/results/gate-gpu.md``."""
+"""There a row differs more from process to process than from turn to turn: see ``docs/results/gate-h200.md``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +139,12 @@ def _side(document: Mapping[str, Any]) -> Side:
 
 
 def _turns(document: Mapping[str, Any]) -> Turns:
-    case = Case(**{**document["case"], "mode": Mode(document["case"]["mode"])})
-    return Turns(case, _times(document["medians"]), float(document["throttled"]), int(document["rounds"]))
+    return Turns(
+        Case.from_dict(document["case"]),
+        _times(document["medians"]),
+        float(document["throttled"]),
+        int(document["rounds"]),
+    )
 
 
 def _times(values: list[float]) -> tuple[float, ...]:

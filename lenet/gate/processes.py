@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import psutil
 
 from lenet import documents
-from lenet.errors import GateError
+from lenet.errors import GateError, how_it_ended
 
 __all__ = [
     "ForkServer",
@@ -22,6 +22,7 @@ __all__ = [
     "FreshProcess",
     "WorkerError",
     "WorkerProcess",
+    "log_tail",
     "processor_seconds",
     "share_of_others",
 ]
@@ -30,6 +31,7 @@ _PRELOADED: Final = ("torch", "pytest", "lenet.suite.plugin", "lenet.suite.fixtu
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """While it is imported, NumPy's BLAS starts a thread for each processor. PyTorch starts its own on first use."""
 
+_LOG_LINES: Final = 20
 _SHORTEST: Final = 1e-3
 """Seconds to wait at least: a socket that is told to wait for none does not block."""
 
@@ -183,13 +185,11 @@ class ForkServer:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.poll()
-        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        tail = self._log.read_text(errors="replace").splitlines()[-20:]
         return WorkerError(
             f"the server of {self._side}'s processes ended",
-            found=how,
+            found="it does not answer" if code is None else how_it_ended(code),
             wanted="a server until the gate ends",
-            hint="try again, or with `--start=fresh`" + "".join(f"\n  | {line}" for line in tail),
+            hint="try again, or with `--start=fresh`" + log_tail(self._log),
         )
 
 
@@ -217,6 +217,12 @@ class ForkedProcess:
         _kill_group(self._process)
         with suppress(GateError, TimeoutError):
             self.wait(60)
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a process's log, to end a hint with."""
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return "".join(f"\n  | {line}" for line in lines)
 
 
 def processor_seconds(servers: Mapping[str, ForkServer] | None = None) -> tuple[float, float]:

@@ -20,12 +20,12 @@ from lenet.gate.pairs import CANARY, Pair
 from lenet.gate.why import plain
 from lenet.gate.why import to_markdown as why_to_markdown
 from lenet.report.rounding import significant
-from lenet.report.tables import Sheet, to_markdown
+from lenet.report.tables import Sheet, group_reasons, to_markdown
+from lenet.results.gates import SCHEMA
 from lenet.terminal import visible
 
-__all__ = ["SCHEMA", "error_json", "error_page", "reasons", "repeat", "sheet", "summary", "to_json", "to_page", "write"]
+__all__ = ["error_json", "error_page", "reasons", "repeat", "sheet", "summary", "to_json", "to_page", "write"]
 
-SCHEMA: Final = 2
 _NOTHING: Final = "-"
 _WHY: Final = ": why: "
 
@@ -98,9 +98,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 def to_page(outcome: Outcome) -> str:
     """The outcome as a Markdown page, for a job's summary."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in outcome.not_run.items():
-        by_reason.setdefault(reason, []).append(name)
+    by_reason = group_reasons(outcome.not_run)
     missing = [f"- {plain(', '.join(names))}: {plain(reason)}" for reason, names in by_reason.items()]
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]

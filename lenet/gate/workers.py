@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +18,14 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final
 
 from lenet import documents, results
-from lenet.errors import ResultsError
+from lenet.errors import ResultsError, how_it_ended
 from lenet.gate.pairs import TURNS, Pair, Side, Turns
 from lenet.gate.processes import (
     ForkServer,
     FreshProcess,
     WorkerError,
     WorkerProcess,
+    log_tail,
     processor_seconds,
     share_of_others,
 )
@@ -50,7 +50,6 @@ _QUARTILES_OF_SIGMA: Final = 1.349
 
 _CASE_OF_CANARY: Final = "test_canary["
 CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
-_LOG_LINES: Final = 20
 _PLUGINS: Final = "plugins"
 
 
@@ -366,25 +365,20 @@ class _Worker:
             f"the process of {self.tree.side} hung",
             found=f"no answer in time{self._where()}",
             wanted="an answer within --worker-timeout",
-            hint="allow more time, or measure fewer rows" + self._tail(),
+            hint="allow more time, or measure fewer rows" + log_tail(self._log),
         )
 
     def _ended(self) -> WorkerError:
-        code = self._wait()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = how_it_ended(self._wait())
         return WorkerError(
             f"the process of {self.tree.side} did not measure",
             found=f"{how}{self._where()}",
             wanted="a run of the suite to its end",
-            hint=f"run the suite in a checkout of {self.tree.commit[:12]} to see why" + self._tail(),
+            hint=f"run the suite in a checkout of {self.tree.commit[:12]} to see why" + log_tail(self._log),
         )
 
     def _where(self) -> str:
         return f", at {_short(self.at)}" if self.at else ""
-
-    def _tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        return "".join(f"\n  | {line}" for line in lines)
 
 
 def _turns(rows: Sequence[Row]) -> Turns:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from lenet.measurement.floor import Floor, Limits, Workload
 from lenet.measurement.summary import Summary
@@ -51,6 +51,11 @@ class Case:
     cold_cache: bool
     protocol: str
     input: str = InputType.FLOAT32
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The case of what `dataclasses.asdict` gave for one."""
+        return cls(**{**saved, "mode": Mode(saved["mode"])})
 
     def conditions(self) -> tuple[object, ...]:
         """What two rows must share to be compared: all but the backend and the precision it ran."""

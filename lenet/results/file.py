@@ -31,7 +31,6 @@ from lenet.measurement.floor import Floor, Limits, moved_bytes
 from lenet.measurement.summary import Summary
 from lenet.results import schema
 from lenet.results.case import Case, Measurement, NotRun, Row, short_name
-from lenet.vocabulary import Mode
 
 __all__ = ["LARGEST", "SCHEMA", "identity", "load", "row"]
 
@@ -131,10 +130,9 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
     info = benchmark.get("extra_info") or {}
     if "case" not in info:
         return None
-    case = Case(**{**info["case"], "mode": Mode(info["case"]["mode"])})
     samples = benchmark["stats"].get("data")
     return Row(
-        case=case,
+        case=Case.from_dict(info["case"]),
         summary=Summary.from_dict(info["summary"]),
         wall_median=info["wall_median"],
         peak_memory_bytes=info["peak_memory_bytes"],
