@@ -52,7 +52,7 @@ def case(
     _skip_what_means_nothing(mode, spec.device, cold_cache=cold_cache)
     on_host = mode is Mode.END_TO_END or (mode is Mode.THROUGHPUT and spec.device.type != "cpu")
     if mode is Mode.THROUGHPUT and not on_host and host_memory != chosen(request.config, "host_memory")[0]:
-        pytest.skip("on a CPU nothing is copied: one host memory is enough")
+        pytest.skip("without a copy one host memory is enough")
     return Case(
         backend=backend.name,
         mode=mode,

@@ -1,7 +1,8 @@
 """Runs a call again and again, and keeps the time of each round.
 
-`measure`, and `measure_sustained` for many batches in flight, join the parts: `clocks` times the rounds, `protocol` says how many there are, `recorder` keeps them, and the
-host policy here decides what happens between two chunks of rounds.
+`measure`, and `measure_sustained` for many batches in flight, join the parts: `clocks` or `sustained` times the rounds,
+`protocol` says how many there are, `recorder` keeps them, and the host policy here decides what happens between two
+chunks of rounds.
 """
 
 from __future__ import annotations

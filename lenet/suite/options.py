@@ -48,8 +48,8 @@ def add_options(parser: pytest.Parser) -> None:
     several(
         "--host-memory",
         _choice("memory", HostMemory),
-        "where the batch of end_to_end and throughput lies: pinned or pageable memory that is copied from, or zero-copy, which is pinned "
-        "memory that the device reads itself (default: pinned)",
+        "where the batch of end_to_end and throughput lies: pinned or pageable memory that is copied from, or "
+        "zero-copy, which is pinned memory that the device reads itself (default: pinned)",
     )
     several(
         "--input",
