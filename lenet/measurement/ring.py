@@ -14,7 +14,7 @@ on a stream of its own, which is idle, when the batch is submitted. The other fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import ClassVar
 
@@ -43,9 +43,9 @@ class _Slot:
 
     source: torch.Tensor
     images: torch.Tensor
-    submitted: torch.cuda.Event = field(default_factory=timing_event)
-    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)
-    done: torch.cuda.Event = field(default_factory=timing_event)
+    submitted: torch.cuda.Event
+    copied: torch.cuda.Event
+    done: torch.cuda.Event
     logits: torch.Tensor | None = None
 
 
@@ -66,7 +66,7 @@ class Ring:
         self._compute = runner.stream
         self._copies = torch.cuda.Stream(runner.spec.device)
         self._arrivals = torch.cuda.Stream(runner.spec.device)
-        self._slots = [_Slot(source, images) for source, images in slots]
+        self._slots = [_Slot(*memory, timing_event(), torch.cuda.Event(), timing_event()) for memory in slots]
         self._copying = self._slots[0].images is not self._slots[0].source
         self._next = 0
         self._synchronize()  # earlier work may still use memory that a slot was given
