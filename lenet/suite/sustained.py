@@ -123,12 +123,12 @@ def run_sustained(
             pipeline, stream=built.runner.stream, protocol=protocol, throttling=sampler.throttling, host=host
         )
         peak = peak_memory(pipeline.lap, spec.device)
-        alone = {"copy_alone": None, "forward_alone": None}
+        copy = forward = None
         if isinstance(pipeline, Ring):
-            alone = {"copy_alone": _brief(pipeline.copies), "forward_alone": _brief(pipeline.passes)}
+            copy, forward = _brief(pipeline.copies), _brief(pipeline.passes)
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         p50, p95, p99 = (quantile(samples.latency, share) for share in (0.5, 0.95, 0.99))
-        return Sustained(samples, Throughput(pipeline.depth, p50, p95, p99, **alone), peak)
+        return Sustained(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak)
 
 
 def _brief(windows: Callable[[int, float], list[Round]]) -> float | None:

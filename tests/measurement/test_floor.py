@@ -44,7 +44,6 @@ THROUGHPUT = replace(END_TO_END, mode=Mode.THROUGHPUT)
         (replace(END_TO_END, batch_size=1), 10e-6, "launch"),
         (THROUGHPUT, 12_288e3 / 50e9, "copy"),
         (replace(THROUGHPUT, batch_size=1), 12_288 / 50e9, "copy"),  # launches overlap
-        (replace(THROUGHPUT, input="uint8", precision="fp16x2", batch_size=1), 3_072 / 50e9, "copy"),
         # on a CPU nothing is copied, and runners side by side have the best rate of memory
         (replace(THROUGHPUT, host_memory=None), 1_303_440e3 / 50e12, "arithmetic"),
         (
