@@ -13,7 +13,7 @@ __all__ = ["check_in_flight"]
 
 
 def check_in_flight(pipeline: Pipeline, reference: parity.Reference, batch_size: int, executed: str) -> None:
-    """Run other images through each slot of a pipeline, more than twice, and compare all logits.
+    """Run other images through each slot of a pipeline, twice, and compare all logits.
 
     Each stream is held back in turn. A pass that does not wait for its copy then gets the slot's last images, and a
     copy that does not wait for the last pass replaces its images. Both give logits of other images.
@@ -27,7 +27,7 @@ def check_in_flight(pipeline: Pipeline, reference: parity.Reference, batch_size:
     Raises:
         ParityError: Logits are wrong.
     """
-    count = 2 * pipeline.depth + 1
+    count = 2 * pipeline.depth
     for held in pipeline.held:
         _check(pipeline, reference, [_indices(reference, batch_size, first) for first in range(count)], executed, held)
 

@@ -119,7 +119,7 @@ def test_every_runner_is_checked(arrays: Arrays, pair: Callable[[Arrays], Parall
     wrong = {**arrays, "fc3.bias": arrays["fc3.bias"] + 1}
     with pytest.raises(parity.ParityError, match="with 2 batches in flight") as caught:
         check_in_flight(pair(wrong), reference, 2, "fp32")
-    assert caught.value.found.startswith("batch 2 of 5: ")
+    assert caught.value.found.startswith("batch 2 of 4: ")
 
 
 def test_closing_closes_the_runners(pair: Callable[[Arrays], ParallelRunners], arrays: Arrays) -> None:

@@ -85,7 +85,7 @@ def test_a_gain_is_told_for_each_of_the_three_modes() -> None:
         (
             320e-6,
             56e-6,
-            300e-6,
+            296e-6,
             "the forward passes set the pace; without any copy a batch would take 7.5 % less time.",
         ),
         (20e-6, 8e-6, 10e-6, "neither the copies nor the forward passes alone set the pace; together they take 2.00 "),
