@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import head, row
-
 from lenet import results
 from lenet.report.rounding import significant, thousands
 from lenet.report.tables import row_name
