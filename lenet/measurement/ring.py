@@ -145,6 +145,7 @@ class Ring:
         while ended < began + seconds:
             slot = self._free_slot()
             ended = perf_counter()
+            slot.submitted.synchronize()  # long done, but in the order of another stream
             latencies.append(slot.submitted.elapsed_time(slot.done) / 1e3)
             work(slot)
             queueing += perf_counter() - ended

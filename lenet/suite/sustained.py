@@ -24,7 +24,7 @@ from lenet.measurement.recorder import Round, Samples
 from lenet.measurement.ring import Ring
 from lenet.measurement.rounds import measure_sustained
 from lenet.measurement.statistics import median, quantile
-from lenet.measurement.sustained import WINDOW, Pipeline
+from lenet.measurement.sustained import Pipeline
 from lenet.results import Case, Throughput
 from lenet.suite.builds import Built
 from lenet.suite.images import Batches
@@ -33,8 +33,8 @@ from lenet.vocabulary import HostMemory, Mode
 
 __all__ = ["Sustained", "check_depth", "depth_of", "run_sustained"]
 
-_BRIEF: Final = 20
-"""Windows of a brief look, a fifth of a second: at each number of runners, and at the copies or the passes alone."""
+_BRIEF: Final = (4, 0.05)
+"""Windows and seconds of each, for a brief look at a number of runners, or at the copies or the passes alone."""
 
 
 class Sustained(NamedTuple):
@@ -133,7 +133,7 @@ def run_sustained(
 
 def _brief(windows: Callable[[int, float], list[Round]]) -> float | None:
     """The median of a few windows in seconds a batch. None if there is nothing to run."""
-    rounds = windows(_BRIEF, WINDOW)
+    rounds = windows(*_BRIEF)
     return median([one.wall for one in rounds]) if rounds else None
 
 
@@ -167,6 +167,7 @@ def _ring(case: Case, built: Built, batches: Batches) -> Iterator[Ring]:
         _refuse(case, str(error).partition(".")[0])
     with closing(ring):
         yield ring
+    first.copy_(batches.reference(case.batch_size, spec.input).images[: case.batch_size])  # which the checks replaced
 
 
 def _another(batch: torch.Tensor) -> torch.Tensor:
@@ -197,15 +198,13 @@ def _runners(
                 runners = [stack.enter_context(backend.build(arrays, spec)) for _ in range(number)]
             return stack.enter_context(closing(ParallelRunners(runners, batch, share)))
 
-        if case.depth is not None:
-            yield side_by_side(case.depth)
+        if case.depth is not None or cores == 1:
+            yield side_by_side(case.depth or 1)
             return
         fastest, least = side_by_side(1), math.inf
         for number in numbers_of_runners(cores):
             tried = fastest if number == 1 else side_by_side(number)
-            rounds = tried.windows(_BRIEF, WINDOW)
-            seconds = median([one.wall for one in rounds])
-            slower = tried
+            seconds, slower = _brief(tried.windows) or math.inf, tried
             if seconds < least:
                 fastest, slower, least = tried, fastest, seconds
             if slower is not fastest:
