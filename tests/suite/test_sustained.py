@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from lenet.backends.base import BatchRange, BuildSpec, Runner
+from lenet.backends import load
+from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.backends.buffer_cache import MOST_BUFFERS
+from lenet.comparison import reference_of
+from lenet.data.synthetic import synthetic
+from lenet.measurement import ring, rounds
+from lenet.measurement.host_state import IdleHostWatch
 from lenet.measurement.parallel import threads
+from lenet.measurement.protocol import Coursework
 from lenet.measurement.recorder import Round
 from lenet.results import Case
 from lenet.suite import sustained
 from lenet.suite.builds import Built
 from lenet.vocabulary import InputType, Mode, Precision
+from lenet.weights import Arrays
 from tests.measurement.fake_streams import TimedCuda
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -157,3 +165,37 @@ def test_the_fastest_number_of_runners_is_measured(
         assert {one.number: one.share for one in Counted.opened} == {1: 4, 2: 2, 4: 1}
         with sustained._runners(CASE, backend, built, {}, BATCHES) as found:
             assert (found.number, found.share) == (3, 1)  # type: ignore[attr-defined]
+
+
+def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.MonkeyPatch, arrays: Arrays) -> None:
+    """Streams keep time, and the tensors are the host's: a copy takes a millisecond, a pass two."""
+    cuda = TimedCuda(monkeypatch, copy=0.0, compute=2e-3)
+    compute = cuda.runner.stream
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: stream.take(0.0 if stream is compute else 1e-3))
+    reference = reference_of(arrays, synthetic(32).images, InputType.UINT8)
+    host = reference.images[:2].clone()
+    batches: Any = SimpleNamespace(on_host=lambda *_: host, reference=lambda *_: reference)
+    spec: Any = SimpleNamespace(device=SimpleNamespace(type="cuda"), input=InputType.UINT8)
+    with load("pytorch").build(arrays, SPEC) as network:
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            cuda.runner.forward(images)
+            return network.forward(images)
+
+        runner: Any = SimpleNamespace(stream=compute, spec=spec, forward=forward, on_stream=nullcontext)
+        empty_like = torch.empty_like
+        monkeypatch.setattr(torch, "empty_like", lambda batch, device: empty_like(batch) if device else None)
+        monkeypatch.setattr(rounds, "sm_clock_hz", lambda stream: stream.take(0.0))
+        monkeypatch.setattr(ring, "hold", lambda stream: stream.take(1e-3))
+        monkeypatch.setattr(sustained, "peak_memory", lambda lap, _: lap() or "the peak")
+        sampler: Any = SimpleNamespace(throttling=tuple)
+        protocol = Coursework(warmups=1, rounds=10)
+        built, backend = Built(runner, 0), cast("Backend", None)
+        found = sustained.run_sustained(CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch())
+    assert found.samples.seconds == pytest.approx([2e-3] * 10)
+    assert found.samples.latency.size >= 10 * 0.1 / 2e-3
+    seconds = {"latency_p50": 6e-3, "latency_p95": 6e-3, "latency_p99": 6e-3}
+    seconds |= {"copy_alone": 1e-3, "forward_alone": 2e-3}
+    assert {name: getattr(found.throughput, name) for name in seconds} == pytest.approx(seconds)
+    assert (found.throughput.depth, found.peak) == (3, "the peak")
+    assert torch.equal(host, reference.images[:2])
