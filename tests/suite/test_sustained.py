@@ -195,6 +195,7 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
         protocol = Coursework(warmups=1, rounds=10)
         built, backend = Built(runner, 0), cast("Backend", None)
         found = sustained.run_sustained(CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch())
+    assert found.throughput is not None
     assert found.samples.seconds == pytest.approx([2e-3] * 10)
     assert found.samples.latency.size >= 10 * 0.1 / 2e-3
     seconds = {"latency_p50": 6e-3, "latency_p95": 6e-3, "latency_p99": 6e-3}
