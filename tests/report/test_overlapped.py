@@ -120,4 +120,4 @@ def test_the_page_has_a_part_for_them(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "The file holds no row of one batch at a time." in Text(page).text
     file = documents.measurement(tmp_path / "3.json")
-    assert "measure one with --mode=throughput" in Text(report(file, out=tmp_path / "report.html")[1]).text
+    assert "Throughput" not in Text(report(file, out=tmp_path / "report.html")[1]).text
