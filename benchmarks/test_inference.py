@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -24,6 +25,8 @@ from lenet.suite.builds import Builds
 from lenet.suite.facts import failing_with_the_layer, row_facts
 from lenet.suite.fixtures import MachineLimits
 from lenet.suite.images import Batches
+from lenet.suite.options import chosen
+from lenet.suite.sustained import Measured, depth_of, run_sustained
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from lenet.weights import Weights, digest
 
@@ -47,6 +50,9 @@ def case(
     """What the row measures, or a skip if that means nothing."""
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(mode, spec.device, cold_cache=cold_cache)
+    on_host = mode is Mode.END_TO_END or (mode is Mode.THROUGHPUT and spec.device.type != "cpu")
+    if mode is Mode.THROUGHPUT and not on_host and host_memory != chosen(request.config, "host_memory")[0]:
+        pytest.skip("without a copy one host memory is enough")
     return Case(
         backend=backend.name,
         mode=mode,
@@ -55,14 +61,16 @@ def case(
         batch_size=batch_size,
         device=devices.describe(spec.device),
         images=test_split.content,
-        host_memory=host_memory if mode is Mode.END_TO_END else None,
+        host_memory=host_memory if on_host else None,
         cold_cache=cold_cache,
         protocol=request.config.getoption("--protocol"),
         input=spec.input,
+        depth=depth_of(request.config, spec.device) if mode is Mode.THROUGHPUT else None,
     )
 
 
 def test_inference(
+    request: pytest.FixtureRequest,
     benchmark: BenchmarkFixture,
     store: Store,
     backend: Backend,
@@ -90,6 +98,34 @@ def test_inference(
 
     machine = limits.find()
     before = sampler.sample()
+    run = partial(_run_one_batch, call, case, runner)
+    if case.mode is Mode.THROUGHPUT:
+        request.addfinalizer(build.close)  # what a runner keeps of a ring would count as other rows' memory
+        run = partial(run_sustained, case, backend, built, network.arrays, batches)
+    with failing_with_the_layer(backend, network, built, reference, case.precision):
+        samples, throughput, peak = run(protocol, sampler, host)
+    after = sampler.sample()
+    with failing_with_the_layer(backend, network, built, reference, case.precision):
+        parity.check_after()
+    benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
+    benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
+    benchmark.extra_info.update({"throughput": asdict(throughput)} if throughput else {})
+    benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
+    benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
+    benchmark.extra_info["weights"] = digest(network.arrays)
+    benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
+    store(samples.seconds.tolist())
+
+
+def _run_one_batch(
+    call: Callable[[], torch.Tensor],
+    case: Case,
+    runner: Runner,
+    protocol: Protocol,
+    sampler: GpuSampler,
+    host: HostWatch,
+) -> Measured:
+    """Measure a row of one batch at a time."""
     with torch.inference_mode(), runner.on_stream():
         samples = measure(
             call,
@@ -100,17 +136,7 @@ def test_inference(
             throttling=sampler.throttling,
             host=host,
         )
-        after = sampler.sample()
-        peak = peak_memory(call, spec.device)
-    with failing_with_the_layer(backend, network, built, reference, case.precision):
-        parity.check_after()
-    benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
-    benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
-    benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
-    benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
-    benchmark.extra_info["weights"] = digest(network.arrays)
-    benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
-    store(samples.seconds.tolist())
+        return Measured(samples, None, peak_memory(call, runner.spec.device))
 
 
 def _call(
@@ -140,5 +166,5 @@ def _call(
 def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bool) -> None:
     if mode is Mode.END_TO_END and device.type == "cpu":
         pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
-    if cold_cache and (mode is Mode.END_TO_END or device.type == "cpu"):
+    if cold_cache and (mode is not Mode.FORWARD or device.type == "cpu"):
         pytest.skip("a cold cache is for forward passes on a GPU")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -12,7 +12,7 @@ from lenet.measurement.floor import Floor, Limits, Workload
 from lenet.measurement.summary import Summary
 from lenet.vocabulary import HostMemory, InputType, Mode
 
-__all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "short_name"]
+__all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "Throughput", "short_name"]
 
 
 FAILED: Final = "failed: "
@@ -34,10 +34,11 @@ class Case:
         batch_size: Images a batch.
         device: The GPU's name, or the CPU with its number of threads.
         images: Where the images come from.
-        host_memory: Of an end-to-end row's batch (`HostMemory`). None for a forward row.
+        host_memory: Of a batch that begins on the host (`HostMemory`). None if nothing is copied.
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
         protocol: The name of the protocol, which decides the number of rounds.
         input: ``float32`` for normalised images, ``uint8`` for the data's bytes.
+        depth: Batches in flight of a throughput row. None for another row, and if the suite chooses on a CPU.
     """
 
     backend: str
@@ -51,6 +52,7 @@ class Case:
     cold_cache: bool
     protocol: str
     input: str = InputType.FLOAT32
+    depth: int | None = None
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
@@ -69,6 +71,7 @@ class Case:
             self.cold_cache,
             self.protocol,
             self.input,
+            self.depth or 0,
         )
 
     @property
@@ -80,6 +83,32 @@ class Case:
     def workload(self) -> Workload:
         """What the row's floor depends on."""
         return Workload(self.mode, self.batch_size, self.precision, self.input, self.host_memory, self.cold_cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What a throughput row has beside its times. Times are in seconds a batch.
+
+    Attributes:
+        depth: Batches in flight: slots of a GPU's ring, or runners on a CPU.
+        latency_p50: Median time of a batch from its submission until its logits are ready, under the row's load.
+        latency_p95: The 95th percentile.
+        latency_p99: The 99th percentile.
+        copy_alone: Of the copies alone, in the same ring. None on a CPU, and if nothing is copied.
+        forward_alone: Of the forward passes alone, in the same ring. None on a CPU.
+    """
+
+    depth: int
+    latency_p50: float
+    latency_p95: float
+    latency_p99: float
+    copy_alone: float | None = None
+    forward_alone: float | None = None
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` gave for one."""
+        return cls(**{one.name: saved[one.name] for one in fields(cls) if one.name in saved})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +128,7 @@ class Row:
         max_abs_delta: Largest ``|logit - float64 reference|`` right before the timing, or None if not recorded.
         share_of_tolerance: Largest ``|logit - reference|`` over that logit's tolerance, or None if not recorded.
         weights: `lenet.weights.digest` of the weights that were measured, or None if not recorded.
+        throughput: What a throughput row has beside its times. None for other rows.
     """
 
     case: Case
@@ -113,6 +143,7 @@ class Row:
     max_abs_delta: float | None = None
     share_of_tolerance: float | None = None
     weights: str | None = None
+    throughput: Throughput | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:

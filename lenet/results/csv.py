@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from lenet.results.case import Case, Measurement
+from lenet.results.case import Case, Measurement, Throughput
 from lenet.results.matching import merge_with_runs, speedup
 
 __all__ = ["to_csv"]
@@ -30,7 +30,8 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
-    writer.writerow([*case_names, *times, *more, *derived, *run])
+    sustained = [one.name for one in fields(Throughput) if one.name != "depth"]
+    writer.writerow([*case_names, *times, *more, *derived, "in_flight", *sustained, *run])
     merged = merge_with_runs(measurements)
     rows = [one for one, _ in merged]
     for one, source in merged:
@@ -45,6 +46,8 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
             one.floor.term if one.floor else None,
             one.times_floor,
             "; ".join(one.unstable),
+            one.throughput.depth if one.throughput else None,
+            *(getattr(one.throughput, name, None) for name in sustained),
             *(getattr(source, name) for name in run),
         ]
         writer.writerow(map(_no_formula, cells))

@@ -30,7 +30,7 @@ from lenet.files import read_regular, reading_remedy
 from lenet.measurement.floor import Floor, Limits, moved_bytes
 from lenet.measurement.summary import Summary
 from lenet.results import schema
-from lenet.results.case import Case, Measurement, NotRun, Row, short_name
+from lenet.results.case import Case, Measurement, NotRun, Row, Throughput, short_name
 
 __all__ = ["LARGEST", "SCHEMA", "identity", "load", "row"]
 
@@ -144,6 +144,7 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         max_abs_delta=info.get("max_abs_delta"),
         share_of_tolerance=info.get("share_of_tolerance"),
         weights=info.get("weights"),
+        throughput=Throughput.from_dict(info["throughput"]) if "throughput" in info else None,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lenet import results
 from lenet.cli import guard
 from lenet.errors import LenetError
 from lenet.gate.command import EXIT_CODES
-from lenet.results import schema
+from lenet.results import Throughput, schema
 from tests.report import documents
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,8 @@ def whole(folder: Path) -> dict[str, Any]:
     """A document with every part that the schema looks into."""
     document: dict[str, Any] = json.loads(documents.measurement(folder / "run.json").read_text())
     document["lenet"]["not_run"] = [{"name": "one", "reason": "why"}]
+    throughput = Throughput(3, latency_p50=0.1, latency_p95=0.2, latency_p99=0.3)
+    document["benchmarks"][0]["extra_info"]["throughput"] = asdict(throughput)
     schema.check(document)
     return document
 
