@@ -59,10 +59,13 @@ def command(settings: Settings, /, *, suite: Sequence[str], worker_timeout: floa
     gate.md, and keeps each pair in pairs.jsonl, so that --resume goes on after an interruption. Exits with 0 for PASS,
     1 for FAIL, 3 for INCONCLUSIVE, and with 2 if there is no verdict.
     """
-    from lenet.gate.command import Options, run
+    from lenet.gate.interrupts import held
 
-    options = Options(suite=_with_settings(suite, settings), timeout=worker_timeout, **given)
-    raise click.exceptions.Exit(run(options))
+    with held():  # a signal that comes during the imports still ends with a gate.json that says so
+        from lenet.gate.command import Options, run
+
+        options = Options(suite=_with_settings(suite, settings), timeout=worker_timeout, **given)
+        raise click.exceptions.Exit(run(options))
 
 
 def _with_settings(suite: Sequence[str], settings: Settings) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Final
 from lenet.errors import GateError, did_you_mean
 from lenet.provenance import git
 
-__all__ = ["LARGEST", "Acceptance", "find_acceptances", "refuse_unknown"]
+__all__ = ["LARGEST", "Acceptance", "find_acceptances", "refuse_unknown", "trailer"]
 
 LARGEST: Final = 10.0
 """The largest slow-down that can be accepted, as a share: to the eleven-fold time."""
@@ -85,6 +86,23 @@ def refuse_unknown(acceptances: Mapping[str, Acceptance], rows: Collection[str])
                 wanted=f"one of {len(shown)} rows: {', '.join(shown[:_SHOWN])}{', ...' if shown[_SHOWN:] else ''}",
                 hint=f"{near} {_reword(one.commit)}".strip(),
             )
+
+
+def trailer(row: str, ratio: float | None, high: float | None) -> str | None:
+    """The trailer that would accept a row's slow-down, with REASON for the author to fill in; None if none can.
+
+    Its bound is a whole per cent: the upper bound of the slow-down, or half as much again as the slow-down itself. An
+    accepted row must be surely not slower than the bound, so the slow-down alone would be too little.
+
+    Args:
+        row: The row's name.
+        ratio: Head's time over base's; None if it is not known.
+        high: The upper bound of that; None without one.
+    """
+    if not ratio:
+        return None
+    share = high - 1 if high else 1.5 * (ratio - 1)
+    return f"{_KEY}: {row} up to {math.ceil(100 * share)}%: REASON" if 0 < share < LARGEST else None
 
 
 def _trailers(root: Path, base: str, head: str) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +83,7 @@ def find_commits(repository: Path, reference: str) -> Commits:
 
 
 @contextmanager
-def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
+def checked_out(commits: Commits, stage: Path, deadline: float = math.inf) -> Iterator[tuple[Tree, Tree]]:
     """Fresh checkouts of base and head, with empty compile caches, until the context is left.
 
     Args:
@@ -87,8 +91,10 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
         stage: A directory to put them in. The paths of both sides are equally long, as the size of a process's
             environment moves its stack and can change its speed (Mytkowicz et al. 2009, Producing wrong data without
             doing anything obviously wrong!, ASPLOS).
+        deadline: When they must be ready, on the clock of `time.monotonic`.
 
     Raises:
+        TimeoutError: They were not ready in time.
         GateError: A checkout or an environment could not be made.
     """
     trees = []
@@ -96,9 +102,10 @@ def checked_out(commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
         for side, commit in zip(SIDES, (commits.base, commits.head), strict=True):
             path = stage / side
             add = ("worktree", "add", "--no-checkout", "--detach", "--quiet", str(path), commit)
-            _run(*git_command(commits.repository, *add))
-            _run(*git_command(path, "reset", "--hard", "--no-recurse-submodules", "--quiet"))
-            python = _own_python(path, stage / f"{side}-env") if commits.own_environments else sys.executable
+            _run(*git_command(commits.repository, *add), deadline=deadline)
+            _run(*git_command(path, "reset", "--hard", "--no-recurse-submodules", "--quiet"), deadline=deadline)
+            own = stage / f"{side}-env"
+            python = _own_python(path, own, deadline) if commits.own_environments else sys.executable
             caches = stage / f"{side}-caches"
             (caches / "lenet").mkdir(parents=True, mode=0o700)
             trees.append(Tree(side, path, commit, python, caches))
@@ -118,16 +125,17 @@ def _dependencies(root: Path, commit: str) -> tuple[Any, ...]:
     return (*(project.get(name) for name in wanted), document.get("dependency-groups", {}).get("benchmark"))
 
 
-def _own_python(tree: Path, environment: Path) -> str:
+def _own_python(tree: Path, environment: Path, deadline: float) -> str:
     """An environment with the tree's own dependencies, and with the extras that are installed here."""
     document = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
     extras = document["project"].get("optional-dependencies", {})
     chosen = [name for name, needs in extras.items() if all(map(_is_here, needs))]
-    _run(sys.executable, "-m", "venv", str(environment))
+    _run(sys.executable, "-m", "venv", str(environment), deadline=deadline)
     python = str(environment / "bin" / "python")
     target = f"{tree}[{','.join(chosen)}]" if chosen else str(tree)
     group = [one for one in document["dependency-groups"]["benchmark"] if isinstance(one, str)]
-    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target, *group)
+    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target, *group)
+    _run(python, *install, deadline=deadline)
     return python
 
 
@@ -136,15 +144,18 @@ def _is_here(requirement: str) -> bool:
     return name is not None and (name[0] == "lenet-bench" or package_version(name[0]) is not None)
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, deadline: float) -> None:
+    left = None if math.isinf(deadline) else max(deadline - time.monotonic(), 0)
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
     ) as process:
         try:
-            output, messages = process.communicate()
-        except BaseException:
+            output, messages = process.communicate(timeout=left)
+        except BaseException as error:
             process.terminate()  # git and pip then remove their unfinished work
             process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TimeoutError(f"no time was left for `{shlex.join(command)}`") from None
             raise
     if process.returncode != 0:
         _refuse(
@@ -186,7 +197,9 @@ def _ask(root: Path, *arguments: str, may_be_none: bool = False) -> str:
 
 
 def _remedy(messages: str) -> str | None:
-    """The command that git advises if the checkout belongs to another user."""
+    """What to do on a full disk; the command that git advises if the checkout belongs to another user."""
+    if os.strerror(errno.ENOSPC) in messages:
+        return "name a directory with more space: `export TMPDIR=DIRECTORY`"
     advised = re.search(r"git config --global --add safe\.directory .+", messages)
     return f"if you trust its owner: `{advised[0].strip()}`" if advised else None
 

@@ -17,7 +17,7 @@ from lenet.gate.acceptance import find_acceptances
 from lenet.gate.checkouts import Commits, find_commits
 from lenet.gate.decision import Rule, Verdict
 from lenet.gate.display import GateDisplay
-from lenet.gate.interrupts import interruptible, uninterrupted
+from lenet.gate.interrupts import hear, interruptible, uninterrupted
 from lenet.gate.journal import Journal, Plan
 from lenet.gate.outcome import Outcome
 from lenet.gate.pairs import TURNS, TURNS_ON_A_GPU
@@ -91,15 +91,34 @@ def run(options: Options) -> int:
     _refuse_unusable(options)
     with interruptible():
         try:
-            commits = find_commits(Path.cwd(), options.reference)  # before --out can make the worktree dirty
-        except LenetError as error:
-            make_directory(options.out)
-            with only_writer(options.out):
-                report.write(options.out, report.error_json(error), report.error_page(error))
-            raise
-        make_directory(options.out)
-        with only_writer(options.out):
-            return _run(commits, options)
+            hear()
+            return _judge(options)
+        except KeyboardInterrupt:
+            error = GateError(
+                "the gate was interrupted",
+                found="a signal before a pair was counted",
+                wanted="a run to its end",
+                hint="run it again; nothing is left behind",
+            )
+            _write_error(options.out, error)
+            raise error from None
+
+
+def _judge(options: Options) -> int:
+    try:
+        commits = find_commits(Path.cwd(), options.reference)  # before --out can make the worktree dirty
+    except LenetError as error:
+        _write_error(options.out, error)
+        raise
+    make_directory(options.out)
+    with only_writer(options.out):
+        return _run(commits, options)
+
+
+def _write_error(out: Path, error: LenetError) -> None:
+    make_directory(out)
+    with only_writer(out):
+        report.write(out, report.error_json(error), report.error_page(error))
 
 
 def _run(commits: Commits, options: Options) -> int:
@@ -120,8 +139,8 @@ def _show(outcome: Outcome, repository: Path, out: Path) -> None:
     """Print the outcome, and write it. A full disk takes no file, and a closed terminal no table."""
     try:
         print_whole(to_rich(report.sheet(outcome)))
-        for line in report.reasons(outcome):
-            tell(line)
+        for text in report.reasons(outcome):
+            tell(report.wrapped(text))
     finally:
         _write(outcome, repository, out)
 
@@ -196,13 +215,6 @@ def _measure(commits: Commits, options: Options) -> Outcome:
                 note=display.note,
                 options=_places(options),
             )
-    except KeyboardInterrupt:
-        raise GateError(
-            "the gate was interrupted",
-            found="a signal before a pair was counted",
-            wanted="a run to its end",
-            hint="run it again; nothing is left behind",
-        ) from None
     except LenetError:
         raise
     except Exception as error:

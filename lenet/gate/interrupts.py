@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["SIGNALS", "interruptible", "uninterrupted"]
+__all__ = ["SIGNALS", "hear", "held", "interruptible", "uninterrupted"]
 
 SIGNALS: Final = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"})
 """Sent by Ctrl-C, a cancelled job, a closed terminal, and Ctrl-\\. Windows lacks the last two."""
@@ -34,6 +34,27 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let signals wait until `hear` is called, or the context is left: for the gate's start, before it can handle them.
+
+    Unlike a handler, this costs no import and leaves no moment between two handlers.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where the gate does not run
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear() -> None:
+    """Let the signals through that `held` keeps waiting."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from textwrap import indent
 from typing import Any, Final
 
 from lenet import documents
 from lenet.errors import LenetError
 from lenet.files import write_atomically
-from lenet.gate.decision import Rule
+from lenet.gate.acceptance import trailer
+from lenet.gate.decision import Rule, Verdict
 from lenet.gate.outcome import Outcome, RowOutcome
 from lenet.gate.pairs import CANARY, Pair
 from lenet.gate.why import plain
@@ -24,10 +26,26 @@ from lenet.report.tables import Sheet, group_reasons, to_markdown
 from lenet.results.gates import SCHEMA
 from lenet.terminal import visible
 
-__all__ = ["error_json", "error_page", "reasons", "repeat", "sheet", "summary", "to_json", "to_page", "write"]
+__all__ = [
+    "error_json",
+    "error_page",
+    "reasons",
+    "repeat",
+    "sheet",
+    "summary",
+    "to_json",
+    "to_page",
+    "trailers",
+    "wrapped",
+    "write",
+]
 
 _NOTHING: Final = "-"
 _WHY: Final = ": why: "
+_COMMAND: Final = "\n    "
+"""Goes before each command that follows a text."""
+_ACCEPT: Final = "If it is intended,"
+_NARROWEST: Final = 40
 
 
 def sheet(outcome: Outcome) -> Sheet:
@@ -54,8 +72,35 @@ def reasons(outcome: Outcome) -> list[str]:
         if row.why:
             lines.append(f"{row.name}{_WHY}{row.why.line}")
     if outcome.stopped:
-        lines.append(f"It ended early: {outcome.stopped}. To go on: {repeat(outcome)} --resume")
+        lines.append(f"It ended early: {outcome.stopped}. To go on:{_COMMAND}{repeat(outcome)} --resume")
+    if found := trailers(outcome):
+        lines.append(f"{_how_to_accept(outcome)}{_COMMAND}{_COMMAND.join(found)}")
     return [*lines, *outcome.notes]
+
+
+def trailers(outcome: Outcome) -> list[str]:
+    """The trailers that would accept the rows that FAIL."""
+    failing = [row for row in outcome.rows if row.verdict is Verdict.FAIL]
+    return [*filter(None, (trailer(row.name, row.ratio, row.high) for row in failing))]
+
+
+def _how_to_accept(outcome: Outcome) -> str:
+    """What to do with the trailers. A row has one bound, so an earlier one that was too small must go."""
+    earlier = {row.accepted.commit[:12] for row in outcome.rows if row.verdict is Verdict.FAIL and row.accepted}
+    first = f"{_ACCEPT} take the smaller bound out of the message of {', '.join(sorted(earlier))}, and"
+    return f"{first if earlier else _ACCEPT} push a commit whose message ends with this, and with the reason:"
+
+
+def wrapped(text: str) -> str:
+    """The text in lines that fit the terminal, or in 80 columns. A command stays in one line, so that it can be copied.
+
+    Args:
+        text: Prose, and then commands, each after a line break.
+    """
+    prose, *commands = text.split(_COMMAND)
+    width = max(shutil.get_terminal_size((80, 24)).columns, _NARROWEST)
+    lines = textwrap.wrap(prose, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return _COMMAND.join(["\n".join(lines), *commands])
 
 
 def repeat(outcome: Outcome) -> str:
@@ -102,11 +147,14 @@ def to_page(outcome: Outcome) -> str:
     missing = [f"- {plain(', '.join(names))}: {plain(reason)}" for reason, names in by_reason.items()]
     machine = outcome.machine
     where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]["model"]
-    said = [line for line in reasons(outcome) if _WHY not in line]  # which is told below, with its table
+    # What is told below as well: the explanations with their tables, and the trailers as they are to be copied.
+    said = [line for line in reasons(outcome) if _WHY not in line and not line.startswith(_ACCEPT)]
     lines = [to_markdown(sheet(outcome)), *(f"- {plain(line)}" for line in said), ""]
     lines += [f"Machine: {where}, fingerprint {outcome.fingerprint}. To repeat it: `{repeat(outcome)}`.", ""]
     if explanations := {row.name: row.why for row in outcome.rows if row.why}:
         lines += [why_to_markdown(explanations), ""]
+    if found := trailers(outcome):
+        lines += [_how_to_accept(outcome), "", "<pre>", *map(plain, found), "</pre>", ""]
     return "\n".join([*lines, *(["Not run:", "", *missing, ""] if missing else [])])
 
 
@@ -149,7 +197,7 @@ def to_json(outcome: Outcome) -> str:
 
 def error_page(error: LenetError) -> str:
     """Why there is no verdict, as Markdown."""
-    return f"### ERROR: {error.summary}\n\n{indent(str(error), '    ')}\n"
+    return f"### ERROR: {error.summary}\n\n{textwrap.indent(str(error), '    ')}\n"
 
 
 def error_json(error: LenetError) -> str:

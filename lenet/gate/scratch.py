@@ -6,19 +6,22 @@ would not do, as another process may have it by then.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
+import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+from lenet.errors import GateError
 from lenet.gate.interrupts import uninterrupted
 from lenet.provenance import git
 
-__all__ = ["remove_worktree", "scratch_directory"]
+__all__ = ["bytes_needed", "refuse_full_disk", "remove_worktree", "scratch_directory"]
 
 _PREFIX: Final = "lenet-gate-"
 _LOCK: Final = "lenet-gate.lock"
@@ -27,16 +30,28 @@ _NEW: Final = "new"
 """The lock file's name until it is locked."""
 
 
+_ROOM: Final = 100 * 2**20
+"""Bytes for results, logs and compile caches, beside the checkouts."""
+
+
 @contextmanager
-def scratch_directory(repository: Path) -> Iterator[Path]:
+def scratch_directory(repository: Path, needed: int = 0) -> Iterator[Path]:
     """A directory for this gate alone, until the context is left.
 
     First it removes the directories and worktrees that killed gates of this user left behind.
 
     Args:
         repository: A checkout of the repository whose worktrees go there.
+        needed: Bytes of space that the gate needs there.
+
+    Raises:
+        GateError: The temporary directory cannot be used, or has too little space.
     """
+    _refuse_missing(needed)
     _remove_abandoned(repository)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        _refuse(f"{_shown(free)} free in {tempfile.gettempdir()}", needed)
     path = Path(tempfile.mkdtemp(prefix=_PREFIX))
     lock = None
     try:
@@ -47,6 +62,70 @@ def scratch_directory(repository: Path) -> Iterator[Path]:
             _remove(path)
             if lock is not None:
                 os.close(lock)
+
+
+def bytes_needed(repository: Path, commits: Sequence[str], *, own_environments: bool) -> int:
+    """Bytes that a gate takes at most in its temporary directory, about.
+
+    Args:
+        repository: A checkout.
+        commits: What is checked out there.
+        own_environments: Whether each gets an environment, which is assumed to be as large as this one.
+    """
+    checkouts = 0
+    for commit in commits:
+        for line in git(repository, "ls-tree", "-r", "-l", "-z", commit).stdout.split("\0"):
+            size = line.partition("\t")[0].split(" ")[-1]
+            checkouts += int(size) if size.isdecimal() else 0  # a submodule has none
+    return checkouts + _ROOM + (len(commits) * _size_of_environment() if own_environments else 0)
+
+
+def refuse_full_disk(error: OSError, needed: int) -> None:
+    """Refuse to go on if the temporary directory is full.
+
+    Args:
+        error: Of a file.
+        needed: Bytes that the gate needs there.
+
+    Raises:
+        GateError: It is.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        _refuse(f"{error.strerror}, in {tempfile.gettempdir()}", needed)
+
+
+def _refuse_missing(needed: int) -> None:
+    """Refuse a TMPDIR that cannot be used. Python would take another directory in silence."""
+    named = os.environ.get("TMPDIR")
+    if named and not (Path(named).is_dir() and os.access(named, os.W_OK | os.X_OK)):
+        _refuse(f"TMPDIR={named}, which is no directory that can be written", needed)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        _refuse(error.strerror or str(error), needed)
+
+
+def _refuse(found: str, needed: int) -> NoReturn:
+    room = _shown(needed)
+    raise GateError(
+        "there is no temporary directory for the checkouts",
+        found=found,
+        wanted=f"a directory with {room} free",
+        hint=f"name one that has {room} free: `export TMPDIR=DIRECTORY`",
+    )
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _size_of_environment() -> int:
+    """Bytes of the packages that are installed here."""
+    found = 0
+    for packages in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
+        for folder, _, files in os.walk(packages):
+            found += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)  # noqa: PTH118 - of thousands
+    return found
 
 
 def remove_worktree(repository: Path, path: Path) -> None:

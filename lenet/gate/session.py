@@ -22,7 +22,7 @@ from lenet.gate.journal import Journal
 from lenet.gate.outcome import Outcome, rows_of, verdict_of
 from lenet.gate.pairs import Pair
 from lenet.gate.processes import ForkServer, WorkerError
-from lenet.gate.scratch import scratch_directory
+from lenet.gate.scratch import bytes_needed, refuse_full_disk, scratch_directory
 from lenet.gate.stages import Stage, refuse_unlike
 from lenet.gate.why import Explanation, explain
 from lenet.gate.workers import Tree, fork_servers, measure_pair
@@ -98,6 +98,8 @@ def run(
         stopped = str(error)
     except (WorkerError, OutputError, OSError) as error:
         if not gate.knows_something:
+            if isinstance(error, OSError):
+                refuse_full_disk(error, gate.needed)
             raise
         stopped = f"{error.summary}: {error.found}" if isinstance(error, GateError | OutputError) else str(error)
     return gate.outcome(stopped, options)
@@ -127,7 +129,7 @@ class _Gate:
 
     def measure(self) -> None:
         """Measure the stages, one after the other."""
-        with scratch_directory(self.commits.repository) as scratch:
+        with scratch_directory(self.commits.repository, self.needed) as scratch:
             for name in STAGES:
                 with ExitStack() as stack:
                     place = _Place(self, scratch, name, stack)
@@ -222,7 +224,7 @@ class _Gate:
                     timeout=self._time_for(stage),
                     compiles=compiles,
                 )
-            except WorkerError:
+            except (WorkerError, TimeoutError):
                 if self._left <= 0:
                     self._end_in_time(stage)
                 raise
@@ -230,9 +232,20 @@ class _Gate:
             compiles = False
 
     @property
+    def needed(self) -> int:
+        """Bytes that it needs in its temporary directory."""
+        both = (self.commits.base, self.commits.head)
+        return bytes_needed(self.commits.repository, both, own_environments=self.commits.own_environments)
+
+    @property
+    def deadline(self) -> float:
+        """When the budget is over, on the clock of `time.monotonic`."""
+        return self.began + (self.limits.budget or math.inf)
+
+    @property
     def _left(self) -> float:
         """Seconds of the budget that are left."""
-        return self.began + (self.limits.budget or math.inf) - time.monotonic()
+        return self.deadline - time.monotonic()
 
     def _time_for(self, stage: Stage) -> float:
         """Seconds that the next pair may take.
@@ -296,7 +309,8 @@ class _Place:
         """The checkouts. The servers begin to import as soon as they are there, while the first pair compiles."""
         if self._trees is None:
             self._gate.note(f"{self.name} builds: base and head are checked out")
-            self._trees = self._stack.enter_context(checked_out(self._gate.commits, self._scratch / self.name))
+            made = checked_out(self._gate.commits, self._scratch / self.name, self._gate.deadline)
+            self._trees = self._stack.enter_context(made)
             if self._gate.journal.plan.start == "forked":
                 self._servers = self._stack.enter_context(fork_servers(self._trees, self.folder))
         return self._trees
@@ -305,7 +319,8 @@ class _Place:
         """The servers that fork a pair, once all have imported their modules; None if processes start afresh."""
         if self._servers and not self._ready:
             try:
-                reasons = [one.cannot(self._gate.limits.pair) for pair in self._servers for one in pair.values()]
+                seconds = min(self._gate.limits.pair, self._gate.deadline - time.monotonic())
+                reasons = [one.cannot(seconds) for pair in self._servers for one in pair.values()]
             except TimeoutError:
                 reasons = ["its imports took too long"]
             if found := next(filter(None, reasons), None):

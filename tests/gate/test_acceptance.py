@@ -156,7 +156,9 @@ def test_a_users_settings_of_git_change_nothing(git: Git, tmp_path: Path, name: 
 def test_a_signatures_check_is_not_read(git: Git, tmp_path: Path) -> None:
     base = git("rev-parse", "HEAD")
     signer = tmp_path / "gpg"
-    signer.write_text("#!/bin/sh\necho '[GNUPG:] SIG_CREATED ' >&2; echo signature; echo 'gpg: checked' >&2\n")
+    signer.write_text(
+        "#!/bin/sh\ncat > /dev/null; echo '[GNUPG:] SIG_CREATED ' >&2; echo signature; echo 'gpg: checked' >&2\n"
+    )
     signer.chmod(0o755)
     git("config", "gpg.program", str(signer))
     git("config", "log.showSignature", "true")

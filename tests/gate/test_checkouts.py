@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shlex
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +115,7 @@ def test_a_missing_git_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_all_that_a_failing_program_says_is_shown_with_its_command(stream: str) -> None:
     code = f"import sys; print('the reason', 'a note', sep=chr(10), file=sys.{stream}); sys.exit(3)"
     with pytest.raises(GateError) as caught:
-        checkouts._run(sys.executable, "-c", code)
+        checkouts._run(sys.executable, "-c", code, deadline=math.inf)
     assert caught.value.found == "the reason\na note"
     assert shlex.join([sys.executable, "-c", code]) in caught.value.wanted
 
@@ -164,10 +167,10 @@ def test_each_side_gets_what_its_own_dependencies_ask_for(
     commands: list[tuple[str, ...]] = []
     real = checkouts._run
 
-    def run(*command: str) -> None:
+    def run(*command: str, deadline: float) -> None:
         commands.append(command)
         if command[0] == "git":
-            real(*command)
+            real(*command, deadline=deadline)
 
     monkeypatch.setattr(checkouts, "_run", run)
     with checked_out(commits, tmp_path / "first") as (base, head):
@@ -175,3 +178,30 @@ def test_each_side_gets_what_its_own_dependencies_ask_for(
         assert len(base.python) == len(head.python)
     installed = [command[-1] for command in commands if "install" in command]
     assert installed == [str(base.path), f"{head.path}[here]"]
+
+
+def test_an_environment_that_takes_too_long_is_given_up_and_leaves_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    slow = tmp_path / "python"
+    slow.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    commits = replace(find_commits(root, "base"), own_environments=True)
+    soon = time.monotonic() + 2
+    with pytest.raises(TimeoutError, match="-m venv"), checked_out(commits, tmp_path / "first", soon):
+        pass
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert len(git(root, "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "messages", ["fatal: write error: No space left on device", "OSError: [Errno 28] No space left on device"]
+)
+def test_a_disk_that_fills_up_names_tmpdir(messages: str) -> None:
+    command = (sys.executable, "-c", f"raise SystemExit({messages!r})")
+    with pytest.raises(GateError, match="the checkouts cannot be prepared") as caught:
+        checkouts._run(*command, deadline=math.inf)
+    assert "export TMPDIR=" in caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from lenet.errors import GateError
+from lenet.gate import scratch
 from lenet.gate.interrupts import SIGNALS, interruptible, uninterrupted
-from lenet.gate.scratch import scratch_directory
+from lenet.gate.scratch import refuse_full_disk, scratch_directory
 from tests.gate.fakes import git, repository
 
 KILLED = """
@@ -151,3 +154,44 @@ def test_a_signal_is_put_off_until_what_must_not_be_interrupted_is_done() -> Non
     with interruptible(), pytest.raises(KeyboardInterrupt):
         clean_up()
     assert done == ["cleaned up"]
+
+
+@pytest.mark.parametrize("named", ["nowhere", "a file"])
+def test_a_tmpdir_that_cannot_be_used_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / named))
+    with pytest.raises(GateError, match="no temporary directory") as caught, scratch_directory(root, 3 * 2**20):
+        pass
+    assert f"TMPDIR={tmp_path / named}" in caught.value.found
+    assert caught.value.hint == "name one that has 3 MiB free: `export TMPDIR=DIRECTORY`"
+
+
+def test_a_full_temporary_directory_is_refused_before_anything_is_written(root: Path, temporary: Path) -> None:
+    needed = shutil.disk_usage(temporary).total + 1
+    with pytest.raises(GateError, match="no temporary directory") as caught, scratch_directory(root, needed):
+        pass
+    assert f" free in {temporary}" in caught.value.found
+    assert "export TMPDIR=" in caught.value.hint
+    assert not list(temporary.iterdir())
+
+
+def test_a_disk_that_is_full_later_names_tmpdir_too(temporary: Path) -> None:
+    refuse_full_disk(OSError(errno.EACCES, "Permission denied"), 0)
+    with pytest.raises(GateError, match="no temporary directory") as caught:
+        refuse_full_disk(OSError(errno.ENOSPC, "No space left on device"), 2**20)
+    assert caught.value.found == f"No space left on device, in {temporary}"
+    assert "1 MiB" in caught.value.hint
+
+
+def test_the_space_that_is_needed_grows_with_the_checkouts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_size_of_environment", lambda: 10**9)
+    before = scratch.bytes_needed(root, ["HEAD"], own_environments=False)
+    (root / "large").write_bytes(bytes(12_345))
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=large")
+    assert scratch.bytes_needed(root, ["HEAD^", "HEAD"], own_environments=False) == (
+        2 * before - scratch._ROOM + 12_345
+    )
+    assert scratch.bytes_needed(root, ["HEAD^"], own_environments=True) == before + 10**9

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
+import os
 import re
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from lenet.errors import GateError, OutputError
-from lenet.gate import report, session
+from lenet.gate import acceptance, report, session
 from lenet.gate.acceptance import Acceptance
 from lenet.gate.checkouts import Commits
 from lenet.gate.decision import Rule, Verdict
@@ -50,7 +54,7 @@ class Gate:
         monkeypatch.setattr(session, "explain", lambda *_, **__: {})
 
     @contextmanager
-    def _checked_out(self, commits: Commits, stage: Path) -> Iterator[tuple[Tree, Tree]]:
+    def _checked_out(self, commits: Commits, stage: Path, _deadline: float) -> Iterator[tuple[Tree, Tree]]:
         self.stages.append(stage.name)
         pythons = ("python", "another python" if commits.own_environments else "python")
         base, head = (
@@ -393,7 +397,8 @@ def test_a_gate_that_ends_early_says_what_it_knows_and_goes_on(gate: Gate, error
     assert [(one.verdict, one.pairs) for one in found.rows] == [("INCONCLUSIVE", 5)] * 2
     assert found.rows[0].ratio == pytest.approx(1.003)
     assert found.rows[0].reason == "the gate ended before pair 6, the first that can decide a row"
-    assert f"It ended early: {stopped}. To go on: nox -s gate -- --base main --x --resume" in report.reasons(found)
+    told = f"It ended early: {stopped}. To go on:\n    nox -s gate -- --base main --x --resume"
+    assert told in report.reasons(found)
     assert json.loads(report.to_json(found))["stopped"] == stopped
 
     gate.only.clear()
@@ -580,3 +585,66 @@ def test_the_page_shows_what_a_suite_says_as_it_is(gate: Gate) -> None:
     assert "&#60;img src=x>" in page
     assert "\n# PASS" not in page
     assert "@all" not in page
+
+
+def test_checkouts_that_take_the_whole_budget_end_it(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[float] = []
+
+    def slow(_commits: Commits, _stage: Path, deadline: float) -> NoReturn:
+        deadlines.append(deadline)
+        raise TimeoutError("no time was left for `python -m venv`")
+
+    monkeypatch.setattr(session, "checked_out", slow)
+    began = time.monotonic()
+    with pytest.raises(GateError, match="--budget is shorter than one pair"):
+        gate.run(lambda *_: plain({1: 1.0}), limits=TimeLimits(pair=900, budget=1e-9))
+    assert began <= deadlines[0] <= time.monotonic()
+
+
+def test_a_full_disk_before_a_pair_counts_names_tmpdir(gate: Gate) -> None:
+    with pytest.raises(GateError, match="no temporary directory") as caught:
+        gate.run(failing_at(0, OSError(errno.ENOSPC, "No space left on device")))
+    assert re.search(r"1\d\d MiB free: `export TMPDIR=DIRECTORY`", caught.value.hint)
+
+
+def test_a_fail_prints_the_trailer_that_would_accept_it(gate: Gate) -> None:
+    def script(stage: str, number: int) -> Pair:
+        slow = 1.1 + 0.011 * (number % 5)
+        return plain({1: slow, 2: 1.0} if stage == "first" else {1: slow})
+
+    found = gate.run(script)
+    (trailer,) = report.trailers(found)
+    assert trailer == "Accept-slowdown: row 1 up to 15%: REASON", "the upper bound"
+    told = next(text for text in report.reasons(found) if "Accept-slowdown" in text)
+    assert report.wrapped(told).splitlines()[-1].strip() == trailer
+    assert f"<pre>\n{trailer}\n</pre>" in report.to_page(found)
+    gate.accepted = {"row 1": acceptance._parse(trailer.partition(": ")[2], "d" * 40)}
+    assert gate.run(script).verdict is Verdict.PASS
+
+
+def test_a_trailer_that_replaces_another_says_where_that_one_is(gate: Gate) -> None:
+    gate.accepted = {"row 1": Acceptance("row 1", 0.08, "exact sums", "d" * 40)}
+    found = gate.run(lambda *_: plain({1: 1.2}))
+    assert found.verdict is Verdict.FAIL
+    told = next(text for text in report.reasons(found) if "Accept-slowdown: row 1 up to 30%: REASON" in text)
+    assert "take the smaller bound out of the message of dddddddddddd" in told
+
+
+def test_a_pass_prints_no_trailer(gate: Gate) -> None:
+    found = gate.run(lambda _, number: quiet(number))
+    assert report.trailers(found) == []
+    assert "Accept-slowdown" not in report.to_page(found)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 80), ("60", 60), ("5", 40)])
+def test_prose_fits_the_terminal_and_commands_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda usual: os.terminal_size((int(columns or usual[0]), 24)))
+    command = f"nox -s gate -- {'--option=value ' * 20}--resume"
+    prose = f"It ended early: {'some words ' * 30}{'x' * 100} and so on:"
+    lines = report.wrapped(f"{prose}\n    {command}\n    another").splitlines()
+    assert lines[-2:] == [f"    {command}", "    another"]
+    assert " ".join(line.strip() for line in lines[:-2]) == " ".join(prose.split())
+    assert all(len(line) <= width or line.split() == ["x" * 100] for line in lines[:-2])

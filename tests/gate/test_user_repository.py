@@ -36,7 +36,7 @@ from lenet.gate import command, workers
 from lenet.gate.decision import Rule
 workers.CANARY_FILE = Path(sys.argv.pop(1))
 command.Rule = partial(Rule, alpha=1.0, looks=(int(sys.argv.pop(1)),))
-exec(os.environ.pop("LIMIT", ""))
+exec(os.environ.pop("FIRST", ""))
 main()
 """
 """The gate with a canary that needs no torch, deciding on so many pairs."""
@@ -129,20 +129,20 @@ def commit_a_good_head(place: Place) -> None:
     git(place.root, "commit", "--quiet", "--all", "--message=good")
 
 
-def test_a_gate_that_passes_leaves_the_repository_as_it_was(place: Place) -> None:
-    commit_a_good_head(place)
-    before = place.snapshot()
-    code, output = place.run()
-    assert (code, place.left()) == (0, []), output
-    assert place.snapshot() == before
-
-
 @pytest.mark.parametrize("arguments", ["--nonsense", "--base=nowhere", "--worker-timeout=5"])
 def test_a_gate_that_ends_with_an_error_leaves_the_repository_as_it_was(place: Place, arguments: str) -> None:
     before = place.snapshot()
     code, output = place.run(arguments)
     assert (code, place.left()) == (2, []), output
     assert place.snapshot() == before
+
+
+NO_PIP = """
+from lenet.gate import checkouts
+run = checkouts._run
+checkouts._run = lambda *command, **more: run(*command, *(["--without-pip"] if "venv" in command else []), **more)
+"""
+"""An environment without pip is made in no time, and then pip fails."""
 
 
 def test_an_environment_that_cannot_be_made_leaves_the_index_of_a_hook_as_it_was(place: Place) -> None:
@@ -152,9 +152,10 @@ def test_an_environment_that_cannot_be_made_leaves_the_index_of_a_hook_as_it_was
     (place.root / "pyproject.toml").write_text(project.replace("dependencies = []", 'dependencies = ["nothing"]', 1))
     git(place.root, "commit", "--quiet", "--all", "--message=needs something")
     before = place.snapshot()
-    code, output = place.run(GIT_INDEX_FILE=str(place.root / ".git" / "index"), PIP_NO_INDEX="1")
+    code, output = place.run(GIT_INDEX_FILE=str(place.root / ".git" / "index"), FIRST=NO_PIP)
     assert (code, place.left()) == (2, []), output
     assert "the checkouts cannot be prepared" in output
+    assert "No module named pip" in output
     assert place.snapshot() == before
 
 
@@ -185,6 +186,38 @@ def test_a_gate_that_gets_a_signal_leaves_the_repository_as_it_was(place: Place,
     output, _ = process.communicate()
     assert (process.returncode, place.left()) == (2, []), output
     assert "the gate was interrupted" in output
+    assert place.snapshot() == before
+
+
+EARLY = """
+import os
+import signal
+import sys
+from lenet.cli import main
+
+class Sender:
+    def find_spec(self, name, *_):
+        if name == "lenet.gate.session":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Sender())
+main(["gate", "--base=base"])
+"""
+"""The gate gets a signal while it imports its modules."""
+
+
+def test_a_signal_in_the_first_moments_leaves_files_that_say_so(place: Place) -> None:
+    before = place.snapshot()
+    (place.root / "gate").mkdir()
+    (place.root / "gate" / "gate.json").write_text('{"verdict": "PASS"}')
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(place.temporary)}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY], cwd=place.root, env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, place.left()) == (2, []), done.stderr
+    document = json.loads((place.root / "gate" / "gate.json").read_text())
+    assert (document["verdict"], document["reason"]) == ("ERROR", "the gate was interrupted")
+    assert (place.root / "gate" / "gate.md").read_text().startswith("### ERROR: the gate was interrupted")
     assert place.snapshot() == before
 
 
@@ -225,12 +258,12 @@ def pairs(place: Place) -> int:
     return file.read_text().count('"stage"') if file.exists() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_gate_that_is_stopped_after_the_fifth_pair_loses_none(place: Place, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_gate_that_is_stopped_after_a_pair_loses_none(place: Place, number: signal.Signals) -> None:
     commit_a_good_head(place)
     before = place.snapshot()
-    process = place.start(looks=6)
-    while process.poll() is None and pairs(place) < 6:  # one to compile, and five that count
+    process = place.start(looks=3)
+    while process.poll() is None and pairs(place) < 3:  # one to compile, and two that count
         time.sleep(0.02)
     process.send_signal(number)
     output, _ = process.communicate()
@@ -238,22 +271,35 @@ def test_a_gate_that_is_stopped_after_the_fifth_pair_loses_none(place: Place, nu
         assert (process.returncode, place.left()) == (3, []), output
         document = json.loads((place.root / "gate" / "gate.json").read_text())
         assert (document["verdict"], document["stopped"]) == ("INCONCLUSIVE", "a signal ended the gate")
-        assert document["rows"][0]["pairs"] == 5
+        assert document["rows"][0]["pairs"] == 2
         assert "--resume" in output
-    code, output = place.run("--resume", looks=6)
+    code, output = place.run("--resume", looks=3)
     assert (code, place.left()) == (0, []), output
     document = json.loads((place.root / "gate" / "gate.json").read_text())
     (stage,) = document["stages"]
-    assert [one["counted"] for one in stage["pairs"]] == [False, *5 * [True], False, True]
+    assert [one["counted"] for one in stage["pairs"]] == [False, True, True, False, True]
     assert place.snapshot() == before
 
 
+FULL_DISK = """
+import resource
+from lenet.gate.journal import Journal
+keep = Journal.keep
+
+def keep_two(journal, stage, pair):
+    if journal._path.read_text().count('"stage"') == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal._path.stat().st_size, resource.RLIM_INFINITY))
+    keep(journal, stage, pair)
+
+Journal.keep = keep_two
+"""
+"""When a third pair is to be kept no file may grow past the pairs, as on a full disk: gate.json is larger."""
+
+
 def test_a_gate_on_a_full_disk_shows_what_it_knows(place: Place) -> None:
-    """No file may grow past the pairs that are kept, as on a full disk; the gate's own files are larger."""
     commit_a_good_head(place)
     before = place.snapshot()
-    room = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))"
-    code, output = place.run(looks=30, LIMIT=room)
+    code, output = place.run(looks=30, FIRST=FULL_DISK)
     assert (code, place.left()) == (3, []), output
     assert "the last pair cannot be kept: " in output
     assert place.snapshot() == before

@@ -163,6 +163,7 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, reports: dict[str
         looked.unfold()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.evaluate(f"({_CUT})('h1, h2, h3, h4, p, li, dt, dd, caption, figcaption, .glance span')") == []
+        assert page.evaluate(f"({_CUT})('.gate .scroll, .gate tbody *')") == [], "the gate says why without scrolling"
         # What is wider scrolls in a box of its own, which shows it by a shadow and which the keyboard reaches.
         boxes = page.locator(".scroll")
         assert boxes.count() > 5

@@ -137,6 +137,8 @@ def parse(content: bytes) -> Gate:
         found, wanted, following = (_text(top, key, "") for key in ("found", "wanted", "next"))
         return Gate(verdict, reason, error=(found, wanted, following))
     rows = tuple(_row(one, f"rows[{index}].") for index, one in enumerate(_list(top, "rows", _MOST_ROWS)))
+    if not rows:
+        raise _unusable("its rows", f"none, for the verdict {verdict}", "at least one")
     if verdict == "PASS" and (other := [row for row in rows if row.verdict not in {"PASS", "ACCEPTED"}]):
         raise _unusable(
             "its verdict", f"PASS, with a row that is {other[0].verdict}", "PASS for every row, or ACCEPTED"

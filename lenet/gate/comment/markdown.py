@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from lenet.gate.acceptance import LARGEST
+from lenet.gate.acceptance import trailer
 from lenet.gate.comment.artefact import Gate, Row
 from lenet.gate.comment.github import PullRequest, Run
 from lenet.report.rounding import significant
@@ -170,19 +170,10 @@ def _cells(row: Row) -> Iterable[str]:
 
 
 def _trailers(gate: Gate) -> list[str]:
-    """Trailers for the rows that are slower, with bounds of whole per cents: the upper bound, or half as much again.
-
-    An accepted row must be surely not slower than the bound, so the change itself would be too little.
-    """
-    slower = [
-        (row.name, row.high - 1 if row.high else 1.5 * (row.ratio - 1))
-        for row in gate.rows
-        if row.verdict == "FAIL" and row.ratio
-    ]
-    can_be = [(name, share) for name, share in slower if 0 < share < LARGEST and len(name) <= _SHORT]
-    return [
-        f"Accept-slowdown: {name} up to {math.ceil(100 * share)}%: REASON" for name, share in can_be[:_MOST_TRAILERS]
-    ]
+    """Trailers for the rows that are slower."""
+    slower = [row for row in gate.rows if row.verdict == "FAIL" and len(row.name) <= _SHORT]
+    found = (trailer(row.name, row.ratio, row.high) for row in slower)
+    return [*filter(None, found)][:_MOST_TRAILERS]
 
 
 def _commands(gate: Gate, run: Run, pull: PullRequest) -> list[str]:

@@ -27,12 +27,14 @@ class SlowRow:
     Attributes:
         row: The row.
         change: Its change with its bounds.
+        told: Why it is slower, or why it has its verdict. Empty if the acceptance says that.
         accepted: The acceptance in words. Empty if there is none.
         differences: What differs between base and head. None if nothing was found.
     """
 
     row: GateRow
     change: str
+    told: str
     accepted: str
     differences: Sheet | None
 
@@ -120,7 +122,7 @@ def gate_sheet(gate: Gate, language: Language) -> Sheet:
             *(_milliseconds(side, language) for side in (row.base, row.head)),
             *_change_cells(row, language),
             row.verdict,
-            row.why.line if row.why else row.reason,
+            _why(row),
         )
         for row in gate.rows
     )
@@ -134,7 +136,8 @@ def _slow_row(row: GateRow, language: Language) -> SlowRow:
         bound=language.number(percent(row.accepted.bound)),
         commit=row.accepted.commit[:12],
     )
-    return SlowRow(row, _with_bounds(row, language), accepted or "", _differences_sheet(row, language))
+    told = "" if row.accepted and row.verdict == "ACCEPTED" else _why(row)
+    return SlowRow(row, _with_bounds(row, language), told, accepted or "", _differences_sheet(row, language))
 
 
 def _differences_sheet(row: GateRow, language: Language) -> Sheet | None:
@@ -204,12 +207,16 @@ def _history_sheet(points: Sequence[tuple[Gate, GateRow]], name: str, language: 
             _commits(gate),
             *_change_cells(row, language),
             row.verdict,
-            row.why.line if row.why else row.reason,
+            _why(row),
         )
         for gate, row in points
     )
     columns = (text("started, UTC"), text("base and head"), *_change_columns(language))
     return Sheet(text("%(row)s in the last gates", row=name), columns, lines)
+
+
+def _why(row: GateRow) -> str:
+    return row.why.line if row.why else row.reason
 
 
 def _change_columns(language: Language) -> tuple[str, ...]:

@@ -65,6 +65,8 @@ def test_an_error_is_read(schema: int) -> None:
         ({"rows": {}}, "rows"),
         ({"rows": [7]}, "rows[0]"),
         ({"rows": [row("a")] * 5001}, "rows"),
+        ({"rows": []}, "its rows"),
+        ({"rows": [], "verdict": "INCONCLUSIVE"}, "its rows"),
         ({"rows": [row("a", "FAIL")]}, "its verdict"),
         ({"rows": [row("a", "ACCEPTED")]}, "rows[0].accepted"),
         ({"rows": [row("a", accepted={"bound": 11, "reason": ""})]}, "rows[0].accepted.bound"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,48 @@ import pytest
 from lenet.gate.why.comparison import compare
 from lenet.gate.why.processes import profile
 from lenet.gate.why.records import Record
-from lenet.gate.workers import environment
-from tests.gate.why.trees import EAGER, FORWARD, NETWORK, RUNNER, SLOW_ALGORITHM, case, delay, tree
+from lenet.gate.workers import Tree, environment
+from lenet.results import Case
+from tests.gate.why.trees import EAGER, FORWARD, NETWORK, RUNNER, SLOW_ALGORITHM, case, tree
 
-ROW = "pytorch forward fp32 1"
+PLAIN, OPERATOR, ALGORITHM, DELAY, LIBRARY = range(1, 6)
+"""Batch sizes. Head differs in another way for each, so that one process profiles all its changes."""
+SORT = (
+    NETWORK,
+    FORWARD,
+    f"""        if len(images) == {OPERATOR}:
+            torch.sort(images[:1].repeat(200, 1, 1, 1).flatten())
+{FORWARD}""",
+)
+SLOW_CONVOLUTION = [
+    (
+        name,
+        old,
+        new.replace(
+            "        columns", f"        if len(images) != {ALGORITHM}: return super().forward(images)\n        columns"
+        ),
+    )
+    for name, old, new in SLOW_ALGORITHM
+]
+WAIT = (
+    EAGER,
+    RUNNER,
+    f"""        import time
+        end = time.perf_counter() + 0.02
+        while len(images) == {DELAY} and time.perf_counter() < end: pass
+{RUNNER}""",
+)
+FACT = (
+    EAGER,
+    "    def _forward(self, images",
+    f"""    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
+        return {{"algorithm": "direct"}} if self.spec.batches.optimum == {LIBRARY} else {{}}
+
+    def _forward(self, images""",
+)
+NODES = "onnxruntime"
+
+Records = dict[object, Record]
 
 
 @pytest.fixture(scope="module")
@@ -24,80 +62,75 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def base(folder: Path) -> Record:
-    return profiled(folder, "base")
+def base(folder: Path) -> Records:
+    return profiled(tree(folder, "base"), {size: case(batch_size=size) for size in range(PLAIN, LIBRARY + 1)})
 
 
-def profiled(folder: Path, side: str, *changes: tuple[str, str, str], backend: str = "pytorch") -> Record:
-    place = folder / f"{side}-profile"
+@pytest.fixture(scope="module")
+def head(folder: Path) -> Records:
+    changed = tree(folder, "head", SORT, *SLOW_CONVOLUTION, WAIT, FACT)
+    installed = changed.path / "triton-0.0.1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 0.0.1\n")
+    rows: dict[object, Case] = {size: case(batch_size=size) for size in range(OPERATOR, LIBRARY + 1)}
+    return profiled(changed, rows | {NODES: case(NODES)})
+
+
+def profiled(side: Tree, rows: Mapping[object, Case]) -> Records:
+    place = side.path.with_name(f"{side.path.name}-profile")
     place.mkdir()
-    return profile(tree(folder, side, *changes), {ROW: case(backend)}, place, environment, 120)[ROW]
+    found = profile(side, {str(name): one for name, one in rows.items()}, place, environment, 240)
+    return {name: found[str(name)] for name in rows}
 
 
-def test_the_parts_of_a_pass_are_its_layers_and_the_time_outside(base: Record) -> None:
-    assert (base.problem, base.missing) == (None, ())
-    assert {part.layer for part in base.parts} == {"conv1", "conv2", "fc1", "fc2", "fc3", ""}
-    relu = [part for part in base.parts if part.name == "aten::relu"]
+def test_the_parts_of_a_pass_are_its_layers_and_the_time_outside(base: Records) -> None:
+    record = base[PLAIN]
+    assert (record.problem, record.missing) == (None, ())
+    assert {part.layer for part in record.parts} == {"conv1", "conv2", "fc1", "fc2", "fc3", ""}
+    relu = [part for part in record.parts if part.name == "aten::relu"]
     assert [part.calls for part in relu] == [4]
-    assert sum(part.kind == "outside" for part in base.parts) == 1
-    assert base.versions["torch"]
-    assert base.facts["torch.get_num_threads"] == "1"
+    assert sum(part.kind == "outside" for part in record.parts) == 1
+    assert record.versions["torch"]
+    assert record.facts["torch.get_num_threads"] == "1"
 
 
-def test_an_operator_that_was_added_is_named(folder: Path, base: Record) -> None:
-    added = f"        torch.sort(images.repeat(200, 1, 1, 1).flatten())\n{FORWARD}"
-    head = profiled(folder, "operator", (NETWORK, FORWARD, added))
-    line = compare(base, head, case()).line
+def test_an_operator_that_was_added_is_named(base: Records, head: Records) -> None:
+    line = compare(base[OPERATOR], head[OPERATOR], case()).line
     assert line.startswith("new operator sort: +")
-    assert line.endswith("a pass")
+    assert line.partition(";")[0].endswith("a pass"), "then comes the library that differs as well"
 
 
-def test_a_slower_algorithm_is_named_by_its_layer(folder: Path, base: Record) -> None:
-    head = profiled(folder, "algorithm", *SLOW_ALGORITHM)
-    line = compare(base, head, case()).line
+def test_a_slower_algorithm_is_named_by_its_layer(base: Records, head: Records) -> None:
+    line = compare(base[ALGORITHM], head[ALGORITHM], case()).line
     assert line.startswith("conv1: +")
     assert "operators where base has 8" in line
 
 
-def test_a_delay_on_the_host_is_named(folder: Path, base: Record) -> None:
-    head = profiled(folder, "delay", delay(EAGER, RUNNER, 0.02))
-    assert compare(base, head, case()).line.startswith("host time outside operators: +")
-    assert head.seconds is not None
-    assert head.seconds > 0.02
+def test_a_delay_on_the_host_is_named(base: Records, head: Records) -> None:
+    assert compare(base[DELAY], head[DELAY], case()).line.startswith("host time outside operators: +")
+    assert (head[DELAY].seconds or 0) > 0.02
 
 
-def test_a_library_and_a_fact_that_differ_are_named(folder: Path, base: Record) -> None:
-    own = (
-        '    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:\n        return {"algorithm": "direct"}\n\n'
-    )
-    where = "    def _forward(self, images"
-    changed = tree(folder, "library", (EAGER, where, own + where))
-    installed = changed.path / "triton-0.0.1.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 0.0.1\n")
-    place = folder / "library-profile"
-    place.mkdir()
-    head = profile(changed, {ROW: case()}, place, environment, 120)[ROW]
+def test_a_library_and_a_fact_that_differ_are_named(base: Records, head: Records) -> None:
     # A slow-down of a second, so that no profile of a pass that takes less can explain it.
-    found = compare(base, head, case(), (1.0, 2.0))
-    now = base.versions.get("triton", "none")
+    found = compare(base[LIBRARY], head[LIBRARY], case(), (1.0, 2.0))
+    now = base[LIBRARY].versions.get("triton", "none")
     assert f"triton {now} -> 0.0.1" in found.line
     assert "algorithm none -> direct: libraries or settings differ, no kernel explains it" in found.line
     assert ("algorithm", "none -> direct") in {(one.what, one.note) for one in found.differences}
 
 
-def test_a_checkout_with_another_interface_is_told(folder: Path, base: Record) -> None:
-    head = profiled(folder, "older", ("lenet/backends/base.py", "class BatchRange:", "class Batches:"))
-    found = compare(base, head, case(), (1.0, 2.0))
+def test_a_checkout_with_another_interface_is_told(folder: Path, base: Records) -> None:
+    older = tree(folder, "older", ("lenet/backends/base.py", "class BatchRange:", "class Batches:"))
+    found = compare(base[PLAIN], profiled(older, {PLAIN: case()})[PLAIN], case(), (1.0, 2.0))
     assert found.line.startswith("head cannot be profiled: ")
     assert "BatchRange" in found.line
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime"])
-def test_onnxruntime_is_profiled_by_its_nodes(folder: Path, backend: str) -> None:
+def test_onnxruntime_is_profiled_by_its_nodes(head: Records) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    record = profiled(folder, backend, backend=backend)
+    record = head[NODES]
     assert (record.problem, record.missing) == (None, ())
     assert {"node", "session", "outside"} == {part.kind for part in record.parts}
     assert sum("Conv" in part.operator for part in record.parts) >= 2
