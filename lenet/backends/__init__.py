@@ -45,7 +45,7 @@ class Entry:
 
 _TORCH: Final = ("torch",)
 _TENSORRT: Final = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-_EXPORTER: Final = (("onnx",), ("onnxscript",))
+_EXPORTER: Final = (("onnx",),)
 """What `lenet.export` needs: it makes the graph that a library is given."""
 
 _TABLE: Final = (
@@ -77,6 +77,13 @@ _TABLE: Final = (
         (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
         '-e ".[onnx]"',
         "ONNX Runtime, CPU or CUDA provider",
+    ),
+    Entry(
+        "onnxruntime-cudagraph",
+        "lenet.backends.onnxruntime_cudagraph:OnnxRuntimeCudaGraph",
+        (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
+        '-e ".[onnx-gpu]"',
+        "ONNX Runtime, its own CUDA graph",
     ),
     Entry(
         "openvino",

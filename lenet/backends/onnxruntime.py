@@ -70,10 +70,9 @@ class OnnxRuntime(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
-        # No local holds the session: the exporter leaves cycles that keep this function's frame.
-        return self._open_runner(model, spec)
+        return self._runner(model, spec)
 
-    def _open_runner(self, model: bytes, spec: BuildSpec) -> Runner:
+    def _runner(self, model: bytes, spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
         return OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
 

@@ -28,7 +28,7 @@ class OnnxRuntimeCudaGraph(OnnxRuntime):
     name: ClassVar[str] = "onnxruntime-cudagraph"
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
-    def _open_runner(self, model: bytes, spec: BuildSpec) -> Runner:
+    def _runner(self, model: bytes, spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
         session = open_session(model, spec, stream, {"enable_cuda_graph": "1"})
         return CudaGraphRunner(session, spec, stream)
