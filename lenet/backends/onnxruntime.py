@@ -17,7 +17,7 @@ from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
-from lenet.provenance import pip_install, program
+from lenet.provenance import program
 from lenet.vocabulary import Precision
 
 __all__ = ["OnnxRuntime", "OnnxRuntimeRunner", "open_session", "refuse_fallback"]
@@ -53,9 +53,9 @@ class OnnxRuntime(Backend):
         provider = _PROVIDERS[device.type]
         if provider not in library.get_available_providers():
             # Both distributions hold one package, and would overwrite each other's files.
-            both = f"{program('pip')} uninstall --yes onnxruntime onnxruntime-gpu"
-            other = f"{both} && {pip_install('-e ".[onnx-gpu]"')}"
-            return Availability(version, f"this build has no {provider}: {other}")
+            remove = f"{program('pip')} uninstall --yes onnxruntime onnxruntime-gpu"
+            install = entry("onnxruntime-cudagraph").install
+            return Availability(version, f"this build has no {provider}: {remove} && {install}")
         if device.type == "cuda" and not torch.cuda.is_available():
             return Availability(version, NO_GPU)
         return Availability(version)

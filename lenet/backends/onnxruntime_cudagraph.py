@@ -1,4 +1,4 @@
-"""ONNX Runtime on CUDA with its own CUDA graphs, captured in the first pass with a buffer and replayed in all others."""
+"""ONNX Runtime on CUDA with its own CUDA graphs: captured in the first pass with a buffer, replayed in the others."""
 
 from __future__ import annotations
 
