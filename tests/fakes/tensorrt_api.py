@@ -31,8 +31,7 @@ _USED = {
 }
 _ENUMS = {
     version.partition(".")[0]: {
-        name: IntEnum(name, {key: names[name][key] for key in keys})  # type: ignore[misc]
-        for name, keys in _USED.items()
+        name: IntEnum(name, {key: names[name][key] for key in keys}) for name, keys in _USED.items()
     }
     for version, names in RECORDED.items()
 }
@@ -68,7 +67,7 @@ class FakeTensorRT(ModuleType):
         self.logger: Any = None
         self.ILogger = FakeLogger
         enums = _ENUMS.get(version.partition(".")[0], _ENUMS["11"])  # TensorRT for RTX 1 has those of TensorRT 11
-        self.NetworkDefinitionCreationFlag = enums["NetworkDefinitionCreationFlag"]
+        self.NetworkDefinitionCreationFlag: Any = enums["NetworkDefinitionCreationFlag"]
         self.BuilderFlag: Any = enums["BuilderFlag"]
         self.ProfilingVerbosity = enums["ProfilingVerbosity"]
         self.ComputeCapability = ComputeCapability
