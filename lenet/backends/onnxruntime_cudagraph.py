@@ -40,6 +40,9 @@ class CudaGraphRunner(OnnxRuntimeRunner):
     A graph reads and writes the addresses that it was captured with, and ONNX Runtime looks it up by a number alone. So
     each buffer's runs have a number that no other buffer ever gets. A graph that the cache drops stays in the session,
     unused, until the runner is closed.
+
+    Graphs belong to the thread that captured them. While one is captured, in the first pass with a buffer, no other
+    thread may allocate or copy GPU memory: ONNX Runtime captures in CUDA's global mode.
     """
 
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:

@@ -147,7 +147,7 @@ class TestTwoVersions:
         with pytest.raises(BackendError, match=r"11\.4\.0\.106 is imported, tensorrt-cu12 10\.15\.1\.29, .* installed"):
             TensorRT().library()
         imported(monkeypatch, "10.15.1")
-        assert TensorRT().library()
+        assert TensorRT().library().__version__ == "10.15.1"
 
     @pytest.mark.parametrize(
         ("installed", "reason"),

@@ -69,7 +69,7 @@ class FakeTensorRT(ModuleType):
         enums = _ENUMS.get(version.partition(".")[0], _ENUMS["11"])  # TensorRT for RTX 1 has those of TensorRT 11
         self.NetworkDefinitionCreationFlag: Any = enums["NetworkDefinitionCreationFlag"]
         self.BuilderFlag: Any = enums["BuilderFlag"]
-        self.ProfilingVerbosity = enums["ProfilingVerbosity"]
+        self.ProfilingVerbosity: Any = enums["ProfilingVerbosity"]
         self.ComputeCapability = ComputeCapability
         self.CudaGraphStrategy = CudaGraphStrategy
         self.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
