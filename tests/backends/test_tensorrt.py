@@ -379,6 +379,14 @@ class TestBuildWithTheFake:
             assert "build_serialized_network" in fake.names()
         assert len(list(fake.directory.glob("*.engine"))) == 4
 
+    def test_a_library_for_another_cuda_builds_another_engine(
+        self, fake: Fake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("tensorrt-cu12", "tensorrt-cu13"):
+            monkeypatch.setattr(tensorrt_versions, "package_version", {name: fake.library.__version__}.get)
+            fake.build()
+            assert "build_serialized_network" in fake.names()
+
 
 class TestRunWithTheFake:
     def test_the_first_pass_tells_shape_and_addresses_and_queues_on_the_runners_stream(self, fake: Fake) -> None:
