@@ -51,19 +51,25 @@ class OnnxRuntime(Backend):
         except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
             return Availability(version, f"onnxruntime cannot be loaded: {error}", broken=True)
         provider = _PROVIDERS[device.type]
+        # Both distributions hold one package, and overwrite each other's files: one is installed after none is left.
+        install = entry("onnxruntime-cudagraph" if device.type == "cuda" else "onnxruntime").install
+        again = f"{program('pip')} uninstall --yes onnxruntime onnxruntime-gpu && {install}"
+        imported = getattr(library, "__version__", "of an unknown version")
+        if imported != version:
+            two = f"onnxruntime {imported} is imported, {version} is installed"
+            return Availability(version, f"two versions in one environment: {two}: {again}")
         if provider not in library.get_available_providers():
-            # Both distributions hold one package, and would overwrite each other's files.
-            remove = f"{program('pip')} uninstall --yes onnxruntime onnxruntime-gpu"
-            install = entry("onnxruntime-cudagraph").install
-            return Availability(version, f"this build has no {provider}: {remove} && {install}")
+            return Availability(version, f"this build has no {provider}: {again}")
         if device.type == "cuda" and not torch.cuda.is_available():
             return Availability(version, NO_GPU)
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for: fp32 on a CPU; fp32, tf32 or fp16 on CUDA."""
-        supported = _PRECISIONS[device.type if device.type in self.devices else self.devices[0]]
-        if precision not in supported or device.type not in self.devices:
+        if device.type not in self.devices:
+            raise self._unsupported(precision, device, f"a device of {' or '.join(self.devices)}")
+        supported = _PRECISIONS[device.type]
+        if precision not in supported:
             raise self._unsupported(precision, device, " or ".join(supported))
         check_override(precision, device)
         return precision
