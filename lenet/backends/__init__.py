@@ -79,6 +79,13 @@ _TABLE: Final = (
         "ONNX Runtime, CPU or CUDA provider",
     ),
     Entry(
+        "onnxruntime-cudagraph",
+        "lenet.backends.onnxruntime_cudagraph:OnnxRuntimeCudaGraph",
+        (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
+        '-e ".[onnx-gpu]"',
+        "ONNX Runtime, its own CUDA graph",
+    ),
+    Entry(
         "openvino",
         "lenet.backends.openvino:OpenVINO",
         (("openvino",), *_EXPORTER),

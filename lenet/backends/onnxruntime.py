@@ -17,10 +17,10 @@ from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.precision import DTYPES, check_override
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, to_onnx
-from lenet.provenance import pip_install, program
+from lenet.provenance import program
 from lenet.vocabulary import Precision
 
-__all__ = ["OnnxRuntime"]
+__all__ = ["OnnxRuntime", "OnnxRuntimeRunner", "open_session", "refuse_fallback"]
 
 _OLDEST: Final = (1, 20)
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -51,16 +51,23 @@ class OnnxRuntime(Backend):
         except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
             return Availability(version, f"onnxruntime cannot be loaded: {error}", broken=True)
         provider = _PROVIDERS[device.type]
+        # Both distributions hold one package, and overwrite each other's files: one is installed after none is left.
+        install = entry("onnxruntime-cudagraph" if device.type == "cuda" else "onnxruntime").install
+        again = f"{program('pip')} uninstall --yes onnxruntime onnxruntime-gpu && {install}"
+        imported = getattr(library, "__version__", "of an unknown version")
+        if imported != version:
+            two = f"onnxruntime {imported} is imported, {version} is installed"
+            return Availability(version, f"two versions in one environment: {two}: {again}")
         if provider not in library.get_available_providers():
-            # Both distributions hold one package, and would overwrite each other's files.
-            other = f"{program('pip')} uninstall --yes onnxruntime && {pip_install('onnxruntime-gpu')}"
-            return Availability(version, f"this build has no {provider}: {other}")
+            return Availability(version, f"this build has no {provider}: {again}")
         if device.type == "cuda" and not torch.cuda.is_available():
             return Availability(version, NO_GPU)
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for: fp32 on a CPU; fp32, tf32 or fp16 on CUDA."""
+        if device.type not in self.devices:
+            raise self._unsupported(precision, device, f"a device of {' or '.join(self.devices)}")
         supported = _PRECISIONS[device.type]
         if precision not in supported:
             raise self._unsupported(precision, device, " or ".join(supported))
@@ -69,12 +76,23 @@ class OnnxRuntime(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
+        return self._runner(model, spec)
+
+    def _runner(self, model: bytes, spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
-        return _OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
+        return OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
 
 
-def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None) -> Any:
+def open_session(
+    model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None, cuda_options: Mapping[str, str] | None = None
+) -> Any:
     """An ``InferenceSession`` over a serialised model, on the device's execution provider alone.
+
+    Args:
+        model: The model.
+        spec: What it runs on, and in which precision.
+        stream: The stream that all its work is queued on; None on a CPU.
+        cuda_options: Further options of the CUDA provider.
 
     Raises:
         BackendError: ONNX Runtime refuses the model, or falls back to another provider, be it for one layer.
@@ -93,6 +111,7 @@ def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None
             "user_compute_stream": str(stream.cuda_stream),
             "use_tf32": str(int(spec.precision is Precision.TF32)),
             "cudnn_conv_algo_search": "EXHAUSTIVE",
+            **(cuda_options or {}),
         }
     try:
         session = library.InferenceSession(model, options, providers=[(provider, settings)])
@@ -135,17 +154,27 @@ def refuse_fallback(session: Any, provider: str) -> None:
         )
 
 
-class _OnnxRuntimeRunner(BindingRunner):
-    """A binding is made once for each input buffer; a call with a buffer that is known only runs it."""
+class OnnxRuntimeRunner(BindingRunner):
+    """A binding is made once for each input buffer; a call with a buffer that is known only runs it.
+
+    Args:
+        session: An ``InferenceSession``.
+        spec: What it was opened for.
+        stream: The stream that its work is queued on; None on a CPU.
+    """
 
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(spec, stream)
         self._run_session = session.run_with_iobinding
         self._new_binding = session.io_binding
         self._element = np.dtype(spec.input)
-        self._options = _library().RunOptions()
+
+    def _run_options(self) -> Any:
+        """The options of one buffer's runs."""
+        options = _library().RunOptions()
         # The caller synchronises; without this, every run would wait for its stream.
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return options
 
     def _bind(self, images: torch.Tensor) -> Bound:
         logits = torch.empty(images.shape[0], CLASSES, device=images.device)
@@ -153,7 +182,7 @@ class _OnnxRuntimeRunner(BindingRunner):
         kind, index = images.device.type, images.device.index or 0
         binding.bind_input(INPUT, kind, index, self._element, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, kind, index, np.float32, tuple(logits.shape), logits.data_ptr())
-        return Bound(partial(self._run_session, binding, self._options), logits)
+        return Bound(partial(self._run_session, binding, self._run_options()), logits)
 
 
 def _library() -> Any:

@@ -23,7 +23,7 @@ class TensorRT(TensorRTBackend):
 
     name: ClassVar[str] = "tensorrt"
     module: ClassVar[str] = "tensorrt"
-    supported: ClassVar[tuple[Version, Version]] = ((10, 15), (11, 0))
+    supported: ClassVar[tuple[Version, Version]] = ((10, 15), (12, 0))
     before_ampere: ClassVar[tuple[Precision, ...]] = (Precision.FP32, Precision.FP16)
 
     def _runner(

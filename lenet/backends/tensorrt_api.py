@@ -1,7 +1,8 @@
 """Calls of the API that TensorRT and TensorRT for RTX share: building an engine, and what failed, in the log's words.
 
 The library is an argument, ``trt``. NVIDIA's documentation:
-https://docs.nvidia.com/deeplearning/tensorrt/latest/ (and .../tensorrt-rtx/latest/).
+https://docs.nvidia.com/deeplearning/tensorrt/latest/ (and .../tensorrt-rtx/latest/). What is called here is the same in
+TensorRT 10.15 and 11, by its guide "Migrating from TensorRT 10.x to 11.x" and by its bindings.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lenet.errors import BackendError
 from lenet.export import INPUT
 from lenet.vocabulary import Precision
 
-__all__ = ["DEFAULT_LEVEL", "accepted", "build_plan", "failure", "logger", "made"]
+__all__ = ["DEFAULT_LEVEL", "accepted", "build_plan", "created", "failure", "logger", "made"]
 
 DEFAULT_LEVEL: Final = 3
 """The builder optimisation level that both libraries take where none is asked for."""
@@ -50,9 +51,10 @@ def build_plan(
     """
     log = logger(trt)
     log.messages.clear()
-    builder = made(trt, trt.Builder(log), "no builder")
+    builder = created(trt, "Builder", log)
+    # TensorRT 11 ignores the flag, for there every network is strongly typed. Its number is not that of TensorRT 10.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(made(trt, network, "no network"), log)
+    parser = created(trt, "OnnxParser", made(trt, network, "no network"), log)
     if not parser.parse(model):
         raise BackendError(
             f"{trt.__name__} cannot parse the ONNX model",
@@ -90,6 +92,18 @@ def _configuration(
         config.num_compute_capabilities = 1
         accepted(trt, config.set_compute_capability(target, 0), f"the target {target}")
     return config
+
+
+def created(trt: ModuleType, name: str, *arguments: Any) -> Any:
+    """An object of one of the library's classes. Its constructor raises a `TypeError` where the library made none.
+
+    Raises:
+        BackendError: It made none, as where the driver is too old.
+    """
+    try:
+        return getattr(trt, name)(*arguments)
+    except TypeError as error:
+        raise failure(trt, f"made no {name}") from error
 
 
 def made(trt: ModuleType, thing: Any, absence: str) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -22,11 +21,11 @@ import numpy as np
 import torch
 
 from lenet.architecture import CLASSES, INPUT_SHAPE
-from lenet.backends import entry, installed_version
+from lenet.backends import entry, installed_version, tensorrt_versions
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.precision import DTYPES, check_override
-from lenet.backends.tensorrt_api import DEFAULT_LEVEL, accepted, build_plan, failure, logger, made
+from lenet.backends.tensorrt_api import DEFAULT_LEVEL, accepted, build_plan, created, failure, logger, made
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, missing_packages, to_onnx
 from lenet.vocabulary import Precision
@@ -66,9 +65,11 @@ class TensorRTBackend(Backend):
         """Import the library; this needs no GPU.
 
         Raises:
-            BackendError: It is not installed, cannot be loaded, or is of a version that is not supported.
+            BackendError: It is not installed, cannot be loaded, is of a version that is not supported, or there are
+                two versions of it.
         """
         first, end = self.supported
+        tensorrt_versions.refuse_two(entry(self.name))
 
         def unusable(found: str, kind: type[BackendError] = BackendError) -> BackendError:
             return kind(
@@ -85,12 +86,12 @@ class TensorRTBackend(Backend):
                 raise unusable(f"{self.module} is not installed") from error
             raise unusable(f"{self.module} cannot be loaded: {error}", _UnloadableError) from error
         version = str(getattr(trt, "__version__", "of an unknown version"))
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        release = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+        release = tensorrt_versions.release(version)
         if release < first:
             raise unusable(f"{self.module} {version} is too old")
         if release >= end:
             raise unusable(f"{self.module} {version} is too new")
+        tensorrt_versions.refuse_another(entry(self.name), self.module, version)
         return trt
 
     def probe(self, device: torch.device) -> Availability:
@@ -140,7 +141,7 @@ class TensorRTBackend(Backend):
             "library": self.module,
             "version": trt.__version__,
             "target": f"{torch.cuda.get_device_name(spec.device)}, compute capability {dotted(capability)}",
-            "cuda": str(torch.version.cuda).partition(".")[0],
+            "cuda": tensorrt_versions.cuda_major(entry(self.name)) or str(torch.version.cuda).partition(".")[0],
             "precision": spec.precision,
             "tf32": spec.precision is Precision.TF32,
             "input": spec.input,
@@ -158,7 +159,7 @@ class TensorRTBackend(Backend):
         )
         cache = EngineCache(default_directory())
         with torch.cuda.device(spec.device):  # the libraries build for the current device, and load onto it
-            runtime = made(trt, trt.Runtime(logger(trt)), "no runtime")
+            runtime = created(trt, "Runtime", logger(trt))
             try:
                 engine = cache.load_or_build(key, build, runtime.deserialize_cuda_engine)
             except EngineRefusedError as error:

@@ -23,7 +23,7 @@ import torch
 
 from lenet import architecture, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends import entry
+from lenet.backends import entry, tensorrt_versions
 from lenet.backends.base import AMPERE, NO_GPU, Availability, Backend, BatchRange, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory, problem_of_file
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["TriPy", "TriPyRunner", "cached_executable", "compile_executable"]
 
 _VERSION: Final = "0.1.7"
+
+_TENSORRT: Final = ((10, 15), (11,))
+"""The first version of TensorRT that nvtripy 0.1.7 takes by its metadata, and the first that it takes no longer."""
 
 _PYTHON: Final = sys.version_info[:2]
 
@@ -342,6 +345,19 @@ def _not_installed(version: str | None) -> str | None:
         return f"nvtripy is not installed: {_INSTALL}"
     if version != _VERSION:
         return f"nvtripy {version} is installed, this backend is written for {_VERSION}: {_INSTALL}"
+    return _unfit_tensorrt()
+
+
+def _unfit_tensorrt() -> str | None:
+    """Why the installed TensorRT is not one for nvtripy. That it is missing shows at the import."""
+    try:
+        tensorrt_versions.refuse_two(entry("tensorrt"))
+    except BackendError as error:
+        return f"{error.found}, {error.wanted} is wanted: {error.hint}"
+    first, end = _TENSORRT
+    for name, version in tensorrt_versions.installed(entry("tensorrt")).items():
+        if not first <= tensorrt_versions.release(version) < end:
+            return f"nvtripy {_VERSION} wants TensorRT >= 10.15, < 11, {name} {version} is installed: {_INSTALL}"
     return None
 
 

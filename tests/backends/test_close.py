@@ -147,7 +147,7 @@ def test_an_examination_closes_what_it_builds(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU, whose allocator is asked")
-@pytest.mark.parametrize("name", ["pytorch", "pytorch-cudagraph", "fused"])
+@pytest.mark.parametrize("name", ["pytorch", "pytorch-cudagraph", "fused", "onnxruntime", "onnxruntime-cudagraph"])
 def test_a_gpu_s_memory_is_what_it_was_before_the_build(arrays: Arrays, name: str) -> None:
     """cuBLAS keeps a workspace for each stream that it ran on, until it is told to free it."""
     device = torch.device("cuda", torch.cuda.current_device())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
+from lenet import backends
 from lenet.backends.base import BatchRange, BuildSpec
 from lenet.backends.onnxruntime import open_session, refuse_fallback
 from lenet.errors import BackendError
@@ -27,6 +30,17 @@ class Listed:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._session, name)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_two_versions_in_one_environment_are_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one distribution wrote over the other's files: the version that rows record is not what runs."""
+    monkeypatch.setattr("lenet.backends.onnxruntime.installed_version", lambda _: "1.99.0")
+    real = importlib.import_module("onnxruntime").__version__
+    reason = str(backends.load("onnxruntime").probe(torch.device(device)).reason)
+    assert reason.startswith(f"two versions in one environment: onnxruntime {real} is imported, 1.99.0 is installed: ")
+    assert "uninstall --yes onnxruntime onnxruntime-gpu && " in reason
+    assert reason.endswith({"cpu": 'install -e ".[onnx]"', "cuda": 'install -e ".[onnx-gpu]"'}[device])
 
 
 def test_a_layer_on_another_provider_is_refused_and_named(onnx_models: dict[torch.dtype, bytes]) -> None:

@@ -56,7 +56,9 @@ def test_the_backends_on_a_cpu_ask_for_it(monkeypatch: pytest.MonkeyPatch, name:
         backends.load(name).executed_precision(Precision.FP32, CPU)
 
 
-@pytest.mark.parametrize("name", ["pytorch", "pytorch-cudagraph", "onnxruntime", "tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize(
+    "name", ["pytorch", "pytorch-cudagraph", "onnxruntime", "onnxruntime-cudagraph", "tensorrt", "tensorrt-rtx"]
+)
 def test_the_backends_on_a_gpu_ask_for_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (9, 0))
     assert backends.load(name).executed_precision(Precision.TF32, CUDA) == "tf32"

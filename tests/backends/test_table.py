@@ -99,7 +99,7 @@ def test_the_command_installs_the_packages(line: Entry) -> None:
     assert line.packages[0][0] not in missing, "the library itself"
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-cudagraph", "tensorrt", "tensorrt-rtx"])
 def test_a_backend_of_an_onnx_graph_names_what_exports_it(name: str) -> None:
     packages = [package[0] for package in backends.entry(name).packages]
     assert packages[1:] == list(export.PACKAGES)

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends import tensorrt, tensorrt_engine, tensorrt_rtx
+from lenet.backends import tensorrt, tensorrt_engine, tensorrt_rtx, tensorrt_versions
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
@@ -35,6 +35,7 @@ from lenet.vocabulary import InputType, Precision
 from tests.backends.holding import held, without_collector
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import STREAM_HANDLE, FakeParserError, FakeTensorRT
+from tests.fakes.tensorrt_bindings import RECORDED
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -45,6 +46,9 @@ needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
     reason='tensorrt_rtx is not installed: pip install -e ".[tensorrt-rtx]"',
 )
+VERSIONS = {"tensorrt": ("10.15.1.29", "11.4.0.106"), "tensorrt_rtx": ("1.7.1.116",)}
+"""What the fake is of, by module: the bounds of what was read from NVIDIA's bindings."""
+
 both = pytest.mark.parametrize("backend", [TensorRT(), TensorRTRTX()], ids=lambda backend: backend.name)
 
 
@@ -58,9 +62,9 @@ def fake_library(
             logits: np.ndarray = from_weights(arrays)(torch.from_numpy(images.copy())).numpy()
             return logits
 
-    usual = {"tensorrt": "10.15.1.29", "tensorrt_rtx": "1.7.1.116"}[backend.module]
-    library = FakeTensorRT(backend.module, version or usual, network)
+    library = FakeTensorRT(backend.module, version or VERSIONS[backend.module][0], network)
     monkeypatch.setitem(sys.modules, backend.module, library)
+    monkeypatch.setattr(tensorrt_versions, "package_version", lambda _: None)  # a real one may be installed
     return library
 
 
@@ -103,7 +107,7 @@ class TestProbe:
         [
             (TensorRT(), "8.6.1", "too old"),
             (TensorRT(), "10.14.1.48.post1", "too old"),
-            (TensorRT(), "11.0.0.114", "too new"),
+            (TensorRT(), "12.0.0.1", "too new"),
             (TensorRT(), "nonsense", "too old"),
             (TensorRTRTX(), "1.3.0.35", "too old"),
             (TensorRTRTX(), "2.0.0.1", "too new"),
@@ -122,6 +126,8 @@ class TestProbe:
         [
             (TensorRT(), "10.15.1.29"),
             (TensorRT(), "10.16.1.11"),
+            (TensorRT(), "11.0.0.114"),
+            (TensorRT(), "11.4.0.106"),
             (TensorRTRTX(), "1.4.0.76"),
             (TensorRTRTX(), "1.7.1.116"),
         ],
@@ -190,11 +196,12 @@ class Fake:
         directory: Path,
         monkeypatch: pytest.MonkeyPatch,
         backend: TensorRTBackend,
+        version: str,
     ) -> None:
         self.arrays = arrays
         self.directory = directory
         self.backend = backend
-        self.library = fake_library(monkeypatch, backend, arrays=arrays)
+        self.library = fake_library(monkeypatch, backend, version, arrays=arrays)
         fake_gpu(monkeypatch, (8, 9))
         monkeypatch.setenv("LENET_CACHE", str(directory))
         monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
@@ -220,17 +227,25 @@ class Fake:
             torch.testing.assert_close(logits, from_weights(self.arrays)(images), rtol=0, atol=1e-6)
 
 
-@pytest.fixture
+def in_every_version(*of: TensorRTBackend) -> list[Any]:
+    return [
+        pytest.param((backend, version), id=f"{backend.name}-{version}")
+        for backend in of
+        for version in VERSIONS[backend.module]
+    ]
+
+
+@pytest.fixture(params=in_every_version(TensorRT()))
 def fake(
     request: pytest.FixtureRequest, arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Fake]:
-    """Of TensorRT, or of the backend that a test is parametrised with."""
-    yield Fake(arrays, tmp_path / "cache", monkeypatch, getattr(request, "param", TensorRT()))
+    """Of TensorRT, or of the backend that a test is parametrised with, in every version."""
+    yield Fake(arrays, tmp_path / "cache", monkeypatch, *request.param)
     logger.cache_clear()
 
 
 def fake_of(*of: TensorRTBackend) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("fake", of, indirect=True, ids=lambda backend: backend.name)
+    return pytest.mark.parametrize("fake", in_every_version(*of), indirect=True)
 
 
 def images(batch: int) -> torch.Tensor:
@@ -259,6 +274,9 @@ class TestBuildWithTheFake:
     @pytest.mark.parametrize(
         ("call", "problem"),
         [
+            ("Builder", "made no Builder"),
+            ("OnnxParser", "made no OnnxParser"),
+            ("Runtime", "made no Runtime"),
             ("add_optimization_profile", "refused the profile"),
             ("build_serialized_network", "made no engine"),
             ("deserialize_cuda_engine", "refused to load the engine that it just built"),
@@ -360,6 +378,14 @@ class TestBuildWithTheFake:
             fake.build(spec)
             assert "build_serialized_network" in fake.names()
         assert len(list(fake.directory.glob("*.engine"))) == 4
+
+    def test_a_library_for_another_cuda_builds_another_engine(
+        self, fake: Fake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("tensorrt-cu12", "tensorrt-cu13"):
+            monkeypatch.setattr(tensorrt_versions, "package_version", {name: fake.library.__version__}.get)
+            fake.build()
+            assert "build_serialized_network" in fake.names()
 
 
 class TestRunWithTheFake:
@@ -613,24 +639,15 @@ class TestRealRtx:
 
     def test_the_fake_has_nothing_that_the_library_lacks(self, trt: ModuleType) -> None:
         fake = FakeTensorRT("tensorrt_rtx", "1.7.1.116", lambda images: images)
-        real = {
-            tensorrt_api.FakeBuilder: trt.Builder,
-            tensorrt_api.FakeConfig: trt.IBuilderConfig,
-            tensorrt_api.FakeContext: trt.IExecutionContext,
-            tensorrt_api.FakeEngine: trt.ICudaEngine,
-            tensorrt_api.FakeLogger: trt.ILogger,
-            tensorrt_api.FakeParser: trt.OnnxParser,
-            tensorrt_api.FakeParserError: trt.ParserError,
-            tensorrt_api.FakeProfile: trt.IOptimizationProfile,
-            tensorrt_api.FakeRuntime: trt.Runtime,
-            tensorrt_api.FakeRuntimeCache: trt.IRuntimeCache,
-            tensorrt_api.FakeRuntimeConfig: trt.IRuntimeConfig,
-        }
-        for imitation, original in real.items():
-            assert [name for name in vars(imitation) if name[0] != "_" and not hasattr(original, name)] == []
+        for imitation, name in tensorrt_api.IMITATIONS.items():
+            original = getattr(trt, name)
+            assert [each for each in vars(imitation) if each[0] != "_" and not hasattr(original, each)] == []
         for name, value in vars(fake).items():
             if name[0].isupper() and hasattr(value, "__members__"):
-                assert set(value.__members__) <= set(getattr(trt, name).__members__)
+                members = getattr(trt, name).__members__
+                assert set(value.__members__) <= set(members)
+                if name in RECORDED["11.4.0.106"]:
+                    assert {each: int(members[each]) for each in value.__members__} == dict(value.__members__)
         assert trt.ILogger.ERROR < trt.ILogger.WARNING < trt.ILogger.INFO
 
     def test_this_machine_is_told_what_it_lacks(self, trt: ModuleType) -> None:

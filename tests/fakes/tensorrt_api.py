@@ -17,14 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tests.fakes.tensorrt_bindings import RECORDED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STREAM_HANDLE = 0x57EA
 
-NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
-BuilderFlag = Enum("BuilderFlag", ["TF32"])
-ProfilingVerbosity = Enum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"])
+_USED = {
+    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "BuilderFlag": ("TF32",),
+    "ProfilingVerbosity": ("LAYER_NAMES_ONLY", "DETAILED"),
+}
+_ENUMS = {
+    version.partition(".")[0]: {
+        name: IntEnum(name, {key: names[name][key] for key in keys}) for name, keys in _USED.items()
+    }
+    for version, names in RECORDED.items()
+}
+"""Of the enumerations of each major version of TensorRT what is used, with the values that its bindings have."""
+
 ComputeCapability = Enum("ComputeCapability", ["NONE", "CURRENT", "SM89", "SM120"])
 CudaGraphStrategy = Enum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"])
 DynamicShapesKernelSpecializationStrategy = Enum("DynamicShapesKernelSpecializationStrategy", ["LAZY", "EAGER", "NONE"])
@@ -54,9 +66,10 @@ class FakeTensorRT(ModuleType):
         self.parser_errors: list[FakeParserError] = []
         self.logger: Any = None
         self.ILogger = FakeLogger
-        self.NetworkDefinitionCreationFlag = NetworkDefinitionCreationFlag
-        self.BuilderFlag = BuilderFlag
-        self.ProfilingVerbosity = ProfilingVerbosity
+        enums = _ENUMS.get(version.partition(".")[0], _ENUMS["11"])  # TensorRT for RTX 1 has those of TensorRT 11
+        self.NetworkDefinitionCreationFlag: Any = enums["NetworkDefinitionCreationFlag"]
+        self.BuilderFlag: Any = enums["BuilderFlag"]
+        self.ProfilingVerbosity: Any = enums["ProfilingVerbosity"]
         self.ComputeCapability = ComputeCapability
         self.CudaGraphStrategy = CudaGraphStrategy
         self.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
@@ -75,17 +88,24 @@ class FakeTensorRT(ModuleType):
         calls, self.calls = self.calls, []
         return calls
 
-    def Builder(self, logger: Any) -> FakeBuilder:  # noqa: N802 - the API's name
+    def construct(self, name: str, logger: Any) -> None:
+        """Fail the way a constructor of the bindings fails, if it is refused. It is recorded then alone."""
         self.logger = logger
+        if name in self.refused and not self.record(name):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def Builder(self, logger: Any) -> FakeBuilder:  # noqa: N802 - the API's name
+        self.construct("Builder", logger)
         return FakeBuilder(self)
 
     def OnnxParser(self, network: Any, logger: Any) -> FakeParser:  # noqa: N802 - the API's name
-        assert network.flags == 1 << self.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        assert network.flags == 1 << self.NetworkDefinitionCreationFlag["STRONGLY_TYPED"]
         assert logger is self.logger
+        self.construct("OnnxParser", logger)
         return FakeParser(self, network)
 
     def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802 - the API's name
-        self.logger = logger
+        self.construct("Runtime", logger)
         return FakeRuntime(self)
 
 
@@ -304,3 +324,19 @@ def capture(graph: FakeCudaGraph, *, stream: FakeStream, capture_error_mode: str
 def _at(address: int, shape: tuple[int, ...]) -> np.ndarray:
     buffer = (ctypes.c_float * prod(shape)).from_address(address)
     return np.ctypeslib.as_array(buffer).reshape(shape)
+
+
+IMITATIONS = {
+    FakeBuilder: "Builder",
+    FakeConfig: "IBuilderConfig",
+    FakeContext: "IExecutionContext",
+    FakeEngine: "ICudaEngine",
+    FakeLogger: "ILogger",
+    FakeParser: "OnnxParser",
+    FakeParserError: "ParserError",
+    FakeProfile: "IOptimizationProfile",
+    FakeRuntime: "Runtime",
+    FakeRuntimeCache: "IRuntimeCache",
+    FakeRuntimeConfig: "IRuntimeConfig",
+}
+"""The classes of the API that are imitated. The last two are in TensorRT for RTX alone."""
