@@ -26,11 +26,15 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
-    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance", "weights")
+    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance")
     run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
-    writer.writerow([*case_names, *times, *more, *derived, *run])
+    energy = (
+        *("energy_counter", "joules_per_1000_images", "joules_above_idle_per_1000_images"),
+        *("images_per_joule", "watts", "idle_watts", "energy_missing"),
+    )
+    writer.writerow([*case_names, *times, *more, *derived, *energy, *run])
     merged = merge_with_runs(measurements)
     rows = [one for one, _ in merged]
     for one, source in merged:
@@ -45,6 +49,9 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
             one.floor.term if one.floor else None,
             one.times_floor,
             "; ".join(one.unstable),
+            one.energy.counter if one.energy else None,
+            *(getattr(one.energy, name, None) for name in energy[1:-1]),
+            one.energy_missing,
             *(getattr(source, name) for name in run),
         ]
         writer.writerow(map(_no_formula, cells))

@@ -62,7 +62,7 @@ _CASES: Final = {
             "host_memory": memory,
             "cold_cache": checks.flag,
         },
-        {"input": checks.text},
+        {"input": checks.text, "threads": checks.or_none(checks.count(1))},
     )
     for mode, memory in {Mode.FORWARD: _no_memory, Mode.END_TO_END: _memory}.items()
 }
@@ -98,6 +98,18 @@ _ROW: Final = checks.fields(
         "floor": checks.or_none(checks.fields({"seconds": checks.TIME, "term": checks.text})),
         **dict.fromkeys(("max_abs_delta", "share_of_tolerance"), checks.or_none(checks.SIZE)),
         "weights": checks.or_none(checks.text),
+        "energy": checks.or_none(
+            checks.fields(
+                {
+                    "counter": checks.text,
+                    "joules": checks.number("a positive number of joules", checks.LEAST),
+                    "seconds": checks.TIME,
+                    "images": checks.count(1),
+                    "idle_watts": checks.SIZE,
+                }
+            )
+        ),
+        "energy_missing": checks.or_none(checks.text),
     },
 )
 

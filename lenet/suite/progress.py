@@ -15,7 +15,7 @@ from lenet.report.tables import MARK
 from lenet.results import short_name
 from lenet.suite.bridge import Session
 from lenet.terminal import visible
-from lenet.vocabulary import InputType, Mode
+from lenet.vocabulary import InputType, Mode, threads_words
 
 __all__ = ["Progress"]
 
@@ -82,6 +82,7 @@ def _name(item: pytest.Item) -> str:
         return short_name(item.name)
     mode = f"e2e {found['host_memory']}" if found["mode"] is Mode.END_TO_END else found["mode"]
     kind = " uint8" if found["input_type"] == InputType.UINT8 else ""
+    kind += f" {threads_words(found['threads'])}" if "threads" in found else ""
     return f"{found['backend_name']} {mode} {found['precision']} {found['batch_size']}{kind}"
 
 

@@ -16,6 +16,7 @@ from lenet import results
 from lenet.cli import guard
 from lenet.errors import LenetError
 from lenet.gate.command import EXIT_CODES
+from lenet.measurement.energy import Energy
 from lenet.results import schema
 from tests.report import documents
 
@@ -69,6 +70,10 @@ def whole(folder: Path) -> dict[str, Any]:
     """A document with every part that the schema looks into."""
     document: dict[str, Any] = json.loads(documents.measurement(folder / "run.json").read_text())
     document["lenet"]["not_run"] = [{"name": "one", "reason": "why"}]
+    document["benchmarks"][0]["extra_info"] |= {
+        "energy": Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json(),
+        "energy_missing": None,
+    }
     schema.check(document)
     return document
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,10 @@ def base(folder: Path) -> Record:
     return profiled(folder, "base")
 
 
-def profiled(folder: Path, side: str, *changes: tuple[str, str, str], backend: str = "pytorch") -> Record:
+def profiled(folder: Path, side: str, *changes: tuple[str, str, str]) -> Record:
     place = folder / f"{side}-profile"
     place.mkdir()
-    return profile(tree(folder, side, *changes), {ROW: case(backend)}, place, environment, 120)[ROW]
+    return profile(tree(folder, side, *changes), {ROW: case()}, place, environment, 120)[ROW]
 
 
 def test_the_parts_of_a_pass_are_its_layers_and_the_time_outside(base: Record) -> None:
@@ -94,11 +95,13 @@ def test_a_checkout_with_another_interface_is_told(folder: Path, base: Record) -
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime"])
-def test_onnxruntime_is_profiled_by_its_nodes(folder: Path, backend: str) -> None:
+def test_onnxruntime_is_profiled_by_its_nodes_with_the_row_s_threads(folder: Path, backend: str) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    record = profiled(folder, backend, backend=backend)
+    place = folder / f"{backend}-profile"
+    place.mkdir()
+    record = profile(tree(folder, backend), {ROW: replace(case(backend), threads=2)}, place, environment, 120)[ROW]
     assert (record.problem, record.missing) == (None, ())
     assert {"node", "session", "outside"} == {part.kind for part in record.parts}
     assert sum("Conv" in part.operator for part in record.parts) >= 2
-    assert record.facts["session.intra_op_num_threads"] == "1"
+    assert record.facts["session.intra_op_num_threads"] == record.facts["torch.get_num_threads"] == "2"
