@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -25,6 +26,8 @@ from lenet.suite.energy import EnergyMeter
 from lenet.suite.facts import failing_with_the_layer, row_facts
 from lenet.suite.fixtures import MachineLimits
 from lenet.suite.images import Batches
+from lenet.suite.options import chosen
+from lenet.suite.sustained import depth_of, run_sustained
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from lenet.weights import Weights, digest
 
@@ -50,6 +53,9 @@ def case(
     """What the row measures, or a skip if that means nothing."""
     cold_cache = request.config.getoption("--cold-cache")
     _skip_what_means_nothing(mode, spec.device, cold_cache=cold_cache)
+    on_host = mode is Mode.END_TO_END or (mode is Mode.THROUGHPUT and spec.device.type != "cpu")
+    if mode is Mode.THROUGHPUT and not on_host and host_memory != chosen(request.config, "host_memory")[0]:
+        pytest.skip("without a copy one host memory is enough")
     return Case(
         backend=backend.name,
         mode=mode,
@@ -58,16 +64,18 @@ def case(
         batch_size=batch_size,
         device=devices.describe(spec.device),
         images=test_split.content,
-        host_memory=host_memory if mode is Mode.END_TO_END else None,
+        host_memory=host_memory if on_host else None,
         cold_cache=cold_cache,
         protocol=request.config.getoption("--protocol"),
         input=spec.input,
         weights=digest(network.arrays),
         threads=threads,
+        depth=depth_of(request.config, spec.device) if mode is Mode.THROUGHPUT else None,
     )
 
 
 def test_inference(
+    request: pytest.FixtureRequest,
     benchmark: BenchmarkFixture,
     store: Store,
     backend: Backend,
@@ -96,18 +104,26 @@ def test_inference(
 
     machine = limits.find()
     before = sampler.sample()
-    with torch.inference_mode(), runner.on_stream():
-        samples = measure(
-            call,
-            mode=case.mode,
-            stream=runner.stream,
-            protocol=protocol,
-            cold_cache=case.cold_cache,
-            throttling=sampler.throttling,
-            host=host,
-        )
-        after = sampler.sample()
-        peak = peak_memory(call, spec.device)
+    if case.mode is Mode.THROUGHPUT:
+        request.addfinalizer(build.close)  # what a runner keeps of a ring would count as other rows' memory
+        with failing_with_the_layer(backend, network, built, reference, case.precision):
+            samples, throughput, peak = run_sustained(
+                case, backend, built, network.arrays, batches, protocol, sampler, host
+            )
+        benchmark.extra_info["throughput"] = asdict(throughput)
+    else:
+        with torch.inference_mode(), runner.on_stream():
+            samples = measure(
+                call,
+                mode=case.mode,
+                stream=runner.stream,
+                protocol=protocol,
+                cold_cache=case.cold_cache,
+                throttling=sampler.throttling,
+                host=host,
+            )
+            peak = peak_memory(call, spec.device)
+    after = sampler.sample()
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
@@ -146,5 +162,5 @@ def _call(
 def _skip_what_means_nothing(mode: Mode, device: torch.device, *, cold_cache: bool) -> None:
     if mode is Mode.END_TO_END and device.type == "cpu":
         pytest.skip("on a CPU nothing is copied: end-to-end would repeat forward")
-    if cold_cache and (mode is Mode.END_TO_END or device.type == "cpu"):
+    if cold_cache and (mode is not Mode.FORWARD or device.type == "cpu"):
         pytest.skip("a cold cache is for forward passes on a GPU")

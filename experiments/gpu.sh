@@ -2,10 +2,10 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash experiments/gpu.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign and
-# repeat, the suite's rows; floor, more of them, which tunes its networks itself; check, scripts of one table each;
-# energy, its counter and joules; parity, which tunes those that compile does not; sanitize; profile; train. Without a
-# stage all run. A run of the suite that takes too long is ended as by Ctrl-C: its rows are kept. Its log says where the
-# time went.
+# repeat, the suite's rows; floor, more of them, which tunes its networks itself; throughput, rows with many batches in
+# flight, and the depth to choose; check, scripts of one table each; energy, its counter and joules; parity, which tunes
+# those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite that takes too long
+# is ended as by Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 mkdir -p "$1"
@@ -66,6 +66,19 @@ floor() { # bytes, and the host's memory read by the kernel
   return $status
 }
 
+throughput() { # beside the rows of one batch; then at each depth
+  local status=0 backends=(pytorch pytorch-cudagraph fused) depth files=()
+  suite throughput --mode={forward,end_to_end,throughput} --batch-size={1,1000,10000} --input={float32,uint8} || status=1
+  python3 -m lenet results --markdown "$(newest throughput)" > "$out/throughput-$card.md" || status=1
+  backends=(pytorch-cudagraph fused)
+  for depth in 1 2 3 4 5 6 7 8; do
+    suite "depth$depth" --mode=throughput "--depth=$depth" --batch-size={1,1000} --input={float32,uint8} || status=1
+    files+=("$(newest "depth$depth")")
+  done
+  python3 experiments/throughput_depth.py "${files[@]}" > "$out/throughput-depth-$card.md" || status=1
+  return $status
+}
+
 sanitizer() { # TOOL OPTION...: what memcheck calls an error of the API is cuda.bindings looking for functions
   compute-sanitizer --error-exitcode 1 --tool "$@" python3 experiments/fused_check.py --few
 }
@@ -115,7 +128,7 @@ train() {
   return $status
 }
 
-stages=(compile campaign repeat floor check energy parity sanitize profile train)
+stages=(compile campaign repeat floor throughput check energy parity sanitize profile train)
 [ $# -gt 0 ] || set -- "${stages[@]}"
 for one in "$@"; do
   if ! printf '%s\n' "${stages[@]}" | grep -qxF -- "$one"; then

@@ -5,7 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["BASELINE_BACKEND", "HostMemory", "InputType", "Mode", "Precision", "threads_name", "threads_words"]
+__all__ = [
+    "BASELINE_BACKEND",
+    "ONE_BATCH_MODES",
+    "HostMemory",
+    "InputType",
+    "Mode",
+    "Precision",
+    "threads_name",
+    "threads_words",
+]
 
 BASELINE_BACKEND: Final = "pytorch"
 """The backend that the others are compared with, for quality and for speed."""
@@ -45,15 +54,21 @@ class Mode(StrEnum):
     """What a round covers.
 
     ``FORWARD`` is the forward pass alone, on a batch on the device. ``END_TO_END`` begins with the batch on the host
-    and ends when the logits are done.
+    and ends when the logits are done. ``THROUGHPUT`` is a stretch of many batches from the host, several of them in
+    flight at a time, so that copies and computing overlap.
     """
 
     FORWARD = "forward"
     END_TO_END = "end_to_end"
+    THROUGHPUT = "throughput"
+
+
+ONE_BATCH_MODES: Final = (Mode.FORWARD, Mode.END_TO_END)
+"""The modes of the coursework. A round is one batch, with nothing else in flight."""
 
 
 class HostMemory(StrEnum):
-    """Where an end-to-end row's batch lies on the host.
+    """Where the batch of a row that begins on the host lies.
 
     ``PINNED`` and ``PAGEABLE`` memory is copied to the device. ``ZERO_COPY`` is pinned memory that the device reads
     itself.

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from lenet.comparison.agreement import Agreement, Missing, compare_backends
+from lenet.comparison.in_flight import check_in_flight
 from lenet.comparison.logits import layer_at_fault, logits_of, reference_of
 from lenet.comparison.row import RowParity
 
-__all__ = ["Agreement", "Missing", "RowParity", "compare_backends", "layer_at_fault", "logits_of", "reference_of"]
+__all__ = [
+    "Agreement",
+    "Missing",
+    "RowParity",
+    "check_in_flight",
+    "compare_backends",
+    "layer_at_fault",
+    "logits_of",
+    "reference_of",
+]

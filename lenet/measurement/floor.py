@@ -9,10 +9,11 @@ The limits are measured (`lenet.measurement.limits`); what a batch needs follows
   machine copies memory. Nothing between the layers is counted, for a fused network keeps it on chip. The rate is the
   best of all buffers that are no smaller than those bytes, so a batch that may stay in a cache is held to the cache's
   rate; after a cold start it is the largest buffer's;
-- *copy*, end to end: its images' bytes from the host, at the link's rate, which is the best of all copies from pinned
-  memory. Bytes in pageable memory, and those that the device reads itself (zero-copy), cross the same link. How fast
-  the host stages pageable memory changes from moment to moment, so it is no limit;
-- *launch*: the shortest work that can be launched, timed by the row's own clock.
+- *copy*, end to end and in throughput: its images' bytes from the host, at the link's rate, which is the best of all
+  copies from pinned memory. Bytes in pageable memory, and those that the device reads itself (zero-copy), cross the
+  same link. How fast the host stages pageable memory changes from moment to moment, so it is no limit;
+- *launch*, of one batch at a time: the shortest work that can be launched, timed by the row's own clock. In throughput
+  the launches of several batches overlap.
 
 The longest, not the sum: different units do these things, and nothing keeps them from overlapping, not even the copy
 and the arithmetic of one batch, which a kernel that reads the host's memory or a copy in parts overlaps. A floor that
@@ -110,7 +111,7 @@ class Workload:
         batch_size: Images a batch.
         precision: What the backend really ran.
         input: ``float32`` or ``uint8`` images.
-        host_memory: ``pinned``, ``pageable`` or ``zero-copy``; None for a forward row.
+        host_memory: ``pinned``, ``pageable`` or ``zero-copy``; None if nothing is copied.
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
     """
 
@@ -146,9 +147,14 @@ def floor(work: Workload, limits: Limits) -> Floor | None:
         "memory": moved / best_rate(limits.memory, math.inf if work.cold_cache else moved),
         "launch": limits.launch,
     }
-    if work.mode is Mode.END_TO_END:
+    if work.host_memory is not None:
         terms["copy"] = image_bytes(work) / best_rate(limits.copy[HostMemory.PINNED], 0)
+    if work.mode is Mode.END_TO_END:
         terms["launch"] = max(limits.launch, limits.launch_wall)
+    if work.mode is Mode.THROUGHPUT:
+        del terms["launch"]
+        # Runners side by side each have a core's own cache, which no copy of one buffer shows.
+        terms["memory"] = moved / best_rate(limits.memory, 0)
     term = max(terms, key=lambda name: terms[name])
     return Floor(terms[term], term)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 
-__all__ = ["LONGEST_HOLD", "HeldStart", "sm_clock_hz", "timing_event"]
+__all__ = ["LONGEST_HOLD", "HeldStart", "hold", "sm_clock_hz", "timing_event"]
 
 HOLD_MARGIN: Final = 4.0
 """Length of a hold, as a multiple of the time that the call took to queue just before."""
@@ -91,6 +91,12 @@ def sm_clock_hz(stream: torch.cuda.Stream) -> float:
     end.synchronize()
     seconds: float = start.elapsed_time(end) / 1e3
     return CALIBRATION_CYCLES / seconds
+
+
+def hold(stream: torch.cuda.Stream) -> None:
+    """Queue a kernel on a stream that holds back for about a millisecond what is queued there next."""
+    with torch.cuda.stream(stream):
+        _spin(CALIBRATION_CYCLES)
 
 
 def timing_event() -> torch.cuda.Event:

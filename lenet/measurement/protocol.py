@@ -1,14 +1,18 @@
-"""How many rounds a row gets: the coursework's fixed number, or as many as its median needs."""
+"""How many rounds a row gets: the coursework's fixed number, or as many as its median needs; and how many in flight."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from lenet.measurement.statistics import relative_half_width
 
-__all__ = ["Adaptive", "Coursework", "Protocol", "Stop"]
+__all__ = ["DEFAULT_DEPTH", "Adaptive", "Coursework", "Protocol", "Stop"]
+
+DEFAULT_DEPTH: Final = 3
+"""Batches in flight on a GPU: one that is copied, one that is computed, and one that waits for either."""
 
 
 class Stop(StrEnum):
@@ -31,6 +35,11 @@ class Coursework:
 
     warmups: int = 5
     rounds: int = 100
+
+    @property
+    def fewest_rounds(self) -> int:
+        """Rounds that a row has at least, unless rounds are discarded or the time is up."""
+        return self.rounds
 
     def stop(self, valid: Sequence[float], attempts: int, elapsed: float) -> Stop | None:
         """Why to stop now; None to go on.
@@ -73,6 +82,11 @@ class Adaptive:
     time_limit: float = 10.0
     span: float = 0.3
 
+    @property
+    def fewest_rounds(self) -> int:
+        """Rounds that a row has at least, unless rounds are discarded or the time is up."""
+        return max(self.minimum_rounds, 1)
+
     def stop(self, valid: Sequence[float], attempts: int, elapsed: float) -> Stop | None:
         """Why to stop now; None to go on.
 
@@ -81,7 +95,7 @@ class Adaptive:
             attempts: The number of all rounds.
             elapsed: Seconds since the first round began.
         """
-        enough = len(valid) >= max(self.minimum_rounds, 1)
+        enough = len(valid) >= self.fewest_rounds
         if enough and relative_half_width(valid, self.confidence) <= self.precision:
             return Stop.PRECISE
         if attempts >= 4 * self.minimum_rounds and attempts > 2 * len(valid) and elapsed >= self.span:

@@ -16,19 +16,22 @@ __all__ = ["Recorder", "Round", "Samples", "launch_problem"]
 
 
 class Round(NamedTuple):
-    """One timed call.
+    """One timed call, or a window of many calls of which all times are the mean.
 
     Attributes:
         device: Seconds between the CUDA events, less the tare; None where the wall clock times the round.
         wall: Seconds from before the call until its result was synchronised.
         launch: Seconds until the call had returned.
         launch_bound: Whether the device began before all work was queued.
+        latencies: Seconds of each batch of a window, from its submission until its logits were ready. Empty for one
+            call.
     """
 
     device: float | None
     wall: float
     launch: float
     launch_bound: bool
+    latencies: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Samples:
         slowed: Where other work slowed the host's CPU, bool (rounds,): see `lenet.measurement.host_state`.
         stopped: Why no more rounds were run.
         tare: What the events read for an empty call, seconds; 0 without events.
+        latencies: Of each round, as `Round` has them.
     """
 
     device: NDArray[np.float64] | None
@@ -58,6 +62,14 @@ class Samples:
     slowed: NDArray[np.bool_]
     stopped: Stop
     tare: float = 0.0
+    latencies: Sequence[Sequence[float]] = ()
+
+    @property
+    def latency(self) -> NDArray[np.float64]:
+        """The latencies of all batches of the rounds that `wall_seconds` keeps, float64 (batches,)."""
+        discarded = self.throttled | self.slowed
+        kept = [one for one, bad in zip(self.latencies, discarded, strict=True) if not bad or discarded.all()]
+        return np.array([seconds for one in kept for seconds in one], dtype=np.float64)
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -129,7 +141,7 @@ class Recorder:
             stopped: Why no more rounds were run.
             tare: What the clock reads for an empty call, in seconds.
         """
-        device, wall, launch, launch_bound = zip(*self.rounds, strict=True) if self.rounds else ((), (), (), ())
+        device, wall, launch, launch_bound, latencies = zip(*self.rounds, strict=True) if self.rounds else [()] * 5
         return Samples(
             device=None if None in device else np.array(device, dtype=np.float64),
             wall=np.array(wall, dtype=np.float64),
@@ -140,4 +152,5 @@ class Recorder:
             slowed=np.array(self._slowed, dtype=np.bool_),
             stopped=stopped,
             tare=tare,
+            latencies=latencies,
         )

@@ -1,7 +1,8 @@
 """Runs a call again and again, and keeps the time of each round.
 
-`measure` joins the parts: `clocks` times the rounds, `protocol` says how many there are, `recorder` keeps them, and the
-host policy here decides what happens between two chunks of rounds.
+`measure`, and `measure_sustained` for many batches in flight, join the parts: `clocks` or `sustained` times the rounds,
+`protocol` says how many there are, `recorder` keeps them, and the host policy here decides what happens between two
+chunks of rounds.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from lenet.measurement.held_start import sm_clock_hz
 from lenet.measurement.host_state import HostWatch, IdleHostWatch
 from lenet.measurement.protocol import Adaptive, Protocol, Stop
 from lenet.measurement.recorder import Recorder, Round, Samples
+from lenet.measurement.sustained import Pipeline, SustainedClock
 from lenet.vocabulary import Mode
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_sustained"]
 
 PAUSE: Final = 0.01
 """Seconds between bursts of rounds that are spread over time."""
@@ -68,7 +70,35 @@ def measure(
         return _run(clock, protocol, between, span)
 
 
-def _run(clock: Clock, protocol: Protocol, between: _BetweenChunks, span: float) -> Samples:
+def measure_sustained(
+    pipeline: Pipeline,
+    *,
+    stream: torch.cuda.Stream | None,
+    protocol: Protocol,
+    throttling: Callable[[], tuple[str, ...]] | None = None,
+    host: HostWatch = _UNWATCHED,
+) -> Samples:
+    """Keep a pipeline busy for at least a second. A round is a window, and its time the mean of the window's batches.
+
+    Rounds are discarded as by `measure`. The pipeline runs empty at each look, and is full again before the next
+    window.
+
+    Args:
+        pipeline: What to keep busy.
+        stream: The runner's CUDA stream; None on a CPU.
+        protocol: How many windows to run.
+        throttling: As for `measure`.
+        host: As for `measure`.
+    """
+    with no_garbage_collection(), host.on_a_quiet_cpu():
+        if stream is not None:
+            sm_clock_hz(stream)  # wakes the GPU
+        clock = SustainedClock(pipeline, protocol)
+        clock.warm_up()
+        return _run(clock, protocol, _BetweenChunks(host, stream, throttling or tuple, spread=False), 0.0)
+
+
+def _run(clock: Clock | SustainedClock, protocol: Protocol, between: _BetweenChunks, span: float) -> Samples:
     """Run rounds until the protocol says to stop.
 
     Args:

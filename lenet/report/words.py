@@ -8,9 +8,9 @@ from lenet.report.language import Language
 from lenet.report.rounding import percent, ratio, significant
 from lenet.results import Row
 from lenet.results.published import FIGURES
-from lenet.vocabulary import BASELINE_BACKEND, Mode
+from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
-__all__ = ["changes", "copy_share", "fastest", "overlap", "published_changes"]
+__all__ = ["changes", "copy_share", "doubt", "fastest", "overlap", "published_changes"]
 
 _ALSO = (("tripy", "tensorrt"),)
 """Pairs that the coursework compares, besides each backend with PyTorch."""
@@ -24,7 +24,7 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
         language: Language of the sentences.
     """
     said = []
-    for mode in Mode:
+    for mode in ONE_BATCH_MODES:
         rows = {row.case.backend: row for row in group if row.case.mode is mode}
         pairs = [(name, BASELINE_BACKEND) for name in rows if name != BASELINE_BACKEND]
         for name, other in (*pairs, *_ALSO):
@@ -32,7 +32,7 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
                 alike = overlap(rows[name], rows[other])
                 factor = rows[other].summary.median / rows[name].summary.median
                 words = _change(name, other, mode, factor, language, alike=alike)
-                said.append(words + _doubt((rows[name], rows[other]), language))
+                said.append(words + doubt((rows[name], rows[other]), language))
     return said
 
 
@@ -44,7 +44,7 @@ def fastest(group: Sequence[Row], language: Language) -> list[str]:
         language: Language of the sentences.
     """
     said = []
-    for mode in Mode:
+    for mode in ONE_BATCH_MODES:
         rows = sorted((row for row in group if row.case.mode is mode), key=lambda row: row.summary.median)
         if rows:
             said.append(_fastest(rows, language))
@@ -66,24 +66,24 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
     }
     if not others:
         words = language.text("%(mode)s: %(name)s takes %(time)s ms a batch; no other runtime was measured.", **values)
-        return words + _doubt([first], language)
+        return words + doubt([first], language)
     if len(alike) > 1:
         words = language.text(
             "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
         )
-        return words + _doubt(alike, language)
+        return words + doubt(alike, language)
     if baseline is None:
-        return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + _doubt(
+        return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + doubt(
             rows, language
         )
     values["ratio"] = language.number(ratio(baseline.summary.median / first.summary.median))
     words = language.text(
         "%(mode)s: %(name)s is the fastest, %(time)s ms a batch, %(ratio)s times as fast as %(other)s.", **values
     )
-    return words + _doubt(rows, language)
+    return words + doubt(rows, language)
 
 
-def _doubt(rows: Sequence[Row], language: Language) -> str:
+def doubt(rows: Sequence[Row], language: Language) -> str:
     """The end of a sentence that names its rows that may not be trusted; empty if there are none."""
     unstable = ", ".join(row.case.backend for row in rows if row.unstable)
     return language.text(" Unstable: %(names)s.", names=unstable) if unstable else ""
@@ -92,7 +92,7 @@ def _doubt(rows: Sequence[Row], language: Language) -> str:
 def published_changes(language: Language) -> list[str]:
     """The same sentences for the published figures, which have no intervals."""
     said = []
-    for mode in Mode:
+    for mode in ONE_BATCH_MODES:
         times = {figure.backend: figure for figure in FIGURES if figure.mode is mode}
         for name, other in (("tensorrt", "pytorch"), ("tripy", "pytorch"), *_ALSO):
             faster = times[other].milliseconds_per_batch / times[name].milliseconds_per_batch

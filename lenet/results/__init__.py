@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lenet.results.case import FAILED, Case, Measurement, NotRun, Row, short_name
+from lenet.results.case import FAILED, Case, Measurement, NotRun, Row, Throughput, short_name
 from lenet.results.csv import to_csv
 from lenet.results.file import LARGEST, SCHEMA, identity, load, row
 from lenet.results.gates import Gate, GateRow, last_gates, load_gate
@@ -32,6 +32,7 @@ __all__ = [
     "Measurement",
     "NotRun",
     "Row",
+    "Throughput",
     "example",
     "find_file",
     "find_row",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,7 +14,7 @@ from lenet.measurement.floor import Floor, Limits, Workload
 from lenet.measurement.summary import Summary
 from lenet.vocabulary import HostMemory, InputType, Mode
 
-__all__ = ["FAILED", "FIRST_WEIGHTS", "Case", "Measurement", "NotRun", "Row", "short_name"]
+__all__ = ["FAILED", "FIRST_WEIGHTS", "Case", "Measurement", "NotRun", "Row", "Throughput", "short_name"]
 
 
 FAILED: Final = "failed: "
@@ -39,13 +39,14 @@ class Case:
         batch_size: Images a batch.
         device: The GPU's name, or the CPU with its number of threads.
         images: Where the images come from.
-        host_memory: Of an end-to-end row's batch (`HostMemory`). None for a forward row.
+        host_memory: Of a batch that begins on the host (`HostMemory`). None if nothing is copied.
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
         protocol: The name of the protocol, which decides the number of rounds.
         input: ``float32`` for normalised images, ``uint8`` for the data's bytes.
         weights: `lenet.weights.digest` of the weights, or None if not recorded.
         threads: The number of CPU threads that ``--threads`` asked for. None for PyTorch's own number. It names the row
             and is no condition, because the device tells the number either way.
+        depth: Batches in flight of a throughput row. None for another row, and if the suite chooses on a CPU.
     """
 
     backend: str
@@ -61,6 +62,7 @@ class Case:
     input: str = InputType.FLOAT32
     weights: str | None = None
     threads: int | None = field(default=None, compare=False)
+    depth: int | None = None
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
@@ -80,6 +82,7 @@ class Case:
             self.protocol,
             self.input,
             self.weights or FIRST_WEIGHTS,
+            self.depth or 0,
         )
 
     def with_weights(self) -> Self:
@@ -104,6 +107,32 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Throughput:
+    """What a throughput row has beside its times. Times are in seconds a batch.
+
+    Attributes:
+        depth: Batches in flight: slots of a GPU's ring, or runners on a CPU.
+        latency_p50: Median time of a batch from its submission until its logits are ready, under the row's load.
+        latency_p95: The 95th percentile.
+        latency_p99: The 99th percentile.
+        copy_alone: Of the copies alone, in the same ring. None on a CPU, and if nothing is copied.
+        forward_alone: Of the forward passes alone, in the same ring. None on a CPU.
+    """
+
+    depth: int
+    latency_p50: float
+    latency_p95: float
+    latency_p99: float
+    copy_alone: float | None = None
+    forward_alone: float | None = None
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` gave for one."""
+        return cls(**{one.name: saved[one.name] for one in fields(cls) if one.name in saved})
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One measured case. Times are in seconds a batch.
 
@@ -121,6 +150,7 @@ class Row:
         share_of_tolerance: Largest ``|logit - reference|`` over that logit's tolerance, or None if not recorded.
         energy: The energy of its work, or None if it was not measured.
         energy_missing: Why energy was asked for and not measured. None if there is no such reason.
+        throughput: What a throughput row has beside its times. None for other rows.
     """
 
     case: Case
@@ -136,6 +166,7 @@ class Row:
     share_of_tolerance: float | None = None
     energy: Energy | None = None
     energy_missing: str | None = None
+    throughput: Throughput | None = None
 
     @property
     def milliseconds_per_batch(self) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from lenet.results.case import Case, Measurement
+from lenet.results.case import Case, Measurement, Throughput
 from lenet.results.matching import merge_with_runs, speedup
 
 __all__ = ["to_csv"]
@@ -34,7 +34,8 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
         *("energy_counter", "joules_per_1000_images", "joules_above_idle_per_1000_images"),
         *("images_per_joule", "watts", "idle_watts", "energy_missing"),
     )
-    writer.writerow([*case_names, *times, *more, *derived, *energy, *run])
+    sustained = [one.name for one in fields(Throughput) if one.name != "depth"]
+    writer.writerow([*case_names, *times, *more, *derived, *energy, "in_flight", *sustained, *run])
     merged = merge_with_runs(measurements)
     rows = [one for one, _ in merged]
     for one, source in merged:
@@ -52,6 +53,8 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
             one.energy.counter if one.energy else None,
             *(getattr(one.energy, name, None) for name in energy[1:-1]),
             one.energy_missing,
+            one.throughput.depth if one.throughput else None,
+            *(getattr(one.throughput, name, None) for name in sustained),
             *(getattr(source, name) for name in run),
         ]
         writer.writerow(map(_no_formula, cells))

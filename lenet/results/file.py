@@ -31,7 +31,7 @@ from lenet.measurement.energy import Energy
 from lenet.measurement.floor import Floor, Limits, moved_bytes
 from lenet.measurement.summary import Summary
 from lenet.results import schema
-from lenet.results.case import Case, Measurement, NotRun, Row, short_name
+from lenet.results.case import Case, Measurement, NotRun, Row, Throughput, short_name
 
 __all__ = ["LARGEST", "SCHEMA", "identity", "load", "row"]
 
@@ -146,6 +146,7 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         share_of_tolerance=info.get("share_of_tolerance"),
         energy=Energy.from_json(info["energy"]) if info.get("energy") else None,
         energy_missing=info.get("energy_missing"),
+        throughput=Throughput.from_dict(info["throughput"]) if "throughput" in info else None,
     )
 
 

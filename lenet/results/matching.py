@@ -101,7 +101,7 @@ def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) ->
 
 def _place(case: Case) -> tuple[object, ...]:
     """What the options call a row. The rest of a case are its conditions."""
-    return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input)
+    return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input, case.depth)
 
 
 def _differences(ours: Case, theirs: Case) -> str:

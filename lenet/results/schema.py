@@ -62,15 +62,19 @@ _CASES: Final = {
             "host_memory": memory,
             "cold_cache": checks.flag,
         },
-        {"input": checks.text, "threads": checks.or_none(checks.count(1))},
+        {"input": checks.text, **dict.fromkeys(("threads", "depth"), checks.or_none(checks.count(1)))},
     )
-    for mode, memory in {Mode.FORWARD: _no_memory, Mode.END_TO_END: _memory}.items()
+    for mode, memory in {
+        Mode.FORWARD: _no_memory,
+        Mode.END_TO_END: _memory,
+        Mode.THROUGHPUT: checks.or_none(_memory),
+    }.items()
 }
 _MODE: Final = checks.fields({"mode": _mode})
 
 
 def _case(value: Any, name: str) -> None:
-    """A case. An end-to-end row alone has a host memory, since a forward row's images are on the device."""
+    """A case. A forward row has no host memory, since its images are on the device; nor has throughput on a CPU."""
     _MODE(value, name)
     _CASES[Mode(value["mode"])](value, name)
 
@@ -110,8 +114,14 @@ _ROW: Final = checks.fields(
             )
         ),
         "energy_missing": checks.or_none(checks.text),
+        "throughput": checks.fields(
+            {"depth": checks.count(1), **dict.fromkeys(("latency_p50", "latency_p95", "latency_p99"), checks.TIME)},
+            dict.fromkeys(("copy_alone", "forward_alone"), checks.or_none(checks.TIME)),
+        ),
     },
 )
+_SUSTAINED: Final = checks.fields({"throughput": checks.mapping})
+"""What a throughput row must have."""
 
 
 def _benchmark(value: Any, name: str) -> None:
@@ -122,6 +132,8 @@ def _benchmark(value: Any, name: str) -> None:
     info = value.get("extra_info") or {}
     if "case" in info:
         _ROW(info, f"{name}.extra_info")
+        if info["case"]["mode"] == Mode.THROUGHPUT:
+            _SUSTAINED(info, f"{name}.extra_info")
         checks.each(checks.TIME)(value["stats"].get("data") or [], f"{name}.stats.data")
 
 

@@ -15,14 +15,14 @@ import torch
 from lenet import backends, settings
 from lenet.errors import did_you_mean
 from lenet.measurement.environment import usable_cpus
-from lenet.measurement.protocol import Adaptive, Coursework, Protocol
-from lenet.vocabulary import HostMemory, InputType, Mode, Precision
+from lenet.measurement.protocol import DEFAULT_DEPTH, Adaptive, Coursework, Protocol
+from lenet.vocabulary import ONE_BATCH_MODES, HostMemory, InputType, Mode, Precision
 
 __all__ = ["CHOICES", "add_options", "check_device", "check_options", "chosen", "protocol_of", "use_settings"]
 
 CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "backend_name": ("--backend", backends.names()),
-    "mode": ("--mode", tuple(Mode)),
+    "mode": ("--mode", ONE_BATCH_MODES),
     "batch_size": ("--batch-size", (1000,)),
     "precision": ("--precision", (Precision.FP32,)),
     "host_memory": ("--host-memory", (HostMemory.PINNED,)),
@@ -45,14 +45,14 @@ def add_options(parser: pytest.Parser) -> None:
 
     text = "measure this backend, and no case without a backend unless its file is named (default: all of both)"
     several("--backend", _choice("backend", backends.names()), text)
-    several("--mode", _choice("mode", Mode), "forward or end_to_end (default: both)")
+    several("--mode", _choice("mode", Mode), "forward, end_to_end or throughput (default: the first two)")
     several("--batch-size", _positive, "images a batch (default: 1000)")
     several("--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16 or fp16x2 (default: fp32)")
     several(
         "--host-memory",
         _choice("memory", HostMemory),
-        "where end-to-end's batch lies: pinned or pageable memory that is copied from, or zero-copy, which is pinned "
-        "memory that the device reads itself (default: pinned)",
+        "where the batch of end_to_end and throughput lies: pinned or pageable memory that is copied from, or "
+        "zero-copy, which is pinned memory that the device reads itself (default: pinned)",
     )
     several(
         "--input",
@@ -61,6 +61,12 @@ def add_options(parser: pytest.Parser) -> None:
     )
     several("--threads", _threads, "CPU threads of a CPU's cases, at most its CPUs (default: PyTorch's own choice)")
     group.addoption("--energy", action="store_true", help="measure each row's energy after its rounds, in about 2 s")
+    group.addoption(
+        "--depth",
+        type=_positive,
+        help=f"batches in flight in throughput: slots of the ring on a GPU (default: {DEFAULT_DEPTH}), runners side by "
+        "side on a CPU (default: the fastest number of several)",
+    )
     group.addoption("--no-save", action="store_true", help="do not save the run below .benchmarks/local")
     group.addoption(
         "--weights", type=Path, metavar="FILE", help="safetensors of `lenet train` to measure (default: the shipped)"

@@ -22,6 +22,7 @@ from lenet.suite.bridge import Session
 from lenet.suite.options import add_options, check_device, check_options, protocol_of, use_settings
 from lenet.suite.progress import Progress
 from lenet.suite.run import RUN, Run, rows_of
+from lenet.suite.sustained import check_depth
 from lenet.terminal import forgive_output, secure_streams, tell, visible
 
 __all__ = [
@@ -66,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if not storage.in_gate(config):
             use_settings(config)
+        check_depth(config)
         if option.weights:
             weights.load(option.weights)
         device = devices.resolve(option.device)

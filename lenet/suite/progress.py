@@ -80,7 +80,8 @@ def _name(item: pytest.Item) -> str:
     found: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     if "mode" not in found:
         return short_name(item.name)
-    mode = f"e2e {found['host_memory']}" if found["mode"] is Mode.END_TO_END else found["mode"]
+    names = {Mode.FORWARD: "forward", Mode.END_TO_END: f"e2e {found['host_memory']}", Mode.THROUGHPUT: "throughput"}
+    mode = names[found["mode"]]
     kind = " uint8" if found["input_type"] == InputType.UINT8 else ""
     kind += f" {threads_words(found['threads'])}" if "threads" in found else ""
     return f"{found['backend_name']} {mode} {found['precision']} {found['batch_size']}{kind}"

@@ -339,10 +339,23 @@ def test_an_unknown_baseline_names_those_that_there_are(saved: Saved, tmp_path: 
     assert "found:  0001_one.json, 0002_two.json\n" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--mode=throughput", "--depth=0"), "--depth: '0' is no whole number of at least 1"),
+        (("--mode=throughput", "--depth=17"), "--depth=17 is too deep: a runner prepares itself for 16 buffers"),
+        (("--depth=2",), "--depth=2 is for throughput: add --mode=throughput"),
+    ],
+)
+def test_a_depth_that_no_row_can_use_is_refused(options: tuple[str, ...], said: str) -> None:
+    assert said in refused(*options).stderr
+
+
 def test_a_wrong_option_is_refused_with_what_is_near() -> None:
     messages = {
         "--backend=pytroch": "there is no backend 'pytroch': did you mean pytorch ",
-        "--mode=forwards": "there is no mode 'forwards': did you mean forward? there are forward, end_to_end",
+        "--mode=forwards": "there is no mode 'forwards': did you mean forward? there are forward, "
+        "end_to_end, throughput",
         "--precision=fp61": "there is no precision 'fp61': did you mean fp16 ",
         "--input=int8": "there is no input type 'int8': did you mean uint8? there are float32, uint8",
         "--host-memory=zerocopy": "there is no memory 'zerocopy': did you mean zero-copy? ",

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lenet.cli import guard
 from lenet.errors import LenetError
 from lenet.gate.command import EXIT_CODES
 from lenet.measurement.energy import Energy
-from lenet.results import schema
+from lenet.results import Throughput, schema
 from tests.report import documents
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,8 @@ def whole(folder: Path) -> dict[str, Any]:
         "energy": Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json(),
         "energy_missing": None,
     }
+    throughput = Throughput(3, latency_p50=0.1, latency_p95=0.2, latency_p99=0.3)
+    document["benchmarks"][0]["extra_info"]["throughput"] = asdict(throughput)
     schema.check(document)
     return document
 

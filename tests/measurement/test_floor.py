@@ -19,6 +19,7 @@ LIMITS = Limits(
 )
 FORWARD = Workload(Mode.FORWARD, 1000, "fp32", "float32", None, cold_cache=False)
 END_TO_END = replace(FORWARD, mode=Mode.END_TO_END, host_memory="pinned")
+THROUGHPUT = replace(END_TO_END, mode=Mode.THROUGHPUT)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,15 @@ END_TO_END = replace(FORWARD, mode=Mode.END_TO_END, host_memory="pinned")
         (replace(END_TO_END, input="uint8", host_memory="zero-copy"), 3_072e3 / 50e9, "copy"),
         (replace(END_TO_END, input="uint8", host_memory="pageable"), 3_072e3 / 50e9, "copy"),
         (replace(END_TO_END, batch_size=1), 10e-6, "launch"),
+        (THROUGHPUT, 12_288e3 / 50e9, "copy"),
+        (replace(THROUGHPUT, batch_size=1), 12_288 / 50e9, "copy"),  # launches overlap
+        # on a CPU nothing is copied, and runners side by side have the best rate of memory
+        (replace(THROUGHPUT, host_memory=None), 1_303_440e3 / 50e12, "arithmetic"),
+        (
+            replace(THROUGHPUT, host_memory=None, batch_size=10_000, precision="fp16"),
+            (123_280e3 + 124_012) / 4e12,
+            "memory",
+        ),
     ],
 )
 def test_known_answers(work: Workload, seconds: float, term: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from pytest_benchmark.stats import Stats
 
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.statistics import summarize
-from lenet.results import SCHEMA, Case
-from lenet.vocabulary import Mode
+from lenet.results import SCHEMA, Case, Throughput
+from lenet.vocabulary import ONE_BATCH_MODES, Mode
 
 LIMITS = Limits(
     arithmetic={"fp32": 2e12, "fp16": 4e12},
@@ -49,6 +49,10 @@ def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     facts["floor"] = asdict(least) if least else None
     more: dict[str, Any] = {"peak_memory_bytes": None, "throttled": 0, "unstable": [], "facts": {}}
     more["weights"] = WEIGHTS
+    if case.depth is not None:
+        more["throughput"] = asdict(
+            Throughput(case.depth, 3 * median, 4 * median, 5 * median, 0.9 * median, 0.5 * median)
+        )
     name = {"name": "test_inference", "fullname": "benchmarks/test_inference.py::test_inference"}
     return {**name, "stats": stats(seconds), "extra_info": facts | more}
 
@@ -71,16 +75,18 @@ def measurement(
     name: str = "A GPU",
     fingerprint: str = "f1",
     rounds: int = 100,
+    modes: Sequence[Mode] = ONE_BATCH_MODES,
     **changed: Any,
 ) -> Path:
-    """A file of measurements: each backend at each batch and precision, in both modes."""
+    """A file of measurements: each backend at each batch and precision, in each mode."""
     rows = []
     for place, backend in enumerate(backends):
         for precision in precisions:
             for batch in batches:
-                for mode in Mode:
-                    memory = "pinned" if mode is Mode.END_TO_END else None
+                for mode in modes:
+                    memory = None if mode is Mode.FORWARD else "pinned"
                     case = Case(backend, mode, precision, precision, batch, name, "images", memory, False, "coursework")  # noqa: FBT003
+                    case = replace(case, depth=3 if mode is Mode.THROUGHPUT else None)
                     median = (2e-5 + 1e-6 * batch) * (2 - 0.3 * place) * (2 if memory else 1) * (1 + 0.01 * number)
                     rows.append(benchmark(case, median, rounds))
     facts = {"cpu": {"model": "a CPU", "usable": 8}, "gpu": {"name": name}, "packages": {"torch": "2"}}

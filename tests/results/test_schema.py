@@ -6,6 +6,7 @@ import json
 import math
 import re
 import reprlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from lenet import results
 from lenet.errors import ResultsError
 from lenet.measurement.energy import Energy
+from lenet.results import Throughput
 from lenet.vocabulary import HostMemory, Mode
 from tests.report.documents import LIMITS
 from tests.results.test_results import document, entry, save
@@ -36,6 +38,8 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
             *(f"{ROW}.summary.{name}" for name in ("median", "mean", "minimum", "maximum", "p95", "p99")),
             *INTERVAL,
             *(f"{ROW}.{name}" for name in ("wall_median", "floor.seconds", "energy.seconds")),
+            *(f"{ROW}.throughput.latency_{name}" for name in ("p50", "p95", "p99")),
+            *(f"{ROW}.throughput.{name}_alone" for name in ("copy", "forward")),
             *(f"{LIMITS_AT}.{name}" for name in ("launch", "launch_wall")),
         ],
     ),
@@ -68,7 +72,10 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         "a whole number of at least 1",
         [0, 1.5, "7", True, int(MOST)],
         [1, 2],
-        [f"{ROW}.case.batch_size", f"{ROW}.case.threads", f"{ROW}.energy.images", f"{LIMITS_AT}.memory[0][0]"],
+        [
+            *(f"{ROW}.case.{name}" for name in ("batch_size", "threads", "depth")),
+            *(f"{ROW}.energy.images", f"{ROW}.throughput.depth", f"{LIMITS_AT}.memory[0][0]"),
+        ],
     ),
     (
         "a whole number of at least 0",
@@ -102,13 +109,18 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
     ),
     ("a date by ISO 8601", ["", "yesterday", "2026-13-01"], ["2026-11-24"], ["datetime"]),
     ("true or false", [0, 1, "no"], [True, False], [f"{ROW}.case.cold_cache", "lenet.partial"]),
-    ("forward or end_to_end", ["", "backward", 7, []], [Mode.FORWARD], [f"{ROW}.case.mode"]),
+    ("forward or end_to_end or throughput", ["", "backward", 7, []], [Mode.FORWARD], [f"{ROW}.case.mode"]),
     (
         "an object",
         [7, "x", [], ["x"]],
         [],
         [
-            *("benchmarks[0]", STATS, ROW, *(f"{ROW}.{name}" for name in ("case", "summary", "floor", "energy"))),
+            *(
+                "benchmarks[0]",
+                STATS,
+                ROW,
+                *(f"{ROW}.{name}" for name in ("case", "summary", "floor", "energy", "throughput")),
+            ),
             *(LIMITS_AT, f"{LIMITS_AT}.arithmetic", f"{LIMITS_AT}.copy", "lenet.not_run[0]", "machine_info"),
         ],
     ),
@@ -140,11 +152,13 @@ NONE = {
     *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit", "lenet.cause"),
     *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor")),
     *(f"{ROW}.{name}" for name in ("energy", "energy_missing", "case.threads")),
+    *(f"{ROW}.{name}" for name in ("case.depth", "throughput.copy_alone", "throughput.forward_alone")),
 }
 ABSENT = {
     *(*ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", f"{STATS}.ops", "machine_info.commit"),
     *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed", "lenet.cause"),
     *(f"{ROW}.{name}" for name in ("energy", "energy_missing", "case.threads")),
+    *(f"{ROW}.{name}" for name in ("case.depth", "throughput", "throughput.copy_alone", "throughput.forward_alone")),
 }
 
 
@@ -153,6 +167,7 @@ def of_every_field() -> dict[str, Any]:
     benchmark["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
     benchmark["extra_info"] |= {"energy": Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json(), "energy_missing": "x"}
     benchmark["extra_info"]["case"]["threads"] = 2
+    benchmark["extra_info"]["throughput"] = asdict(Throughput(3, 0.1, 0.2, 0.3, 0.4, 0.5))
     about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"], "cause": "c"}
     content = document(benchmark, **about)
     content["machine_info"] |= {"gpu": {"name": "a GPU"}, "cuda": {}, "torch": {}}
@@ -219,12 +234,21 @@ NO_MEMORY = "null, in a forward row"
         (Mode.END_TO_END, "elsewhere", MEMORIES),
         (Mode.END_TO_END, [], MEMORIES),
         *((Mode.END_TO_END, memory, None) for memory in HostMemory),
+        (Mode.THROUGHPUT, "elsewhere", MEMORIES),
+        *((Mode.THROUGHPUT, memory, None) for memory in (*HostMemory, None)),
     ],
 )
-def test_an_end_to_end_row_alone_has_a_host_memory(
-    tmp_path: Path, mode: Mode, memory: object, wanted: str | None
-) -> None:
+def test_a_row_that_copies_has_a_host_memory(tmp_path: Path, mode: Mode, memory: object, wanted: str | None) -> None:
     content = of_every_field()
     content["benchmarks"][0]["extra_info"]["case"] |= {"mode": mode, "host_memory": memory}
     place = f"{ROW}.case.host_memory is {reprlib.repr(memory)}, not {wanted}"
     assert refusal(tmp_path / "a.json", content) == (wanted and f"a part is missing or misshapen: {place}")
+
+
+def test_a_throughput_row_has_its_latencies(tmp_path: Path) -> None:
+    content = of_every_field()
+    content["benchmarks"][0]["extra_info"]["case"] |= {"mode": Mode.THROUGHPUT, "depth": 3}
+    (row,) = results.load(save(tmp_path / "a.json", content)).rows
+    assert (row.case.depth, row.throughput) == (3, Throughput(3, 0.1, 0.2, 0.3, 0.4, 0.5))
+    del content["benchmarks"][0]["extra_info"]["throughput"]
+    assert refusal(tmp_path / "b.json", content) == f"a part is missing or misshapen: {ROW}.throughput is missing"

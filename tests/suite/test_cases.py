@@ -16,7 +16,7 @@ from lenet.results import Measurement, NotRun
 from lenet.suite import baseline, cases, summary
 from lenet.suite.bridge import Session
 from lenet.suite.run import RUN, Run
-from lenet.vocabulary import HostMemory, InputType, Mode, Precision
+from lenet.vocabulary import ONE_BATCH_MODES, HostMemory, InputType, Precision
 from tests.report import documents
 
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
@@ -69,7 +69,7 @@ def test_a_file_that_is_named_runs_all_the_same(tmp_path: Path) -> None:
 
 def test_a_forward_case_is_measured_beside_the_first_kind_of_memory_alone(tmp_path: Path) -> None:
     """It copies nothing, so a second kind would repeat it."""
-    values = [(mode, memory) for mode in Mode for memory in (HostMemory.PAGEABLE, HostMemory.PINNED)]
+    values = [(mode, memory) for mode in ONE_BATCH_MODES for memory in (HostMemory.PAGEABLE, HostMemory.PINNED)]
     items = [item(tmp_path / "test_inference.py", "backend_name", "mode") for _ in values]
     for one, (mode, memory) in zip(items, values, strict=True):
         one.callspec = SimpleNamespace(params={"mode": mode, "host_memory": memory})  # type: ignore[attr-defined]
@@ -111,7 +111,7 @@ def test_only_what_a_case_asks_for_is_parametrized() -> None:
         parametrize=lambda name, values, ids: given.append((name, values, ids)),
     )
     cases.parametrize(cast("pytest.Metafunc", metafunc))
-    assert given == [("mode", list(Mode), str)]
+    assert given == [("mode", list(ONE_BATCH_MODES), str)]
 
 
 class _Forgotten:

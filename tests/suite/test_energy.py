@@ -118,6 +118,11 @@ def test_a_cold_cache_has_no_energy(device: Device) -> None:
     assert device.log == []
 
 
+def test_a_throughput_row_has_no_energy(device: Device) -> None:
+    assert "--mode=end_to_end" in device.measure(meter([]), replace(CASE, mode=Mode.THROUGHPUT))["energy_missing"]
+    assert device.log == []
+
+
 def test_a_gpu_is_asked_by_nvml(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml, gpu = FakeNvml(monkeypatch), fake_h100(monkeypatch)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _: int(1e3 * device.machine.read()))

@@ -20,6 +20,7 @@ from lenet.gate.why.records import Record, parse
 from lenet.gate.workers import Tree
 from lenet.provenance import without_git_variables
 from lenet.results import Case
+from lenet.vocabulary import Mode
 
 __all__ = ["Environment", "profile"]
 
@@ -69,7 +70,8 @@ def _request(name: str, case: Case) -> dict[str, object]:
     return {
         "name": name,
         "backend": case.backend,
-        "mode": case.mode,
+        # A throughput row is profiled one batch at a time.
+        "mode": Mode.FORWARD if case.host_memory is None else Mode.END_TO_END,
         "asked": case.asked,
         "batch_size": case.batch_size,
         "device": "cuda" if on_gpu(case) else "cpu",

@@ -13,7 +13,7 @@ from lenet.report.charts.painter import Chart, Key, Painter
 from lenet.report.charts.scale import Scale, spanning
 from lenet.report.charts.style import PARTS, WIDTH, shortened
 from lenet.report.language import Language
-from lenet.report.tables.names import MARK
+from lenet.report.tables.names import MARK, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
@@ -52,7 +52,7 @@ def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     top = 0.0
     unit = painter.language.text("ms/batch")
     for mode in modes:
-        canvas.write(left, top + _HEAD / 2, f"{_mode_name(mode, painter.language)}, {unit}", color="muted")
+        canvas.write(left, top + _HEAD / 2, f"{mode_name(mode, painter.language)}, {unit}", color="muted")
         top += _HEAD
         for row, number in zip(ordered, numbers, strict=True):
             if row.case.mode is not mode:
@@ -143,14 +143,10 @@ def _draw_interval(canvas: Canvas, scale: Scale, row: Row, middle: float) -> flo
 def _medians(painter: Painter, rows: Sequence[Row]) -> str:
     unit = painter.language.text("ms/batch")
     return "; ".join(
-        f"{row.case.backend}, {_mode_name(row.case.mode, painter.language)}: "
+        f"{row.case.backend}, {mode_name(row.case.mode, painter.language)}: "
         f"{painter.shown(row.milliseconds_per_batch)} {unit}{MARK if row.unstable else ''}"
         for row in rows
     )
-
-
-def _mode_name(mode: Mode, language: Language) -> str:
-    return language.text("forward") if mode is Mode.FORWARD else language.text("end to end")
 
 
 def _part_names(language: Language) -> Mapping[str, str]:

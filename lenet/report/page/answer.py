@@ -58,12 +58,13 @@ class Answer:
 
 
 def answer_part(rows: Sequence[Row], painter: Painter, language: Language) -> Answer | None:
-    """The answer under the coursework's condition, or under the nearest one; None without rows."""
-    if not rows:
+    """The answer under the coursework's condition, or the nearest one; None without rows of one batch at a time."""
+    groups = speed_groups(rows)
+    if not groups:
         return None
-    group = min(speed_groups(rows), key=lambda group: _distance(_telling(group)))
+    group = min(groups, key=lambda group: _distance(_telling(group)))
     like = _telling(group)
-    (sheet,) = (one for all_of, one in zip(speed_groups(rows), speed_sheets(rows, language), strict=True)
+    (sheet,) = (one for all_of, one in zip(groups, speed_sheets(rows, language), strict=True)
                 if all_of == group)  # fmt: skip
     return Answer(
         group=group,

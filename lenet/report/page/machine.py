@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lenet.report import words
+from lenet.report import overlapped, words
 from lenet.report.charts import Chart, Painter, draw_bars
 from lenet.report.language import Language
 from lenet.report.page import history, machine_charts, sheets
@@ -22,6 +22,7 @@ from lenet.report.tables import (
     rows_sheets,
     speed_groups,
     speed_sheets,
+    throughput_sheet,
 )
 from lenet.results import Case, Measurement, Row
 
@@ -74,6 +75,8 @@ class MachinePart:
     floors: Sheet | None
     rooflines: Sequence[Chart]
     splits: Sequence[Chart]
+    throughput: Sheet | None
+    overlapped: Sequence[str]
     history: Sheet
     histories: Sequence[Chart]
     not_run: Mapping[str, Sequence[str]]
@@ -125,6 +128,8 @@ def machine_part(
         rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),
         answer_charts=machine_charts.parts_and_rounds(group, limits, painter, language),
         splits=machine_charts.splits(others, limits, painter, language),
+        throughput=throughput_sheet(rows, language),
+        overlapped=[*overlapped.gains(rows, language), *overlapped.pace(rows, language)],
         history=history.history_sheet(machine.measurements, language),
         histories=history.charts(machine.measurements, painter, language),
         not_run=group_reasons(machine.not_run),

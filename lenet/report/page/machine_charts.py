@@ -11,7 +11,7 @@ from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_l
 from lenet.report.language import Language
 from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
-from lenet.report.tables import conditions_title, memory_name
+from lenet.report.tables import conditions_title, memory_name, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
@@ -135,13 +135,13 @@ def parts_and_rounds(group: Sequence[Row], limits: Limits | None, painter: Paint
 def _but_batch(row: Row) -> Hashable:
     case = row.case
     where = (case.device, case.images, case.weights)
-    return (case.mode, case.asked, case.input, *where, case.host_memory, case.cold_cache)
+    return (case.mode, case.asked, case.input, *where, case.host_memory, case.cold_cache, case.depth)
 
 
 def mode_title(row: Row, language: Language, *, batch: bool = True, device: bool = True) -> str:
     """A row's mode and conditions, for a chart of rows that differ in nothing else but the backend."""
     case, text = row.case, language.text
-    words_of = [text("forward") if case.mode is Mode.FORWARD else text("end to end"), case.asked]
+    words_of = [mode_name(case.mode, language), case.asked]
     if case.input != "float32":
         words_of.append(case.input)
     if batch:
@@ -152,6 +152,8 @@ def mode_title(row: Row, language: Language, *, batch: bool = True, device: bool
         words_of.append(memory_name(case.host_memory, language))
     if case.cold_cache:
         words_of.append(text("cold cache"))
+    if case.depth:
+        words_of.append(text("%(count)s in flight", count=language.number(count(case.depth))))
     if case.protocol == "adaptive":
         words_of.append(text("adaptive"))
     return ", ".join(words_of)

@@ -9,10 +9,10 @@ from typing import Any
 from lenet.report.charts import Painter
 from lenet.report.language import Language
 from lenet.report.rounding import count, significant
-from lenet.report.tables import NOTHING, memory_name
+from lenet.report.tables import NOTHING, memory_name, mode_name
 from lenet.report.words import overlap
 from lenet.results import Case, Row
-from lenet.vocabulary import Mode, Precision
+from lenet.vocabulary import ONE_BATCH_MODES, Mode, Precision
 
 __all__ = ["Cell", "Matrix", "alike", "by_batch", "by_precision"]
 
@@ -102,7 +102,7 @@ def _matrices(
     language: Language,
 ) -> list[Matrix]:
     found = []
-    for mode in Mode:
+    for mode in ONE_BATCH_MODES:
         own = [row for row in rows if row.case.mode is mode]
         best = {_best([row for row in own if column_of(row) == column]) for column in columns}
         cells: dict[str, dict[Any, Cell]] = {}
@@ -123,9 +123,8 @@ def _matrices(
 
 
 def _title(case: Case, titles: tuple[str, str], language: Language) -> str:
-    mode = language.text("forward") if case.mode is Mode.FORWARD else language.text("end to end")
     memory = [memory_name(case.host_memory, language)] if case.host_memory else []
-    return ", ".join((mode, titles[0], *memory, titles[1]))
+    return ", ".join((mode_name(case.mode, language), titles[0], *memory, titles[1]))
 
 
 def _best(rows: Sequence[Row]) -> Case | None:

@@ -10,7 +10,17 @@ from lenet.report.tables.sheet import NOTHING
 from lenet.results import Case, Row, pytorch_row
 from lenet.vocabulary import HostMemory, Mode, threads_words
 
-__all__ = ["MARK", "limit_name", "memory_name", "ratio_mark", "row_name", "row_names", "runtime_name", "weights_note"]
+__all__ = [
+    "MARK",
+    "limit_name",
+    "memory_name",
+    "mode_name",
+    "ratio_mark",
+    "row_name",
+    "row_names",
+    "runtime_name",
+    "weights_note",
+]
 
 MARK: Final = " !"
 """What follows a value of an unstable row."""
@@ -18,9 +28,11 @@ MARK: Final = " !"
 
 def row_name(case: Case, *, protocol: bool = True) -> str:
     """A case in a few words. They name the protocol if it is adaptive and the caller asks for it."""
-    mode = "forward" if case.mode is Mode.FORWARD else f"e2e {case.host_memory}"
+    names = {Mode.FORWARD: "forward", Mode.END_TO_END: "e2e", Mode.THROUGHPUT: "throughput"}
+    mode = " ".join(filter(None, (names[case.mode], case.host_memory)))
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
     kind += f" {threads_words(case.threads)}" if case.threads else ""
+    kind += f" depth {case.depth}" if case.depth else ""
     kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
     return f"{runtime_name(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
@@ -55,6 +67,17 @@ def memory_name(memory: str, language: Language) -> str:
         HostMemory.ZERO_COPY: text("pinned memory, zero-copy"),
     }
     return names.get(memory, memory)
+
+
+def mode_name(mode: Mode, language: Language) -> str:
+    """The words for a mode."""
+    text = language.text
+    names = {
+        Mode.FORWARD: text("forward"),
+        Mode.END_TO_END: text("end to end"),
+        Mode.THROUGHPUT: text("throughput"),
+    }
+    return names[mode]
 
 
 def limit_name(term: str, language: Language) -> str:

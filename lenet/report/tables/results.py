@@ -11,6 +11,7 @@ from lenet.report.tables.not_run import not_run_lines
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
 from lenet.report.tables.sheet import to_markdown, to_rich
 from lenet.report.tables.speed import published_sheet, speed_sheets
+from lenet.report.tables.throughput import throughput_sheet
 from lenet.results import Measurement, NotRun, Row, not_run
 
 __all__ = ["details", "results_markdown", "sheet_5"]
@@ -24,8 +25,11 @@ def details(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequ
         missing: The cases that did not run, with the reason.
         others: As for `speed_sheets`.
     """
-    sheets = map(to_rich, rows_sheets(rows, others=others)) if rows else ()
-    return Group(*sheets, *(Text(f"! {line}") for line in remarks(rows)), sheet_5(rows, missing, others=others))
+    sustained = throughput_sheet(rows)
+    sheets = [*(rows_sheets(rows, others=others) if rows else ()), *([sustained] if sustained else [])]
+    return Group(
+        *map(to_rich, sheets), *(Text(f"! {line}") for line in remarks(rows)), sheet_5(rows, missing, others=others)
+    )
 
 
 def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequence[Row] = ()) -> RenderableType:
@@ -47,7 +51,8 @@ def results_markdown(measurements: Sequence[Measurement], rows: Sequence[Row]) -
         measurements: The files, of one machine and commit.
         rows: Their merged rows.
     """
-    sheets = [*speed_sheets(rows), published_sheet(), *rows_sheets(rows)]
+    sustained = throughput_sheet(rows)
+    sheets = [*speed_sheets(rows), published_sheet(), *([sustained] if sustained else []), *rows_sheets(rows)]
     reasons = {item.name: item.reason for item in not_run(measurements)}
     unstable = [f"- {remark}" for remark in remarks(rows)]
     missing = [f"- {text.plain.strip()}" for text in not_run_lines(reasons)[1:]]

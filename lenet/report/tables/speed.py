@@ -11,7 +11,7 @@ from lenet.report.tables.names import MARK, memory_name, ratio_mark, runtime_nam
 from lenet.report.tables.sheet import NOTHING, Sheet
 from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
-from lenet.vocabulary import BASELINE_BACKEND, Mode
+from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
 __all__ = ["conditions_title", "published_sheet", "speed_groups", "speed_sheets"]
 
@@ -31,8 +31,8 @@ def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: S
 
 
 def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that may stand in one table or chart, a list for each sheet of `speed_sheets`."""
-    ordered = sorted(rows, key=lambda row: _conditions(row.case))
+    """Rows that may stand in one table or chart, a list for each sheet of `speed_sheets`. Throughput is in none."""
+    ordered = sorted((row for row in rows if row.case.mode in ONE_BATCH_MODES), key=lambda row: _conditions(row.case))
     groups = []
     for _, group in groupby(ordered, key=lambda row: _conditions(row.case)):
         alike = list(group)
@@ -48,7 +48,7 @@ def published_sheet(language: Language = ENGLISH) -> Sheet:
     for runtime, group in groupby(FIGURES, key=lambda figure: figure.runtime):
         figures: dict[Mode, Figure] = {figure.mode: figure for figure in group}
         cells = []
-        for mode in Mode:
+        for mode in ONE_BATCH_MODES:
             figure = figures[mode]
             batch, image = f"{figure.milliseconds_per_batch:.3f}", f"{figure.milliseconds_per_image:.4f}"
             cells += [number(batch), number(image), number(ratio(ratio_to_pytorch(figure)))]
@@ -95,7 +95,8 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
     energy = any(row.energy for row in group)
     lines = []
     for backend, label in dict.fromkeys((row.case.backend, runtime_name(row.case)) for row in group):
-        cells = [cell for mode in Mode for cell in _cells(group, backend, mode, rows, language)[: 4 if energy else 3]]
+        figures = (_cells(group, backend, mode, rows, language) for mode in ONE_BATCH_MODES)
+        cells = [cell for one in figures for cell in one[: 4 if energy else 3]]
         lines.append((label, *cells))
     rounds = sorted({row.summary.rounds for row in group})
     between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded

@@ -10,7 +10,7 @@ import torch
 from lenet.gate.why import explain
 from lenet.gate.workers import Tree
 from lenet.results import Case
-from lenet.vocabulary import Mode
+from lenet.vocabulary import ONE_BATCH_MODES, Mode
 from tests.gate.why.trees import EAGER, FORWARD, NETWORK, SLOW_ALGORITHM, case, delay, tree
 
 pytestmark = [
@@ -43,7 +43,7 @@ def line(base: Tree, tmp_path: Path, row: Case, *changes: tuple[str, str, str]) 
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "pytorch-cudagraph"])
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", ONE_BATCH_MODES)
 def test_a_kernel_that_was_added_is_named(base: Tree, tmp_path: Path, backend: str, mode: Mode) -> None:
     found = line(base, tmp_path, case(backend, mode, GPU), EXTRA_KERNEL)
     assert found.startswith("new kernel spin_kernel: +")
