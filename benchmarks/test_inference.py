@@ -27,7 +27,7 @@ from lenet.suite.facts import failing_with_the_layer, row_facts
 from lenet.suite.fixtures import MachineLimits
 from lenet.suite.images import Batches
 from lenet.suite.options import chosen
-from lenet.suite.sustained import depth_of, run_sustained
+from lenet.suite.sustained import Measured, depth_of, run_sustained
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 from lenet.weights import Weights, digest
 
@@ -104,35 +104,45 @@ def test_inference(
 
     machine = limits.find()
     before = sampler.sample()
+    run = partial(_run_one_batch, call, case, runner)
     if case.mode is Mode.THROUGHPUT:
         request.addfinalizer(build.close)  # what a runner keeps of a ring would count as other rows' memory
-        with failing_with_the_layer(backend, network, built, reference, case.precision):
-            samples, throughput, peak = run_sustained(
-                case, backend, built, network.arrays, batches, protocol, sampler, host
-            )
-        benchmark.extra_info["throughput"] = asdict(throughput)
-    else:
-        with torch.inference_mode(), runner.on_stream():
-            samples = measure(
-                call,
-                mode=case.mode,
-                stream=runner.stream,
-                protocol=protocol,
-                cold_cache=case.cold_cache,
-                throttling=sampler.throttling,
-                host=host,
-            )
-            peak = peak_memory(call, spec.device)
+        run = partial(run_sustained, case, backend, built, network.arrays, batches)
+    with failing_with_the_layer(backend, network, built, reference, case.precision):
+        samples, throughput, peak = run(protocol, sampler, host)
     after = sampler.sample()
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
     benchmark.extra_info.update(energy(call, runner, case, benchmark.extra_info["summary"]["median"]))
+    benchmark.extra_info.update({"throughput": asdict(throughput)} if throughput else {})
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
     benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
     store(samples.seconds.tolist())
+
+
+def _run_one_batch(
+    call: Callable[[], torch.Tensor],
+    case: Case,
+    runner: Runner,
+    protocol: Protocol,
+    sampler: GpuSampler,
+    host: HostWatch,
+) -> Measured:
+    """Measure a row of one batch at a time."""
+    with torch.inference_mode(), runner.on_stream():
+        samples = measure(
+            call,
+            mode=case.mode,
+            stream=runner.stream,
+            protocol=protocol,
+            cold_cache=case.cold_cache,
+            throttling=sampler.throttling,
+            host=host,
+        )
+        return Measured(samples, None, peak_memory(call, runner.spec.device))
 
 
 def _call(

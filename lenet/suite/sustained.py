@@ -31,23 +31,23 @@ from lenet.suite.images import Batches
 from lenet.suite.options import chosen
 from lenet.vocabulary import HostMemory, Mode
 
-__all__ = ["Sustained", "check_depth", "depth_of", "run_sustained"]
+__all__ = ["Measured", "check_depth", "depth_of", "run_sustained"]
 
 _BRIEF: Final = (4, 0.05)
 """Windows and seconds of each, for a brief look at a number of runners, or at the copies or the passes alone."""
 
 
-class Sustained(NamedTuple):
-    """What was measured of a row of many batches in flight.
+class Measured(NamedTuple):
+    """What was measured of a row.
 
     Attributes:
-        samples: Its windows.
-        throughput: Its batches in flight, their latencies, and its parts alone.
+        samples: Its rounds.
+        throughput: Its batches in flight, their latencies, and its parts alone. None for one batch at a time.
         peak: Device memory of as many batches as are in flight. None on a CPU.
     """
 
     samples: Samples
-    throughput: Throughput
+    throughput: Throughput | None
     peak: PeakMemory | None
 
 
@@ -93,7 +93,7 @@ def run_sustained(
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
-) -> Sustained:
+) -> Measured:
     """Check and measure a row, and check it again. Nothing of it is held afterwards but by the runner.
 
     Args:
@@ -128,7 +128,7 @@ def run_sustained(
             copy, forward = _brief(pipeline.copies), _brief(pipeline.passes)
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         p50, p95, p99 = (quantile(samples.latency, share) for share in (0.5, 0.95, 0.99))
-        return Sustained(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak)
+        return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak)
 
 
 def _brief(windows: Callable[[int, float], list[Round]]) -> float | None:

@@ -26,10 +26,11 @@ def late_ring(
     cuda: LateCuda, depth: int, network: Callable[[torch.Tensor], torch.Tensor], *, zero_copy: bool = False
 ) -> Ring:
     runner = cuda.runner(network)
-    sources: list[Any] = [torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8) for _ in range(depth)]
+    sources = [torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8) for _ in range(depth)]
+    images: list[Any] = sources if zero_copy else [LateTensor(cuda, *one.shape) for one in sources]
     if zero_copy:
         runner.forward = _reading_the_host(runner, network, cuda)
-    return Ring(runner, [(one, one if zero_copy else LateTensor(cuda, *one.shape)) for one in sources])
+    return Ring(runner, list(zip(sources, images, strict=True)))
 
 
 def _reading_the_host(runner: Any, network: Callable[[torch.Tensor], torch.Tensor], cuda: LateCuda) -> Any:

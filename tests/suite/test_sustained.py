@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from lenet.comparison import reference_of
 from lenet.data.synthetic import synthetic
 from lenet.measurement import ring, rounds
 from lenet.measurement.host_state import IdleHostWatch
+from lenet.measurement.memory import PeakMemory
 from lenet.measurement.parallel import threads
 from lenet.measurement.protocol import Coursework
 from lenet.measurement.recorder import Round
@@ -70,11 +72,15 @@ def test_the_slots_hold_copies_of_the_batch_and_the_first_is_the_runner_s_buffer
 ) -> None:
     cuda = TimedCuda(monkeypatch, copy=1e-3, compute=1e-3)
     given: list[Any] = []
-    real = sustained.Ring
-    monkeypatch.setattr(sustained, "Ring", lambda _, slots: given.extend(slots) or _ring_of(real, cuda, slots))
+
+    def noting(_runner: Runner, slots: list[Any]) -> ring.Ring:
+        given.extend(slots)
+        return ring.Ring(cuda.runner, [(source, cuda.images) for source, _ in slots])
+
+    monkeypatch.setattr(sustained, "Ring", noting)
     built = Built(Idle(SPEC, None), 0)
-    with sustained._ring(CASE, built, BATCHES) as ring:
-        assert ring.depth == 3
+    with sustained._ring(CASE, built, BATCHES) as opened:
+        assert opened.depth == 3
         HOST.zero_()  # as a check does
     assert torch.equal(HOST, IMAGES), "the row's own check after its rounds finds what it left"
     assert given[0][0] is HOST
@@ -87,13 +93,9 @@ def test_the_slots_hold_copies_of_the_batch_and_the_first_is_the_runner_s_buffer
         assert all(source is images for source, images in given)
 
 
-def _ring_of(real: Any, cuda: TimedCuda, slots: list[Any]) -> Any:
-    return real(cuda.runner, [(source, cuda.images) for source, _ in slots])
-
-
 def test_a_depth_that_does_not_fit_the_host_s_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     free = 2 * HOST.nbytes - 1
-    monkeypatch.setattr(sustained.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     said = r"--depth=3 does not fit at batch 2: 12,288 bytes more for its batches, 12,287 free in the host's memory"
     with pytest.raises(pytest.fail.Exception, match=said), sustained._ring(CASE, Built(Idle(SPEC, None), 0), BATCHES):
         pass
@@ -185,17 +187,19 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
         runner: Any = SimpleNamespace(stream=compute, spec=spec, forward=forward, on_stream=nullcontext)
         empty_like = torch.empty_like
         monkeypatch.setattr(torch, "empty_like", lambda batch, device: empty_like(batch) if device else None)
+        peak = PeakMemory(allocated=1, outside=2)
         monkeypatch.setattr(rounds, "sm_clock_hz", lambda stream: stream.take(0.0))
         monkeypatch.setattr(ring, "hold", lambda stream: stream.take(1e-3))
-        monkeypatch.setattr(sustained, "peak_memory", lambda lap, _: lap() or "the peak")
+        monkeypatch.setattr(sustained, "peak_memory", lambda lap, _: lap() or peak)
         sampler: Any = SimpleNamespace(throttling=tuple)
         protocol = Coursework(warmups=1, rounds=10)
         built, backend = Built(runner, 0), cast("Backend", None)
         found = sustained.run_sustained(CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch())
+    assert found.throughput is not None
     assert found.samples.seconds == pytest.approx([2e-3] * 10)
     assert found.samples.latency.size >= 10 * 0.1 / 2e-3
     seconds = {"latency_p50": 6e-3, "latency_p95": 6e-3, "latency_p99": 6e-3}
     seconds |= {"copy_alone": 1e-3, "forward_alone": 2e-3}
     assert {name: getattr(found.throughput, name) for name in seconds} == pytest.approx(seconds)
-    assert (found.throughput.depth, found.peak) == (3, "the peak")
+    assert (found.throughput.depth, found.peak) == (3, peak)
     assert torch.equal(host, reference.images[:2])
