@@ -21,7 +21,7 @@ from lenet.weights import Weights
 _T = TypeVar("_T")
 
 
-@pytest.mark.usefixtures("executed")
+@pytest.mark.usefixtures("executed", "threads")
 @pytest.mark.parametrize("step", ["build", "first_inference", "build_again"])
 def test_build(
     benchmark: BenchmarkFixture,

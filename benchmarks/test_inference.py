@@ -22,6 +22,7 @@ from lenet.measurement.rounds import measure
 from lenet.results import Case
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
+from lenet.suite.energy import EnergyMeter
 from lenet.suite.facts import failing_with_the_layer, row_facts
 from lenet.suite.fixtures import MachineLimits
 from lenet.suite.images import Batches
@@ -45,6 +46,8 @@ def case(
     batch_size: int,
     executed: str,
     host_memory: HostMemory,
+    threads: int | None,
+    network: Weights,
     test_split: Split,
 ) -> Case:
     """What the row measures, or a skip if that means nothing."""
@@ -65,6 +68,8 @@ def case(
         cold_cache=cold_cache,
         protocol=request.config.getoption("--protocol"),
         input=spec.input,
+        weights=digest(network.arrays),
+        threads=threads,
         depth=depth_of(request.config, spec.device) if mode is Mode.THROUGHPUT else None,
     )
 
@@ -83,6 +88,7 @@ def test_inference(
     build: Builds,
     network: Weights,
     batches: Batches,
+    energy: EnergyMeter,
 ) -> None:
     reference = batches.reference(case.batch_size, spec.input)
     built = build(backend, spec)
@@ -109,10 +115,10 @@ def test_inference(
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
+    benchmark.extra_info.update(energy(call, runner, case, benchmark.extra_info["summary"]["median"]))
     benchmark.extra_info.update({"throughput": asdict(throughput)} if throughput else {})
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
-    benchmark.extra_info["weights"] = digest(network.arrays)
     benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None
     store(samples.seconds.tolist())
 

@@ -31,6 +31,7 @@ MICROSECONDS = 1e6
 
 
 @pytest.mark.benchmark(timer=perf_counter)
+@pytest.mark.usefixtures("threads")
 def test_overhead(
     benchmark: BenchmarkFixture,
     request: pytest.FixtureRequest,

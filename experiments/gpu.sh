@@ -3,9 +3,9 @@
 #   LENET_DATA=... bash experiments/gpu.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign and
 # repeat, the suite's rows; floor, more of them, which tunes its networks itself; throughput, rows with many batches in
-# flight, and the depth to choose; check, scripts of one table each;
-# parity, which tunes those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite
-# that takes too long is ended as by Ctrl-C: its rows are kept. Its log says where the time went.
+# flight, and the depth to choose; check, scripts of one table each; energy, its counter and joules; parity, which tunes
+# those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite that takes too long
+# is ended as by Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
 set -uo pipefail
 mkdir -p "$1"
@@ -93,6 +93,14 @@ check() {
   return $status
 }
 
+energy() { # the counter beside sampled power, and joules for 1,000 images
+  local status=0
+  python3 experiments/energy_check.py > "$out/energy-check-$card.md" || status=1
+  suite energy --batch-size={1,1000} --energy || status=1
+  python3 -m lenet results --markdown "$(newest energy)" > "$out/energy-$card.md" || status=1
+  return $status
+}
+
 parity() {
   local status=0
   python3 experiments/warm_compile.py 200 float32 uint8 || status=1
@@ -120,7 +128,7 @@ train() {
   return $status
 }
 
-stages=(compile campaign repeat floor throughput check parity sanitize profile train)
+stages=(compile campaign repeat floor throughput check energy parity sanitize profile train)
 [ $# -gt 0 ] || set -- "${stages[@]}"
 for one in "$@"; do
   if ! printf '%s\n' "${stages[@]}" | grep -qxF -- "$one"; then

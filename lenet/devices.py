@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from lenet.errors import DeviceError
+from lenet.vocabulary import threads_words
 
 __all__ = ["capturing", "describe", "no_garbage_collection", "resolve", "set_threads"]
 
@@ -50,8 +51,7 @@ def describe(device: torch.device) -> str:
     """The GPU's name, or ``CPU`` with torch's number of threads, which changes the order of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return f"CPU, {threads_words(torch.get_num_threads())}"
 
 
 def set_threads(count: int | None) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["BASELINE_BACKEND", "ONE_BATCH_MODES", "HostMemory", "InputType", "Mode", "Precision"]
+__all__ = [
+    "BASELINE_BACKEND",
+    "ONE_BATCH_MODES",
+    "HostMemory",
+    "InputType",
+    "Mode",
+    "Precision",
+    "threads_name",
+    "threads_words",
+]
 
 BASELINE_BACKEND: Final = "pytorch"
 """The backend that the others are compared with, for quality and for speed."""
@@ -68,3 +77,13 @@ class HostMemory(StrEnum):
     PINNED = "pinned"
     PAGEABLE = "pageable"
     ZERO_COPY = "zero-copy"
+
+
+def threads_name(count: int) -> str:
+    """A number of CPU threads in the name of a case."""
+    return f"{count}threads"
+
+
+def threads_words(count: int) -> str:
+    """A number of CPU threads in words."""
+    return f"{count} thread{'s' if count > 1 else ''}"

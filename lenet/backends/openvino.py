@@ -101,6 +101,11 @@ class _OpenVINORunner(BindingRunner):
         super().__init__(spec, None)
         self._model = model
 
+    def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
+        """The number of threads, which OpenVINO lowers to the cores that it finds."""
+        del zero_copy
+        return {"threads": str(self._model.get_property("INFERENCE_NUM_THREADS"))}
+
     def _bind(self, images: torch.Tensor) -> Bound:
         tensor = _library().Tensor
         logits = torch.empty(images.shape[0], CLASSES)

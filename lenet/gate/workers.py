@@ -33,6 +33,7 @@ from lenet.measurement.summary import Summary
 from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
 from lenet.results import Case, Row
+from lenet.vocabulary import threads_name
 
 __all__ = ["Tree", "case_pattern", "environment", "fork_servers", "measure_pair", "rounds_needed"]
 
@@ -78,7 +79,8 @@ def case_pattern(case: Case) -> str:
     A forward row does not record the host memory that is in its name. A suite of the first schema names no input type.
     """
     beginning = "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
-    return beginning + ("(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}")
+    rest = "(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}"
+    return beginning + rest + (f".*-{threads_name(case.threads)}" if case.threads else "")
 
 
 def rounds_needed(summary: Summary) -> int:

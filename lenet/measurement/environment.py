@@ -37,6 +37,7 @@ __all__ = [
     "fingerprint",
     "machine_facts",
     "machine_kind",
+    "usable_cpus",
 ]
 
 Facts = Mapping[str, Any]
@@ -128,7 +129,7 @@ def cpu_facts() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cores": psutil.cpu_count(logical=False),
         "threads": psutil.cpu_count(),
-        "usable": _usable_cpus(),
+        "usable": usable_cpus(),
     }
 
 
@@ -226,7 +227,7 @@ def _linux_cpu_model(cpuinfo: str) -> str | None:
     return f"ARM {' '.join(arm)}" if arm else None
 
 
-def _usable_cpus() -> int | None:
+def usable_cpus() -> int | None:
     """How many CPUs this process may run on, where the system tells; else how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

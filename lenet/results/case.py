@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+from lenet.measurement.energy import Energy
 from lenet.measurement.floor import Floor, Limits, Workload
 from lenet.measurement.summary import Summary
 from lenet.vocabulary import HostMemory, InputType, Mode
 
-__all__ = ["FAILED", "Case", "Measurement", "NotRun", "Row", "Throughput", "short_name"]
+__all__ = ["FAILED", "FIRST_WEIGHTS", "Case", "Measurement", "NotRun", "Row", "Throughput", "short_name"]
 
 
 FAILED: Final = "failed: "
 """The beginning of a failed row's reason. A row that cannot run here has another."""
+
+FIRST_WEIGHTS: Final = "1b151b3cb03c42da89f0658d54d1b3db3cd20eb3e6a150f7e46a8f015512adc5"
+"""The weights of a file that names none. It is older than ``--weights``, so it measured the shipped ones."""
 
 _OF_A_GPU: Final = ("runs on cuda alone", "on a CPU nothing is copied", "for forward passes on a GPU")
 """Words in the reason of a case that needs an NVIDIA GPU."""
@@ -38,6 +43,9 @@ class Case:
         cold_cache: Whether the GPU's L2 cache was emptied before each round.
         protocol: The name of the protocol, which decides the number of rounds.
         input: ``float32`` for normalised images, ``uint8`` for the data's bytes.
+        weights: `lenet.weights.digest` of the weights, or None if not recorded.
+        threads: The number of CPU threads that ``--threads`` asked for. None for PyTorch's own number. It names the row
+            and is no condition, because the device tells the number either way.
         depth: Batches in flight of a throughput row. None for another row, and if the suite chooses on a CPU.
     """
 
@@ -52,6 +60,8 @@ class Case:
     cold_cache: bool
     protocol: str
     input: str = InputType.FLOAT32
+    weights: str | None = None
+    threads: int | None = field(default=None, compare=False)
     depth: int | None = None
 
     @classmethod
@@ -71,8 +81,19 @@ class Case:
             self.cold_cache,
             self.protocol,
             self.input,
+            self.weights or FIRST_WEIGHTS,
             self.depth or 0,
         )
+
+    def with_weights(self) -> Self:
+        """The case with the weights that it is compared by."""
+        return replace(self, weights=self.weights or FIRST_WEIGHTS)
+
+    @property
+    def cpu_threads(self) -> int | None:
+        """The number of CPU threads, asked for or not. None on a GPU."""
+        found = re.fullmatch(r"CPU, (\d{1,6}) threads?", self.device)
+        return int(found[1]) if found else None
 
     @property
     def zero_copy(self) -> bool:
@@ -127,7 +148,8 @@ class Row:
         floor: The shortest time that the machine allows, or None if its limits were not measured.
         max_abs_delta: Largest ``|logit - float64 reference|`` right before the timing, or None if not recorded.
         share_of_tolerance: Largest ``|logit - reference|`` over that logit's tolerance, or None if not recorded.
-        weights: `lenet.weights.digest` of the weights that were measured, or None if not recorded.
+        energy: The energy of its work, or None if it was not measured.
+        energy_missing: Why energy was asked for and not measured. None if there is no such reason.
         throughput: What a throughput row has beside its times. None for other rows.
     """
 
@@ -142,7 +164,8 @@ class Row:
     floor: Floor | None = None
     max_abs_delta: float | None = None
     share_of_tolerance: float | None = None
-    weights: str | None = None
+    energy: Energy | None = None
+    energy_missing: str | None = None
     throughput: Throughput | None = None
 
     @property

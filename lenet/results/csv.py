@@ -26,12 +26,16 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     case_names = [one.name for one in fields(Case)]
     times = ("rounds", "median", "mean", "stddev", "minimum", "p95", "p99", "iqr", "median_low", "median_high")
-    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance", "weights")
+    more = ("wall_median", "peak_memory_bytes", "throttled", "max_abs_delta", "share_of_tolerance")
     run = ("kind", "fingerprint", "commit", "date", "partial")
     writer = csv.writer(text, lineterminator="\n")
     derived = ("images_per_second", "speedup_over_pytorch", "floor", "floor_term", "times_floor", "unstable")
+    energy = (
+        *("energy_counter", "joules_per_1000_images", "joules_above_idle_per_1000_images"),
+        *("images_per_joule", "watts", "idle_watts", "energy_missing"),
+    )
     sustained = [one.name for one in fields(Throughput) if one.name != "depth"]
-    writer.writerow([*case_names, *times, *more, *derived, "in_flight", *sustained, *run])
+    writer.writerow([*case_names, *times, *more, *derived, *energy, "in_flight", *sustained, *run])
     merged = merge_with_runs(measurements)
     rows = [one for one, _ in merged]
     for one, source in merged:
@@ -46,6 +50,9 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
             one.floor.term if one.floor else None,
             one.times_floor,
             "; ".join(one.unstable),
+            one.energy.counter if one.energy else None,
+            *(getattr(one.energy, name, None) for name in energy[1:-1]),
+            one.energy_missing,
             one.throughput.depth if one.throughput else None,
             *(getattr(one.throughput, name, None) for name in sustained),
             *(getattr(source, name) for name in run),

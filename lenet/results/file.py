@@ -27,6 +27,7 @@ from typing import Any, Final
 from lenet import documents
 from lenet.errors import ResultsError
 from lenet.files import read_regular, reading_remedy
+from lenet.measurement.energy import Energy
 from lenet.measurement.floor import Floor, Limits, moved_bytes
 from lenet.measurement.summary import Summary
 from lenet.results import schema
@@ -132,7 +133,7 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         return None
     samples = benchmark["stats"].get("data")
     return Row(
-        case=Case.from_dict(info["case"]),
+        case=Case.from_dict({**info["case"], "weights": info.get("weights")}),
         summary=Summary.from_dict(info["summary"]),
         wall_median=info["wall_median"],
         peak_memory_bytes=info["peak_memory_bytes"],
@@ -143,7 +144,8 @@ def row(benchmark: Mapping[str, Any]) -> Row | None:
         floor=Floor(**info["floor"]) if info.get("floor") else None,
         max_abs_delta=info.get("max_abs_delta"),
         share_of_tolerance=info.get("share_of_tolerance"),
-        weights=info.get("weights"),
+        energy=Energy.from_json(info["energy"]) if info.get("energy") else None,
+        energy_missing=info.get("energy_missing"),
         throughput=Throughput.from_dict(info["throughput"]) if "throughput" in info else None,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
 
 from lenet.errors import ResultsError
 from lenet.measurement.environment import describe_difference
@@ -11,6 +12,10 @@ from lenet.results.case import Case, Measurement, NotRun, Row
 from lenet.vocabulary import BASELINE_BACKEND, HostMemory
 
 __all__ = ["Matching", "find_row", "match", "merge", "not_run", "pytorch_row", "speedup"]
+
+_COMPARED: Final = tuple(one.name for one in fields(Case) if one.compare)
+_DIGEST: Final = 64
+"""Length of a SHA-256 in hexadecimal."""
 
 
 def merge(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
@@ -73,20 +78,22 @@ def match(ours: Mapping[str, Case | None], theirs: Mapping[str, Case | None]) ->
         ours: The case of each benchmark of the run, by name. None if it is not an inference row.
         theirs: The same of the baseline.
     """
-    by_case = {case: name for name, case in theirs.items() if case is not None}
-    by_place = {_place(case): name for name, case in theirs.items() if case is not None}
+    by_case = {case.with_weights(): name for name, case in theirs.items() if case is not None}
     alike: dict[str, str] = {}
-    unlike: dict[str, str] = {}
-    near = set()
     for name, case in ours.items():
         if case is None:
             if name in theirs and theirs[name] is None:
                 alike[name] = name
-        elif case in by_case:
-            alike[name] = by_case[case]
-        elif (other := by_place.get(_place(case))) is not None:
+        elif case.with_weights() in by_case:
+            alike[name] = by_case[case.with_weights()]
+    left = {name: case for name, case in theirs.items() if case is not None and name not in alike.values()}
+    by_place = {_place(case): name for name, case in left.items()}
+    unlike: dict[str, str] = {}
+    near = set()
+    for name, case in ours.items():
+        if case is not None and name not in alike and (other := by_place.get(_place(case))) is not None:
             near.add(other)
-            unlike[name] = _differences(case, theirs[other])
+            unlike[name] = _differences(case, left[other])
     new = tuple(name for name in ours if name not in alike and name not in unlike)
     met = near | set(alike.values())
     return Matching(alike, unlike, new, tuple(name for name in theirs if name not in met))
@@ -97,9 +104,17 @@ def _place(case: Case) -> tuple[object, ...]:
     return (case.backend, case.mode, case.asked, case.batch_size, case.host_memory, case.input, case.depth)
 
 
-def _differences(ours: Case, theirs: Case | None) -> str:
-    here, there = asdict(ours), asdict(theirs) if theirs else {}
-    return ", ".join(f"{name} {here[name]}, not {there.get(name)}" for name in here if here[name] != there.get(name))
+def _differences(ours: Case, theirs: Case) -> str:
+    here, there = ours.with_weights(), theirs.with_weights()
+    pairs = {name: (getattr(here, name), getattr(there, name)) for name in _COMPARED}
+    unlike = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return ", ".join(f"{name} {_shown(own)}, not {_shown(other)}" for name, (own, other) in unlike.items())
+
+
+def _shown(value: object) -> str:
+    """A field's value; a digest by its first 12 digits."""
+    text = str(value)
+    return text[:12] if len(text) == _DIGEST else text
 
 
 def find_row(rows: Iterable[Row], backend: str, like: Row) -> Row | None:

@@ -62,7 +62,7 @@ _CASES: Final = {
             "host_memory": memory,
             "cold_cache": checks.flag,
         },
-        {"input": checks.text, "depth": checks.or_none(checks.count(1))},
+        {"input": checks.text, **dict.fromkeys(("threads", "depth"), checks.or_none(checks.count(1)))},
     )
     for mode, memory in {
         Mode.FORWARD: _no_memory,
@@ -102,6 +102,18 @@ _ROW: Final = checks.fields(
         "floor": checks.or_none(checks.fields({"seconds": checks.TIME, "term": checks.text})),
         **dict.fromkeys(("max_abs_delta", "share_of_tolerance"), checks.or_none(checks.SIZE)),
         "weights": checks.or_none(checks.text),
+        "energy": checks.or_none(
+            checks.fields(
+                {
+                    "counter": checks.text,
+                    "joules": checks.number("a positive number of joules", checks.LEAST),
+                    "seconds": checks.TIME,
+                    "images": checks.count(1),
+                    "idle_watts": checks.SIZE,
+                }
+            )
+        ),
+        "energy_missing": checks.or_none(checks.text),
         "throughput": checks.fields(
             {"depth": checks.count(1), **dict.fromkeys(("latency_p50", "latency_p95", "latency_p99"), checks.TIME)},
             dict.fromkeys(("copy_alone", "forward_alone"), checks.or_none(checks.TIME)),

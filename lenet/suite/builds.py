@@ -57,11 +57,11 @@ class Builds:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._arrays = arrays
-        self._last: dict[tuple[str, BuildSpec], Built] = {}
+        self._last: dict[tuple[str, BuildSpec, int], Built] = {}
 
     def __call__(self, backend: Backend, spec: BuildSpec) -> Built:
         """The runner, built anew unless it is the last one."""
-        key = (backend.name, spec)
+        key = (backend.name, spec, torch.get_num_threads())  # a library is told the number when it builds
         if key not in self._last:
             self.close()  # else the last runner's memory would count as in use before this one
             free_workspaces(spec.device)

@@ -14,7 +14,7 @@ from lenet.results import NotRun
 from lenet.suite.bridge import Session, use_replay
 from lenet.suite.options import CHOICES, chosen
 from lenet.suite.run import RUN
-from lenet.vocabulary import Mode
+from lenet.vocabulary import Mode, threads_name
 
 __all__ = ["choose_and_sort", "note_outcome", "parametrize", "refuse_company", "refuse_instruments"]
 
@@ -45,8 +45,11 @@ def _traced(found: Iterable[str]) -> str:
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Give a case the values that the options ask for."""
     for fixture in CHOICES:
-        if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, chosen(metafunc.config, fixture), ids=str)
+        if fixture in metafunc.fixturenames and (values := chosen(metafunc.config, fixture)):
+            if fixture == "threads":  # the fixture sets them
+                metafunc.parametrize(fixture, values, ids=threads_name, indirect=True)
+            else:
+                metafunc.parametrize(fixture, values, ids=str)
 
 
 def choose_and_sort(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -108,7 +111,7 @@ def _is_of_no_backend(config: pytest.Config, item: pytest.Item) -> bool:
 def _runner_key(config: pytest.Config, item: pytest.Item) -> tuple[str, *tuple[int, ...]]:
     """The sort key of a case: what its runner depends on, in the order of the options."""
     found = _parameters(item)
-    names = ("backend_name", "precision", "batch_size", "input_type")
+    names = ("backend_name", "precision", "batch_size", "input_type", "threads")
     return (str(item.path), *(chosen(config, name).index(found[name]) if name in found else 0 for name in names))
 
 

@@ -60,8 +60,11 @@ def row_facts(
         compared: Its logits against the reference.
     """
     row = _row(case, samples, runner, limits, compared)
+    named = asdict(case)
+    weights, threads = named.pop("weights"), named.pop("threads")
     return {
-        "case": asdict(case),
+        "weights": weights,
+        "case": named if threads is None else {**named, "threads": threads},
         "summary": row.summary.as_dict(),
         "images_per_second": row.images_per_second,
         "us_per_image": row.microseconds_per_image,

@@ -19,8 +19,10 @@ from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.protocol import Protocol
+from lenet.suite import storage
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
+from lenet.suite.energy import EnergyMeter
 from lenet.suite.images import Batches, Splits
 from lenet.suite.options import protocol_of
 from lenet.suite.run import RUN, Run
@@ -32,6 +34,7 @@ __all__ = [
     "batches",
     "build",
     "device",
+    "energy",
     "executed",
     "host",
     "limits",
@@ -41,6 +44,7 @@ __all__ = [
     "splits",
     "store",
     "test_split",
+    "threads",
 ]
 
 
@@ -48,6 +52,19 @@ __all__ = [
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device to measure."""
     return devices.resolve(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int | None]:
+    """The number of CPU threads of ``--threads``, which PyTorch has while the case runs. None for PyTorch's own choice.
+
+    The other runtimes take PyTorch's number when they build.
+    """
+    asked: int | None = getattr(request, "param", None)
+    before = torch.get_num_threads()
+    devices.set_threads(asked)
+    yield asked
+    devices.set_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +117,9 @@ def batches(network: weights.Weights, test_split: Split) -> Batches:
 
 
 class MachineLimits:
-    """The machine's limits. They are measured when the first row asks, and saved with the run.
+    """The machine's limits. They are measured when the first row of a number of CPU threads asks.
+
+    The run keeps those of the most threads.
 
     Args:
         device: The device to measure.
@@ -110,23 +129,33 @@ class MachineLimits:
     def __init__(self, device: torch.device, run: Run) -> None:
         self._device = device
         self._run = run
-        self._asked = False
+        self._found: dict[int, Limits | None] = {}
 
     def find(self) -> Limits | None:
         """The limits, or None if they cannot be measured. Rows then have no floor."""
-        if not self._asked:
-            self._asked = True
+        threads = torch.get_num_threads()
+        if threads not in self._found:
+            self._found[threads] = None
             try:
-                self._run.limits = measure_limits(self._device)
+                self._found[threads] = measure_limits(self._device)
             except Exception as error:  # noqa: BLE001 - whatever a library raises
                 self._run.notes.append(f"No row has a floor: the machine's limits cannot be measured: {error!r}")
-        return self._run.limits
+            if threads == max(self._found):
+                self._run.limits = self._found[threads]
+        return self._found[threads]
 
 
 @pytest.fixture(scope="session")
 def limits(request: pytest.FixtureRequest, device: torch.device) -> MachineLimits:
     """The machine's limits."""
     return MachineLimits(device, request.config.stash[RUN])
+
+
+@pytest.fixture(scope="session")
+def energy(request: pytest.FixtureRequest, device: torch.device, sampler: GpuSampler) -> EnergyMeter:
+    """Measures the energy of rows if ``--energy`` asks for it. The gate compares times alone."""
+    asked = request.config.getoption("--energy") and not storage.in_gate(request.config)
+    return EnergyMeter(device, sampler, request.config.stash[RUN].notes, asked=asked)
 
 
 @pytest.fixture

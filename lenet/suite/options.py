@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 
 from lenet import backends, settings
 from lenet.errors import did_you_mean
+from lenet.measurement.environment import usable_cpus
 from lenet.measurement.protocol import DEFAULT_DEPTH, Adaptive, Coursework, Protocol
 from lenet.vocabulary import ONE_BATCH_MODES, HostMemory, InputType, Mode, Precision
 
-__all__ = ["CHOICES", "add_options", "check_options", "chosen", "protocol_of", "use_settings"]
+__all__ = ["CHOICES", "add_options", "check_device", "check_options", "chosen", "protocol_of", "use_settings"]
 
 CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "backend_name": ("--backend", backends.names()),
@@ -25,8 +27,9 @@ CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "precision": ("--precision", (Precision.FP32,)),
     "host_memory": ("--host-memory", (HostMemory.PINNED,)),
     "input_type": ("--input", (InputType.FLOAT32,)),
+    "threads": ("--threads", ()),
 }
-"""By the fixture of a case: the option for its values, and its default values."""
+"""By the fixture of a case: the option for its values, and its default values. Without values it is no parameter."""
 
 _ROUNDS: Final = 100
 _TIME_LIMIT: Final = 10.0
@@ -56,6 +59,8 @@ def add_options(parser: pytest.Parser) -> None:
         _choice("input type", InputType),
         "float32 for normalised images, or uint8 for bytes (default: float32)",
     )
+    several("--threads", _threads, "CPU threads of a CPU's cases, at most its CPUs (default: PyTorch's own choice)")
+    group.addoption("--energy", action="store_true", help="measure each row's energy after its rounds, in about 2 s")
     group.addoption(
         "--depth",
         type=_positive,
@@ -91,6 +96,19 @@ def check_options(option: argparse.Namespace) -> None:
     if option.rounds if adaptive else option.time_limit:
         own, other = ("--rounds", "coursework") if adaptive else ("--time-limit", "adaptive")
         raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
+
+
+def check_device(option: argparse.Namespace, device: torch.device) -> None:
+    """Refuse options that the device to measure does not use.
+
+    Raises:
+        pytest.UsageError: There is such an option.
+    """
+    if option.threads and device.type != "cpu":
+        raise pytest.UsageError(
+            f"--threads is for a CPU's rows: --device={option.device} measures a GPU, whose rows do not depend on it; "
+            "add --device=cpu"
+        )
 
 
 def use_settings(config: pytest.Config) -> None:
@@ -139,6 +157,14 @@ def _whole(text: str, least: int = 0) -> int:
 
 
 _positive = partial(_whole, least=1)
+
+
+def _threads(text: str) -> int:
+    """A converter for a number of threads. More threads than CPUs would wait for each other."""
+    count, most = _positive(text), usable_cpus() or 1
+    if count > most:
+        raise argparse.ArgumentTypeError(f"{count} threads do not fit the {most} CPUs of this process")
+    return count
 
 
 def _seconds(text: str) -> float:

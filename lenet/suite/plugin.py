@@ -19,7 +19,7 @@ from lenet.measurement.readiness import disturbances
 from lenet.results import speedup
 from lenet.suite import baseline, bridge, cases, storage, summary
 from lenet.suite.bridge import Session
-from lenet.suite.options import add_options, check_options, protocol_of, use_settings
+from lenet.suite.options import add_options, check_device, check_options, protocol_of, use_settings
 from lenet.suite.progress import Progress
 from lenet.suite.run import RUN, Run, rows_of
 from lenet.suite.sustained import check_depth
@@ -70,7 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
         check_depth(config)
         if option.weights:
             weights.load(option.weights)
-        run = config.stash[RUN] = Run(machine_facts(devices.resolve(option.device)))
+        device = devices.resolve(option.device)
+        check_device(option, device)
+        run = config.stash[RUN] = Run(machine_facts(device))
         run.output_lost = output_lost
         storage.prepare(config, run)
         baseline.choose(config, run)

@@ -15,7 +15,7 @@ from lenet.report.tables import MARK
 from lenet.results import short_name
 from lenet.suite.bridge import Session
 from lenet.terminal import visible
-from lenet.vocabulary import InputType, Mode
+from lenet.vocabulary import InputType, Mode, threads_words
 
 __all__ = ["Progress"]
 
@@ -83,6 +83,7 @@ def _name(item: pytest.Item) -> str:
     names = {Mode.FORWARD: "forward", Mode.END_TO_END: f"e2e {found['host_memory']}", Mode.THROUGHPUT: "throughput"}
     mode = names[found["mode"]]
     kind = " uint8" if found["input_type"] == InputType.UINT8 else ""
+    kind += f" {threads_words(found['threads'])}" if "threads" in found else ""
     return f"{found['backend_name']} {mode} {found['precision']} {found['batch_size']}{kind}"
 
 

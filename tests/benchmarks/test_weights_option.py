@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,18 @@ def test_a_run_measures_the_named_weights_and_records_their_digest(tmp_path: Pat
     assert digest != weights.digest(weights.load().arrays)
     assert f"weights {digest[:12]}" in done.stdout
     found = results.load(saved)
-    assert [row.weights for row in found.rows] == [digest]
+    assert [row.case.weights for row in found.rows] == [digest]
     assert found.accuracy == 0.25
     about = json.loads(saved.read_text())["lenet"]["weights"]
     assert about == {"file": "half.safetensors", "digest": digest, "accuracy": 0.25}
     assert digest in results.to_csv([found])
+    folder = tmp_path / found.kind
+    folder.mkdir()
+    shutil.copy(saved, folder / "0001_half.json")
+    done = benchmarks("--mode=forward", "--benchmark-compare=0001", "--no-save", storage=tmp_path)
+    shipped = weights.digest(weights.load().arrays)
+    assert f"pytorch-forward-2-fp32-pinned-float32: weights {shipped[:12]}, not {digest[:12]}" in done.stdout
+    assert done.returncode == 1, "nothing in the baseline measured the same"
 
 
 def test_only_a_whole_safetensors_file_of_a_lenet_is_measured(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lenet import results
 from lenet.cli import guard
 from lenet.errors import LenetError
 from lenet.gate.command import EXIT_CODES
+from lenet.measurement.energy import Energy
 from lenet.results import Throughput, schema
 from tests.report import documents
 
@@ -70,6 +71,10 @@ def whole(folder: Path) -> dict[str, Any]:
     """A document with every part that the schema looks into."""
     document: dict[str, Any] = json.loads(documents.measurement(folder / "run.json").read_text())
     document["lenet"]["not_run"] = [{"name": "one", "reason": "why"}]
+    document["benchmarks"][0]["extra_info"] |= {
+        "energy": Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json(),
+        "energy_missing": None,
+    }
     throughput = Throughput(3, latency_p50=0.1, latency_p95=0.2, latency_p99=0.3)
     document["benchmarks"][0]["extra_info"]["throughput"] = asdict(throughput)
     schema.check(document)

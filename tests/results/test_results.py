@@ -71,6 +71,7 @@ def entry(case: Case = CASE, **summary: float) -> dict[str, Any]:
             "facts": {"plan_sha256": "abc"},
             "max_abs_delta": 1.5e-5,
             "share_of_tolerance": 0.25,
+            "weights": case.weights,
         },
     }
 

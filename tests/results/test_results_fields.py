@@ -14,8 +14,10 @@ import pytest
 
 from lenet import results
 from lenet.errors import ResultsError
+from lenet.measurement.energy import Energy
 from lenet.measurement.floor import Workload
 from lenet.results import Measurement
+from lenet.results.case import FIRST_WEIGHTS
 from lenet.vocabulary import Mode
 from tests.results.test_results import CASE, document, entry, measurement, of_a_gpu, row, save
 
@@ -34,6 +36,7 @@ CONDITIONS: dict[str, Any] = {
     "cold_cache": True,
     "protocol": "adaptive",
     "input": "uint8",
+    "weights": "5eed" * 16,
 }
 
 
@@ -73,7 +76,35 @@ def test_a_row_of_the_baseline_is_another_or_the_same_under_other_conditions(nam
         assert (found.unlike, found.new, found.gone) == ({}, ("a",), ("a",))
     else:
         assert (found.new, found.gone) == ((), ())
-        assert found.unlike == {"a": f"{name} {getattr(CASE, name)}, not {CONDITIONS[name]}"}
+        here, there = (
+            (FIRST_WEIGHTS[:12], "5eed5eed5eed") if name == "weights" else (getattr(CASE, name), CONDITIONS[name])
+        )
+        assert found.unlike == {"a": f"{name} {here}, not {there}"}
+
+
+def test_the_weights_of_a_file_without_any_are_the_first_that_were_shipped(tmp_path: Path) -> None:
+    shipped = replace(CASE, weights=FIRST_WEIGHTS)
+    assert (
+        results.match({"a": shipped}, {"a": CASE}).alike
+        == results.match({"a": CASE}, {"a": shipped}).alike
+        == {"a": "a"}
+    )
+    assert results.speedup(row(replace(shipped, backend="fused"), median=0.001), [row()]) == pytest.approx(2.0)
+    (read,) = load(tmp_path, entry()).rows
+    assert read.case.weights is None
+
+
+@pytest.mark.parametrize("device", ["CPU, 1 thread", "CPU, 4 threads"])
+def test_rows_of_each_number_of_threads_are_compared_with_their_own_alone(device: str) -> None:
+    one, two = (replace(CASE, device=f"CPU, {words}") for words in ("1 thread", "2 threads"))
+    found = results.match({"a": replace(one, threads=1), "b": replace(two, threads=2)}, {"2": two, "1": one})
+    assert found.alike == {"a": "1", "b": "2"}  # asked for or PyTorch's own choice
+    assert (found.unlike, found.new, found.gone) == ({}, (), ())
+    found = results.match({"a": one, "b": two}, {"other": replace(one, device=device), "b": two})
+    assert found.alike["b"] == "b"
+    assert found.unlike == ({} if device == one.device else {"a": f"device CPU, 1 thread, not {device}"})
+    assert results.speedup(row(replace(two, backend="fused")), [row(one)]) is None
+    assert (one.cpu_threads, two.cpu_threads, CASE.cpu_threads) == (1, 2, None)
 
 
 def test_a_benchmark_that_is_no_row_has_only_its_name() -> None:
@@ -85,6 +116,7 @@ def test_a_benchmark_that_is_no_row_has_only_its_name() -> None:
 def test_a_csv_has_every_figure_under_its_name(tmp_path: Path) -> None:
     benchmark = entry()
     benchmark["extra_info"] |= {"floor": {"seconds": 0.0005, "term": "launch"}, "unstable": ["one", "two"]}
+    benchmark["extra_info"]["energy"] = Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json()
     (line,) = csv.DictReader(io.StringIO(results.to_csv([load(tmp_path, benchmark, partial=True)])))
     assert line == {
         "backend": "pytorch",
@@ -98,6 +130,8 @@ def test_a_csv_has_every_figure_under_its_name(tmp_path: Path) -> None:
         "cold_cache": "False",
         "protocol": "coursework",
         "input": "float32",
+        "weights": "",
+        "threads": "",
         "depth": "",
         "rounds": "100",
         "median": "0.002",
@@ -114,13 +148,19 @@ def test_a_csv_has_every_figure_under_its_name(tmp_path: Path) -> None:
         "throttled": "3",
         "max_abs_delta": "1.5e-05",
         "share_of_tolerance": "0.25",
-        "weights": "",
         "images_per_second": "500000.0",
         "speedup_over_pytorch": "1.0",
         "floor": "0.0005",
         "floor_term": "launch",
         "times_floor": "4.0",
         "unstable": "one; two",
+        "energy_counter": "NVML",
+        "joules_per_1000_images": "200.0",
+        "joules_above_idle_per_1000_images": "180.0",
+        "images_per_joule": "5.0",
+        "watts": "500.0",
+        "idle_watts": "50.0",
+        "energy_missing": "",
         **dict.fromkeys(("in_flight", "latency_p50", "latency_p95", "latency_p99", "copy_alone", "forward_alone"), ""),
         "kind": "cpu-x",
         "fingerprint": "f1",

@@ -14,6 +14,7 @@ import pytest
 
 from lenet import results
 from lenet.errors import ResultsError
+from lenet.measurement.energy import Energy
 from lenet.results import Throughput
 from lenet.vocabulary import HostMemory, Mode
 from tests.report.documents import LIMITS
@@ -36,12 +37,13 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         [
             *(f"{ROW}.summary.{name}" for name in ("median", "mean", "minimum", "maximum", "p95", "p99")),
             *INTERVAL,
-            *(f"{ROW}.{name}" for name in ("wall_median", "floor.seconds")),
+            *(f"{ROW}.{name}" for name in ("wall_median", "floor.seconds", "energy.seconds")),
             *(f"{ROW}.throughput.latency_{name}" for name in ("p50", "p95", "p99")),
             *(f"{ROW}.throughput.{name}_alone" for name in ("copy", "forward")),
             *(f"{LIMITS_AT}.{name}" for name in ("launch", "launch_wall")),
         ],
     ),
+    ("a positive number of joules", [-1.0, 0, MOST, "1", True], [LEAST, 1], [f"{ROW}.energy.joules"]),
     (
         "a positive rate",
         [-1.0, 0, SHORTER, MOST, "1", True],
@@ -52,7 +54,7 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         "a number of at least 0",
         [-1e-9, MOST, "1", True],
         [0, 0.5],
-        [f"{ROW}.summary.stddev", f"{ROW}.summary.iqr", *WIDTH, *ERRORS],
+        [f"{ROW}.summary.stddev", f"{ROW}.summary.iqr", f"{ROW}.energy.idle_watts", *WIDTH, *ERRORS],
     ),
     (
         "a finite number",
@@ -70,7 +72,10 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         "a whole number of at least 1",
         [0, 1.5, "7", True, int(MOST)],
         [1, 2],
-        [f"{ROW}.case.batch_size", f"{ROW}.case.depth", f"{ROW}.throughput.depth", f"{LIMITS_AT}.memory[0][0]"],
+        [
+            *(f"{ROW}.case.{name}" for name in ("batch_size", "threads", "depth")),
+            *(f"{ROW}.energy.images", f"{ROW}.throughput.depth", f"{LIMITS_AT}.memory[0][0]"),
+        ],
     ),
     (
         "a whole number of at least 0",
@@ -87,7 +92,10 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         [],
         [
             *(f"{ROW}.case.{name}" for name in ("backend", "asked", "precision", "device", "images", "protocol")),
-            *(f"{ROW}.{name}" for name in ("case.input", "unstable[0]", "floor.term")),
+            *(
+                f"{ROW}.{name}"
+                for name in ("case.input", "unstable[0]", "floor.term", "energy.counter", "energy_missing")
+            ),
             *(f"benchmarks[0].{name}" for name in ("name", "fullname", "stats.outliers")),
             *(f"lenet.{name}" for name in ("kind", "fingerprint", "not_run[0].name", "not_run[0].reason")),
             *("lenet.regressed[0]", "lenet.cause", "machine_info.commit", "datetime"),
@@ -107,7 +115,12 @@ FIELDS: list[tuple[str, list[Any], list[Any], list[str]]] = [
         [7, "x", [], ["x"]],
         [],
         [
-            *("benchmarks[0]", STATS, ROW, *(f"{ROW}.{name}" for name in ("case", "summary", "floor", "throughput"))),
+            *(
+                "benchmarks[0]",
+                STATS,
+                ROW,
+                *(f"{ROW}.{name}" for name in ("case", "summary", "floor", "energy", "throughput")),
+            ),
             *(LIMITS_AT, f"{LIMITS_AT}.arithmetic", f"{LIMITS_AT}.copy", "lenet.not_run[0]", "machine_info"),
         ],
     ),
@@ -138,11 +151,13 @@ WANTED = {place: wanted for wanted, _, _, at in reversed(FIELDS) for place in at
 NONE = {
     *(*INTERVAL, *WIDTH, *ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", "machine_info.commit", "lenet.cause"),
     *(f"{ROW}.{name}" for name in ("wall_median", "peak_memory_bytes", "floor")),
+    *(f"{ROW}.{name}" for name in ("energy", "energy_missing", "case.threads")),
     *(f"{ROW}.{name}" for name in ("case.depth", "throughput.copy_alone", "throughput.forward_alone")),
 }
 ABSENT = {
     *(*ERRORS, *PARTS, ROW, LIMITS_AT, f"{STATS}.data", f"{STATS}.ops", "machine_info.commit"),
     *(f"{ROW}.floor", f"{ROW}.case", f"{ROW}.case.input", "lenet.regressed", "lenet.cause"),
+    *(f"{ROW}.{name}" for name in ("energy", "energy_missing", "case.threads")),
     *(f"{ROW}.{name}" for name in ("case.depth", "throughput", "throughput.copy_alone", "throughput.forward_alone")),
 }
 
@@ -150,6 +165,8 @@ ABSENT = {
 def of_every_field() -> dict[str, Any]:
     benchmark = entry()
     benchmark["extra_info"]["floor"] = {"seconds": 0.0005, "term": "copy"}
+    benchmark["extra_info"] |= {"energy": Energy("NVML", 1000.0, 2.0, 5000, 50.0).to_json(), "energy_missing": "x"}
+    benchmark["extra_info"]["case"]["threads"] = 2
     benchmark["extra_info"]["throughput"] = asdict(Throughput(3, 0.1, 0.2, 0.3, 0.4, 0.5))
     about = {"limits": LIMITS.to_json(), "not_run": [{"name": "x", "reason": "y"}], "regressed": ["z"], "cause": "c"}
     content = document(benchmark, **about)

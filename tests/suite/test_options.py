@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from lenet.measurement.protocol import Adaptive, Coursework
 from lenet.suite import options
@@ -36,6 +37,7 @@ def test_the_defaults_are_the_coursework_s() -> None:
         "precision": [Precision.FP32],
         "host_memory": [HostMemory.PINNED],
         "input_type": [InputType.FLOAT32],
+        "threads": [],
     }
     assert options.protocol_of(config) == Coursework(warmups=5, rounds=100)
     assert config.option.device == "auto"
@@ -98,3 +100,17 @@ def test_a_time_that_is_none_is_refused(wrong: str) -> None:
 def test_a_number_that_is_none_is_refused(option: str) -> None:
     with pytest.raises(pytest.UsageError, match="is no whole number of at least"):
         parsed(option)
+
+
+def test_threads_are_refused_where_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "usable_cpus", lambda: 4)
+    config = parsed("--threads=1", "--threads=4", "--threads=1", "--device=auto")
+    assert options.chosen(config, "threads") == [1, 4]
+    options.check_device(config.option, torch.device("cpu"))
+    with pytest.raises(pytest.UsageError, match=r"--device=auto measures a GPU.*add --device=cpu"):
+        options.check_device(config.option, torch.device("cuda", 0))
+    options.check_device(parsed().option, torch.device("cuda", 0))
+    with pytest.raises(pytest.UsageError, match="--threads: 5 threads do not fit the 4 CPUs of this process"):
+        parsed("--threads=5")
+    with pytest.raises(pytest.UsageError, match="'0' is no whole number of at least 1"):
+        parsed("--threads=0")

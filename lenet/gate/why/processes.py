@@ -78,6 +78,7 @@ def _request(name: str, case: Case) -> dict[str, object]:
         "host_memory": case.host_memory,
         "input": case.input,
         "cold_cache": case.cold_cache,
+        "threads": case.threads,
     }
 
 

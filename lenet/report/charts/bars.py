@@ -27,11 +27,11 @@ _HEAD: Final = 22
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The parts of an end-to-end time, in milliseconds.
+    """The parts of an end-to-end time or of an energy.
 
     Attributes:
         name: Name of the bar.
-        parts: Milliseconds by the part's name in `lenet.report.charts.style.PARTS`.
+        parts: Values by the part's name in `lenet.report.charts.style.PARTS`.
         unstable: Whether a row that it is made from may not be trusted.
     """
 
@@ -98,15 +98,15 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
 
 
-def draw_splits(painter: Painter, splits: Sequence[Split], title: str) -> Chart:
-    """The parts of end-to-end times, as stacked bars."""
+def draw_splits(painter: Painter, splits: Sequence[Split], title: str, unit: str | None = None) -> Chart:
+    """The parts of end-to-end times or energies, as stacked bars."""
     ordered = sorted(splits, key=lambda split: painter.place(split.name))
     canvas = Canvas(WIDTH, _HEAD + _STEP * len(splits) + 4)
     wholes = [sum(split.parts.values()) for split in ordered]
     numbers = [painter.shown(one) + (MARK if it.unstable else "") for one, it in zip(wholes, ordered, strict=True)]
     left = _left(split.name for split in splits)
     scale = Scale(0, max(wholes), left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
-    canvas.write(left, _HEAD / 2, painter.language.text("ms/batch"), color="muted")
+    canvas.write(left, _HEAD / 2, unit or painter.language.text("ms/batch"), color="muted")
     for place, (split, number) in enumerate(zip(ordered, numbers, strict=True)):
         middle, passed = _HEAD + _STEP * (place + 0.5), 0.0
         canvas.write(left - 8, middle, shortened(split.name), anchor="end")
@@ -155,4 +155,6 @@ def _part_names(language: Language) -> Mapping[str, str]:
         "forward": language.text("forward pass"),
         "rest": language.text("launch and synchronisation"),
         "copy and rest": language.text("copy and synchronisation"),
+        "idle": language.text("idle power"),
+        "above idle": language.text("above idle"),
     }

@@ -86,8 +86,10 @@ PARTS: Final[Mapping[str, str]] = {
     "forward": "part-forward",
     "rest": "part-rest",
     "copy and rest": "part-copy-and-rest",
+    "idle": "part-rest",
+    "above idle": "part-forward",
 }
-"""The colours of the parts of an end-to-end time, in their order in every bar."""
+"""The colours of the parts of an end-to-end time and of an energy, in their order in every bar."""
 
 MARKERS: Final = {
     "●": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0Z",

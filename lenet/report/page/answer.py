@@ -69,7 +69,7 @@ def answer_part(rows: Sequence[Row], painter: Painter, language: Language) -> An
     return Answer(
         group=group,
         like=like,
-        usual=not any(_distance(like)[:-1]),
+        usual=not any(_distance(like)[:-2]),
         chart=draw_bars(painter, group, conditions_title(group, language)),
         sheet=sheet,
         fastest=words.fastest(group, language),
@@ -104,7 +104,7 @@ def _accuracy_tile(sources: Sources, rows: Sequence[Row], machine: Machine | Non
     """The accuracy of the weights that were measured, where it is known for these very weights."""
     text = language.text
     name = text("Accuracy of the measured weights")
-    digests = {row.weights for row in rows}
+    digests = {row.case.weights for row in rows}
     if digests == {None}:
         return Tile(name, text("unknown"), text("the files do not name their weights"))
     if len(digests) > 1 or machine is None:
@@ -133,7 +133,7 @@ def _telling(group: Sequence[Row]) -> Case:
 
 
 def _distance(case: Case) -> tuple[object, ...]:
-    """How a case differs from the coursework's condition, by importance. The protocol comes last."""
+    """How a case differs from the coursework's condition, by importance. The protocol and the threads come last."""
     return (
         abs(case.batch_size - BATCH_SIZE),
         case.asked != Precision.FP32,
@@ -141,4 +141,5 @@ def _distance(case: Case) -> tuple[object, ...]:
         case.host_memory not in {HostMemory.PINNED, None},
         case.cold_cache,
         case.protocol != "coursework",
+        -(case.cpu_threads or 0),
     )

@@ -69,6 +69,8 @@ class MachinePart:
     beside: Sheet | None
     boxes: Sequence[Chart]
     scaling: Sequence[Chart]
+    sweeps: Sequence[Chart]
+    energies: Sequence[Chart]
     limits: str
     floors: Sheet | None
     rooflines: Sequence[Chart]
@@ -119,6 +121,8 @@ def machine_part(
         beside=sheets.beside_published_sheet(rows, language),
         boxes=machine_charts.boxes([row for row in rows if row not in group], painter, language),
         scaling=machine_charts.scaling([row for row in rows if row not in main], painter, language),
+        sweeps=machine_charts.sweeps(rows, painter, language),
+        energies=machine_charts.energies(rows, painter, language),
         limits=limits_line(limits, language) if limits else "",
         floors=sheets.floor_sheet(rows, language),
         rooflines=machine_charts.rooflines(rows, limits, painter, language) if limits else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from lenet.architecture import FLOPS_PER_IMAGE
 from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
@@ -14,7 +15,7 @@ from lenet.report.tables import conditions_title, memory_name, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["boxes", "mode_title", "parts_and_rounds", "rooflines", "scaling", "splits"]
+__all__ = ["boxes", "energies", "mode_title", "parts_and_rounds", "rooflines", "scaling", "splits", "sweeps"]
 
 
 def boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
@@ -37,11 +38,28 @@ def scaling(rows: Sequence[Row], painter: Painter, language: Language) -> list[C
     return charts
 
 
+def sweeps(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
+    """Time against the number of CPU threads, a chart for each group of rows that differ only in it and the backend."""
+    charts = []
+    known = [row for row in rows if row.case.cpu_threads]
+    for group in grouped(known, lambda row: replace(row.case, device="").conditions()):
+        trends = []
+        for line in grouped(group, lambda row: row.case.backend):
+            points = sorted((row.case.cpu_threads or 0, row.milliseconds_per_batch, bool(row.unstable)) for row in line)
+            trends.append(Trend(line[0].case.backend, *map(list, zip(*points, strict=True))))
+        if any(len(trend.x) > 1 for trend in trends):
+            labels = (language.text("CPU threads"), language.text("ms/batch"))
+            charts.append(draw_lines(painter, trends, mode_title(group[0], language, device=False), labels))
+    return charts
+
+
 def rooflines(rows: Sequence[Row], limits: Limits, painter: Painter, language: Language) -> list[Chart]:
     """Operations a second against operations a byte, with the measured limits; a chart for each precision."""
     text = language.text
     charts = []
     known = [row for row in rows if row.case.mode is Mode.FORWARD and row.floor is not None and not row.case.cold_cache]
+    threads = max((row.case.cpu_threads or 0 for row in known), default=0)
+    known = [row for row in known if (row.case.cpu_threads or 0) == threads]  # the limits are those of the most threads
     for group in grouped(known, lambda row: (row.case.precision, row.case.input)):
         precision, kind = group[0].case.precision, group[0].case.input
         if (operations := peak_rate(precision, limits)) is None:
@@ -96,6 +114,19 @@ def splits(groups: Sequence[Sequence[Row]], limits: Limits | None, painter: Pain
     return charts
 
 
+def energies(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
+    """Joules for 1,000 images, a chart for each group of rows that differ only in the backend."""
+    charts = []
+    for group in grouped([row for row in rows if row.energy], lambda row: row.case.conditions()):
+        splits = []
+        for row in group:
+            assert row.energy is not None
+            whole, above = row.energy.joules_per_1000_images, max(row.energy.joules_above_idle_per_1000_images, 0.0)
+            splits.append(Split(row.case.backend, {"idle": whole - above, "above idle": above}))
+        charts.append(draw_splits(painter, splits, mode_title(group[0], language), language.text("J for 1,000 images")))
+    return charts
+
+
 def parts_and_rounds(group: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:
     """The parts and the spread of rows under one condition."""
     return [*splits([group], limits, painter, language), *boxes(group, painter, language)]
@@ -103,10 +134,11 @@ def parts_and_rounds(group: Sequence[Row], limits: Limits | None, painter: Paint
 
 def _but_batch(row: Row) -> Hashable:
     case = row.case
-    return (case.mode, case.asked, case.input, case.device, case.images, case.host_memory, case.cold_cache, case.depth)
+    where = (case.device, case.images, case.weights)
+    return (case.mode, case.asked, case.input, *where, case.host_memory, case.cold_cache, case.depth)
 
 
-def mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
+def mode_title(row: Row, language: Language, *, batch: bool = True, device: bool = True) -> str:
     """A row's mode and conditions, for a chart of rows that differ in nothing else but the backend."""
     case, text = row.case, language.text
     words_of = [mode_name(case.mode, language), case.asked]
@@ -114,6 +146,8 @@ def mode_title(row: Row, language: Language, *, batch: bool = True) -> str:
         words_of.append(case.input)
     if batch:
         words_of.append(text("batch %(batch)s", batch=language.number(count(case.batch_size))))
+    if device and case.threads:
+        words_of.append(language.known(case.device))
     if case.host_memory:
         words_of.append(memory_name(case.host_memory, language))
     if case.cold_cache:

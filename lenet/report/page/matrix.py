@@ -137,7 +137,7 @@ def _best(rows: Sequence[Row]) -> Case | None:
 
 def alike(case: Case, like: Case, fixed: str) -> bool:
     """Whether a case shares a case's conditions: a field that stays, and all that no overview varies."""
-    names = ("device", "images", "cold_cache", "protocol", "input", fixed)
+    names = ("device", "images", "cold_cache", "protocol", "input", "weights", fixed)
     memory = case.mode is Mode.FORWARD or case.host_memory == like.host_memory
     return memory and all(getattr(case, name) == getattr(like, name) for name in names)
 

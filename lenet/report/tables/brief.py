@@ -154,6 +154,7 @@ def _conditions(row: Row, rows: Sequence[Row]) -> str:
         "protocol": case.protocol,
         "device": case.device,
         "images": case.images,
+        "weights": f"weights {case.weights[:12]}" if case.weights else "",
     }
     alike = [one.case for one in rows if one.case.mode is case.mode]
     told = [text for name, text in parts.items() if text and len({getattr(one, name) for one in alike}) > 1]

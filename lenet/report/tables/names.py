@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from lenet.report.language import Language
+from lenet.report.tables.sheet import NOTHING
 from lenet.results import Case, Row, pytorch_row
-from lenet.vocabulary import HostMemory, Mode
+from lenet.vocabulary import HostMemory, Mode, threads_words
 
 __all__ = [
     "MARK",
@@ -30,15 +31,20 @@ def row_name(case: Case, *, protocol: bool = True) -> str:
     names = {Mode.FORWARD: "forward", Mode.END_TO_END: "e2e", Mode.THROUGHPUT: "throughput"}
     mode = " ".join(filter(None, (names[case.mode], case.host_memory)))
     kind = f"{' uint8' if case.input == 'uint8' else ''}{' cold' if case.cold_cache else ''}"
+    kind += f" {threads_words(case.threads)}" if case.threads else ""
     kind += f" depth {case.depth}" if case.depth else ""
     kind += " adaptive" if protocol and case.protocol == "adaptive" else ""
     return f"{runtime_name(case)} {mode} {case.asked} {case.batch_size}{kind}"
 
 
 def row_names(rows: Sequence[Row]) -> list[str]:
-    """Each row's name, without the protocol if all rows share one."""
+    """Each row's name, without the protocol and the weights that all rows share."""
     protocol = len({row.case.protocol for row in rows}) > 1
-    return [row_name(row.case, protocol=protocol) for row in rows]
+    weights = len({row.case.weights for row in rows}) > 1
+    return [
+        row_name(row.case, protocol=protocol) + (f" {(row.case.weights or NOTHING)[:12]}" if weights else "")
+        for row in rows
+    ]
 
 
 def ratio_mark(row: Row, rows: Iterable[Row]) -> str:
@@ -83,5 +89,5 @@ def limit_name(term: str, language: Language) -> str:
 
 def weights_note(rows: Sequence[Row], language: Language) -> str:
     """The digests of the rows' weights, shortened to 12 digits; empty if the files do not have them."""
-    found = ", ".join(sorted({row.weights[:12] for row in rows if row.weights}))
+    found = ", ".join(sorted({row.case.weights[:12] for row in rows if row.case.weights}))
     return language.text("weights %(digest)s", digest=found) if found else ""

@@ -21,7 +21,7 @@ _NAMED_ROWS: Final = 3
 
 
 def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
-    """Two tables with a line for each row: one of times, one of rates and memory.
+    """Tables with a line for each row: one of times, one of rates and memory, and one of energy if it was measured.
 
     Args:
         rows: The measured rows.
@@ -30,7 +30,9 @@ def rows_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Se
     """
     adaptive = {row.case.protocol for row in rows} == {"adaptive"}
     protocol = ", " + language.text("adaptive") if adaptive else ""
-    found = (_times_sheet(rows, protocol, language), _rates_sheet(rows, protocol, language, others))
+    found = [_times_sheet(rows, protocol, language), _rates_sheet(rows, protocol, language, others)]
+    if any(row.energy or row.energy_missing for row in rows):
+        found.append(_energy_sheet(rows, language))
     note = weights_note(rows, language)
     return [replace(sheet, caption="; ".join(filter(None, (sheet.caption, note)))) for sheet in found]
 
@@ -77,6 +79,31 @@ def _rates_sheet(rows: Sequence[Row], protocol: str, language: Language, others:
             "machine's limits allow, and the limit that is nearest; memory: peak on the device"
         ),
     )
+
+
+def _energy_sheet(rows: Sequence[Row], language: Language) -> Sheet:
+    number, text = language.number, language.text
+    lines = []
+    for row, name in zip(rows, row_names(rows), strict=True):
+        if (found := row.energy) is None:
+            lines.append((name, *[NOTHING] * 5))
+            continue
+        values = (
+            *(found.joules_per_1000_images, found.joules_above_idle_per_1000_images, found.images_per_joule),
+            *(found.watts, found.idle_watts),
+        )
+        lines.append((name, *(number(significant(value)) for value in values)))
+    counters = sorted({row.energy.counter for row in rows if row.energy})
+    reasons = sorted({row.energy_missing for row in rows if row.energy_missing})
+    notes = (
+        text(
+            "joules for 1,000 images; above idle: without the idle power; W: mean power during the work, and when idle"
+        ),
+        *(text("counter: %(names)s", names=", ".join(counters)) for _ in counters[:1]),
+        *(text("not measured: %(reason)s", reason=reason) for reason in reasons),
+    )
+    heads = (text("J/1000"), text("above idle"), text("images/J"), text("W"), text("idle W"))
+    return Sheet(text("Energy"), (text("row"), *heads), tuple(lines), "; ".join(notes))
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

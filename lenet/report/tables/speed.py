@@ -79,21 +79,24 @@ def conditions_title(group: Sequence[Row], language: Language) -> str:
     return title + (", " + text("adaptive") if case.protocol == "adaptive" else "")
 
 
-def _conditions(case: Case) -> tuple[str, str, int, str, bool, str, str]:
+def _conditions(case: Case) -> tuple[int, str, str, int, str, bool, str, str, str]:
     """What two rows must share to stand in one table. A forward row stands in the table of each kind of host memory."""
-    return (case.device, case.images, -case.batch_size, case.asked, case.cold_cache, case.protocol, case.input)
+    where = (case.cpu_threads or 0, case.device, case.images)
+    return (*where, -case.batch_size, case.asked, case.cold_cache, case.protocol, case.input, case.weights or "")
 
 
-def _speed_columns(language: Language) -> tuple[str, ...]:
+def _speed_columns(language: Language, *, energy: bool = False) -> tuple[str, ...]:
     text = language.text
-    units = (text("ms/batch"), text("ms/image"), text("ratio"))
+    units = (text("ms/batch"), text("ms/image"), text("ratio"), *([text("J/1000")] if energy else []))
     return (text("runtime"), *(f"{mode}\n{unit}" for mode in (text("forward"), text("e2e")) for unit in units))
 
 
 def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> Sheet:
+    energy = any(row.energy for row in group)
     lines = []
     for backend, label in dict.fromkeys((row.case.backend, runtime_name(row.case)) for row in group):
-        cells = [cell for mode in ONE_BATCH_MODES for cell in _cells(group, backend, mode, rows, language)]
+        figures = (_cells(group, backend, mode, rows, language) for mode in ONE_BATCH_MODES)
+        cells = [cell for one in figures for cell in one[: 4 if energy else 3]]
         lines.append((label, *cells))
     rounds = sorted({row.summary.rounds for row in group})
     between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
@@ -103,13 +106,16 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
         notes.append(note)
     if any(row.unstable for row in group):
         notes.append(language.text("! is unstable: see its row"))
-    return Sheet(conditions_title(group, language), _speed_columns(language), tuple(lines), "; ".join(notes))
+    if energy:
+        notes.append(language.text("J/1000: joules for 1,000 images"))
+    columns = _speed_columns(language, energy=energy)
+    return Sheet(conditions_title(group, language), columns, tuple(lines), "; ".join(notes))
 
 
 def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], language: Language) -> list[str]:
     found = next((row for row in group if row.case.backend == backend and row.case.mode == mode), None)
     if found is None:
-        return [NOTHING] * 3
+        return [NOTHING] * 4
     number = language.number
     faster = speedup(found, rows)
     mark = MARK if found.unstable else ""
@@ -118,4 +124,5 @@ def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], lang
         number(significant(found.milliseconds_per_batch)) + mark,
         number(significant(found.milliseconds_per_image)),
         relative if backend != BASELINE_BACKEND else number(ratio(1.0)),
+        number(significant(found.energy.joules_per_1000_images)) if found.energy else NOTHING,
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def head(folder: Path) -> Records:
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 0.0.1\n")
     rows: dict[object, Case] = {size: case(batch_size=size) for size in range(OPERATOR, LIBRARY + 1)}
-    return profiled(changed, rows | {NODES: case(NODES)})
+    return profiled(changed, rows | {NODES: replace(case(NODES), threads=2)})
 
 
 def profiled(side: Tree, rows: Mapping[object, Case]) -> Records:
@@ -127,11 +128,11 @@ def test_a_checkout_with_another_interface_is_told(folder: Path, base: Records) 
     assert "BatchRange" in found.line
 
 
-def test_onnxruntime_is_profiled_by_its_nodes(head: Records) -> None:
+def test_onnxruntime_is_profiled_by_its_nodes_with_the_row_s_threads(head: Records) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     record = head[NODES]
     assert (record.problem, record.missing) == (None, ())
     assert {"node", "session", "outside"} == {part.kind for part in record.parts}
     assert sum("Conv" in part.operator for part in record.parts) >= 2
-    assert record.facts["session.intra_op_num_threads"] == "1"
+    assert record.facts["session.intra_op_num_threads"] == record.facts["torch.get_num_threads"] == "2"

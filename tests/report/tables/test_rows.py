@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lenet.measurement.energy import Energy
 from lenet.measurement.floor import Floor, Limits
-from lenet.report.tables import limits_line, remarks, rows_sheets
+from lenet.report.tables import fastest, limits_line, remarks, row_names, rows_sheets, speed_sheets
 from lenet.vocabulary import Mode
 from tests.report.tables.examples import CASE, PUBLISHED, measured
 from tests.rows import with_figures
@@ -66,3 +67,29 @@ def test_the_limits_are_one_line() -> None:
         "memory 2610, from pinned memory 55.0, from pageable memory 9.00 GB/s; "
         "launch 6.70 us, 11.2 us by the wall clock."
     )
+
+
+def test_energy_has_a_table_and_a_column_where_it_was_measured_and_else_a_reason() -> None:
+    first, second, third = PUBLISHED
+    joules = Energy("NVML", joules=1000.0, seconds=2.0, images=5000, idle_watts=50.0)
+    rows = [replace(first, energy=joules), replace(second, energy_missing="it stood still"), third]
+    *_, sheet = rows_sheets(rows)
+    assert sheet.columns == ("row", "J/1000", "above idle", "images/J", "W", "idle W")
+    assert [line[1:] for line in sheet.lines] == [("200", "180", "5.00", "500", "50.0"), ("-",) * 5, ("-",) * 5]
+    assert sheet.caption.endswith("counter: NVML; not measured: it stood still")
+    (speed,) = speed_sheets(rows)
+    columns = [column.replace("\n", " ") for column in speed.columns]
+    assert dict(zip(columns, speed.lines[0], strict=True))["forward J/1000"] == "200"
+    assert speed.lines[0][columns.index("e2e J/1000")] == "-"
+    assert "J/1000: joules for 1,000 images" in speed.caption
+    assert len(rows_sheets(PUBLISHED)) == 2
+    assert "J/1000" not in "".join(speed_sheets(PUBLISHED)[0].columns)
+
+
+def test_rows_of_several_weights_are_told_apart() -> None:
+    rows = [replace(PUBLISHED[0], case=replace(PUBLISHED[0].case, weights=digit * 64)) for digit in "ab"]
+    assert row_names(rows) == [f"pytorch forward fp32 1000 {digit * 12}" for digit in "ab"]
+    assert [sheet.caption.rpartition("; ")[2] for sheet in speed_sheets(rows)] == [f"weights {d * 12}" for d in "ab"]
+    assert fastest([*rows, replace(rows[0], case=replace(rows[0].case, backend="tripy"))]) == [
+        "Fastest here, forward, batch 1,000, weights aaaaaaaaaaaa: pytorch and tripy (their 95 % intervals overlap)"
+    ]

@@ -27,6 +27,7 @@ _HERTZ: Final = 2e9
 _LONGEST_HOLD: Final = 0.02
 _APART: Final = 0.0002
 """Seconds between passes, more than the clocks of the host and the GPU differ in a trace."""
+_THREADS: Final = torch.get_num_threads()
 _EAGER: Final = "pytorch"
 """The backend whose modules run one after the other, so that ranges around them tell the layer."""
 
@@ -51,6 +52,7 @@ def profile_row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _fill(record: dict[str, Any], row: Mapping[str, Any], folder: Path) -> None:
+    torch.set_num_threads(row["threads"] or _THREADS)
     with contextlib.ExitStack() as stack:
         runner = _built(row)
         if hasattr(runner, "__exit__"):
