@@ -1,24 +1,24 @@
-"""LeNet as an ONNX model, for TensorRT, TensorRT for RTX and ONNX Runtime.
+"""LeNet as an ONNX model, for TensorRT, TensorRT for RTX, ONNX Runtime and OpenVINO.
 
-At every precision the graph keeps the contract of `lenet.backends.base`: float32 images or bytes in, float32 logits
-out. A graph of half precision is strongly typed: its weights and activations have that type, and it casts at its ends.
+The graph has a node for each entry of `lenet.architecture.LAYERS`, by the layer's name. At every precision it keeps the
+contract of `lenet.backends.base`: float32 images or bytes in, float32 logits out. A graph of half precision is strongly
+typed: its weights and activations have that type, and it casts at its ends.
 
-The bytes do not say where or when they were made. The same weights give the same bytes, so these can be a cache's key.
+The same weights give the same bytes on every machine, so these can be a cache's key.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from lenet import weights
-from lenet.architecture import INPUT_SHAPE
+from lenet import architecture, weights
+from lenet.architecture import CLASSES, INPUT_SHAPE, LAYERS, PARAMETER_SHAPES
 from lenet.errors import ExportError
-from lenet.models.pytorch_lenet import Network, network
+from lenet.models.byte_input import fold_normalization
 from lenet.provenance import package_version, pip_install
 
 if TYPE_CHECKING:
@@ -33,7 +33,18 @@ BATCH: Final = "batch"
 OPSET: Final = 22
 """Version of the operator set: the first with Conv and MaxPool of bfloat16."""
 
-PACKAGES: Final = ("onnx", "onnxscript")
+IR_VERSION: Final = 10
+"""Version of the file format: that of the release of ONNX that brought the operator set."""
+
+PACKAGES: Final = ("onnx",)
+
+_ELEMENTS: Final = {
+    torch.float32: "FLOAT",
+    torch.float16: "FLOAT16",
+    torch.bfloat16: "BFLOAT16",
+    torch.uint8: "UINT8",
+}
+"""ONNX's names of PyTorch's types."""
 
 
 def missing_packages() -> list[str]:
@@ -53,12 +64,11 @@ def to_onnx(
 
     Returns:
         A serialised ONNX model that contains the weights. Its input is ``images`` (batch, 3, 32, 32), its output
-        ``logits``, float32 (batch, 10), and ``batch`` is dynamic. The same weights, dtypes and versions of PyTorch and
-        of the exporter give the same bytes.
+        ``logits``, float32 (batch, 10), and ``batch`` is dynamic. The same weights and dtypes give the same bytes.
 
     Raises:
         WeightsError: The arrays do not fit the architecture, or a weight is beyond the dtype's range.
-        ExportError: A package is missing, or the exporter or ONNX's checker refused the network.
+        ExportError: A package is missing, or ONNX's checker refused the network.
     """
     weights.check(arrays, "the weights to export")
     missing = missing_packages()
@@ -69,42 +79,68 @@ def to_onnx(
             wanted=" and ".join(PACKAGES),
             hint=pip_install('-e ".[export]"'),
         )
-    proto = _export(network(arrays, dtype, images), images)
-    _remove_provenance(proto)
-    _check(proto)
-    content: bytes = proto.SerializeToString(deterministic=True)
+    if images is torch.uint8:
+        arrays = fold_normalization(arrays)
+    model = _model(weights.narrow(arrays, dtype), dtype, images)
+    _check(model)
+    content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _export(model: Network, images: torch.dtype) -> onnx.ModelProto:
-    example = torch.zeros(2, *INPUT_SHAPE, dtype=images)  # torch.export takes a dimension of 1 for a constant
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they concern the exporter's internals, and differ by version
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                external_data=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes={INPUT: {0: torch.export.Dim(BATCH)}},
-                opset_version=OPSET,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise _refused("PyTorch's exporter", error) from error
-    assert program is not None
-    return program.model_proto
+def _model(parameters: Mapping[str, torch.Tensor], dtype: torch.dtype, images: torch.dtype) -> onnx.ModelProto:
+    from onnx import helper
+
+    # The bytes, since NumPy has no bfloat16.
+    tensors = [
+        helper.make_tensor(name, _element(dtype), shape, parameters[name].view(torch.uint8).numpy().tobytes(), raw=True)
+        for name, shape in PARAMETER_SHAPES.items()
+    ]
+    source = helper.make_tensor_value_info(INPUT, _element(images), [BATCH, *INPUT_SHAPE])
+    target = helper.make_tensor_value_info(OUTPUT, _element(torch.float32), [BATCH, CLASSES])
+    graph = helper.make_graph(list(_nodes(dtype, images)), "lenet", [source], [target], tensors)
+    return helper.make_model(
+        graph, producer_name="lenet-bench", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+    )
 
 
-def _remove_provenance(model: onnx.ModelProto) -> None:
-    """Clear the exporter's notes on its source, such as stack traces with paths of this machine."""
-    graph = model.graph
-    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
-    for part in (model, graph, *graph.node, *values):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
+def _nodes(dtype: torch.dtype, images: torch.dtype) -> Iterator[onnx.NodeProto]:
+    """The nodes in order. Each is called like its output, except the last, whose output is `OUTPUT`."""
+    from onnx import helper
+
+    at = INPUT
+    if images is not dtype:
+        at = "cast_images"
+        yield helper.make_node("Cast", [INPUT], [at], at, to=_element(dtype))
+    for layer in LAYERS:
+        last = layer is LAYERS[-1] and dtype is torch.float32
+        output = OUTPUT if last else layer.name
+        operator, attributes = _operator(layer)
+        yield helper.make_node(operator, [at, *layer.parameter_shapes()], [output], layer.name, **attributes)
+        at = output
+    if dtype is not torch.float32:
+        yield helper.make_node("Cast", [at], [OUTPUT], "cast_logits", to=_element(torch.float32))
+
+
+def _operator(layer: architecture.Layer) -> tuple[str, dict[str, Any]]:
+    """ONNX's operator for a layer, and those of its attributes that are not the default."""
+    match layer:
+        case architecture.Conv2d(kernel=size):
+            return "Conv", {"kernel_shape": [size, size]}
+        case architecture.MaxPool2d(window=size):
+            return "MaxPool", {"kernel_shape": [size, size], "strides": [size, size]}
+        case architecture.Linear():
+            return "Gemm", {"transB": 1}
+        case architecture.ReLU():
+            return "Relu", {}
+        case architecture.Flatten():
+            return "Flatten", {"axis": 1}
+    raise TypeError(f"no ONNX operator for {layer}")
+
+
+def _element(dtype: torch.dtype) -> int:
+    from onnx import TensorProto
+
+    return int(TensorProto.DataType.Value(_ELEMENTS[dtype]))
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -113,14 +149,9 @@ def _check(model: onnx.ModelProto) -> None:
     try:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
-        raise _refused("ONNX's checker", error) from error
-
-
-def _refused(judge: str, error: Exception) -> ExportError:
-    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", *PACKAGES))
-    return ExportError(
-        f"{judge} refuses LeNet",
-        found=str(error),
-        wanted=f"an ONNX model of opset {OPSET}",
-        hint=f"try other versions than {versions}",
-    )
+        raise ExportError(
+            "ONNX's checker refuses LeNet",
+            found=str(error),
+            wanted=f"an ONNX model of opset {OPSET}",
+            hint=f"try another version than onnx {package_version('onnx')}",
+        ) from error

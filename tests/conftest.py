@@ -149,8 +149,8 @@ def _real(directory: Path | None) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_models(arrays: dict[str, np.ndarray]) -> dict[torch.dtype, bytes]:
-    """The weights as ONNX models, by the dtype inside; exported once, for the exporter takes seconds."""
-    pytest.importorskip("onnxscript", reason='pip install -e ".[onnx]"')
+    """The weights as ONNX models, by the dtype inside."""
+    pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
     import torch
 
     from lenet.export import to_onnx

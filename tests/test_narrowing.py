@@ -52,7 +52,7 @@ NARROWING: dict[str, Callable[[Arrays], object]] = {
 @pytest.mark.parametrize("place", NARROWING)
 def test_a_weight_beyond_fp16_is_named(place: str, name: str, arrays: Arrays) -> None:
     if place.startswith("export"):
-        pytest.importorskip("onnxscript", reason='pip install -e ".[onnx]"')
+        pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
     with pytest.raises(WeightsError, match=rf"{name} does not fit into float16\n  found:  a value of size 70000"):
         NARROWING[place](with_one(arrays, name, TOO_LARGE))
 
@@ -79,7 +79,7 @@ def test_fp16x2_and_bf16_take_what_fp16_does_not(arrays: Arrays) -> None:
 
 
 def test_the_commands_refuse_before_they_write(arrays: Arrays, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason='pip install -e ".[onnx]"')
+    pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
     weights.save(tmp_path / "w.safetensors", with_one(arrays, "fc2.weight", TOO_LARGE), {})
     out = tmp_path / "out"
     options = ["--weights", str(tmp_path / "w.safetensors"), "--precision", "fp16"]

@@ -45,7 +45,7 @@ class Entry:
 
 _TORCH: Final = ("torch",)
 _TENSORRT: Final = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-_EXPORTER: Final = (("onnx",), ("onnxscript",))
+_EXPORTER: Final = (("onnx",),)
 """What `lenet.export` needs: it makes the graph that a library is given."""
 
 _TABLE: Final = (

@@ -69,13 +69,8 @@ class OnnxRuntime(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
-        # No local holds the session: the exporter leaves cycles that keep this function's frame.
-        return _open_runner(model, spec)
-
-
-def _open_runner(model: bytes, spec: BuildSpec) -> Runner:
-    stream = new_stream(spec.device)
-    return _OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
+        stream = new_stream(spec.device)
+        return _OnnxRuntimeRunner(open_session(model, spec, stream), spec, stream)
 
 
 def open_session(model: bytes, spec: BuildSpec, stream: torch.cuda.Stream | None) -> Any:

@@ -48,7 +48,7 @@ def allow_tf32(allowed: bool) -> None:
     if _allowed is allowed:
         return
     # The older of PyTorch's two interfaces: once the newer one (`fp32_precision`) has turned TF32 off for convolutions,
-    # reading the older raises in PyTorch 2.14, and its ONNX exporter reads it.
+    # reading the older raises in PyTorch 2.14.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
     _allowed = allowed

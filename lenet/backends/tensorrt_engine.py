@@ -129,7 +129,6 @@ class TensorRTBackend(Backend):
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
-        # No local holds the engine: the exporter leaves cycles that keep this function's frame.
         return self._load(model, spec)
 
     def _load(self, model: bytes, spec: BuildSpec) -> Runner:

@@ -18,8 +18,6 @@ from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
 
-pytestmark = pytest.mark.usefixtures("shared_exports")
-
 STANDIN = "tripy on a CPU stand-in"
 
 MOST_CALLS = {"pytorch": 7, "onnxruntime": 10, "tripy": 27, STANDIN: 27}

@@ -30,7 +30,6 @@ EXTREMES = [-1.0, 0.0, 1e-30, 1e-3, 1.0, 2.75, 100.0]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::Warning:torch", "ignore::DeprecationWarning"),
-    pytest.mark.usefixtures("shared_exports"),
 ]
 
 

@@ -173,4 +173,4 @@ def test_a_library_is_found_by_any_of_its_distributions(monkeypatch: pytest.Monk
     monkeypatch.setattr(metadata, "version", version)
     line = backends.entry("onnxruntime")
     assert backends.installed_version(line) == "1.31.0"
-    assert backends.missing_packages(line) == ["onnx", "onnxscript"]
+    assert backends.missing_packages(line) == ["onnx"]

@@ -136,8 +136,8 @@ class TestProbe:
     @both
     def test_the_exporter_is_absent(self, backend: TensorRTBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_library(monkeypatch, backend)
-        monkeypatch.setattr(tensorrt_engine, "missing_packages", lambda: ["onnxscript"])
-        assert backend.probe(CUDA).reason == f"onnxscript not installed: {backends.entry(backend.name).install}"
+        monkeypatch.setattr(tensorrt_engine, "missing_packages", lambda: ["onnx"])
+        assert backend.probe(CUDA).reason == f"onnx not installed: {backends.entry(backend.name).install}"
 
     @both
     def test_no_gpu(self, backend: TensorRTBackend, monkeypatch: pytest.MonkeyPatch) -> None:

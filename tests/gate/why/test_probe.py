@@ -96,7 +96,7 @@ def test_a_checkout_with_another_interface_is_told(folder: Path, base: Record) -
 @pytest.mark.parametrize("backend", ["onnxruntime"])
 def test_onnxruntime_is_profiled_by_its_nodes(folder: Path, backend: str) -> None:
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnx")
     record = profiled(folder, backend, backend=backend)
     assert (record.problem, record.missing) == (None, ())
     assert {"node", "session", "outside"} == {part.kind for part in record.parts}
