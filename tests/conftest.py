@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -46,6 +47,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Without the stand-in the tests that need it are skipped, and say what runs them."""
     if item.get_closest_marker(standin.MARKER) is not None and not standin.is_installed():
         pytest.skip("runs nvtripy on its CPU stand-in: `nox -s standin`")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection that a test asks for need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
