@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -11,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
-from lenet.export import to_onnx
-from lenet.models.pytorch_lenet import LeNet
 from lenet.report.pdf import find_browser
-from lenet.weights import Arrays
 from tests.kernels import stored
 from tests.standins import mlir_tensorrt_cpu as standin
 
+# The fixtures import what imports PyTorch: it takes seconds, and the process that starts pytest-xdist's needs none.
 if TYPE_CHECKING:
+    import torch
     from playwright.sync_api import Browser
+
+    from lenet.weights import Arrays
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,9 +49,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("runs nvtripy on its CPU stand-in: `nox -s standin`")
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection that a test asks for need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """The tests' batches are small: a second thread would mostly be waited for."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -89,6 +98,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def arrays() -> Arrays:
     """Freshly initialised weights, the same each time."""
+    import torch
+
+    from lenet.models.pytorch_lenet import LeNet
+
     torch.manual_seed(0)
     return {name: tensor.detach().numpy() for name, tensor in LeNet().named_parameters()}
 
@@ -145,4 +158,8 @@ def _real(directory: Path | None) -> Path:
 def onnx_models(arrays: dict[str, np.ndarray]) -> dict[torch.dtype, bytes]:
     """The weights as ONNX models, by the dtype inside."""
     pytest.importorskip("onnx", reason='pip install -e ".[onnx]"')
+    import torch
+
+    from lenet.export import to_onnx
+
     return {dtype: to_onnx(arrays, dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)}

@@ -18,15 +18,17 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
-import torch
 
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.errors import DataError
 from lenet.files import open_regular, read_regular
 from lenet.provenance import program
+
+if TYPE_CHECKING:  # it takes seconds to import, and who only asks where the data is needs none
+    import torch
 
 __all__ = [
     "CLASS_NAMES",
@@ -105,6 +107,8 @@ class Split:
 
     def sha256(self) -> str:
         """SHA-256 over all image bytes, then all labels as bytes, in the order of the split."""
+        import torch
+
         digest = hashlib.sha256(self.images.contiguous().cpu().numpy().data)
         digest.update(self.labels.to(torch.uint8).cpu().numpy().data)
         return digest.hexdigest()
@@ -208,6 +212,8 @@ def download(directory: Path) -> None:
 
 
 def _load_binary(split: SplitName, layout: Path, *, accept_unknown: bool) -> Split:
+    import torch
+
     files = _BINARY_FILES[split]
     images = torch.empty((len(files) * _RECORDS, *INPUT_SHAPE), dtype=torch.uint8)
     labels = torch.empty(len(files) * _RECORDS, dtype=torch.int64)
@@ -260,6 +266,7 @@ def _read_records(path: Path) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.u
 
 
 def _load_python(split: SplitName, layout: Path, fetch: str) -> Split:
+    import torch
     from torchvision.datasets import CIFAR10
 
     for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], None)):

@@ -20,6 +20,8 @@ from lenet.weights import Arrays
 from tests.backends.holding import held, without_collector
 
 CPU = torch.device("cpu")
+BATCHES = BatchRange(1, 16, 64)
+"""As in `tests.backends.test_parity`: what torch.compile compiles for one, it finds in its cache for the other."""
 HOLD = {"pytorch": 10, "pytorch-compile": 10, "onnxruntime": 4}
 """The least that a backend holds: parameters; two bindings' images and logits. Of others that run on a CPU, one."""
 
@@ -28,7 +30,7 @@ def build(name: str, arrays: Arrays, input_type: InputType = InputType.FLOAT32) 
     backend = backends.load(name)
     if reason := backend.probe(CPU).reason:
         pytest.skip(reason)
-    return backend.build(arrays, BuildSpec(CPU, Precision.FP32, BatchRange(1, 2, 2), input_type))
+    return backend.build(arrays, BuildSpec(CPU, Precision.FP32, BATCHES, input_type))
 
 
 def run(runner: Runner) -> None:

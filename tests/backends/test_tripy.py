@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -88,7 +87,8 @@ def test_the_table_has_its_line() -> None:
 
 def test_loading_the_backend_imports_no_vendor_library() -> None:
     script = "import sys; from lenet.backends import load; load('tripy'); assert 'nvtripy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    done = preloaded.run("-c", script, cwd=Path.cwd(), env=os.environ)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.usefixtures("installed")

@@ -220,6 +220,7 @@ def test_a_read_only_checkout_can_be_measured_and_tested(tmp_path: Path) -> None
         folder.chmod(0o500)
     try:
         options: Any = {"cwd": root, "env": environment() | {"PYTHONPATH": str(root)}}
+        del options["env"]["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]  # Hypothesis's plugin is a part of what is tested
         pytest_here = ("-m", "pytest", "-q")
         measured = run_with_permissions(*pytest_here, "benchmarks/test_canary.py", "--device=cpu", **options)
         property_based = "tests/measurement/test_statistics.py"

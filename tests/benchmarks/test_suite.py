@@ -22,8 +22,8 @@ from tests import preloaded
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--backend=pytorch", "--device=cpu", "--warmups=1", "-p", "no:cacheprovider")
-STARTS_QUICKLY = ("-p", "tests.benchmarks.short_limits", "-p", "no:hypothesispytest")
-"""Hypothesis takes seconds to import, and no benchmark needs it."""
+STARTS_QUICKLY = ("-p", "tests.benchmarks.short_limits")
+PROCESS = {"PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 ELSEWHERE = "000000000000"
 REPEATED = "on a CPU nothing is copied: end-to-end would repeat forward"
 
@@ -88,10 +88,13 @@ def pytest_here(*arguments: str, plugins: Path | None = None) -> Done:
 
 
 def environment(plugins: Path | None = None) -> dict[str, str]:
-    """Lines wide enough not to be broken, one thread as little is computed, and where else to look for modules."""
+    """Lines wide enough not to be broken, one thread as little is computed, and where else to look for modules.
+
+    pytest looks for no plugins: the suite's own are named in pyproject.toml, and Hypothesis takes a second to import.
+    """
     found = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     path = os.pathsep.join(filter(None, [str(plugins or ""), found.get("PYTHONPATH")]))
-    return {**found, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**found, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **PROCESS}
 
 
 def refused(*options: str, plugins: Path | None = None) -> Done:

@@ -9,6 +9,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -26,6 +28,7 @@ from lenet.models.pytorch_lenet import from_weights
 from lenet.report import curves
 from lenet.training.evaluation import evaluate
 from lenet.weights import load, save
+from tests import preloaded
 
 CPU_ONLY = ["--device", "cpu"]
 UNKNOWN = "--accept-unknown-data"
@@ -33,6 +36,30 @@ UNKNOWN = "--accept-unknown-data"
 
 def lenet(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _noise_is_read_once() -> Iterator[None]:
+    """To read and hash 180 MB of it for each command takes longer than the command."""
+    load_split, splits = cifar10.load, dict[object, cifar10.Split]()
+
+    def load_once(split: cifar10.SplitName, directory: Path, **options: Any) -> cifar10.Split:
+        if not options.get("accept_unknown"):
+            return load_split(split, directory, **options)
+        key = (split, directory)
+        if key not in splits:
+            splits[key] = load_split(split, directory, **options)
+        return splits[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cifar10, "load", load_once)
+        yield
+
+
+@pytest.fixture
+def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training of this process draws no curves, where they are not what is tested: they take a second."""
+    monkeypatch.setattr(curves, "save", lambda _: None)
 
 
 def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
@@ -64,6 +91,7 @@ def test_train_then_evaluate(noise_directory: Path, tmp_path: Path) -> None:
     assert f"loss      {document['loss']:.7f}\naccuracy  {document['accuracy']:.4f}\n" in text.stdout
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path: Path) -> None:
     options = {
         "--epochs": "1",
@@ -293,6 +321,7 @@ def test_a_backend_whose_logits_are_not_finite_stands_in_the_report(
     assert strictly((tmp_path / "parity.json").read_text())["data"] in page
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_images_that_are_not_cifar_10_are_named_everywhere(
     noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +344,7 @@ def test_images_that_are_not_cifar_10_are_named_everywhere(
 def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
     noise_directory: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "lenet", "train", "--data", str(noise_directory), UNKNOWN, *CPU_ONLY]
+    command = ["-m", "lenet", "train", "--data", str(noise_directory), UNKNOWN, *CPU_ONLY, "--out", "run"]
     command += ["--epochs", "1", "--train-images", "200", "--test-images", "100"]
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 20\naxes.facecolor: black\nfont.size: 30\n")
     # The directory is of a user of Jupyter: matplotlib reads a matplotlibrc there.
@@ -323,15 +352,23 @@ def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
         "MPLBACKEND": "a backend that is not installed",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
-    done = subprocess.run(
-        [*command, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = preloaded.run(*command, cwd=tmp_path, env=environment, prepare=without_matplotlib)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("a matplotlib of its own\n")
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "history.csv").write_bytes((tmp_path / "run" / "history.csv").read_bytes())
     curves.save(tmp_path / "plain")
     ours, plain = (tmp_path / name / "curves.png" for name in ("run", "plain"))
     assert ours.read_bytes() == plain.read_bytes()
+
+
+def without_matplotlib() -> None:
+    """Let this process import matplotlib anew, which reads its settings then, and say at the end that it did."""
+    drawing = ("matplotlib", "mpl_toolkits", "lenet.report")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
+        del sys.modules[name]
+    tell = lambda: sys.stderr.write("a matplotlib of its own\n" if "matplotlib" in sys.modules else "none\n")  # noqa: E731
+    Finalize(None, tell, exitpriority=1)
 
 
 def test_a_figure_that_fails_fails_no_training(
@@ -358,6 +395,7 @@ def test_no_line_of_the_help_is_cut(columns: str) -> None:
         assert f"{name} {sentence}" in words
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_a_finished_training_says_what_to_type_next(
     noise_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lenet.cli import main
+from tests import preloaded
 from tests.report import documents
 
 ROOT = Path(__file__).parents[2]
@@ -93,12 +94,12 @@ def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
 
 
 def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
-    nothing = "import tempfile\ntempfile._candidate_tempdir_list = lambda: ['/dev/null/x']\n"
+    nothing = "import tempfile\ntempfile.tempdir, tempfile._candidate_tempdir_list = None, lambda: ['/dev/null/x']\n"
     program = f"{nothing}from lenet.cli import main\nmain()"
     nowhere = dict.fromkeys(("HOME", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), "/dev/null/x")
-    done = run("-c", program, "doctor", "pytorch", capture_output=True, env=nowhere, cwd=tmp_path)
+    done = preloaded.run("-c", program, "doctor", "pytorch", env=ENVIRONMENT | nowhere, cwd=tmp_path)
     assert done.returncode == 70  # what another process prints is kept in one
-    assert b"mend what the system names" in done.stderr
+    assert "mend what the system names" in done.stderr
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["module", "script"])

@@ -17,7 +17,7 @@ from tests.kernels.stored import compiled
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
-OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC")
+OPTIONS = ("-std=c++17", "-Og", "-w", "-shared", "-fPIC")
 
 
 @cache

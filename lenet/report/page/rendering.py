@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby
 from typing import Any, Final
 
@@ -123,6 +124,7 @@ def _without_tripy(machine: Machine, rows: Sequence[Row]) -> tuple[str, str] | N
     return machine_name(machine.measurements[-1].machine), next(reasons, "")
 
 
+@cache  # it keeps the templates that it compiled, which takes longer than to fill them
 def _environment(language: Language) -> Environment:
     environment = Environment(
         loader=PackageLoader("lenet.report"),
