@@ -209,11 +209,11 @@ def print_runs(start: str, by_percent: Mapping[int, Series], rows: Sequence[str]
             for at in range(0, len(pairs) - size + 1, size):
                 again = following[at : at + size]
                 runs.append((said(pairs[at : at + size], name), said(again, name) if len(again) == size else None))
-    for (slower, size), runs in sorted(item for item in found.items() if item[1]):
-        firsts = [first for first, _ in runs]
+    for (slower, size), judged in sorted(item for item in found.items() if item[1]):
+        firsts = [first for first, _ in judged]
         shares = [interval(firsts.count(one), len(firsts)) for one in ("FAIL", "PASS", "undecided")]
-        again = [one for first, one in runs if first == "FAIL" and one]
-        confirmed = interval(again.count("FAIL"), len(again)) if again else "-"
+        later = [one for first, one in judged if first == "FAIL" and one]
+        confirmed = interval(later.count("FAIL"), len(later)) if later else "-"
         row(f"{slower} %", size, len(firsts), *shares, firsts.count("void"), confirmed)
 
 
