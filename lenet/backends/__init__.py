@@ -58,6 +58,13 @@ _TABLE: Final = (
         "torch.compile, max-autotune",
     ),
     Entry(
+        "pytorch-aot",
+        "lenet.backends.pytorch_aot:PyTorchAOT",
+        (_TORCH, ("triton",)),
+        "torch",
+        "torch.export and AOTInductor, max-autotune",
+    ),
+    Entry(
         "pytorch-cudagraph",
         "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
         (_TORCH,),
@@ -84,6 +91,13 @@ _TABLE: Final = (
         (("openvino",), *_EXPORTER),
         '-e ".[openvino]"',
         "OpenVINO, on the CPU",
+    ),
+    Entry(
+        "jax",
+        "lenet.backends.jax_xla:Jax",
+        (("jax",), ("jaxlib",)),
+        '-e ".[jax]"',
+        "JAX, compiled by XLA",
     ),
     Entry(
         "tensorrt",
