@@ -58,13 +58,6 @@ _TABLE: Final = (
         "torch.compile, max-autotune",
     ),
     Entry(
-        "pytorch-aot",
-        "lenet.backends.pytorch_aot:PyTorchAOT",
-        (_TORCH, ("triton",)),
-        "torch",
-        "torch.export and AOTInductor, max-autotune",
-    ),
-    Entry(
         "pytorch-cudagraph",
         "lenet.backends.pytorch_cudagraph:PyTorchCudaGraph",
         (_TORCH,),
@@ -93,13 +86,6 @@ _TABLE: Final = (
         "OpenVINO, on the CPU",
     ),
     Entry(
-        "jax",
-        "lenet.backends.jax_xla:Jax",
-        (("jax",), ("jaxlib",)),
-        '-e ".[jax]"',
-        "JAX, compiled by XLA",
-    ),
-    Entry(
         "tensorrt",
         "lenet.backends.tensorrt:TensorRT",
         (_TENSORRT, *_EXPORTER),
@@ -119,6 +105,20 @@ _TABLE: Final = (
         (("nvtripy",), ("mlir-tensorrt-compiler",), ("mlir-tensorrt-runtime",), _TENSORRT),
         '-e ".[tripy,tensorrt]" -f https://nvidia.github.io/TensorRT-Incubator/packages.html',
         "NVIDIA's Python front end to TensorRT",
+    ),
+    Entry(
+        "pytorch-aot",
+        "lenet.backends.pytorch_aot:PyTorchAOT",
+        (_TORCH, ("triton",)),
+        "torch",
+        "torch.export and AOTInductor, max-autotune",
+    ),
+    Entry(
+        "jax",
+        "lenet.backends.jax_xla:Jax",
+        (("jax",), ("jaxlib",)),
+        '-e ".[jax]"',
+        "JAX, compiled by XLA",
     ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}

@@ -56,8 +56,8 @@ class Jax(Backend):
             _device(device)
         except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
             if device.type == "cuda":
-                plugin = f'jax finds no CUDA device ({error}): {pip_install('-e ".[jax-cuda]"')}'
-                return Availability(version, plugin)
+                plugin = pip_install('-e ".[jax-cuda]"')
+                return Availability(version, f"jax finds no CUDA device ({error}): {plugin}")
             return Availability(version, f"jax cannot be loaded: {error}", broken=True)
         return Availability(version)
 
@@ -166,7 +166,7 @@ def _environment() -> Iterator[None]:
         return
     bridge = importlib.import_module("jax._src.xla_bridge")
     if bridge.backends_are_initialized():  # by other code, with XLA's default: a thread for each CPU
-        _pool = int(os.environ.get(_THREADS, 0)) or len(os.sched_getaffinity(0))
+        _pool = int(os.environ.get(_THREADS, "0")) or len(os.sched_getaffinity(0))
         yield
         return
     before = {name: os.environ.get(name) for name in (_THREADS, _PREALLOCATE)}

@@ -36,7 +36,7 @@ _OPTIONS: Final = {"max_autotune": True}
 """What TorchInductor is asked for, beside its defaults: as `pytorch-compile`, to choose kernels by timing them."""
 
 _NO_SETTINGS: Final = frozenset({"aot_inductor.metadata", "compile_threads", "triton.cudagraph_or_error"})
-"""What PyTorch and `pytorch-compile` change in TorchInductor's settings while they compile. No package depends on it."""
+"""Settings that PyTorch and `pytorch-compile` change while they compile. No package depends on them."""
 
 
 class PyTorchAOT(PyTorchBackend):

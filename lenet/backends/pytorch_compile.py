@@ -30,6 +30,7 @@ fails at its default of 8; a runner's own batch sizes need no more than three.""
 _OFF: Final = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 """PyTorch's variables that switch torch.compile off."""
 
+
 class _Compiled(nn.Module):
     """A network that refuses to run as it is written.
 

@@ -58,9 +58,7 @@ def _apply(jax: Any, layer: Layer, x: Any, parameter: Callable[[str], Any], prec
     if isinstance(layer, Conv2d):
         layout = ("NCHW", "OIHW", "NCHW")
         weight, bias = parameter(f"{layer.name}.weight"), parameter(f"{layer.name}.bias")
-        sums = jax.lax.conv_general_dilated(
-            x, weight, (1, 1), "VALID", dimension_numbers=layout, precision=precision
-        )
+        sums = jax.lax.conv_general_dilated(x, weight, (1, 1), "VALID", dimension_numbers=layout, precision=precision)
         return sums + bias[:, None, None]
     if isinstance(layer, Linear):
         weight, bias = parameter(f"{layer.name}.weight"), parameter(f"{layer.name}.bias")
