@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, installed_version
@@ -109,7 +110,7 @@ def _pass(executable: Any, images: torch.Tensor) -> Callable[[], torch.Tensor]:
     A CPU's executable reads the buffer itself. Where the buffer is not aligned as XLA wants it (64 bytes), and on CUDA,
     where the streams have to be ordered, each pass hands it over anew; the former copies it.
     """
-    take, give = importlib.import_module("jax.dlpack").from_dlpack, torch.from_dlpack
+    take, give = importlib.import_module("jax.dlpack").from_dlpack, from_dlpack
     if images.device.type == "cuda":
         return lambda: give(executable(take(images)))
     shared = take(images)

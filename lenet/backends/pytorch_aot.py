@@ -92,7 +92,7 @@ class _Loader:
     """Loads a package onto a device; None where PyTorch refuses it, for the reason ``problem``."""
 
     def __init__(self, device: torch.device) -> None:
-        self._index = -1 if device.index is None else device.index
+        self._index = device.index or 0 if device.type == "cuda" else -1
         self.problem = ""
 
     def __call__(self, content: bytes) -> Any | None:

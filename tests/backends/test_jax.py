@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,18 +75,15 @@ def test_another_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -
 class _Bridge:
     """Stands in for JAX's module that makes its clients."""
 
-    def __init__(self, *, made: bool) -> None:
-        self.made = made
-
     def backends_are_initialized(self) -> bool:
-        return self.made
+        return False
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not yet used JAX."""
     monkeypatch.setattr(jax_xla, "_pool", None)
-    monkeypatch.setattr(jax_xla.importlib, "import_module", lambda _: _Bridge(made=False))
+    monkeypatch.setattr(jax_xla, "importlib", SimpleNamespace(import_module=lambda _: _Bridge()))
     monkeypatch.setenv("NPROC", "77")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
 
