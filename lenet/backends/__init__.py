@@ -113,6 +113,20 @@ _TABLE: Final = (
         '-e ".[tripy,tensorrt]" -f https://nvidia.github.io/TensorRT-Incubator/packages.html',
         "NVIDIA's Python front end to TensorRT",
     ),
+    Entry(
+        "pytorch-aot",
+        "lenet.backends.pytorch_aot:PyTorchAOT",
+        (_TORCH, ("triton",)),
+        "torch",
+        "torch.export and AOTInductor, max-autotune",
+    ),
+    Entry(
+        "jax",
+        "lenet.backends.jax_xla:Jax",
+        (("jax",), ("jaxlib",)),
+        '-e ".[jax]"',
+        "JAX, compiled by XLA",
+    ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}
 

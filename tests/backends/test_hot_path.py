@@ -27,11 +27,11 @@ MOST_CALLS_ELSEWHERE = 16
 
 
 def subjects() -> list[object]:
-    """Backend and input type. torch.compile has the runner of eager PyTorch, and takes seconds to build."""
+    """Backend and input type. TorchInductor's have the runner of eager PyTorch, and take seconds to build."""
     return [
         pytest.param((name, kind), id=f"{name}-{kind}", marks=[pytest.mark.nvtripy_on_cpu] if name == STANDIN else [])
         for name in (*backends.names(), STANDIN)
-        if name != "pytorch-compile"
+        if name not in {"pytorch-compile", "pytorch-aot"}
         for kind in InputType
     ]
 

@@ -26,6 +26,7 @@ PROJECT: dict[str, Any] = tomllib.loads((Path(__file__).parents[2] / "pyproject.
 FROM_ELSEWHERE = {
     "triton": "PyTorch for CUDA on Linux requires it",
     "cuda-bindings": "PyTorch for CUDA requires it",
+    "jaxlib": "jax requires it",
     "mlir-tensorrt-compiler": "nvtripy requires it, from NVIDIA's page",
     "mlir-tensorrt-runtime": "nvtripy requires it, from NVIDIA's page",
 }

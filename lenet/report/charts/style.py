@@ -44,6 +44,8 @@ LIGHT: Final[Mapping[str, str]] = {
     "series-8": "#5b6b7b",
     "series-9": "#4453b8",
     "series-10": "#7d5533",
+    "series-11": "#66720d",
+    "series-12": "#7340b8",
     "part-copy": "#b8860b",
     "part-forward": "#2b6f9e",
     "part-rest": "#7b8794",
@@ -71,6 +73,8 @@ DARK: Final[Mapping[str, str]] = {
     "series-8": "#9aabbd",
     "series-9": "#98a4f4",
     "series-10": "#c79a72",
+    "series-11": "#b5c24f",
+    "series-12": "#b78af0",
     "part-copy": "#dfb03f",
     "part-forward": "#64aedd",
     "part-rest": "#97a3af",
@@ -102,6 +106,8 @@ MARKERS: Final = {
     "★": "M0-3.8L.9-1.2H3.6L1.4 .5L2.2 3.1L0 1.5L-2.2 3.1L-1.4 .5L-3.6-1.2H-.9Z",
     "⬟": "M0-3.5L3.3-1.1L2.1 2.8H-2.1L-3.3-1.1Z",
     "⬢": "M-1.8-3.1H1.8L3.6 0L1.8 3.1H-1.8L-3.6 0Z",
+    "▶": "M3.4 0L-2.6 3.3V-3.3Z",
+    "◀": "M-3.4 0L2.6 3.3V-3.3Z",
 }
 """The markers of series, in the order of their colours: the sign for a legend, and its outline for a chart."""
 

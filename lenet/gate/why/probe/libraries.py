@@ -19,7 +19,19 @@ import torch
 ENGINES: Final = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "tripy": "tensorrt"}
 """The module that inspects a backend's engine."""
 
-_LIBRARIES: Final = ("cuda", "mlir", "numpy", "nvidia", "nvtripy", "onnx", "openvino", "tensorrt", "torch", "triton")
+_LIBRARIES: Final = (
+    "cuda",
+    "jax",
+    "mlir",
+    "numpy",
+    "nvidia",
+    "nvtripy",
+    "onnx",
+    "openvino",
+    "tensorrt",
+    "torch",
+    "triton",
+)
 _SWITCHES: Final = (
     "backends.cuda.matmul.allow_tf32",
     "backends.cudnn.allow_tf32",
