@@ -170,7 +170,7 @@ def test_a_row_stores_just_these_facts() -> None:
     rates = {"images_per_second", "us_per_image", "floor", "times_floor"}
     doubts = {"throttled", "throttling", "slowed", "unstable"}
     logits = {"max_abs_delta", "share_of_tolerance", "closeness"}
-    assert set(found) == {"case", "facts"} | times | rates | doubts | logits
+    assert set(found) == {"case", "weights", "facts"} | times | rates | doubts | logits
     assert (found["max_abs_delta"], found["share_of_tolerance"], found["closeness"]) == (1e-6, 0.1, None)
     assert (found["throttled"], found["slowed"], found["stopped"]) == (0, 0, Stop.ROUNDS)
 

@@ -212,7 +212,8 @@ def test_bytes_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "LeNet, batch 2, fp32, CPU, 1 thread, uint8 images" in done.stdout
     rows = results.load(saved).rows
-    assert [(row.case.input, row.case.conditions()[-1]) for row in rows] == [("uint8",) * 2, ("float32",) * 2]
+    assert [row.case.input for row in rows] == ["uint8", "float32"]
+    assert all(row.case.input in row.case.conditions() for row in rows)
 
 
 def test_real_images_are_used_and_named_where_they_are_found(noise_directory: Path, tmp_path: Path) -> None:
