@@ -118,12 +118,12 @@ def calibrate_on(
     form = FORMATS[precision]
     largest = REDUCED if reduce_range else form.largest
     inputs, by_channel = {}, {}
-    with torch.inference_mode():
+    with torch.inference_mode(), np.errstate(over="ignore"):  # a scale that overflows is refused
         for name, x in inputs_of(arrays, images):
             found = _range(x.abs().flatten(), form, method)
             inputs[name] = np.float32(1.0 if probing and found == 0 else found / form.largest)
             if not 0 < inputs[name] < np.inf:
-                raise _no_scale(f"the inputs of {name}", float(inputs[name]))
+                raise _no_scale(f"inputs of {name}", float(inputs[name]))
             by_channel[name] = _weight_scale(f"{name}.weight", arrays[f"{name}.weight"], largest)
     return Scales(precision, inputs, by_channel, weights.digest(arrays), notes or {})
 
@@ -165,7 +165,7 @@ _HINT: Final = "calibrate on CIFAR-10's training images: `lenet quantize --downl
 
 def _no_scale(what: str, found: float) -> QuantizationError:
     return QuantizationError(
-        f"{what} have no scale",
+        f"{what}: no scale",
         found=f"a scale of {found:g}",
         wanted="a positive number that float32 can hold",
         hint="calibrate on other images, or choose another method: `lenet quantize --method max`",

@@ -93,8 +93,17 @@ def test_a_bad_calibration_set_is_refused(arrays: Arrays, images: torch.Tensor, 
 
 def test_a_layer_that_gets_only_zeros_has_no_scale(arrays: Arrays) -> None:
     dead = arrays | {"conv2.bias": np.full(16, -1e6, np.float32)}
-    with pytest.raises(QuantizationError, match=r"the inputs of fc1 have no scale\n  found:  a scale of 0\n"):
+    with pytest.raises(QuantizationError, match=r"inputs of fc1: no scale\n  found:  a scale of 0\n"):
         calibrate(dead, IMAGES, Precision.FP8)
+
+
+def test_values_beyond_float32_are_refused_with_their_layer(arrays: Arrays) -> None:
+    huge = arrays | {name: np.full_like(arrays[name], 3e38) for name in ("conv1.weight", "conv2.weight")}
+    with pytest.raises(QuantizationError, match=r"inputs of fc1: no scale\n  found:  a scale of inf\n"):
+        calibrate(huge, IMAGES, Precision.INT8)
+    tiny = arrays | {"fc2.weight": np.full_like(arrays["fc2.weight"], 1e-45)}
+    with pytest.raises(QuantizationError, match=r"fc2\.weight: no scale\n  found:  a scale of 0\n"):
+        calibrate(tiny, IMAGES, Precision.INT8)
 
 
 def test_a_bias_beyond_int32_is_refused(arrays: Arrays) -> None:
