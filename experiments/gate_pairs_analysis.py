@@ -19,7 +19,7 @@ import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from statistics import median, quantiles
 from types import SimpleNamespace
@@ -32,6 +32,8 @@ from common import components, head, heading, row
 from lenet.gate.decision import Decision, Rule, Verdict, decide, drifted
 
 THRESHOLD = 0.05
+SIZES = (7, 14)
+"""Pairs of the runs by which a row's verdict is told: the fewest for a PASS, and twice as many."""
 RUN = 10
 """Pairs of a run that the other rules judge: about what a gate takes."""
 
@@ -144,20 +146,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for (start, percent), stages in by_kind.items():
         seconds = median(pair["seconds"] for pairs in stages for pair in pairs)
         number = sum(map(len, stages))
-        print(f"- {start}, {percent} %: {number} pairs in {len(stages)} stages, {seconds:.2f} s a pair (median)")
+        print(f"- {start}, {percent:g} %: {number} pairs in {len(stages)} stages, {seconds:.2f} s a pair (median)")
     for start in sorted({start for start, _ in by_kind}):
         mine = {percent: stages for (one, percent), stages in by_kind.items() if one == start}
-        print_gates(f"{start}: all {len(rows)} rows of a gate together", mine, [rows])
+        print_gates(f"{start}: whole gates of all {len(rows)} rows", mine, [rows])
         if len(rows) > 1:
-            print_gates(f"{start}: gates of one row", mine, [[name] for name in rows])
-        print_first_stages(start, mine, rows)
+            print_gates(f"{start}: whole gates of one row", mine, [[name] for name in rows])
+        print_runs(start, mine, rows)
+        print_shifts(start, mine, rows)
         print_others(start, mine, rows)
     print_starts(by_kind, rows)
 
 
 def print_gates(title: str, by_percent: Mapping[int, Series], families: Sequence[Sequence[str]]) -> None:
     """Verdicts by row, pooled by slow-down, and of whole gates."""
-    heading(title, "row", "slower by", "FAIL", "PASS", "INCONCLUSIVE", "FAIL before confirmation")
     whole: dict[int, list[Gate]] = {}
     cells: dict[tuple[str, int], list[tuple[Verdict, bool]]] = {}
     for percent, series in by_percent.items():
@@ -168,9 +170,18 @@ def print_gates(title: str, by_percent: Mapping[int, Series], families: Sequence
                     slower = shift(series[0][0], name)
                     for line in (name, "all rows"):
                         cells.setdefault((line, slower), []).append((verdict, name in gate.early))
+    if not whole:
+        print(f"\nNo stage has pairs enough for {title}.")
+        return
+    heading(title, "row", "slower by", "FAIL", "PASS", "INCONCLUSIVE", "FAIL before confirmation")
     for (line, slower), found in sorted(cells.items(), key=lambda item: (item[0][0] == "all rows", item[0])):
         shares = [interval(sum(one is verdict for one, _ in found), len(found)) for verdict in ORDER]
         row(line, f"{slower} %", *shares, sum(early for _, early in found))
+    print_costs(whole)
+
+
+def print_costs(whole: Mapping[int, Sequence[Gate]]) -> None:
+    """Verdicts of whole gates by slow-down, and what they took."""
     head("whole gates", "verdict", "gates", "pairs, median", "most", "seconds, median", "most")
     for percent, those in whole.items():
         for verdict in ORDER:
@@ -184,27 +195,44 @@ def print_gates(title: str, by_percent: Mapping[int, Series], families: Sequence
 ORDER = (Verdict.FAIL, Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
-def print_first_stages(start: str, by_percent: Mapping[int, Series], rows: Sequence[str]) -> None:
-    """Decisions without a confirmation, by all pairs of a stage, in disjoint runs: what short stages can tell."""
-    heading(f"{start}: first stages alone, one row each", "slower by", "decisions", *ORDER, "void", "pairs, median")
-    found: dict[int, list[tuple[Verdict | None, int]]] = {}
-    cut = 0
-    for series, name in ((series, name) for series in by_percent.values() for name in rows):
-        for pairs in series:
-            at = 0
-            while left := pairs[at:]:
-                decisions, count = stage(left, [name], Rule(), together=True)
-                verdict = decisions[name].verdict if decisions else None
-                if verdict is Verdict.INCONCLUSIVE and len(left) < Rule().looks[-1]:
-                    cut += 1
-                    break
-                found.setdefault(shift(left[0], name), []).append((verdict, count))
-                at += count
-    for slower, those in sorted(found.items()):
-        verdicts = [verdict for verdict, _ in those]
-        shares = [interval(verdicts.count(one), len(those)) for one in ORDER]
-        row(f"{slower} %", len(those), *shares, verdicts.count(None), f"{median(count for _, count in those):g}")
-    print(f"\n{cut} runs at the ends of stages had too few pairs for a decision, and are left out.")
+def print_runs(start: str, by_percent: Mapping[int, Series], rows: Sequence[str]) -> None:
+    """What runs of one row say by a fixed number of pairs, which short stages have too.
+
+    A run that is still undecided then would go on. It is counted, or the decided ones would be a selection.
+    """
+    columns = ("slower by", "pairs", "runs", "FAIL", "PASS", "undecided", "void", "confirmed by the next stage")
+    heading(f"{start}: one row, by a number of pairs", *columns)
+    found: dict[tuple[int, int], list[tuple[str, str | None]]] = {}
+    for series, name, size in product(by_percent.values(), rows, SIZES):
+        runs = found.setdefault((shift(series[0][0], name), size), [])
+        for pairs, following in zip(series, [*series[1:], []], strict=True):
+            for at in range(0, len(pairs) - size + 1, size):
+                again = following[at : at + size]
+                runs.append((said(pairs[at : at + size], name), said(again, name) if len(again) == size else None))
+    for (slower, size), runs in sorted(item for item in found.items() if item[1]):
+        firsts = [first for first, _ in runs]
+        shares = [interval(firsts.count(one), len(firsts)) for one in ("FAIL", "PASS", "undecided")]
+        again = [one for first, one in runs if first == "FAIL" and one]
+        confirmed = interval(again.count("FAIL"), len(again)) if again else "-"
+        row(f"{slower} %", size, len(firsts), *shares, firsts.count("void"), confirmed)
+
+
+def said(pairs: Sequence[Record], name: str) -> str:
+    """What the rule says of one row by the last of these pairs."""
+    decisions, _ = stage(pairs, [name], Rule(), together=True)
+    if decisions is None:
+        return "void"
+    verdict = decisions[name].verdict
+    return "undecided" if verdict is Verdict.INCONCLUSIVE else str(verdict)
+
+
+def print_shifts(start: str, by_percent: Mapping[int, Series], rows: Sequence[str]) -> None:
+    """By how much head was really slower, since an injected slow-down need not take just its share."""
+    percents = sorted(by_percent)
+    heading(f"{start}: median change by row", "row", *(f"{percent:g} %" for percent in percents))
+    for name in rows:
+        ratios = ([ratio(pair["medians"][name]) for pairs in by_percent[one] for pair in pairs] for one in percents)
+        row(name, *(f"{math.expm1(median(values)):+.1%}" for values in ratios))
 
 
 def nvbench(base: Sequence[float], new: Sequence[float]) -> str:

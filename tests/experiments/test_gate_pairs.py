@@ -54,18 +54,34 @@ def test_every_gate_on_quiet_pairs_ends_as_it_must(tmp_path: Path, capsys: pytes
     draw = random.Random(0)  # noqa: S311
     records = [one for percent in (0, 5) for one in pairs(percent, 2, 60, lambda: draw.gauss(0, 1e-3))]
     text = printed(records, tmp_path, capsys)
-    together = "forked: all 2 rows of a gate together"
+    together = "forked: whole gates of all 2 rows"
     # 7 pairs for a PASS of both: as many gates as begin with 30 pairs left in both stages.
     assert [line[2][:10] for line in cells(text, together, "slow")] == ["0 of 9: 0.", "5 of 5: 10"]
     assert [line[:2] for line in cells(text, together, "all rows")] == [["all rows", "0 %"], ["all rows", "5 %"]]
     (passing,), (failing,) = (cells(text, together, f"{percent} %") for percent in (0, 5))
     assert passing[1:] == ["PASS", "9 of 9: 100.0% [66.4%, 100.0%]", "7", "7", "14.0", "14.0"]
     assert failing[1:2] + failing[3:] == ["FAIL", "13", "13", "26.0", "26.0"]  # 7 pairs, and 6 to confirm
-    assert cells(text, "forked: gates of one row", "other")[0][2].startswith("0 of ")
+    assert cells(text, "forked: whole gates of one row", "other")[0][2].startswith("0 of ")
     spread = cells(text, "Spread of a pair's log ratio", "slow")[0]
     assert spread[:3] == ["slow", "forked", "240"]
     assert float(spread[3].strip("%")) == pytest.approx(0.135, abs=0.03)  # 1.35 standard deviations
     assert spread[4] == "-"
+
+
+def test_short_stages_tell_what_a_number_of_pairs_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(4)  # noqa: S311
+    records = [*pairs(0, 1, 14, lambda: draw.gauss(0, 0.001)), *pairs(5, 2, 14, lambda: draw.gauss(0, 0.001))]
+    text = printed(records, tmp_path, capsys)
+    assert "No stage has pairs enough for forked: whole gates of one row." in text
+    unchanged, slowed = (cells(text, "forked: one row, by", f"{percent} %") for percent in (0, 5))
+    assert [line[1:3] for line in unchanged] == [["7", "8"], ["14", "4"]]  # `slow` at 0 %, and `other` in each stage
+    assert [line[4].partition(":")[0] for line in unchanged] == ["8 of 8", "4 of 4"]
+    assert [line[1:4:2] for line in slowed] == [
+        ["7", "4 of 4: 100.0% [39.8%, 100.0%]"],
+        ["14", "2 of 2: 100.0% [15.8%, 100.0%]"],
+    ]
+    assert [line[7].partition(":")[0] for line in slowed] == ["2 of 2", "1 of 1"]  # the last stage has no next one
+    assert cells(text, "forked: median change by row", "slow")[0][2] == "+5.0%"
 
 
 def test_gates_share_no_pair() -> None:
