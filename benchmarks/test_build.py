@@ -13,6 +13,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
+from lenet.quantization import Scales
 from lenet.suite.bridge import Store
 from lenet.suite.images import Batches
 from lenet.vocabulary import InputType, Precision
@@ -36,12 +37,13 @@ def test_build(
     device: torch.device,
     network: Weights,
     batches: Batches,
+    scales: Scales | None,
 ) -> None:
     """One round each. At first the caches of engines, TorchInductor's and Triton's kernels are empty."""
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type)
+    spec = BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type, scales)
     images = batches.reference(batch_size, input_type).images[:batch_size].to(device)
 
     def build() -> Runner:

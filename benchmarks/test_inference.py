@@ -19,6 +19,7 @@ from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.protocol import Protocol
 from lenet.measurement.rounds import measure
+from lenet.quantization import Scales
 from lenet.results import Case
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
@@ -33,8 +34,10 @@ from lenet.weights import Weights, digest
 
 
 @pytest.fixture
-def spec(device: torch.device, precision: Precision, batch_size: int, input_type: InputType) -> BuildSpec:
-    return BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type)
+def spec(
+    device: torch.device, precision: Precision, batch_size: int, input_type: InputType, scales: Scales | None
+) -> BuildSpec:
+    return BuildSpec(device, precision, BatchRange.exactly(batch_size), input_type, scales)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from lenet import devices
 from lenet.backends.base import Backend, BatchRange, BuildSpec
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
+from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 from lenet.weights import Weights
 
@@ -42,8 +43,10 @@ def test_overhead(
     device: torch.device,
     network: Weights,
     test_split: Split,
+    scales: Scales | None,
 ) -> None:
-    with backend.build(network.arrays, BuildSpec(device, precision, BatchRange.exactly(1), input_type)) as runner:
+    spec = BuildSpec(device, precision, BatchRange.exactly(1), input_type, scales)
+    with backend.build(network.arrays, spec) as runner:
         with runner.on_stream():
             images = test_split.images[:1].to(device)
             if input_type is InputType.FLOAT32:

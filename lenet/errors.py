@@ -17,6 +17,7 @@ __all__ = [
     "GateError",
     "LenetError",
     "OutputError",
+    "QuantizationError",
     "RankError",
     "RecipeError",
     "ResultsError",
@@ -94,6 +95,10 @@ class DeviceError(LenetError):
 
 class OutputError(LenetError):
     """A file or directory cannot be written."""
+
+
+class QuantizationError(LenetError):
+    """Scales do not fit the network, or cannot be made."""
 
 
 class ExportError(LenetError):

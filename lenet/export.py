@@ -9,7 +9,7 @@ The same weights give the same bytes on every machine, so these can be a cache's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,17 +24,34 @@ from lenet.provenance import package_version, pip_install
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BATCH", "INPUT", "OPSET", "OUTPUT", "PACKAGES", "missing_packages", "to_onnx"]
+__all__ = [
+    "BATCH",
+    "INPUT",
+    "LATER_OPSET",
+    "OPSET",
+    "OUTPUT",
+    "PACKAGES",
+    "check_model",
+    "element",
+    "missing_packages",
+    "model_of",
+    "operator",
+    "require_packages",
+    "to_onnx",
+]
 
 INPUT: Final = "images"
 OUTPUT: Final = "logits"
 BATCH: Final = "batch"
 
-OPSET: Final = 22
-"""Version of the operator set: the first with Conv and MaxPool of bfloat16."""
+OPSET: Final = 20
+"""Version of the operator set. ONNX Runtime's CUDA provider has no MaxPool of version 22, and would run it on the CPU."""
+
+LATER_OPSET: Final = 22
+"""The first with Conv and MaxPool of bfloat16; also that of quantised networks."""
 
 IR_VERSION: Final = 10
-"""Version of the file format: that of the release of ONNX that brought the operator set."""
+"""Version of the file format: that of the release of ONNX that brought the later operator set."""
 
 PACKAGES: Final = ("onnx",)
 
@@ -43,6 +60,9 @@ _ELEMENTS: Final = {
     torch.float16: "FLOAT16",
     torch.bfloat16: "BFLOAT16",
     torch.uint8: "UINT8",
+    torch.int8: "INT8",
+    torch.int32: "INT32",
+    torch.float8_e4m3fn: "FLOAT8E4M3FN",
 }
 """ONNX's names of PyTorch's types."""
 
@@ -50,6 +70,22 @@ _ELEMENTS: Final = {
 def missing_packages() -> list[str]:
     """The packages that `to_onnx` needs and that are not installed. It imports none."""
     return [name for name in PACKAGES if package_version(name) is None]
+
+
+def require_packages() -> None:
+    """Refuse an environment that lacks a package.
+
+    Raises:
+        ExportError: A package is missing.
+    """
+    missing = missing_packages()
+    if missing:
+        raise ExportError(
+            "LeNet cannot be exported to ONNX here",
+            found=f"no {' and no '.join(missing)}",
+            wanted=" and ".join(PACKAGES),
+            hint=pip_install('-e ".[export]"'),
+        )
 
 
 def to_onnx(
@@ -71,18 +107,11 @@ def to_onnx(
         ExportError: A package is missing, or ONNX's checker refused the network.
     """
     weights.check(arrays, "the weights to export")
-    missing = missing_packages()
-    if missing:
-        raise ExportError(
-            "LeNet cannot be exported to ONNX here",
-            found=f"no {' and no '.join(missing)}",
-            wanted=" and ".join(PACKAGES),
-            hint=pip_install('-e ".[export]"'),
-        )
+    require_packages()
     if images is torch.uint8:
         arrays = fold_normalization(arrays)
     model = _model(weights.narrow(arrays, dtype), dtype, images)
-    _check(model)
+    check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
@@ -92,14 +121,24 @@ def _model(parameters: Mapping[str, torch.Tensor], dtype: torch.dtype, images: t
 
     # The bytes, since NumPy has no bfloat16.
     tensors = [
-        helper.make_tensor(name, _element(dtype), shape, parameters[name].view(torch.uint8).numpy().tobytes(), raw=True)
+        helper.make_tensor(name, element(dtype), shape, parameters[name].view(torch.uint8).numpy().tobytes(), raw=True)
         for name, shape in PARAMETER_SHAPES.items()
     ]
-    source = helper.make_tensor_value_info(INPUT, _element(images), [BATCH, *INPUT_SHAPE])
-    target = helper.make_tensor_value_info(OUTPUT, _element(torch.float32), [BATCH, CLASSES])
-    graph = helper.make_graph(list(_nodes(dtype, images)), "lenet", [source], [target], tensors)
+    opset = LATER_OPSET if dtype is torch.bfloat16 else OPSET
+    return model_of(list(_nodes(dtype, images)), tensors, images, opset)
+
+
+def model_of(
+    nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto], images: torch.dtype, opset: int
+) -> onnx.ModelProto:
+    """A model of nodes that lead from `INPUT` to `OUTPUT`, and of the tensors that they use."""
+    from onnx import helper
+
+    source = helper.make_tensor_value_info(INPUT, element(images), [BATCH, *INPUT_SHAPE])
+    target = helper.make_tensor_value_info(OUTPUT, element(torch.float32), [BATCH, CLASSES])
+    graph = helper.make_graph(nodes, "lenet", [source], [target], tensors)
     return helper.make_model(
-        graph, producer_name="lenet-bench", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+        graph, producer_name="lenet-bench", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", opset)]
     )
 
 
@@ -110,18 +149,18 @@ def _nodes(dtype: torch.dtype, images: torch.dtype) -> Iterator[onnx.NodeProto]:
     at = INPUT
     if images is not dtype:
         at = "cast_images"
-        yield helper.make_node("Cast", [INPUT], [at], at, to=_element(dtype))
+        yield helper.make_node("Cast", [INPUT], [at], at, to=element(dtype))
     for layer in LAYERS:
         last = layer is LAYERS[-1] and dtype is torch.float32
         output = OUTPUT if last else layer.name
-        operator, attributes = _operator(layer)
-        yield helper.make_node(operator, [at, *layer.parameter_shapes()], [output], layer.name, **attributes)
+        kind, attributes = operator(layer)
+        yield helper.make_node(kind, [at, *layer.parameter_shapes()], [output], layer.name, **attributes)
         at = output
     if dtype is not torch.float32:
-        yield helper.make_node("Cast", [at], [OUTPUT], "cast_logits", to=_element(torch.float32))
+        yield helper.make_node("Cast", [at], [OUTPUT], "cast_logits", to=element(torch.float32))
 
 
-def _operator(layer: architecture.Layer) -> tuple[str, dict[str, Any]]:
+def operator(layer: architecture.Layer) -> tuple[str, dict[str, Any]]:
     """ONNX's operator for a layer, and those of its attributes that are not the default."""
     match layer:
         case architecture.Conv2d(kernel=size):
@@ -137,13 +176,19 @@ def _operator(layer: architecture.Layer) -> tuple[str, dict[str, Any]]:
     raise TypeError(f"no ONNX operator for {layer}")
 
 
-def _element(dtype: torch.dtype) -> int:
+def element(dtype: torch.dtype) -> int:
+    """ONNX's number of a type."""
     from onnx import TensorProto
 
     return int(TensorProto.DataType.Value(_ELEMENTS[dtype]))
 
 
-def _check(model: onnx.ModelProto) -> None:
+def check_model(model: onnx.ModelProto) -> None:
+    """Refuse a model that ONNX's checker refuses.
+
+    Raises:
+        ExportError: It does.
+    """
     from onnx import checker, shape_inference
 
     try:
@@ -152,6 +197,6 @@ def _check(model: onnx.ModelProto) -> None:
         raise ExportError(
             "ONNX's checker refuses LeNet",
             found=str(error),
-            wanted=f"an ONNX model of opset {OPSET}",
+            wanted=f"an ONNX model of opset {model.opset_import[0].version}",
             hint=f"try another version than onnx {package_version('onnx')}",
         ) from error

@@ -30,6 +30,7 @@ class Precision(StrEnum):
     - ``FP16`` and ``BF16`` hold weights and activations in that type.
     - ``FP16X2`` splits each float32 operand into the sum of two fp16 numbers, and adds up their products on tensor
       cores. It is nearly as exact as float32.
+    - ``INT8`` and ``FP8`` (e4m3) run another network, the quantised one of `lenet.quantization`.
     """
 
     FP32 = "fp32"
@@ -37,6 +38,8 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     FP16X2 = "fp16x2"
+    INT8 = "int8"
+    FP8 = "fp8"
 
 
 class InputType(StrEnum):

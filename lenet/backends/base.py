@@ -22,7 +22,9 @@ import torch
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, missing_packages
+from lenet.backends.precision import QUANTIZED
 from lenet.errors import BackendError, UnavailableError
+from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
 __all__ = [
@@ -83,12 +85,14 @@ class BuildSpec:
         precision: What is asked of its arithmetic.
         batches: The batch sizes that it must take.
         input: What its images are handed over as.
+        scales: Of the weights at a quantised precision. None for the shipped ones.
     """
 
     device: torch.device
     precision: Precision
     batches: BatchRange
     input: InputType = InputType.FLOAT32
+    scales: Scales | None = None
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -383,8 +387,9 @@ class Backend(ABC):
         return f"{' and '.join(missing)} {verb} not installed: {line.install}" if missing else None
 
     def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
+        others = f": {QUANTIZED[precision]} do" if precision in QUANTIZED else ""
         return BackendError(
-            f"{self.name} does not run {precision} on {device.type}",
+            f"{self.name} does not run {precision} on {device.type}{others}",
             found=f"--precision {precision}",
             wanted=supported,
             hint="choose another precision or device",

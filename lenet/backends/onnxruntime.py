@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -14,9 +16,10 @@ from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.precision import DTYPES, check_override
+from lenet.backends.onnx_model import onnx_model
+from lenet.backends.precision import check_override
 from lenet.errors import BackendError
-from lenet.export import INPUT, OUTPUT, to_onnx
+from lenet.export import INPUT, OUTPUT
 from lenet.provenance import program
 from lenet.vocabulary import Precision
 
@@ -27,7 +30,7 @@ _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvid
 _LAYERS: Final = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
 """The operators of LeNet's layers; ONNX Runtime keeps what computes shapes on the CPU by design."""
 _PRECISIONS: Final = {
-    "cpu": (Precision.FP32,),
+    "cpu": (Precision.FP32, Precision.INT8),
     "cuda": (Precision.FP32, Precision.TF32, Precision.FP16),
 }
 
@@ -65,7 +68,7 @@ class OnnxRuntime(Backend):
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """The precision asked for: fp32 on a CPU; fp32, tf32 or fp16 on CUDA."""
+        """The precision asked for: fp32 or int8 on a CPU; fp32, tf32 or fp16 on CUDA."""
         if device.type not in self.devices:
             raise self._unsupported(precision, device, f"a device of {' or '.join(self.devices)}")
         supported = _PRECISIONS[device.type]
@@ -75,8 +78,7 @@ class OnnxRuntime(Backend):
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
-        return self._runner(model, spec)
+        return self._runner(onnx_model(arrays, spec, integer=True), spec)
 
     def _runner(self, model: bytes, spec: BuildSpec) -> Runner:
         stream = new_stream(spec.device)
@@ -113,8 +115,23 @@ def open_session(
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             **(cuda_options or {}),
         }
+    with TemporaryDirectory() as directory:
+        optimized = Path(directory) / "optimized.onnx"
+        if spec.precision is Precision.INT8:
+            # On x86 ONNX Runtime otherwise leaves convolutions of int8 activations in float32.
+            options.add_session_config_entry("session.qdqisint8allowed", "1")
+            options.optimized_model_filepath = str(optimized)
+        session = _session(model, options, provider, settings)
+        if spec.precision is Precision.INT8:
+            refuse_float_layers(optimized)
+    refuse_fallback(session, provider)
+    return session
+
+
+def _session(model: bytes, options: Any, provider: str, settings: Mapping[str, str]) -> Any:
+    library = _library()
     try:
-        session = library.InferenceSession(model, options, providers=[(provider, settings)])
+        return library.InferenceSession(model, options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise BackendError(
             "ONNX Runtime refuses the model",
@@ -122,8 +139,27 @@ def open_session(
             wanted=f"a model that onnxruntime {library.__version__} runs on {provider}",
             hint="try another version of onnxruntime",
         ) from error
-    refuse_fallback(session, provider)
-    return session
+
+
+def refuse_float_layers(optimized: Path) -> None:
+    """Refuse an optimised graph that computes a convolution or a fully connected layer in float32.
+
+    Args:
+        optimized: The graph that ONNX Runtime runs, as it writes it.
+
+    Raises:
+        BackendError: It does; which layers, is told.
+    """
+    import onnx
+
+    layers = [node for node in onnx.load(optimized).graph.node if node.op_type.endswith(("Conv", "Gemm", "MatMul"))]
+    if found := [f"{node.name} by {node.op_type}" for node in layers if not node.op_type.startswith("Q")]:
+        raise BackendError(
+            "ONNX Runtime does not run int8 here",
+            found=", ".join(found),
+            wanted="QLinearConv and QGemm",
+            hint="choose another precision, or another version of onnxruntime",
+        )
 
 
 def refuse_fallback(session: Any, provider: str) -> None:

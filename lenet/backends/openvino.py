@@ -13,16 +13,22 @@ from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import Availability, Backend, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.precision import DTYPES, check_override
-from lenet.errors import BackendError
-from lenet.export import to_onnx
+from lenet.backends.onnx_model import onnx_model
+from lenet.backends.precision import adds_bytes_in_16_bits, check_override
+from lenet.errors import BackendError, UnavailableError
 from lenet.provenance import pip_install
+from lenet.quantization import REDUCED, Scales, quantize, resolve
 from lenet.vocabulary import Precision
 
 __all__ = ["OpenVINO"]
 
 _OLDEST: Final = 2024
 """The first year of releases whose properties are those used here."""
+
+_PRECISIONS: Final = (Precision.FP32, Precision.INT8)
+
+_LAYERS: Final = frozenset({"Convolution", "FullyConnected"})
+"""What the runtime model calls LeNet's layers with weights."""
 
 
 class OpenVINO(Backend):
@@ -49,15 +55,19 @@ class OpenVINO(Backend):
         return Availability(version)
 
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """fp32, the one precision that every CPU computes in."""
-        if precision is not Precision.FP32:
-            raise self._unsupported(precision, device, Precision.FP32)
+        """fp32 and int8, the precisions that every CPU computes in."""
+        if precision not in _PRECISIONS:
+            raise self._unsupported(precision, device, " or ".join(_PRECISIONS))
         check_override(precision, device)
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
-        return _OpenVINORunner(compile_model(model), spec)
+        if spec.precision is Precision.INT8 and adds_bytes_in_16_bits():
+            refuse_full_range(arrays, resolve(arrays, spec.precision, spec.scales))
+        model = compile_model(onnx_model(arrays, spec))
+        if spec.precision is Precision.INT8:
+            refuse_float_layers(model)
+        return _OpenVINORunner(model, spec)
 
 
 def compile_model(model: bytes) -> Any:
@@ -80,6 +90,45 @@ def compile_model(model: bytes) -> Any:
             wanted=f"a model that openvino {library.__version__} compiles for the CPU",
             hint="try another version of openvino",
         ) from error
+
+
+def refuse_full_range(arrays: Mapping[str, np.ndarray], scales: Scales) -> None:
+    """Refuse int8 weights that are beyond `REDUCED`. On x86 CPUs without VNNI, OpenVINO's sums saturate with them.
+
+    Raises:
+        UnavailableError: There is one.
+    """
+    largest = max(int(affine.weight.abs().max()) for affine in quantize(arrays, scales).values())
+    if largest > REDUCED:
+        raise UnavailableError(
+            "OpenVINO's int8 sums would saturate on this CPU",
+            found=f"openvino adds products of bytes in 16 bits on a CPU without VNNI, and an int8 weight is {largest}",
+            wanted=f"weights of at most {REDUCED:.0f}, or a CPU with VNNI",
+            hint="`lenet quantize --precision int8 --reduce-range --out reduced` makes a network that it runs",
+        )
+
+
+def refuse_float_layers(model: Any) -> None:
+    """Refuse a model that computes a convolution or a fully connected layer in another type than 8-bit integers.
+
+    Args:
+        model: An ``openvino.CompiledModel`` of the quantised network.
+
+    Raises:
+        BackendError: It does; which layers, is told.
+    """
+    found = []
+    for node in model.get_runtime_model().get_ops():
+        facts = {key: node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType")}
+        if facts["layerType"] in _LAYERS and not facts["primitiveType"].lower().endswith("_i8"):
+            found.append(f"{facts['layerType']} by {facts['primitiveType']}")
+    if found:
+        raise BackendError(
+            "OpenVINO does not run int8 here",
+            found=", ".join(found),
+            wanted="8-bit integers in every convolution and fully connected layer",
+            hint="choose another precision, or another version of openvino",
+        )
 
 
 def _settings() -> dict[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from lenet.errors import BackendError
 from lenet.vocabulary import Precision
 
-__all__ = ["DTYPES", "allow_tf32", "check_override"]
+__all__ = ["DTYPES", "QUANTIZED", "adds_bytes_in_16_bits", "allow_tf32", "check_override"]
 
 
 DTYPES: Final = {
@@ -21,6 +22,14 @@ DTYPES: Final = {
     Precision.BF16: torch.bfloat16,
 }
 """What PyTorch holds weights and activations in, for each precision that a framework has a type for."""
+
+QUANTIZED: Final = {
+    Precision.INT8: "pytorch, onnxruntime and openvino on a CPU, and pytorch, tensorrt and tensorrt-rtx on a GPU",
+    Precision.FP8: "pytorch everywhere, and tensorrt and tensorrt-rtx on a GPU of compute capability 8.9",
+}
+"""The backends that run the quantised precisions."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
 
 _allowed: bool | None = None
 
@@ -52,6 +61,16 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
     _allowed = allowed
+
+
+def adds_bytes_in_16_bits() -> bool:
+    """Whether this CPU's instruction for products of bytes saturates: an x86 CPU without VNNI. Only Linux tells."""
+    try:
+        text = _CPU_INFO.read_text()
+    except OSError:
+        return False
+    flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
+    return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
 
 
 def check_override(precision: Precision, device: torch.device) -> None:

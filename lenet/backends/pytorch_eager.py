@@ -12,6 +12,8 @@ import torch
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.precision import DTYPES, allow_tf32, check_override
 from lenet.models.pytorch_lenet import Network, network
+from lenet.models.quantized_lenet import quantized_network
+from lenet.quantization import quantized_precision
 from lenet.vocabulary import Precision
 
 __all__ = ["PyTorchBackend", "PyTorchEager", "PyTorchRunner", "build_network"]
@@ -43,11 +45,21 @@ class PyTorchBackend(Backend):
 
 
 class PyTorchEager(PyTorchBackend):
-    """Eager execution of `lenet.models.pytorch_lenet.LeNet`."""
+    """Eager execution of `lenet.models.pytorch_lenet.LeNet`, or of `lenet.models.quantized_lenet.QuantizedLeNet`."""
 
     name: ClassVar[str] = "pytorch"
 
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """As the other PyTorch backends, and the quantised precisions by fake quantisation in float32."""
+        if quantized_precision(precision) is None:
+            return super().executed_precision(precision, device)
+        check_override(Precision.FP32, device)
+        return precision
+
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
+        if quantized_precision(spec.precision) is not None:
+            model = quantized_network(arrays, spec.precision, spec.scales).to(spec.device)
+            return PyTorchRunner(model, spec)
         return PyTorchRunner(build_network(arrays, spec), spec)
 
 

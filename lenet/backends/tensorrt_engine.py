@@ -15,7 +15,7 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -24,15 +24,21 @@ from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version, tensorrt_versions
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
+from lenet.backends.onnx_model import onnx_model
 from lenet.backends.precision import DTYPES, check_override
 from lenet.backends.tensorrt_api import DEFAULT_LEVEL, accepted, build_plan, created, failure, logger, made
 from lenet.errors import BackendError
-from lenet.export import INPUT, OUTPUT, missing_packages, to_onnx
+from lenet.export import INPUT, OUTPUT, missing_packages
+from lenet.quantization import FORMATS
 from lenet.vocabulary import Precision
 
 __all__ = ["EngineRunner", "TensorRTBackend", "Version", "dotted"]
 
 Version: TypeAlias = tuple[int, int]
+
+
+_ADA: Final = (8, 9)
+"""The first compute capability with products of e4m3 numbers."""
 
 
 class _UnloadableError(BackendError):
@@ -116,8 +122,8 @@ class TensorRTBackend(Backend):
         """The precision asked for: the network is strongly typed, and TF32 is switched on or off explicitly."""
         if device.type not in self.devices:
             raise self._unsupported(precision, device, "an NVIDIA GPU")
-        if precision not in DTYPES:
-            raise self._unsupported(precision, device, " or ".join(DTYPES))
+        if precision not in DTYPES and precision not in FORMATS:
+            raise self._unsupported(precision, device, " or ".join((*DTYPES, *FORMATS)))
         if (
             precision not in self.before_ampere
             and torch.cuda.is_available()
@@ -125,11 +131,13 @@ class TensorRTBackend(Backend):
         ):
             older = " or ".join(self.before_ampere)
             raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
+        if precision is Precision.FP8 and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _ADA:
+            raise self._unsupported(precision, device, "fp8 on a GPU of compute capability 8.9 or newer")
         check_override(precision, device)
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
-        model = to_onnx(arrays, DTYPES[spec.precision], spec.image_dtype)
+        model = onnx_model(arrays, spec)
         return self._load(model, spec)
 
     def _load(self, model: bytes, spec: BuildSpec) -> Runner:

@@ -7,7 +7,20 @@ from pathlib import Path
 import click
 
 from lenet import __version__, settings
-from lenet.cli import backends, build, coursework, doctor, evaluate, export, gate, promote, report, results, train
+from lenet.cli import (
+    backends,
+    build,
+    coursework,
+    doctor,
+    evaluate,
+    export,
+    gate,
+    promote,
+    quantize,
+    report,
+    results,
+    train,
+)
 from lenet.cli.guard import GuardedGroup
 from lenet.errors import SettingsError
 
@@ -44,5 +57,5 @@ def main(context: click.Context) -> None:
     }
 
 
-for _module in (coursework, train, evaluate, export, build, backends, doctor, results, promote, report, gate):
+for _module in (coursework, train, evaluate, quantize, export, build, backends, doctor, results, promote, report, gate):
     main.add_command(_module.command)

@@ -39,13 +39,15 @@ def command(
     max_batch: int,
 ) -> None:
     """Build an engine ahead of time. This needs no GPU."""
+    import torch
+
     from lenet import weights
     from lenet.backends import load
-    from lenet.backends.base import BatchRange
-    from lenet.backends.precision import DTYPES
+    from lenet.backends.base import BatchRange, BuildSpec
+    from lenet.backends.onnx_model import onnx_model
     from lenet.backends.tensorrt_rtx import TensorRTRTX
-    from lenet.export import to_onnx
     from lenet.progress import Steps
+    from lenet.quantization import scales_beside
     from lenet.vocabulary import Precision
 
     builder = load(backend)
@@ -53,11 +55,13 @@ def command(
     builder.target(target)  # refuses a bad target before the export, which takes seconds
     asked = Precision(precision)
     batches = BatchRange(min_batch, opt_batch, max_batch)
-    arrays = weights.load(path or weights.SHIPPED).arrays
+    loaded = weights.load(path or weights.SHIPPED)
+    scales = scales_beside(loaded.path, loaded.arrays, asked)
+    spec = BuildSpec(torch.device("cpu"), asked, batches, scales=scales)
     started = time.perf_counter()
     with Steps(2) as steps:
         steps.begin("exporting")
-        model = to_onnx(arrays, DTYPES[asked])
+        model = onnx_model(loaded.arrays, spec)
         exported = time.perf_counter()
         steps.begin("building")
         plan = builder.build_ahead(model, asked, batches, target)

@@ -26,8 +26,9 @@ from lenet.vocabulary import BASELINE_BACKEND, InputType, Precision
 if TYPE_CHECKING:
     import torch
 
+    from lenet.comparison import QuantizationCost
     from lenet.data.cifar10 import Split
-    from lenet.weights import Arrays, Weights
+    from lenet.weights import Weights
 
 __all__ = ["command"]
 
@@ -84,7 +85,7 @@ def command(
     loaded = weights.load(path or weights.SHIPPED)
     split = load_split("test", data, download=download, accept_unknown=accept_unknown)
     if names:
-        _evaluate_backends(names, precision, input_type, loaded.arrays, split, target, batch_size, as_json=as_json)
+        _evaluate_backends(names, precision, input_type, loaded, split, target, batch_size, as_json=as_json)
     else:
         _evaluate_model(loaded, split, target, batch_size, as_json=as_json)
 
@@ -118,11 +119,21 @@ def _evaluate_model(loaded: Weights, split: Split, target: torch.device, batch_s
         raise click.exceptions.Exit(1)
 
 
+def _told(cost: QuantizationCost, precision: str) -> str:
+    """What quantising cost, in a line for each figure."""
+    points = 100 * (cost.accuracy - cost.float_accuracy)
+    return (
+        f"What {precision} costs, without any runtime's error:\n"
+        f"accuracy  {accuracy(cost.accuracy)}, float64 {accuracy(cost.float_accuracy)}: {points:+.2f} points\n"
+        f"loss      {loss(cost.loss)}, float64 {loss(cost.float_loss)}"
+    )
+
+
 def _evaluate_backends(
     names: tuple[str, ...],
     precision: str,
     input_type: str,
-    arrays: Arrays,
+    loaded: Weights,
     split: Split,
     target: torch.device,
     batch_size: int,
@@ -131,31 +142,41 @@ def _evaluate_backends(
 ) -> None:
     from lenet import backends as table
     from lenet import weights
-    from lenet.comparison import compare_backends
+    from lenet.comparison import compare_backends, quantization_cost, reference_of
     from lenet.progress import Steps
+    from lenet.quantization import scales_beside
     from lenet.report.tables import parity_table, print_whole
 
+    asked, kind = Precision(precision), InputType(input_type)
+    scales = scales_beside(loaded.path, loaded.arrays, asked)
     wanted = table.names() if "all" in names else tuple(table.entry(name).name for name in names)
     with Steps(1 + len({BASELINE_BACKEND, *wanted})) as steps:
         steps.begin("the float64 reference")
+        reference = reference_of(loaded.arrays, split.images, kind, lambda _: scales) if scales else None
         done, missing = compare_backends(
             wanted,
-            arrays,
+            loaded.arrays,
             split,
             device=target,
-            precision=Precision(precision),
+            precision=asked,
             batch_size=batch_size,
-            input_type=InputType(input_type),
+            input_type=kind,
+            scales=scales,
+            reference=reference,
             on_begin=steps.begin,
         )
     lines = [agreement.to_json() for agreement in done]
-    digest = weights.digest(arrays)
+    digest = weights.digest(loaded.arrays)
     not_run = {line.backend: line.reason for line in missing}
+    cost = reference and quantization_cost(reference, split.labels, asked)
     if as_json:
         document = {"images": len(split), "data": split.content, "input": input_type, "weights": digest}
+        document |= {"quantization": cost.to_json()} if cost else {}
         tell(to_json(document | {"backends": lines, "not_run": not_run}, indent=2))
     else:
         print_whole(parity_table(lines, not_run, f"{split.content}; weights {digest[:12]}"))
+        if cost:
+            tell(_told(cost, precision))
     if not done:
         raise click.exceptions.Exit(LenetError.exit_code)
     if not all(agreement.right for agreement in done):

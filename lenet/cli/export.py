@@ -19,15 +19,20 @@ __all__ = ["command"]
 @onnx_precision_option
 def command(*, out: Path, path: Path | None, precision: str) -> None:
     """Write LeNet as an ONNX model with a dynamic batch. Its input and output are float32 at every precision."""
+    import torch
+
     from lenet import weights
-    from lenet.backends.precision import DTYPES
-    from lenet.export import to_onnx
+    from lenet.backends.base import BatchRange, BuildSpec
+    from lenet.backends.onnx_model import onnx_model
     from lenet.progress import Steps
+    from lenet.quantization import scales_beside
     from lenet.vocabulary import Precision
 
-    arrays = weights.load(path or weights.SHIPPED).arrays
+    loaded, asked = weights.load(path or weights.SHIPPED), Precision(precision)
+    scales = scales_beside(loaded.path, loaded.arrays, asked)
+    spec = BuildSpec(torch.device("cpu"), asked, BatchRange.exactly(1), scales=scales)
     started = time.perf_counter()
     with Steps(1) as steps:
         steps.begin("exporting")
-        model = to_onnx(arrays, DTYPES[Precision(precision)])
+        model = onnx_model(loaded.arrays, spec)
     write_model(out, model, f"exported in {significant(time.perf_counter() - started)} s")

@@ -17,6 +17,7 @@ from lenet.comparison.logits import layer_at_fault, logits_of, reference_of
 from lenet.data.cifar10 import Split
 from lenet.documents import finite
 from lenet.errors import LenetError, UnavailableError, WeightsError
+from lenet.quantization import Scales
 from lenet.training.evaluation import why_not_finite
 from lenet.vocabulary import BASELINE_BACKEND, InputType, Precision
 
@@ -91,6 +92,7 @@ def compare_backends(
     precision: Precision,
     batch_size: int,
     input_type: InputType = InputType.FLOAT32,
+    scales: Scales | None = None,
     reference: parity.Reference | None = None,
     on_begin: Callable[[str], object] = lambda _: None,
 ) -> tuple[list[Agreement], list[Missing]]:
@@ -104,25 +106,25 @@ def compare_backends(
         precision: What to ask of each backend; one that runs another is compared with that one's tolerance.
         batch_size: Images a batch; backends are built for it and for the remainder.
         input_type: What the images are handed over as.
+        scales: Of the weights at a quantised precision. None for the shipped ones.
         reference: Of `reference_of` for the same, where it is at hand: it takes seconds.
         on_begin: Called with a backend's name before it runs.
 
     Returns:
         The backends that ran, and those that did not. A backend that fails is among the latter, with its error.
     """
-    of_images = cache(lambda: reference or reference_of(arrays, split.images, input_type))
+    of_images = cache(lambda: reference or reference_of(arrays, split.images, input_type, lambda _: scales))
     done: list[Agreement] = []
     missing: list[Missing] = []
     baseline: Agreement | None = None
     wanted = tuple(names)
     probe = cache(lambda name: backends.load(name).probe(device))
+    spec = BuildSpec(device, precision, _batches(len(split), batch_size), input_type, scales)
     first = [BASELINE_BACKEND] if any(_is_available(name, probe) for name in wanted) else []
     for name in dict.fromkeys((*first, *wanted)):
         on_begin(name)
         try:
-            found = _agreement(
-                name, probe(name).version, arrays, split, of_images, baseline, device, precision, batch_size, input_type
-            )
+            found = _agreement(name, probe(name).version, arrays, split, of_images, baseline, spec)
         except WeightsError:
             raise  # no backend is at fault
         except Exception as error:  # noqa: BLE001 - of a vendor's library; the other backends' results stand
@@ -132,6 +134,11 @@ def compare_backends(
         baseline = found if name == BASELINE_BACKEND else baseline
         done += [found] if name in wanted else []
     return done, missing
+
+
+def _batches(images: int, batch_size: int) -> BatchRange:
+    """The batch sizes that so many images come in."""
+    return BatchRange(images % batch_size or batch_size, batch_size, batch_size)
 
 
 def _is_available(name: str, probe: Callable[[str], Availability]) -> bool:
@@ -148,19 +155,13 @@ def _agreement(
     split: Split,
     of_images: Callable[[], parity.Reference],
     baseline: Agreement | None,
-    device: torch.device,
-    precision: Precision,
-    batch_size: int,
-    input_type: InputType,
+    spec: BuildSpec,
 ) -> Agreement:
     backend = backends.load(name)
-    remainder = len(split) % batch_size
-    batches = BatchRange(remainder or batch_size, batch_size, batch_size)
-    spec = BuildSpec(device, precision, batches, input_type)
-    executed = backend.executed_precision(precision, device)
+    executed = backend.executed_precision(spec.precision, spec.device)
     with backend.build(arrays, spec) as runner:
         reference = of_images()
-        logits, facts = logits_of(runner, reference.images, batch_size), runner.facts()
+        logits, facts = logits_of(runner, reference.images, spec.batches.maximum), runner.facts()
     compared = reference.compare(logits, executed)
     loss = cross_entropy(logits.double(), split.labels).item()
     is_finite = logits.isfinite().all(1)
@@ -170,7 +171,7 @@ def _agreement(
         backend=name,
         version=version,
         precision=executed,
-        device=device.type,
+        device=spec.device.type,
         loss=loss,
         accuracy=accuracy,
         delta_loss=abs(loss - baseline.loss) if baseline else None,

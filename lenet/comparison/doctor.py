@@ -27,7 +27,7 @@ from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
 from lenet.documents import parse
-from lenet.errors import BackendError, LenetError
+from lenet.errors import BackendError, LenetError, UnavailableError
 from lenet.provenance import bound_to_this, versions
 from lenet.vocabulary import Precision
 
@@ -146,6 +146,8 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
         if not compared.right:
             steps[-1] = Step("compare", passed=False, seconds=steps[-1].seconds, message=str(compared))
             advice = "the logits are wrong: `lenet evaluate --backend all` names the layer"
+    except UnavailableError as error:
+        return Examination(name, version, executed, tuple(steps), error.hint, unavailable=True)
     except LenetError as error:
         advice = error.hint
     except Exception:  # noqa: BLE001 - whatever a vendor library raises is what is asked for

@@ -11,7 +11,8 @@ import torch
 from lenet import parity
 from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.data.augmentation import normalize
-from lenet.vocabulary import InputType
+from lenet.quantization import Scales
+from lenet.vocabulary import InputType, Precision
 
 __all__ = ["layer_at_fault", "logits_of", "reference_of"]
 
@@ -20,9 +21,21 @@ _PROBED = 64
 """Images with which a wrong backend's layer is looked for."""
 
 
-def reference_of(arrays: Mapping[str, np.ndarray], images: torch.Tensor, input_type: InputType) -> parity.Reference:
-    """The float64 reference of uint8 images (N, 3, 32, 32), handed over as an input type."""
-    return parity.Reference(arrays, images if input_type is InputType.UINT8 else normalize(images))
+def reference_of(
+    arrays: Mapping[str, np.ndarray],
+    images: torch.Tensor,
+    input_type: InputType,
+    scales: Callable[[Precision], Scales | None] = lambda _: None,
+) -> parity.Reference:
+    """The float64 reference of uint8 images (N, 3, 32, 32), handed over as an input type.
+
+    Args:
+        arrays: Weights by parameter name.
+        images: The images.
+        input_type: What they are handed over as.
+        scales: Of a quantised precision's network. None for the shipped ones.
+    """
+    return parity.Reference(arrays, images if input_type is InputType.UINT8 else normalize(images), scales)
 
 
 def logits_of(runner: Runner, images: torch.Tensor, batch_size: int) -> torch.Tensor:
@@ -66,7 +79,8 @@ def layer_at_fault(
 
     def forward_with(changed: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
         def forward(batch: torch.Tensor) -> torch.Tensor:
-            with backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few)))) as probe:
+            scales = parity.probing_scales(changed, batch, executed)
+            with backend.build(changed, replace(spec, batches=BatchRange.exactly(len(few)), scales=scales)) as probe:
                 return logits_of(probe, batch, len(batch))
 
         return forward

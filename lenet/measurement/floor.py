@@ -55,6 +55,8 @@ _ARITHMETIC: Final[Mapping[str, tuple[str, int, int]]] = {
     Precision.BF16: (Precision.BF16, 1, 2),
     # Operands split into a high and a low half of fp16: three products for one.
     Precision.FP16X2: (Precision.FP16, 3, 4),
+    Precision.INT8: (Precision.INT8, 1, 1),
+    Precision.FP8: (Precision.FP8, 1, 1),
 }
 """Of an executed precision: whose rate, how many products for one, and the bytes of a weight."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lenet.parity.comparison import ENOUGH_IMAGES, Bounds, Closeness, Comparison, Reference, compare
-from lenet.parity.diverging_layer import diverging_layer
+from lenet.parity.diverging_layer import diverging_layer, probing_scales
 from lenet.parity.network import reference
+from lenet.parity.quantized import quantized_reference
 from lenet.parity.tolerance import SIGMAS, ParityError, Rounding, rounding, tolerance
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Rounding",
     "compare",
     "diverging_layer",
+    "probing_scales",
+    "quantized_reference",
     "reference",
     "rounding",
     "tolerance",

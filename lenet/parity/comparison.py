@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +12,9 @@ import torch
 
 from lenet.errors import WeightsError
 from lenet.parity.network import EXACT, forward, reference, variants
+from lenet.parity.quantized import quantized_reference
 from lenet.parity.tolerance import SIGMAS, tolerance
+from lenet.quantization import Scales, quantize, quantized_precision, resolve
 from lenet.vocabulary import Precision
 
 __all__ = ["Closeness", "Comparison", "Reference", "compare"]
@@ -164,6 +166,7 @@ class Reference:
     Args:
         arrays: float32 weights by parameter name.
         images: As the attribute.
+        scales: Of a quantised precision's network. None for the shipped ones.
 
     Raises:
         WeightsError: A logit is beyond float32, whatever computes it.
@@ -173,16 +176,41 @@ class Reference:
         logits: `reference` of them, float64 (N, 10).
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        images: torch.Tensor,
+        scales: Callable[[Precision], Scales | None] = lambda _: None,
+    ) -> None:
         self.images = images
         self.logits = torch.cat([reference(arrays, chunk) for chunk in images.split(_CHUNK)])
         _refuse_too_large(self.logits)
         self._arrays = arrays
+        self._scales = scales
+        self._quantized: dict[Precision, torch.Tensor] = {}
         self._tolerances: dict[str, torch.Tensor] = {}
         self._rounded: dict[str, dict[str, torch.Tensor]] = {}
 
+    def wanted(self, executed: str) -> torch.Tensor:
+        """The logits that a precision's are compared with, float64 (N, 10): its quantised network's, or `logits`.
+
+        Raises:
+            QuantizationError: The scales of a quantised precision do not fit the weights.
+        """
+        precision = quantized_precision(executed)
+        if precision is None:
+            return self.logits
+        if precision not in self._quantized:
+            scales = resolve(self._arrays, precision, self._scales(precision))
+            network = quantize(self._arrays, scales)
+            found = [quantized_reference(network, scales, chunk) for chunk in self.images.split(_CHUNK)]
+            self._quantized[precision] = torch.cat([logits for logits, _ in found])
+            self._tolerances[precision] = torch.cat([allowed for _, allowed in found])
+        return self._quantized[precision]
+
     def tolerance(self, executed: str) -> torch.Tensor:
-        """`tolerance` of the images at a precision."""
+        """`tolerance` of the images at a precision, or that of `quantized_reference`."""
+        self.wanted(executed)
         if executed not in self._tolerances:
             chunks = self.images.split(_CHUNK)
             self._tolerances[executed] = torch.cat([tolerance(self._arrays, chunk, executed) for chunk in chunks])
@@ -197,7 +225,7 @@ class Reference:
             first: Index of the first of these images.
         """
         part = slice(first, first + len(logits))
-        wanted, allowed = self.logits[part], self.tolerance(executed)[part]
+        wanted, allowed = self.wanted(executed)[part], self.tolerance(executed)[part]
         found = compare(logits, wanted, allowed)
         few = slice(first, min(part.stop, _ROUNDED))
         if few.stop - first < ENOUGH_IMAGES or not math.isfinite(found.max_abs_delta):
@@ -206,7 +234,7 @@ class Reference:
 
     def _closeness(self, logits: torch.Tensor, executed: str, part: slice) -> Closeness:
         sigma = self.tolerance(executed)[part] / SIGMAS
-        exact = self.logits[part]
+        exact = self.wanted(executed)[part]
         rounded = {name: one[part] for name, one in self._rounded_of(executed).items()}
         found = logits.detach().cpu().double()
 

@@ -10,9 +10,11 @@ import torch
 from lenet.architecture import LAYERS
 from lenet.parity.comparison import compare
 from lenet.parity.network import reference
+from lenet.parity.quantized import quantized_reference
 from lenet.parity.tolerance import tolerance
+from lenet.quantization import Method, Scales, calibrate_on, quantize, quantized_precision
 
-__all__ = ["diverging_layer"]
+__all__ = ["diverging_layer", "probing_scales"]
 
 
 def diverging_layer(
@@ -29,7 +31,7 @@ def diverging_layer(
     added last is at fault. With several faults the last layer is named.
 
     Args:
-        forward_with: Builds the backend from weights.
+        forward_with: Builds the backend from weights, and from their `probing_scales`.
         arrays: The weights for which its logits are wrong.
         images: Images for which they are wrong, on its device.
         executed: The precision that it runs.
@@ -53,8 +55,24 @@ def _is_right(
     images: torch.Tensor,
     executed: str,
 ) -> bool:
-    allowed = tolerance(arrays, images, executed).clamp(min=torch.finfo(torch.float32).tiny)
-    return compare(forward(images), reference(arrays, images), allowed).right
+    scales = probing_scales(arrays, images, executed)
+    if scales is None:
+        wanted, allowed = reference(arrays, images), tolerance(arrays, images, executed)
+    else:
+        wanted, allowed = quantized_reference(quantize(arrays, scales), scales, images)
+    return compare(forward(images), wanted, allowed.clamp(min=torch.finfo(torch.float32).tiny)).right
+
+
+def probing_scales(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: str) -> Scales | None:
+    """The scales with which a build of changed weights is compared, or None if the precision has none.
+
+    Args:
+        arrays: Weights that `diverging_layer` builds with.
+        images: Its images, which they are calibrated on.
+        executed: The precision that the backend runs.
+    """
+    precision = quantized_precision(executed)
+    return None if precision is None else calibrate_on(arrays, images, precision, Method.MAX, probing=True)
 
 
 def _constant_front(arrays: Mapping[str, np.ndarray], front: list[str]) -> dict[str, np.ndarray]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 
 from lenet.backends.base import Backend, BuildSpec, Runner
+from lenet.errors import UnavailableError
 from lenet.measurement.memory import PeakMemory, allocated, free_workspaces
 
 __all__ = ["Builds", "Built"]
@@ -60,13 +62,16 @@ class Builds:
         self._last: dict[tuple[str, BuildSpec, int], Built] = {}
 
     def __call__(self, backend: Backend, spec: BuildSpec) -> Built:
-        """The runner, built anew unless it is the last one."""
+        """The runner, built anew unless it is the last one; or a skip if the backend cannot run the network here."""
         key = (backend.name, spec, torch.get_num_threads())  # a library is told the number when it builds
         if key not in self._last:
             self.close()  # else the last runner's memory would count as in use before this one
             free_workspaces(spec.device)
             held, began = allocated(spec.device), time.perf_counter()
-            runner = backend.build(self._arrays, spec)
+            try:
+                runner = backend.build(self._arrays, spec)
+            except UnavailableError as error:
+                pytest.skip(f"{error.found}: {error.hint}")
             self._last[key] = Built(runner, held, time.perf_counter() - began)
         return self._last[key]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from lenet import backends, devices, weights
 from lenet.backends.base import Backend
 from lenet.data.cifar10 import Split
-from lenet.errors import BackendError
+from lenet.errors import BackendError, LenetError
 from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
 from lenet.measurement.limits import measure_limits
 from lenet.measurement.protocol import Protocol
+from lenet.quantization import Scales, scales_beside
 from lenet.suite import storage
 from lenet.suite.bridge import Store
 from lenet.suite.builds import Builds
@@ -41,6 +43,8 @@ __all__ = [
     "network",
     "protocol",
     "sampler",
+    "scales",
+    "scales_by_precision",
     "splits",
     "store",
     "test_split",
@@ -111,9 +115,26 @@ def test_split(splits: Splits) -> Split:
 
 
 @pytest.fixture(scope="session")
-def batches(network: weights.Weights, test_split: Split) -> Batches:
+def scales_by_precision(network: weights.Weights) -> Callable[[Precision], Scales | None]:
+    """The scales beside the weights by precision. Each file is read once."""
+    return functools.cache(functools.partial(scales_beside, network.path, network.arrays))
+
+
+@pytest.fixture
+def scales(precision: Precision, scales_by_precision: Callable[[Precision], Scales | None]) -> Scales | None:
+    """The scales of the precision, or a failure with the reason if they are missing or do not fit."""
+    try:
+        return scales_by_precision(precision)
+    except LenetError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def batches(
+    network: weights.Weights, test_split: Split, scales_by_precision: Callable[[Precision], Scales | None]
+) -> Batches:
     """Batches of the test images, with their references."""
-    return Batches(network.arrays, test_split)
+    return Batches(network.arrays, test_split, scales_by_precision)
 
 
 class MachineLimits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,8 @@ from lenet.data.cifar10 import Split, SplitName
 from lenet.data.synthetic import synthetic
 from lenet.errors import DataError, WeightsError
 from lenet.parity import ENOUGH_IMAGES, Reference
-from lenet.vocabulary import HostMemory, InputType
+from lenet.quantization import Scales
+from lenet.vocabulary import HostMemory, InputType, Precision
 
 __all__ = ["Batches", "Splits", "first_images"]
 
@@ -56,9 +57,16 @@ class Batches:
     Args:
         arrays: The weights by parameter name.
         split: The test images.
+        scales: Of a quantised precision's network. None for the shipped ones.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], split: Split) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        split: Split,
+        scales: Callable[[Precision], Scales | None] = lambda _: None,
+    ) -> None:
+        self._scales = scales
         self._arrays = arrays
         self._split = split
         self._references: dict[tuple[int, InputType], Reference] = {}
@@ -72,7 +80,7 @@ class Batches:
             _refuse_what_does_not_fit(count)
             images = first_images(self._split, count)
             try:
-                self._references[key] = comparison.reference_of(self._arrays, images, input_type)
+                self._references[key] = comparison.reference_of(self._arrays, images, input_type, self._scales)
             except WeightsError as error:
                 pytest.fail(str(error), pytrace=False)
         return self._references[key]

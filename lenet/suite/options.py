@@ -47,7 +47,9 @@ def add_options(parser: pytest.Parser) -> None:
     several("--backend", _choice("backend", backends.names()), text)
     several("--mode", _choice("mode", Mode), "forward, end_to_end or throughput (default: the first two)")
     several("--batch-size", _positive, "images a batch (default: 1000)")
-    several("--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16 or fp16x2 (default: fp32)")
+    several(
+        "--precision", _choice("precision", Precision), "fp32, tf32, fp16, bf16, fp16x2, int8 or fp8 (default: fp32)"
+    )
     several(
         "--host-memory",
         _choice("memory", HostMemory),

@@ -24,6 +24,7 @@ from lenet.errors import WeightsError
 from lenet.files import read_regular, write_atomically
 
 __all__ = [
+    "LARGEST",
     "SHIPPED",
     "Arrays",
     "Weights",
@@ -44,7 +45,7 @@ SHIPPED: Final = Path(__file__).with_name("lenet_cifar10.safetensors")
 _DIGEST: Final = "sha256"
 """The metadata's key for the digest of all tensors and of the other metadata."""
 
-_LARGEST: Final = 2**26
+LARGEST: Final = 2**26
 """The most bytes that a file may have. A LeNet has 0.25 MB, a checkpoint 0.5 MB and its history."""
 
 _HINT: Final = "use a weights.safetensors that `lenet train` wrote, or the shipped weights"
@@ -139,7 +140,7 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
             lacks, or does not match its digest.
     """
     try:
-        content = read_regular(path, _LARGEST)
+        content = read_regular(path, LARGEST)
         arrays = dict(sorted(deserialize(content).items()))
         metadata: dict[str, str] = _split_header(content)[0].get("__metadata__") or {}
     except OSError as error:

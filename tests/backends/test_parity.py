@@ -22,6 +22,7 @@ from lenet.comparison import compare_backends
 from lenet.data.augmentation import normalize
 from lenet.data.cifar10 import Split
 from lenet.errors import BackendError, LenetError
+from lenet.quantization import FORMATS
 from lenet.vocabulary import InputType, Precision
 
 BATCHES = BatchRange(1, 16, 64)
@@ -39,7 +40,10 @@ pytestmark = [
 
 
 def subjects() -> list[object]:
-    """Backend, device, precision and input type: all that the table and this machine allow."""
+    """Backend, device, precision and input type: all that the table and this machine allow.
+
+    `tests/backends/test_quantized.py` has the quantised precisions.
+    """
     here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found: list[object] = [
         pytest.param((name, device, precision, input_type), id=f"{name}-{device}-{precision}-{input_type}")
@@ -47,7 +51,7 @@ def subjects() -> list[object]:
         for device in here
         if device in backends.load(name).devices or here == ["cpu"]
         for precision in Precision
-        if device == "cuda" or precision is Precision.FP32
+        if precision not in FORMATS and (device == "cuda" or precision is Precision.FP32)
         for input_type in InputType
         if (name, device, input_type) not in LATER
     ]

@@ -85,7 +85,8 @@ LINES = [backends.entry(name) for name in backends.names()]
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_an_environment_with_a_gpu_has_every_backend(line: Entry) -> None:
     """But JAX, whose extra for a GPU is one of its own."""
-    assert (installs("gpu") | installs("jax-cuda") | {Requirement(each).name for each in PROJECT["dependencies"]}) & set(line.packages[0])
+    needed = {Requirement(each).name for each in PROJECT["dependencies"]}
+    assert (installs("gpu") | installs("jax-cuda") | needed) & set(line.packages[0])
 
 
 def test_an_environment_without_a_gpu_has_what_one_with_a_gpu_has_and_needs_none_of() -> None:

@@ -211,7 +211,9 @@ class Fake:
         monkeypatch.setattr(tensorrt_api.FakeCudaGraph, "library", self.library, raising=False)
         for module in (tensorrt, tensorrt_rtx):
             monkeypatch.setattr(module, "new_stream", lambda _: tensorrt_api.FakeStream(self.library))
-        monkeypatch.setattr(tensorrt_engine, "to_onnx", lambda _, dtype, images: f"{images} {dtype}".encode())
+        monkeypatch.setattr(
+            tensorrt_engine, "onnx_model", lambda _, spec: f"{spec.image_dtype} {DTYPES[spec.precision]}".encode()
+        )
 
     def build(self, spec: BuildSpec = SPEC) -> Runner:
         return self.backend._build(self.arrays, spec)

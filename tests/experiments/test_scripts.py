@@ -36,6 +36,7 @@ TABLES = {
     "hot_path": ("hot-path.md", ["--device=cpu", "--backend=pytorch", "--backend=fused"]),
     "parity": ("parity-h100.md", ["--device=cpu", "--batch-size=4", "--images=8", "pytorch", "fp32", "uint8"]),
     "parity_faults": ("parity-faults.md", ["--images=32", "fp32"]),
+    "quantization": ("quantization.md", ["--images=8", "--seeds=1"]),
     "repeatability": ("repeatability-h100.md", [BASELINE, BASELINE]),
 }
 """Scripts that a CPU runs: the file of what they print, and arguments."""
@@ -78,7 +79,7 @@ def test_a_script_prints_the_tables_of_its_file(
     name: str, data_directory: Path | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document, arguments = TABLES[name]
-    if name.startswith("parity") and data_directory is None:
+    if name.startswith(("parity", "quantization")) and data_directory is None:
         arguments = [*arguments, "--synthetic"]
     assert not load(name).main(arguments)
     printed = tables(capsys.readouterr().out)
