@@ -111,6 +111,7 @@ def browser(session: nox.Session) -> None:
         session.run(npm, "install", "--silent", f"--prefix={modules.parent}", "axe-core@4", external=True)
     session.run(
         str(_BIN / "pytest"),
+        *_PARALLEL,
         *(session.posargs or ["tests/report/test_browser.py", "tests/docs/test_browser.py"]),
         env={"AXE_CORE": str(modules.resolve() / "axe-core" / "axe.min.js")},
         external=True,

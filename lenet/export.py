@@ -45,7 +45,7 @@ OUTPUT: Final = "logits"
 BATCH: Final = "batch"
 
 OPSET: Final = 20
-"""Version of the operator set. ONNX Runtime's CUDA provider has no MaxPool of version 22, and would run it on the CPU."""
+"""Version of the operator set. ONNX Runtime's CUDA provider has no MaxPool of version 22: the CPU would run it."""
 
 LATER_OPSET: Final = 22
 """The first with Conv and MaxPool of bfloat16; also that of quantised networks."""

@@ -177,7 +177,5 @@ def _evaluate_backends(
         print_whole(parity_table(lines, not_run, f"{split.content}; weights {digest[:12]}"))
         if cost:
             tell(_told(cost, precision))
-    if not done:
-        raise click.exceptions.Exit(LenetError.exit_code)
-    if not all(agreement.right for agreement in done):
-        raise click.exceptions.Exit(1)
+    if not done or not all(agreement.right for agreement in done):
+        raise click.exceptions.Exit(1 if done else LenetError.exit_code)

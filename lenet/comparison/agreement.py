@@ -114,8 +114,7 @@ def compare_backends(
         The backends that ran, and those that did not. A backend that fails is among the latter, with its error.
     """
     of_images = cache(lambda: reference or reference_of(arrays, split.images, input_type, lambda _: scales))
-    done: list[Agreement] = []
-    missing: list[Missing] = []
+    done, missing = list[Agreement](), list[Missing]()
     baseline: Agreement | None = None
     wanted = tuple(names)
     probe = cache(lambda name: backends.load(name).probe(device))

@@ -93,10 +93,10 @@ def sm_clock_hz(stream: torch.cuda.Stream) -> float:
     return CALIBRATION_CYCLES / seconds
 
 
-def hold(stream: torch.cuda.Stream) -> None:
-    """Queue a kernel on a stream that holds back for about a millisecond what is queued there next."""
+def hold(stream: torch.cuda.Stream, seconds: float) -> None:
+    """Queue a kernel on a stream that holds back what is queued there next, for about so long or a millisecond."""
     with torch.cuda.stream(stream):
-        _spin(CALIBRATION_CYCLES)
+        _spin(int(CALIBRATION_CYCLES * max(1e3 * seconds, 1.0)))
 
 
 def timing_event() -> torch.cuda.Event:

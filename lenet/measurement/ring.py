@@ -110,11 +110,14 @@ class Ring:
             The logits (batch, 10) of each, on the CPU.
         """
         found = []
+        longest = 0.0
         for batch in batches:
             slot = self._free_slot()
+            began = perf_counter()
             slot.source.copy_(batch)
-            if held is not None:
-                hold(self._copies if held == "copy" else self._compute)
+            longest = max(longest, perf_counter() - began)
+            if held is not None:  # until the host, were it not to wait, has filled every slot anew
+                hold(self._copies if held == "copy" else self._compute, 2 * self.depth * longest)
             self._submit(slot)
             assert slot.logits is not None
             found.append(slot.logits.clone())

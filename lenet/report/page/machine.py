@@ -85,15 +85,7 @@ class MachinePart:
 def machine_part(
     machine: Machine, rows: Sequence[Row], anchor: str, painter: Painter, language: Language
 ) -> MachinePart:
-    """Make the content for one machine.
-
-    Args:
-        machine: The measurements.
-        rows: The rows of the newest commit.
-        anchor: A name that is unique on the page.
-        painter: The page's painter.
-        language: The page's language.
-    """
+    """Make the content for one machine, with the rows of its newest commit and a name that is unique on the page."""
     newest = machine.measurements[-1]
     limits = next((one.limits for one in reversed(machine.newest) if one.limits), None)
     anchors = {row.case: f"{anchor}-row-{place}" for place, row in enumerate(rows, 1)}
