@@ -30,7 +30,12 @@ class LateCuda:
         monkeypatch.setattr(torch.cuda, "Stream", lambda _: LateStream(self))
         monkeypatch.setattr(torch.cuda, "Event", lambda **_: LateEvent(self))
         monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(self, "current", stream))
-        monkeypatch.setattr(ring, "hold", lambda stream: stream.put(lambda: None, lambda: not self.others(stream)))
+        self.held: list[float] = []
+        monkeypatch.setattr(ring, "hold", self._hold)
+
+    def _hold(self, stream: LateStream, seconds: float) -> None:
+        self.held.append(seconds)
+        stream.put(lambda: None, lambda: not self.others(stream))
 
     def others(self, but: LateStream) -> list[LateStream]:
         """The other streams that can go on."""

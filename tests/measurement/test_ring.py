@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -46,15 +47,26 @@ def _reading_the_host(runner: Any, network: Callable[[torch.Tensor], torch.Tenso
 @settings(max_examples=40)
 @given(st.data(), st.integers(1, 5), st.integers(1, 12), st.booleans(), st.sampled_from([None, "copy", "compute"]))
 def test_each_batch_has_its_own_logits_whatever_order_the_streams_run_in(
-    data: st.DataObject, depth: int, count: int, zero_copy: bool, held: Any
+    data: st.DataObject, depth: int, number: int, zero_copy: bool, held: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         cuda = LateCuda(monkeypatch, lambda many: data.draw(st.integers(0, many - 1)) if many > 1 else 0)
         ring = late_ring(cuda, depth, lambda images: images[:, 0, 0, :10].float(), zero_copy=zero_copy)
-        batches = [torch.full((BATCH, 3, 32, 32), one + 1, dtype=torch.uint8) for one in range(count)]
+        batches = [torch.full((BATCH, 3, 32, 32), one + 1, dtype=torch.uint8) for one in range(number)]
         found = ring.logits(batches, held)
-        assert [one.unique().tolist() for one in found] == [[one + 1] for one in range(count)]
+        assert [one.unique().tolist() for one in found] == [[one + 1] for one in range(number)]
         assert not any(stream.work for stream in cuda.streams[:2]), "something is still in flight"
+
+
+def test_a_stream_is_held_back_for_longer_than_the_host_needs_to_fill_every_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = LateCuda(monkeypatch, lambda _: 0)
+    ring = late_ring(cuda, 3, lambda images: images[:, 0, 0, :10].float())
+    ticks = count(step=2e-3)  # the time of a copy to a slot, in seconds
+    monkeypatch.setattr("lenet.measurement.ring.perf_counter", lambda: next(ticks))
+    ring.logits([torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8)] * 4, "copy")
+    assert cuda.held == pytest.approx([2 * 3 * 2e-3] * 4)
 
 
 @pytest.fixture(scope="module")

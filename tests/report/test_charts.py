@@ -112,7 +112,7 @@ def test_a_bar_is_as_long_as_its_median() -> None:
 
 def test_a_bar_has_its_median_s_interval() -> None:
     known = with_figures(row("pytorch"), median_low=0.8e-3, median_high=1.1e-3)
-    chart = draw_bars(Painter(ENGLISH), [known, with_figures(row("x"), median_low=None)], "t")
+    chart = draw_bars(Painter(ENGLISH), [known, with_figures(row("tripy"), median_low=None)], "t")
     ((start, end),) = rectangles(chart.svg, "series-1")
     lines = [one.get("d", "") for one in parsed(chart.svg).iter("path") if "stroke:var(--ink)" in one.get("style", "")]
     whisker, *caps = ([float(x) for x in re.findall(r"[ML]([\d.]+)", line)] for line in lines)

@@ -189,7 +189,7 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
         monkeypatch.setattr(torch, "empty_like", lambda batch, device: empty_like(batch) if device else None)
         peak = PeakMemory(allocated=1, outside=2)
         monkeypatch.setattr(rounds, "sm_clock_hz", lambda stream: stream.take(0.0))
-        monkeypatch.setattr(ring, "hold", lambda stream: stream.take(1e-3))
+        monkeypatch.setattr(ring, "hold", lambda stream, _: stream.take(1e-3))
         monkeypatch.setattr(sustained, "peak_memory", lambda lap, _: lap() or peak)
         sampler: Any = SimpleNamespace(throttling=tuple)
         protocol = Coursework(warmups=1, rounds=10)
