@@ -40,10 +40,10 @@ def _indices(reference: parity.Reference, batch_size: int, first: int) -> torch.
 def _check(
     pipeline: Pipeline, reference: parity.Reference, batches: Sequence[torch.Tensor], executed: str, held: Held | None
 ) -> None:
-    allowed = reference.tolerance(executed)
+    wanted, allowed = reference.wanted(executed), reference.tolerance(executed)
     found = pipeline.logits([reference.images[indices] for indices in batches], held)
     for number, (indices, logits) in enumerate(zip(batches, found, strict=True)):
-        compared = parity.compare(logits, reference.logits[indices], allowed[indices])
+        compared = parity.compare(logits, wanted[indices], allowed[indices])
         if not compared.right:
             raise parity.ParityError(
                 f"with {pipeline.depth} batches in flight the logits of a batch are wrong",

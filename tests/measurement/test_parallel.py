@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from lenet import parity
+from lenet import parity, weights
 from lenet.backends import load
 from lenet.backends.base import BatchRange, BuildSpec
 from lenet.comparison import check_in_flight, reference_of
@@ -120,6 +122,16 @@ def test_every_runner_is_checked(arrays: Arrays, pair: Callable[[Arrays], Parall
     with pytest.raises(parity.ParityError, match="with 2 batches in flight") as caught:
         check_in_flight(pair(wrong), reference, 2, "fp32")
     assert caught.value.found.startswith("batch 2 of 4: ")
+
+
+def test_a_quantised_network_is_compared_with_its_own_logits() -> None:
+    arrays = weights.load().arrays  # whose scales are shipped
+    reference = reference_of(arrays, synthetic(32).images, InputType.UINT8)
+    runner = load("pytorch").build(arrays, replace(SPEC, precision=Precision.INT8))
+    with closing(ParallelRunners([runner], BATCH, 1)) as pool:
+        check_in_flight(pool, reference, 2, "int8")
+        with pytest.raises(parity.ParityError, match="in flight"):
+            check_in_flight(pool, reference, 2, "fp32")
 
 
 def test_closing_closes_the_runners(pair: Callable[[Arrays], ParallelRunners], arrays: Arrays) -> None:
