@@ -23,7 +23,7 @@ from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import Bound, GraphRunner
 from lenet.backends.precision import DTYPES, check_override
-from lenet.errors import BackendError
+from lenet.errors import BackendError, UnavailableError
 from lenet.models.jax_lenet import network
 from lenet.provenance import pip_install
 from lenet.vocabulary import Precision
@@ -187,14 +187,14 @@ def _check_threads() -> None:
     """Refuse a number of threads other than XLA's, which it chose when JAX made its clients.
 
     Raises:
-        BackendError: PyTorch uses another number.
+        UnavailableError: PyTorch uses another number.
     """
     threads = torch.get_num_threads()
     if threads != _pool:
-        raise BackendError(
-            f"XLA computes with {_pool} threads in this process, not {threads}",
-            found=f"a thread pool of {_pool}, made when JAX was first used",
-            wanted=f"{threads} threads, as PyTorch uses",
+        raise UnavailableError(
+            "XLA's thread pool was made when JAX was first used, and stays",
+            found=f"XLA computes with {_pool} threads in this process, not {threads}",
+            wanted="as many threads as PyTorch uses",
             hint="run each number of threads in a process of its own",
         )
 

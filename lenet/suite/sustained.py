@@ -15,6 +15,7 @@ import torch
 from lenet.backends.base import Backend
 from lenet.backends.buffer_cache import MOST_BUFFERS
 from lenet.comparison import check_in_flight
+from lenet.errors import UnavailableError
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import PeakMemory, peak_memory
@@ -187,7 +188,10 @@ def _refuse(case: Case, found: str) -> NoReturn:
 def _runners(
     case: Case, backend: Backend, built: Built, arrays: Mapping[str, np.ndarray], batches: Batches
 ) -> Iterator[ParallelRunners]:
-    """As many runners side by side as the case names, or else the fastest number of several."""
+    """As many runners side by side as the case names, or else the fastest number of several.
+
+    A library whose threads were fixed with the first runner has that one alone. The case is skipped if it names more.
+    """
     spec, cores = built.runner.spec, torch.get_num_threads()
     batch = batches.reference(case.batch_size, spec.input).images[: case.batch_size]
     with ExitStack() as stack:
@@ -199,11 +203,18 @@ def _runners(
             return stack.enter_context(closing(ParallelRunners(runners, batch, share)))
 
         if case.depth is not None or cores == 1:
-            yield side_by_side(case.depth or 1)
+            try:
+                asked = side_by_side(case.depth or 1)
+            except UnavailableError as error:
+                pytest.skip(f"{error.found}: choose --depth=1")
+            yield asked
             return
         fastest, least = side_by_side(1), math.inf
         for number in numbers_of_runners(cores):
-            tried = fastest if number == 1 else side_by_side(number)
+            try:
+                tried = fastest if number == 1 else side_by_side(number)
+            except UnavailableError:
+                break
             seconds, slower = _brief(tried.windows) or math.inf, tried
             if seconds < least:
                 fastest, slower, least = tried, fastest, seconds

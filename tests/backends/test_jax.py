@@ -13,7 +13,7 @@ from lenet import backends, parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import jax_xla
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.errors import BackendError
+from lenet.errors import BackendError, UnavailableError
 from lenet.vocabulary import Precision
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_another_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
     said = rf"XLA computes with {threads} threads in this process, not {threads + 1}"
-    with pytest.raises(BackendError, match=said):
+    with pytest.raises(UnavailableError, match=said):
         backends.load("jax").build(weights.load().arrays, BuildSpec(CPU, Precision.FP32, BatchRange.exactly(1)))
 
 

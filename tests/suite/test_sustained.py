@@ -15,6 +15,7 @@ from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
 from lenet.backends.buffer_cache import MOST_BUFFERS
 from lenet.comparison import reference_of
 from lenet.data.synthetic import synthetic
+from lenet.errors import UnavailableError
 from lenet.measurement import ring, rounds
 from lenet.measurement.host_state import IdleHostWatch
 from lenet.measurement.memory import PeakMemory
@@ -167,6 +168,27 @@ def test_the_fastest_number_of_runners_is_measured(
         assert {one.number: one.share for one in Counted.opened} == {1: 4, 2: 2, 4: 1}
         with sustained._runners(CASE, backend, built, {}, BATCHES) as found:
             assert (found.number, found.share) == (3, 1)  # type: ignore[attr-defined]
+
+
+def test_a_library_whose_threads_are_fixed_has_one_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "seconds", {1: 1.0}, raising=False)
+    monkeypatch.setattr(Counted, "opened", [], raising=False)
+    monkeypatch.setattr(sustained, "ParallelRunners", Counted)
+
+    def build(*_: object) -> Runner:
+        if torch.get_num_threads() != 4:
+            raise UnavailableError("no", found="4 threads, not fewer", wanted="as before", hint="x")
+        return Idle(SPEC, None)
+
+    backend: Any = SimpleNamespace(build=build)
+    built = Built(Idle(SPEC, None), 0)
+    without = Case(**{name: getattr(CASE, name) for name in CASE.__slots__} | {"depth": None, "host_memory": None})
+    with threads(4):
+        with sustained._runners(without, backend, built, {}, BATCHES) as found:
+            assert found.number == 1  # type: ignore[attr-defined]
+        said = "4 threads, not fewer: choose --depth=1"
+        with pytest.raises(pytest.skip.Exception, match=said), sustained._runners(CASE, backend, built, {}, BATCHES):
+            pass
 
 
 def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.MonkeyPatch, arrays: Arrays) -> None:
