@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from lenet.cli.options import (
     data_option,
@@ -78,6 +79,14 @@ def command(
             "without --backend the images are normalised ahead of the network",
             found="--input uint8 and no --backend",
             wanted="--input float32, or a backend that gets the bytes",
+            hint="name one with --backend, such as --backend pytorch",
+        )
+    given = click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE
+    if given and precision != Precision.FP32 and not names:
+        raise BackendError(
+            "without --backend the network is computed in fp32",
+            found=f"--precision {precision} and no --backend",
+            wanted="--precision fp32, or a backend that runs it",
             hint="name one with --backend, such as --backend pytorch",
         )
     target = devices.resolve(device)

@@ -131,6 +131,7 @@ def test_every_value_of_the_recipe_is_an_option(noise_directory: Path, tmp_path:
         (["evaluate", "--data", "DATA", "--batch-size", "10001"], "10,001"),
         (["evaluate", "--weights", "nowhere"], "cannot read nowhere"),
         (["evaluate", "--data", "DATA", "--input", "uint8"], "--input uint8 and no --backend"),
+        (["evaluate", "--data", "DATA", "--precision", "int8"], "--precision int8 and no --backend"),
         (["train", "--data", "DATA", "--batch-size", "-1"], "--batch-size"),
         (["train", "--data", "DATA", "--out", "/dev/null/run"], "cannot write into /dev/null/run"),
         (["backends", "pytorhc"], "did you mean pytorch"),
