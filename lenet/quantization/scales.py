@@ -7,6 +7,7 @@ the precision and the digest of the weights.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ def load(path: Path, arrays: Mapping[str, np.ndarray], precision: Precision) -> 
             f"the weights have no {precision} scales",
             found=f"no {path}",
             wanted=f"the file that `lenet quantize` writes beside its weights for {precision}",
-            hint=_hint(precision),
+            hint=_hint(precision, path),
         )
     tensors, metadata = weights.read_safetensors(path)
     try:
@@ -94,11 +95,14 @@ def load(path: Path, arrays: Mapping[str, np.ndarray], precision: Precision) -> 
             f"{path} holds no scales",
             found=f"metadata {', '.join(metadata) or 'of no kind'}",
             wanted="the precision and the digest of the weights in its metadata",
-            hint=_hint(precision),
+            hint=_hint(precision, path),
         ) from error
     if stated != precision:
         raise QuantizationError(
-            f"{path} holds scales of another precision", found=str(stated), wanted=precision, hint=_hint(precision)
+            f"{path} holds scales of another precision",
+            found=str(stated),
+            wanted=precision,
+            hint=_hint(precision, path),
         )
     _check_tensors(tensors, path, precision)
     inputs = {name: np.float32(tensors[f"{name}.input_scale"]) for name in _OUTPUTS}
@@ -132,7 +136,7 @@ def _check_tensors(tensors: Mapping[str, np.ndarray], path: Path, precision: Pre
                 f"{path} does not fit LeNet: {name}",
                 found=f"{tensors[name].dtype} {found[name]}" if name in found else "no such tensor",
                 wanted=f"float32 {wanted[name]}" if name in wanted else "no such tensor",
-                hint=_hint(precision),
+                hint=_hint(precision, path),
             )
 
 
@@ -151,7 +155,7 @@ def check(scales: Scales, arrays: Mapping[str, np.ndarray], source: Path | str) 
                 f"{source}: {name} is no scale",
                 found=str(bad.flat[0]),
                 wanted="positive and finite numbers",
-                hint=_hint(scales.precision),
+                hint=_hint(scales.precision, source),
             )
     own = weights.digest(arrays)
     if scales.digest != own:
@@ -159,7 +163,7 @@ def check(scales: Scales, arrays: Mapping[str, np.ndarray], source: Path | str) 
             f"{source}: the scales belong to other weights",
             found=f"weights {scales.digest[:12]}",
             wanted=f"weights {own[:12]}",
-            hint=_hint(scales.precision),
+            hint=_hint(scales.precision, source),
         )
 
 
@@ -175,5 +179,8 @@ def resolve(arrays: Mapping[str, np.ndarray], precision: Precision, given: Scale
     return given
 
 
-def _hint(precision: Precision) -> str:
-    return f"lenet quantize --precision {precision}, with --weights if they are not the shipped ones"
+def _hint(precision: Precision, source: Path | str) -> str:
+    """The command that makes the scales of the weights beside a file of scales, if they are not the shipped ones."""
+    beside = source.with_suffix("").with_suffix(".safetensors") if isinstance(source, Path) else weights.SHIPPED
+    named = "FILE" if beside == weights.SHIPPED else shlex.quote(str(beside))
+    return f"lenet quantize --precision {precision} --weights {named}"

@@ -106,6 +106,16 @@ def test_a_bad_file_is_refused(fault: str, scales: Scales, arrays: Arrays, tmp_p
         load(path, arrays, INT8)
 
 
+def test_an_error_names_the_command_that_makes_the_scales(arrays: Arrays, tmp_path: Path) -> None:
+    path = path_beside(tmp_path / "my weights.v2.safetensors", INT8)
+    with pytest.raises(QuantizationError) as missing:
+        load(path, arrays, INT8)
+    assert missing.value.hint == f"lenet quantize --precision int8 --weights '{tmp_path}/my weights.v2.safetensors'"
+    with pytest.raises(QuantizationError) as of_others:
+        resolve(arrays, INT8, None)
+    assert of_others.value.hint == "lenet quantize --precision int8 --weights FILE"
+
+
 def test_scales_of_other_weights_are_refused(scales: Scales, arrays: Arrays) -> None:
     with pytest.raises(QuantizationError, match="belong to other weights"):
         resolve(weights.load().arrays, INT8, scales)
