@@ -95,7 +95,7 @@ def _show(error: click.ClickException) -> None:
     else:
         shown = StringIO()
         error.show(shown)
-        text = shown.getvalue().rstrip("\n")
+        text = shown.getvalue().rstrip("\n").expandtabs(4)  # click lists choices behind tabs
     if text:
         tell(text, err=True)
 

@@ -65,3 +65,10 @@ def test_the_shipped_weights_keep_their_scales(images: tuple[object, ...], tmp_p
     assert done.exit_code == 0, done.stderr
     arrays = weights.load(out / weights.SHIPPED.name).arrays
     assert load(out / "lenet_cifar10.fp8.safetensors", arrays, Precision.FP8).notes["images"] == 2
+
+
+def test_a_missing_precision_is_told_with_the_choices() -> None:
+    result = CliRunner().invoke(main, ["quantize"])
+    assert result.exit_code == 2
+    assert "int8" in result.stderr
+    assert "\\u0009" not in result.stderr
