@@ -27,7 +27,9 @@ __all__ = ["command"]
     show_default=True,
     help="How the range of activations is found.",
 )
-@click.option("--images", "count", type=click.IntRange(min=1), default=256, show_default=True, help="Training images.")
+@click.option(
+    "--images", "count", type=click.IntRange(1, 50_000), default=256, show_default=True, help="Training images."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample of images.")
 @click.option("--reduce-range", is_flag=True, help="Keep int8 weights within ±63, for x86 CPUs without VNNI.")
 @data_option

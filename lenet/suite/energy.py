@@ -59,7 +59,9 @@ class EnergyMeter:
                     "a cold cache is emptied between passes, which takes energy too: leave out --cold-cache"
                 )
             if case.mode is Mode.THROUGHPUT:
-                raise NoEnergyError("a throughput row has no energy: measure --mode=forward or --mode=end_to_end")
+                raise NoEnergyError(
+                    "a throughput row has no energy of its own: rows of --mode=forward and --mode=end_to_end have"
+                )
             counter, watts = self._ready()
             with torch.inference_mode(), runner.on_stream(), no_garbage_collection():
                 found = measure_energy(_work(call, runner, case, median), counter, watts)

@@ -78,8 +78,8 @@ def depth_of(config: pytest.Config, device: torch.device) -> int | None:
     cores = torch.get_num_threads()
     if depth is not None and depth > cores:
         pytest.fail(
-            f"--depth={depth} is too deep: each runner wants a core, and torch uses {cores}: choose --depth={cores} or "
-            "less",
+            f"--depth={depth} is too deep: each runner wants a core, and torch uses {cores}: choose --depth={cores}"
+            f"{' or less' if cores > 1 else ''}, or allow more threads",
             pytrace=False,
         )
     return depth
