@@ -72,3 +72,9 @@ def test_a_missing_precision_is_told_with_the_choices() -> None:
     assert result.exit_code == 2
     assert "int8" in result.stderr
     assert "\\u0009" not in result.stderr
+
+
+def test_more_images_than_there_are_is_refused_at_once(images: tuple[object, ...], tmp_path: Path) -> None:
+    refused = invoke("quantize", "--precision=int8", "--images=50001", "--out", tmp_path / "out", *images)
+    assert refused.exit_code == 2
+    assert "50001 is not in the range 1<=x<=50000" in refused.output
