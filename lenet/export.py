@@ -9,7 +9,7 @@ The same weights give the same bytes on every machine, so these can be a cache's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,12 +31,12 @@ __all__ = [
     "OPSET",
     "OUTPUT",
     "PACKAGES",
-    "check_model",
+    "constant",
     "element",
     "missing_packages",
-    "model_of",
     "operator",
     "require_packages",
+    "serialized",
     "to_onnx",
 ]
 
@@ -110,36 +110,52 @@ def to_onnx(
     require_packages()
     if images is torch.uint8:
         arrays = fold_normalization(arrays)
-    model = _model(weights.narrow(arrays, dtype), dtype, images)
-    check_model(model)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    parameters = weights.narrow(arrays, dtype)
+    tensors = [constant(name, parameters[name]) for name in PARAMETER_SHAPES]
+    return serialized(_nodes(dtype, images), tensors, images, LATER_OPSET if dtype is torch.bfloat16 else OPSET)
 
 
-def _model(parameters: Mapping[str, torch.Tensor], dtype: torch.dtype, images: torch.dtype) -> onnx.ModelProto:
+def constant(name: str, value: torch.Tensor) -> onnx.TensorProto:
+    """A tensor on the CPU as a constant of a graph."""
     from onnx import helper
 
-    # The bytes, since NumPy has no bfloat16.
-    tensors = [
-        helper.make_tensor(name, element(dtype), shape, parameters[name].view(torch.uint8).numpy().tobytes(), raw=True)
-        for name, shape in PARAMETER_SHAPES.items()
-    ]
-    opset = LATER_OPSET if dtype is torch.bfloat16 else OPSET
-    return model_of(list(_nodes(dtype, images)), tensors, images, opset)
+    content = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()  # since NumPy has no bfloat16
+    return helper.make_tensor(name, element(value.dtype), value.shape, content, raw=True)
 
 
-def model_of(
-    nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto], images: torch.dtype, opset: int
-) -> onnx.ModelProto:
-    """A model of nodes that lead from `INPUT` to `OUTPUT`, and of the tensors that they use."""
-    from onnx import helper
+def serialized(
+    nodes: Iterable[onnx.NodeProto], tensors: Sequence[onnx.TensorProto], images: torch.dtype, opset: int
+) -> bytes:
+    """A model of nodes that lead from `INPUT` to `OUTPUT`, and of the tensors that they use, checked by ONNX.
+
+    Args:
+        nodes: In their order. All are taken before the tensors.
+        tensors: Constants; they may be added while the nodes are taken.
+        images: Of the input.
+        opset: Version of the operator set.
+
+    Raises:
+        ExportError: ONNX's checker refuses the model.
+    """
+    from onnx import checker, helper, shape_inference
 
     source = helper.make_tensor_value_info(INPUT, element(images), [BATCH, *INPUT_SHAPE])
     target = helper.make_tensor_value_info(OUTPUT, element(torch.float32), [BATCH, CLASSES])
-    graph = helper.make_graph(nodes, "lenet", [source], [target], tensors)
-    return helper.make_model(
+    graph = helper.make_graph(list(nodes), "lenet", [source], [target], tensors)
+    model = helper.make_model(
         graph, producer_name="lenet-bench", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", opset)]
     )
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise ExportError(
+            "ONNX's checker refuses LeNet",
+            found=str(error),
+            wanted=f"an ONNX model of opset {opset}",
+            hint=f"try another version than onnx {package_version('onnx')}",
+        ) from error
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _nodes(dtype: torch.dtype, images: torch.dtype) -> Iterator[onnx.NodeProto]:
@@ -181,22 +197,3 @@ def element(dtype: torch.dtype) -> int:
     from onnx import TensorProto
 
     return int(TensorProto.DataType.Value(_ELEMENTS[dtype]))
-
-
-def check_model(model: onnx.ModelProto) -> None:
-    """Refuse a model that ONNX's checker refuses.
-
-    Raises:
-        ExportError: It does.
-    """
-    from onnx import checker, shape_inference
-
-    try:
-        checker.check_model(model, full_check=True)
-    except (checker.ValidationError, shape_inference.InferenceError) as error:
-        raise ExportError(
-            "ONNX's checker refuses LeNet",
-            found=str(error),
-            wanted=f"an ONNX model of opset {model.opset_import[0].version}",
-            hint=f"try another version than onnx {package_version('onnx')}",
-        ) from error

@@ -21,7 +21,7 @@ from lenet import weights
 from lenet.architecture import LAYERS
 from lenet.data.augmentation import MEAN, STD
 from lenet.errors import ExportError
-from lenet.export import INPUT, LATER_OPSET, OUTPUT, check_model, element, model_of, operator, require_packages
+from lenet.export import INPUT, LATER_OPSET, OUTPUT, constant, element, operator, require_packages, serialized
 from lenet.quantization import Affine, Scales, quantize, resolve
 from lenet.vocabulary import Precision
 
@@ -67,10 +67,7 @@ def to_quantized_onnx(
     require_packages()
     network = quantize(arrays, resolve(arrays, precision, scales))
     graph = _Graph(_TYPES[precision], integer=integer)
-    model = model_of(list(graph.nodes(network, images)), graph.tensors, images, LATER_OPSET)
-    check_model(model)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return serialized(graph.nodes(network, images), graph.tensors, images, LATER_OPSET)
 
 
 class _Graph:
@@ -155,10 +152,7 @@ class _Graph:
 
     def _constant(self, name: str, value: torch.Tensor) -> str:
         """Add a constant, and return its name."""
-        from onnx import helper
-
-        content = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        self.tensors.append(helper.make_tensor(name, element(value.dtype), value.shape, content, raw=True))
+        self.tensors.append(constant(name, value))
         return name
 
 
