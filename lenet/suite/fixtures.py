@@ -19,6 +19,7 @@ from lenet.measurement.floor import Limits
 from lenet.measurement.gpu_state import GpuSampler
 from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
 from lenet.measurement.limits import measure_limits
+from lenet.measurement.parallel import threads as torch_threads
 from lenet.measurement.protocol import Protocol
 from lenet.quantization import Scales, scales_beside
 from lenet.suite import storage
@@ -65,10 +66,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int | None]:
     The other runtimes take PyTorch's number when they build.
     """
     asked: int | None = getattr(request, "param", None)
-    before = torch.get_num_threads()
-    devices.set_threads(asked)
-    yield asked
-    devices.set_threads(before)
+    with torch_threads(asked or torch.get_num_threads()):
+        yield asked
 
 
 @pytest.fixture(scope="session")
