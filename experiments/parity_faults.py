@@ -24,8 +24,9 @@ from common import add_image_options, head, row, test_images
 from lenet import parity, weights
 from lenet.architecture import LAYERS, Conv2d, Layer
 from lenet.data.augmentation import normalize
+from lenet.float64 import affine, apply, parameters_of
 from lenet.models.byte_input import fold_normalization
-from lenet.parity.network import EXACT, Arithmetic, Round, affine, apply, parameters_of, variants
+from lenet.parity.network import EXACT, Arithmetic, Round, variants
 from lenet.provenance import source_commit
 from lenet.weights import Arrays
 

@@ -9,21 +9,17 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, linear, max_pool2d
 
-from lenet.architecture import LAYERS, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
-from lenet.data.augmentation import MEAN, STD
+from lenet.architecture import LAYERS, Conv2d
+from lenet.float64 import affine, apply, channels, normalized, parameters_of
 from lenet.vocabulary import Precision
 
 __all__ = [
     "EXACT",
     "TRUNCATED_TO_TF32",
     "Arithmetic",
-    "affine",
-    "apply",
     "folded",
     "forward",
-    "parameters_of",
     "reference",
     "variants",
 ]
@@ -116,11 +112,8 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
     Returns:
         float64 (N, 10) on the CPU.
     """
-    x = images.detach().cpu().double()
     of_bytes = images.dtype is torch.uint8
-    if of_bytes and arithmetic is EXACT:
-        mean, std = _channels()
-        x = (x / 255 - mean) / std
+    x = normalized(images) if arithmetic is EXACT else images.detach().cpu().double()
     with torch.inference_mode():
         for layer in LAYERS:
             parameters = parameters_of(layer, arrays)
@@ -130,7 +123,7 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
                     weight, bias = folded(weight, bias)
                     x, bias = x - arithmetic.centre, bias + arithmetic.centre * weight.sum((1, 2, 3))
                 weight, bias = arithmetic.operand(weight), arithmetic.bias(bias)
-                x = arithmetic.product(affine(layer, arithmetic.operand(x), weight, None))
+                x = arithmetic.product(affine(layer, arithmetic.operand(x), weight))
                 x = arithmetic.stored(x + (bias.view(1, -1, 1, 1) if isinstance(layer, Conv2d) else bias))
             else:
                 x = apply(layer, x, parameters)
@@ -142,41 +135,7 @@ def reference(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> torch.T
     return forward(arrays, images)
 
 
-def parameters_of(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A layer's weight and bias in float64, or None if it has none."""
-    if not layer.parameter_shapes():
-        return None
-    weight, bias = (torch.from_numpy(arrays[f"{layer.name}.{part}"]).double() for part in ("weight", "bias"))
-    return weight, bias
-
-
 def folded(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias for bytes, of a convolution for normalised images."""
-    mean, std = _channels()
+    mean, std = channels()
     return weight / (255 * std), bias - (weight * mean / std).sum((1, 2, 3))
-
-
-def apply(layer: Layer, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    """A layer's output, with no rounding but float64's."""
-    match layer:
-        case Conv2d() | Linear() if parameters is not None:
-            return affine(layer, x, *parameters)
-        case ReLU():
-            return x.clamp(min=0)
-        case MaxPool2d(window=window):
-            return max_pool2d(x, window)
-        case Flatten():
-            return x.flatten(1)
-        case _:
-            raise NotImplementedError(layer)
-
-
-def affine(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The output of a convolution or of a fully connected layer."""
-    return conv2d(x, weight, bias) if isinstance(layer, Conv2d) else linear(x, weight, bias)
-
-
-def _channels() -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the channels, each float64 (1, 3, 1, 1)."""
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return mean, std

@@ -32,13 +32,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import torch
-from torch.nn.functional import conv2d, linear
 
-from lenet.architecture import LAYERS, Conv2d
+from lenet import float64
+from lenet.architecture import LAYERS
 from lenet.data.augmentation import MEAN, STD
 from lenet.parity.tolerance import SIGMAS
 from lenet.quantization.formats import FORMATS
-from lenet.quantization.network import Affine, apply, evaluate, normalized
+from lenet.quantization.network import Affine, evaluate
 from lenet.quantization.scales import Scales
 
 __all__ = ["quantized_reference"]
@@ -70,7 +70,7 @@ def quantized_reference(
         for layer in LAYERS:
             affine = network.get(layer.name)
             if affine is None:
-                low, high = apply(layer, low), apply(layer, high)
+                low, high = float64.apply(layer, low), float64.apply(layer, high)
             else:
                 scale = float(affine.input_scale)
                 low, high = _affine_interval(
@@ -81,7 +81,7 @@ def quantized_reference(
 
 def _image_interval(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What a runtime may divide by the first scale. It normalises bytes in float32, in any order of operations."""
-    x = normalized(images)
+    x = float64.normalized(images)
     size = x.abs()
     if images.dtype is torch.uint8:
         shift = torch.tensor([mean / std for mean, std in zip(MEAN, STD, strict=True)], dtype=torch.float64)
@@ -93,12 +93,11 @@ def _image_interval(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _affine_interval(affine: Affine, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The interval of a layer's output, from that of its quantised input, in the format's numbers."""
     middle, radius = (low + high) / 2, (high - low) / 2
-    product = conv2d if isinstance(affine.layer, Conv2d) else linear
     step, bias = affine.step, affine.along_channels(affine.bias)
     y = affine.sums(middle) * step + bias
-    terms = product(middle**2, affine.weight**2) * step**2
+    terms = float64.affine(affine.layer, middle**2, affine.weight**2) * step**2
     length = affine.weight[0].numel()
     summed = 4 * (length + 1) * (y**2 + bias**2 + terms / 4)
     sigma = _UNIT * ((3 * terms + summed + 6 * y**2 + 2 * bias**2) / 3).sqrt()
-    width = product(radius, affine.weight.abs()) * step + SIGMAS * sigma
+    width = float64.affine(affine.layer, radius, affine.weight.abs()) * step + SIGMAS * sigma
     return y - width, y + width

@@ -53,7 +53,8 @@ from torch.nn.functional import max_pool2d
 
 from lenet.architecture import LAYERS, Flatten, Layer, MaxPool2d
 from lenet.errors import LenetError
-from lenet.parity.network import TRUNCATED_TO_TF32, affine, apply, folded, forward, parameters_of
+from lenet.float64 import affine, apply, parameters_of
+from lenet.parity.network import TRUNCATED_TO_TF32, folded, forward
 from lenet.vocabulary import Precision
 
 __all__ = ["SIGMAS", "ParityError", "Rounding", "rounding", "tolerance"]

@@ -22,15 +22,14 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, linear, max_pool2d
 
-from lenet.architecture import LAYERS, Conv2d, Layer, Linear, MaxPool2d, ReLU
-from lenet.data.augmentation import MEAN, STD
+from lenet import float64
+from lenet.architecture import LAYERS, Conv2d, Linear
 from lenet.errors import QuantizationError
 from lenet.quantization.formats import FORMATS, Format
 from lenet.quantization.scales import Scales
 
-__all__ = ["Affine", "apply", "evaluate", "inputs_of", "normalized", "quantize"]
+__all__ = ["Affine", "evaluate", "inputs_of", "quantize"]
 
 _INT32: Final = 2**31 - 1
 
@@ -55,7 +54,7 @@ class Affine:
 
     def sums(self, x: torch.Tensor) -> torch.Tensor:
         """Sums of products of the format's numbers. float64 holds them exactly."""
-        return conv2d(x, self.weight) if isinstance(self.layer, Conv2d) else linear(x, self.weight)
+        return float64.affine(self.layer, x, self.weight)
 
     def along_channels(self, values: np.ndarray) -> torch.Tensor:
         """One value for each output channel, float64, as it is broadcast over an output."""
@@ -101,15 +100,6 @@ def _affine(layer: Conv2d | Linear, arrays: Mapping[str, np.ndarray], scales: Sc
     return Affine(layer, form.round(weight / by_channel), scale, input_scale, bias)
 
 
-def normalized(images: torch.Tensor) -> torch.Tensor:
-    """Images in float64 on the CPU; bytes are normalised."""
-    x = images.detach().cpu().double()
-    if images.dtype is not torch.uint8:
-        return x
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (x / 255 - mean) / std
-
-
 def evaluate(network: Mapping[str, Affine], scales: Scales, images: torch.Tensor) -> torch.Tensor:
     """Logits of the quantised network, with no rounding but the format's.
 
@@ -122,27 +112,16 @@ def evaluate(network: Mapping[str, Affine], scales: Scales, images: torch.Tensor
         float64 (N, 10) on the CPU.
     """
     form = FORMATS[scales.precision]
-    x = normalized(images)
+    x = float64.normalized(images)
     with torch.inference_mode():
         for layer in LAYERS:
             affine = network.get(layer.name)
             if affine is None:
-                x = apply(layer, x)
+                x = float64.apply(layer, x)
             else:
                 sums = affine.sums(form.round(x / float(affine.input_scale)))
                 x = sums * affine.step + affine.along_channels(affine.bias)
     return x
-
-
-def apply(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """The output of a layer without weights."""
-    match layer:
-        case ReLU():
-            return x.clamp(min=0)
-        case MaxPool2d(window=window):
-            return max_pool2d(x, window)
-        case _:
-            return x.flatten(1)
 
 
 def inputs_of(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -152,11 +131,9 @@ def inputs_of(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> Iterato
         arrays: float32 weights by parameter name.
         images: uint8 (N, 3, 32, 32).
     """
-    x = normalized(images)
+    x = float64.normalized(images)
     for layer in LAYERS:
-        if not isinstance(layer, Conv2d | Linear):
-            x = apply(layer, x)
-            continue
-        yield layer.name, x
-        weight, bias = (torch.from_numpy(arrays[f"{layer.name}.{part}"]).double() for part in ("weight", "bias"))
-        x = conv2d(x, weight, bias) if isinstance(layer, Conv2d) else linear(x, weight, bias)
+        parameters = float64.parameters_of(layer, arrays)
+        if parameters is not None:
+            yield layer.name, x
+        x = float64.apply(layer, x, parameters)
