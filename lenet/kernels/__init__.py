@@ -1,7 +1,7 @@
 """LeNet as one CUDA kernel: its source, its variants, and the weights in the order that it reads them.
 
-Two sources, each told its sizes by macros: ``fp32.cu`` and ``tensor_cores.cu``. Nothing here needs CUDA;
-`lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
+Three sources, each told its sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` and ``quantized.cu``. Nothing here needs
+CUDA; `lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from lenet import weights
 from lenet.architecture import INPUT_SHAPE, PARAMETER_SHAPES
 from lenet.data.augmentation import MEAN, STD
+from lenet.kernels import quantized
+from lenet.quantization import FORMATS, Scales
 from lenet.vocabulary import Precision
 
 __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
@@ -24,14 +26,17 @@ __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
 
-PRECISIONS: Final = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP16X2)
+PRECISIONS: Final = (*(Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP16X2), *(Precision.INT8, Precision.FP8))
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 SPLIT: Final = 5
 """Blocks that an image may be spread over, in fp32: one for each row of conv2's pool."""
 
 _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
-_WARPS: Final[Mapping[str, int]] = {Precision.FP32: 20, Precision.FP16: 16, Precision.BF16: 16, Precision.FP16X2: 12}
+_WARPS: Final[Mapping[str, int]] = {
+    **{Precision.FP32: 20, Precision.FP16: 16, Precision.BF16: 16, Precision.FP16X2: 12},
+    **{Precision.INT8: 16, Precision.FP8: 16},
+}
 
 # The sources' constants, by their names there. `tests/kernels` compiles each variant with `needed_bytes` and with less.
 _SIZE = INPUT_SHAPE[-1]
@@ -47,6 +52,8 @@ _FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
 _SCALES, _PLANE_PADDING = 5, 16
+# Of quantized.cu, in chunks of 16 bytes: what all blocks have (CONSTANTS, eight rows of inputs, an arrival), and an image.
+_QUANTIZED, _QUANTIZED_IMAGE = 2 * 15 * 16 + (16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1, 185 + 192
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -108,13 +115,16 @@ class Variant:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
+        if self.precision in FORMATS:
+            return shared | {"E4M3": str(self.precision == Precision.FP8).lower()}
         bfloat = str(self.precision == Precision.BF16).lower()
         return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
 
     @property
     def source(self) -> str:
         """CUDA C++, without the macros."""
-        name = "fp32.cu" if self.precision == Precision.FP32 else "tensor_cores.cu"
+        others = "quantized.cu" if self.precision in FORMATS else "tensor_cores.cu"
+        name = "fp32.cu" if self.precision == Precision.FP32 else others
         return "\n".join((_DIRECTORY / part).read_text(encoding="utf-8") for part in ("common.cuh", name))
 
     @property
@@ -122,6 +132,8 @@ class Variant:
         """Shared memory without which it does not compile; more holds fc1's weights as well."""
         if self.precision == Precision.FP32:
             return self._needed_fp32
+        if self.precision in FORMATS:
+            return 16 * (_QUANTIZED + self.images * _QUANTIZED_IMAGE)
         fixed = self.parts * 16 * (_FRAGMENTS + _STRIDES) + 4 * _round_up(_BIASES + _SCALES, 4)
         pixels = _CHANNELS * (_SIZE * _SIZE + _PLANE_PADDING)
         return fixed + self.parts * self.images * (16 * _MAP_CHUNKS + 2 * pixels)
@@ -145,19 +157,23 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     return max(fitting, default=0)
 
 
-def pack(arrays: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
+def pack(arrays: Mapping[str, np.ndarray], variant: Variant, scales: Scales | None = None) -> np.ndarray:
     """The weights as the variant's kernel reads them.
 
     Args:
         arrays: Weights by parameter name.
-        variant: Says the order, the type, and whether normalisation is folded into conv1.
+        variant: Says the order, the type, and whether images come as bytes.
+        scales: Of these weights, for a quantised precision. None for the shipped ones.
 
     Returns:
         uint8, one dimension, a multiple of 16 bytes.
 
     Raises:
         WeightsError: A weight is beyond the range of the type that the kernel holds it in.
+        QuantizationError: The scales do not fit the weights.
     """
+    if variant.precision in FORMATS:
+        return quantized.pack(arrays, Precision(variant.precision), scales, bytes_in=variant.bytes_in)
     exact = {name: array.astype(np.float64) for name, array in arrays.items()}
     if variant.bytes_in:
         exact |= _fold_normalization(exact["conv1.weight"], exact["conv1.bias"])

@@ -169,6 +169,8 @@ inline int __syncthreads_or(int mine) {
     return all;
 }
 inline float __uint_as_float(unsigned bits) { return emulator::bits_to_float(bits); }
+inline unsigned __float_as_uint(float value) { return emulator::float_to_bits(value); }
+inline float __saturatef(float value) { return value > 0 ? std::fmin(value, 1.0f) : 0.0f; }  // of a NaN 0
 
 inline void copy_async(void* to, const void* from) { emulator::self().open.push_back({to, from}); }
 inline void commit_copies() {
@@ -209,6 +211,7 @@ inline bool is_last_of(unsigned count, unsigned* counter) {
     return *counter == 0;
 }
 inline uint4 load_once(const uint4* from) { return *from; }
+inline uint2 load_now(const uint2* from) { return *from; }
 template <int INDEX>
 inline float centred(unsigned word) { return float(word >> 8 * INDEX & 255) - 128.0f; }
 inline unsigned pack_half(float low, float high) {
@@ -251,4 +254,41 @@ inline void multiply_add(float (&sums)[4], const unsigned (&a)[4], unsigned b0, 
         }
         sums[i] = float(sum);
     }
+}
+// As "Matrix Fragments for mma.m16n8k32", of 8-bit integers.
+inline void multiply_add_int8(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    const emulator::Lane* lanes = emulator::exchange({{a[0], a[1], a[2], a[3], b0, b1}, nullptr, 0});
+    int lane = threadIdx.x % 32;
+    for (int i = 0; i < 4; ++i) {
+        int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 32; ++k) {
+            unsigned left = lanes[row % 8 * 4 + k % 16 / 4].words[row / 8 + k / 16 * 2];
+            unsigned right = lanes[column * 4 + k % 16 / 4].words[4 + k / 16];
+            sums[i] += int(int8_t(left >> k % 4 * 8)) * int8_t(right >> k % 4 * 8);
+        }
+    }
+}
+inline void multiply_add_int8(int (&sums)[4], uint2 a, unsigned b) { multiply_add_int8(sums, {a.x, a.y, 0, 0}, b, 0); }
+inline unsigned low_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
+    return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | d << 24;
+}
+inline unsigned to_e4m3(float value) {  // to nearest even, in units of the last place; 448 at most
+    float size = std::fmin(std::fabs(value), 448.0f);
+    if (std::isnan(value)) return 0x7F;
+    int exponent = size < std::ldexp(1.0f, -6) ? -6 : std::ilogb(size);
+    unsigned units = unsigned(std::nearbyint(std::ldexp(size, 3 - exponent)));  // 16 carries into the exponent
+    return (std::signbit(value) ? 0x80 : 0) | (exponent == -6 && units < 8 ? units : ((exponent + 6) << 3) + units);
+}
+template <bool CUT>
+inline unsigned pack_e4m3(float a, float b, float c, float d) {
+    auto number = [](float value) { return to_e4m3(CUT && value < 0 ? 0.0f : value); };
+    return low_bytes(number(a), number(b), number(c), number(d));
+}
+inline uint2 unpack_e4m3(unsigned word) {  // fp16 has e4m3's bits a place lower and an exponent's bias 8 higher
+    auto number = [&](int i) {
+        unsigned bits = word >> 8 * i & 255;
+        float value = emulator::half((bits & 0x80) << 8 | (bits & 0x7F) << 7) * 256.0f;
+        return (bits & 0x7F) == 0x7F ? NAN : value;
+    };
+    return make_uint2(pack_half(number(0), number(1)), pack_half(number(2), number(3)));
 }

@@ -1,0 +1,513 @@
+// The quantised LeNet in one kernel: int8 products with int32 sums, or e4m3 products with float32 sums.
+//
+// The network is `lenet.quantization`'s. A block takes IMAGES images through it in shared memory. A layer's output
+// becomes the next layer's input in 8 bits at once: scaled by one fma, rounded to nearest even and saturated. Max-pools
+// come before, ReLUs are the saturation at 0: both commute with rounding.
+//
+// e4m3 products are computed as fp16 ones, which hold e4m3 numbers exactly: `mma` of e4m3 operands keeps 13 bits of a sum
+// on Ada ("SageAttention2", arXiv:2411.10958, section 3.4), and on Hopper the compiler makes the same fp16 products of it.
+//
+// Each layer is a matrix product whose depth comes in blocks of 16 bytes: four words of four numbers, one word a lane of
+// four. Two blocks are one `mma` of depth 32.
+//
+//   conv1: rows are pairs of windows of the pool, side by side, and columns the 6 maps at the two windows' 8 places. A
+//          pair sees 6x8 pixels x 3 channels, whose rows begin at a whole word: 9 blocks of 2 rows x 2 words. The weights,
+//          moved to the 8 places among zeros, are the b operand and stay in registers (54). A lane gets all 4 places of
+//          3 maps of one window. Rows are 8 words: those of 8 pairs x 4 lanes lie in different banks, or are the same.
+//
+//   conv2: rows are the 16 maps, columns 8 windows. A chunk of the maps is two neighbours of a row x 8 channels (6 and two
+//          of zeros), and one block of the depth. The 6x6 places that a window sees are 18 chunks, one register a lane
+//          (`ldmatrix`). Places to the right of others see the same chunks: their weights are moved by one.
+//
+//   fc1-3: rows are outputs, columns images (8). Two warps share a block of fc1's outputs, half of the depth each.
+//
+// Rows of the weights are in such an order that a lane's two rows are neighbours (`_a_fragments` in
+// `lenet.kernels.quantized`).
+//
+// The chunk of maps at row y and columns 2x, 2x + 1 is (y % 2 * 7 + y / 2) * 13 + x: a window's next neighbour is the next
+// chunk, the window below 13 = 5 (mod 8) chunks on, and the next image 185 = 25 (mod 8), as `ldmatrix` wants.
+//
+// Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, E4M3 (not int8).
+
+#ifndef LENET_HOST_EMULATOR
+
+// sums (16x8) += a (16x32) times b (32x8) of int8.
+__device__ __forceinline__ void multiply_add_int8(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else  // compute capability 7.5 has 8 rows and half the depth
+    for (int i = 0; i < 4; ++i)
+        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+            : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])
+            : "r"(a[i]), "r"(i < 2 ? b0 : b1));
+#endif
+}
+
+// Of depth 16.
+__device__ __forceinline__ void multiply_add_int8(int (&sums)[4], uint2 a, unsigned b) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a.x), "r"(a.y), "r"(b));
+#else
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+        : "+r"(sums[0]), "+r"(sums[1])
+        : "r"(a.x), "r"(b));
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+        : "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a.y), "r"(b));
+#endif
+}
+
+// Volatile: the load stays where it stands, behind what needs the registers before.
+__device__ __forceinline__ uint2 load_now(const uint2* from) {
+    uint2 v;
+    asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
+
+// The lowest bytes of four words.
+__device__ __forceinline__ unsigned low_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+}
+
+// Four e4m3 numbers: rounded to nearest even, 448 at most in size; negative numbers become 0 where they are CUT.
+template <bool CUT>
+__device__ __forceinline__ unsigned pack_e4m3(float a, float b, float c, float d) {
+    unsigned packed = 0;
+#if __CUDA_ARCH__ >= 890
+    if constexpr (CUT) {
+        asm("{ .reg .b16 l, h; cvt.rn.satfinite.relu.e4m3x2.f32 l, %2, %1; cvt.rn.satfinite.relu.e4m3x2.f32 h, %4, %3;"
+            " mov.b32 %0, {l, h}; }"
+            : "=r"(packed)
+            : "f"(a), "f"(b), "f"(c), "f"(d));
+    } else {
+        asm("{ .reg .b16 l, h; cvt.rn.satfinite.e4m3x2.f32 l, %2, %1; cvt.rn.satfinite.e4m3x2.f32 h, %4, %3;"
+            " mov.b32 %0, {l, h}; }"
+            : "=r"(packed)
+            : "f"(a), "f"(b), "f"(c), "f"(d));
+    }
+#endif
+    return packed;
+}
+
+// Four e4m3 numbers as two words of two fp16 ones. Volatile: the compiler would do it once for all tiles, and has no
+// registers to hold the result.
+__device__ __forceinline__ uint2 unpack_e4m3(unsigned word) {
+    uint2 halves = make_uint2(0, 0);
+#if __CUDA_ARCH__ >= 890
+    asm volatile("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }"
+        : "=r"(halves.x), "=r"(halves.y)
+        : "r"(word));
+#endif
+    return halves;
+}
+
+#endif  // LENET_HOST_EMULATOR
+
+constexpr int THREADS = 32 * WARPS;
+// Images that are waited for before conv1 begins; there are registers to hold two more of float32.
+constexpr int FIRST_IMAGES = IMAGES <= 4 ? IMAGES : BYTES ? 4 : 6;
+
+// Depths, in blocks of 16 bytes, and blocks of 16 outputs.
+constexpr int BLOCKS1 = 9, TILES1 = 6, BLOCKS2 = 15;
+constexpr int ROWS3 = 8, BLOCKS3 = MAPS2 * POOLED2 / 16, ROWS4 = 6, BLOCKS4 = 8, ROWS5 = 1, BLOCKS5 = 6;
+
+// Parameters, in chunks of 16 bytes; `pack` of `lenet.kernels.quantized` writes them. A scaling is a factor and an offset.
+constexpr int BLOCK = 16;                                           // chunks of 16 rows and depth 16
+constexpr int WEIGHTS1 = BLOCKS1 * TILES1 * BLOCK / 2;              // 8 columns
+constexpr int PIXEL_SCALINGS = 2;                                   // three
+constexpr int SCALINGS1 = 3;                                        // six
+constexpr int LATER = WEIGHTS1 + PIXEL_SCALINGS + SCALINGS1;        // where those begin that go to shared memory
+constexpr int WEIGHTS2 = 2 * BLOCKS2 * BLOCK;
+constexpr int SCALING2 = 0, SCALING3 = MAPS2, SCALING4 = SCALING3 + 16 * ROWS3, SCALING5 = SCALING4 + 16 * ROWS4;
+constexpr int SCALINGS = (SCALING5 + 16 * ROWS5) / 2;
+constexpr int CONSTANTS = WEIGHTS2 + SCALINGS;
+constexpr int FC1 = CONSTANTS, WEIGHTS3 = ROWS3 * BLOCKS3 * BLOCK;
+constexpr int FC2 = FC1 + WEIGHTS3, WEIGHTS4 = ROWS4 * BLOCKS4 * BLOCK;
+constexpr int FC3 = FC2 + WEIGHTS4, WEIGHTS5 = ROWS5 * BLOCKS5 * BLOCK;
+constexpr int ALL = FC3 + WEIGHTS5;
+
+// Shared memory, in chunks of 16 bytes. Rows of the fully connected layers' inputs are padded so that the 8 images' words
+// lie in different banks.
+constexpr int PIXEL_CHUNKS = PIXELS / 16, ROW = SIZE / 4, PLANE = SIZE * ROW;  // the last two in words
+constexpr int MAP_ROW = 13, MAP_CHUNKS = 185;
+constexpr int STRIDE3 = 25, STRIDE4 = 9, STRIDE5 = 7;
+constexpr int ACTIVATIONS = 8 * (STRIDE3 + STRIDE4 + STRIDE5) + IMAGES * (MAP_CHUNKS + PIXEL_CHUNKS);
+// The fully connected layers' weights are in shared memory if there is room. The last chunk is the arrival's.
+constexpr bool RESIDENT = ALL + ACTIVATIONS + 1 <= SHARED_BYTES / 16;
+constexpr int COPIED = RESIDENT ? ALL : CONSTANTS;
+constexpr int FEATURES_AT = COPIED, HIDDEN1_AT = FEATURES_AT + 8 * STRIDE3, HIDDEN2_AT = HIDDEN1_AT + 8 * STRIDE4;
+constexpr int MAPS_AT = HIDDEN2_AT + 8 * STRIDE5, PIXELS_AT = MAPS_AT + IMAGES * MAP_CHUNKS;
+constexpr int ARRIVALS_AT = PIXELS_AT + IMAGES * PIXEL_CHUNKS;
+static_assert(ARRIVALS_AT + 1 <= SHARED_BYTES / 16, "shared memory is too small for so many images");
+static_assert(WARPS >= 2 * ROWS3, "fc1 wants 16 warps");
+static_assert(MAP_CHUNKS + PIXEL_CHUNKS >= 32 * ROWS3, "fc1's sums do not fit where the maps and the pixels were");
+
+struct Halves {
+    unsigned blocks[2][4];
+};
+template <bool>
+struct Format {
+    using Sum = int;
+    using Left = uint4;
+    // A convolution's sums begin at the bits of 1.5 x 2^23: as a float they are then that much more than the sum, which
+    // is less than 2^22 in size.
+    static constexpr int START = 0x4B400000;
+    static constexpr float START_AS_FLOAT = 12582912.0f;
+};
+template <>
+struct Format<true> {
+    using Sum = float;
+    using Left = Halves;
+    static constexpr float START = 0.0f, START_AS_FLOAT = 0.0f;
+};
+using Sum = Format<E4M3>::Sum;
+using Left = Format<E4M3>::Left;
+constexpr Sum START = Format<E4M3>::START;
+
+// A left operand of two blocks, and of products of two blocks or of its first.
+__device__ __forceinline__ void prepare(uint4& to, uint4 words) { to = words; }
+__device__ __forceinline__ void product(int (&sums)[4], uint4 a, unsigned b0, unsigned b1) {
+    multiply_add_int8(sums, {a.x, a.y, a.z, a.w}, b0, b1);
+}
+__device__ __forceinline__ void product(int (&sums)[4], uint4 a, unsigned b) {
+    multiply_add_int8(sums, make_uint2(a.x, a.y), b);
+}
+__device__ __forceinline__ void prepare(Halves& to, uint4 words) {
+    unsigned rows[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        uint2 halves = unpack_e4m3(rows[i]);
+        to.blocks[i / 2][i % 2] = halves.x, to.blocks[i / 2][i % 2 + 2] = halves.y;
+    }
+}
+__device__ __forceinline__ void product(float (&sums)[4], const Halves& a, unsigned b) {
+    uint2 right = unpack_e4m3(b);
+    multiply_add<false>(sums, a.blocks[0], right.x, right.y);
+}
+__device__ __forceinline__ void product(float (&sums)[4], const Halves& a, unsigned b0, unsigned b1) {
+    product(sums, a, b0);
+    uint2 right = unpack_e4m3(b1);
+    multiply_add<false>(sums, a.blocks[1], right.x, right.y);
+}
+__device__ __forceinline__ Left left(uint4 words) {
+    Left operand;
+    prepare(operand, words);
+    return operand;
+}
+__device__ __forceinline__ Left left(uint2 words) { return left(make_uint4(words.x, words.y, 0, 0)); }
+
+// A convolution's sum, as a float that is START_AS_FLOAT more.
+__device__ __forceinline__ float shown(int sum) { return __uint_as_float(static_cast<unsigned>(sum)); }
+__device__ __forceinline__ float shown(float sum) { return sum; }
+
+// The largest of a convolution's sums at the four places of a window, scaled.
+__device__ __forceinline__ float pooled(Sum a, Sum b, Sum c, Sum d, float2 scaling) {
+    float largest = max4(shown(a), shown(b), shown(c), shown(d)) - Format<E4M3>::START_AS_FLOAT;
+    return fmaf(largest, scaling.x, scaling.y);
+}
+
+// Scaled values as numbers of the format, in a word. An int8 scaling maps the format's range to that from 0 to 1: for
+// pixels -128 to 127, for what comes behind a ReLU 0 to 127. To add 1.5 x 2^23 rounds to nearest even.
+template <int LOWEST>
+__device__ __forceinline__ unsigned whole(float fraction) {
+    return __float_as_uint(fmaf(__saturatef(fraction), 127.0f - LOWEST, 12582912.0f + LOWEST));
+}
+template <bool RELU>
+__device__ __forceinline__ unsigned quantize(float a, float b, float c, float d) {
+    if constexpr (E4M3) {
+        return pack_e4m3<RELU>(a, b, c, d);
+    } else {
+        constexpr int LOWEST = RELU ? 0 : -128;
+        return low_bytes(whole<LOWEST>(a), whole<LOWEST>(b), whole<LOWEST>(c), whole<LOWEST>(d));
+    }
+}
+
+constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
+
+struct StorePixels {
+    uint4* pixels;
+    float2 scalings[CHANNELS];  // of float32 all are the same
+
+    __device__ __forceinline__ explicit StorePixels(uint4* to, const uint4* parameters) : pixels(to) {
+        const float2* from = reinterpret_cast<const float2*>(parameters);
+        for (int channel = 0; channel < CHANNELS; ++channel) scalings[channel] = from[channel];
+    }
+    __device__ __forceinline__ void operator()(int piece, uint4 v) const {
+        if constexpr (BYTES) {
+            int channel = piece / (PIXEL_CHUNKS / CHANNELS) % CHANNELS;
+            float2 its = channel == 0 ? scalings[0] : channel == 1 ? scalings[1] : scalings[2];
+            pixels[piece] = make_uint4(word(widen(v.x), its), word(widen(v.y), its), word(widen(v.z), its),
+                                       word(widen(v.w), its));
+        } else {
+            reinterpret_cast<unsigned*>(pixels)[piece] =
+                word(make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)),
+                     scalings[0]);
+        }
+    }
+    static __device__ __forceinline__ unsigned word(float4 v, float2 its) {
+        return quantize<false>(fmaf(v.x, its.x, its.y), fmaf(v.y, its.x, its.y), fmaf(v.z, its.x, its.y),
+                               fmaf(v.w, its.x, its.y));
+    }
+};
+
+struct Conv1 {
+    unsigned weights[BLOCKS1][TILES1];
+    float2 scalings[3];
+
+    // Straight from global memory.
+    __device__ __forceinline__ explicit Conv1(const uint4* parameters) {
+        unsigned lane = threadIdx.x % 32;
+        const uint2* from = reinterpret_cast<const uint2*>(parameters) + lane;
+#pragma unroll
+        for (int i = 0; i < BLOCKS1 * TILES1 / 2; ++i) {
+            uint2 two = load_now(from + 32 * i);
+            weights[2 * i / TILES1][2 * i % TILES1] = two.x, weights[2 * i / TILES1][2 * i % TILES1 + 1] = two.y;
+        }
+        const float2* its = reinterpret_cast<const float2*>(parameters + WEIGHTS1 + PIXEL_SCALINGS) + lane % 4 / 2 * 3;
+        for (int i = 0; i < 3; ++i) scalings[i] = its[i];
+    }
+
+    // 16 pairs of windows of the pool: lanes 4r + c have the sums of pairs r and r + 8, of the window c % 2 of each, and of
+    // maps c / 2 * 3 to c / 2 * 3 + 2.
+    __device__ __forceinline__ void tile(unsigned tile, const unsigned* pixels, unsigned* maps) const {
+        constexpr unsigned PAIRS = IMAGES * POOLED1 / 2;
+        unsigned group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+        const unsigned* words[2];
+        unsigned chunks[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            unsigned number = min(tile * 16 + group + 8 * half, PAIRS - 1);
+            unsigned image = number / (POOLED1 / 2), y = number / (SIDE1 / 2) % SIDE1, x = number % (SIDE1 / 2);
+            words[half] = pixels + image * (CHANNELS * PLANE) + (2 * y + member / 2) * ROW + x + member % 2;
+            chunks[half] = image * MAP_CHUNKS + (y % 2 * 7 + y / 2) * MAP_ROW + x;
+        }
+        Sum sums[TILES1][4];
+#pragma unroll
+        for (int i = 0; i < TILES1 * 4; ++i) sums[i / 4][i % 4] = START;
+#pragma unroll
+        for (int block = 0; block < BLOCKS1; block += 2) {
+            uint2 first = at(words, block), second = at(words, block + 1);
+            Left a = left(make_uint4(first.x, first.y, second.x, second.y));
+#pragma unroll
+            for (int i = 0; i < TILES1; ++i)
+                if (block + 1 < BLOCKS1)
+                    product(sums[i], a, weights[block][i], weights[block + 1][i]);
+                else
+                    product(sums[i], a, weights[block][i]);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float values[3];
+#pragma unroll
+            for (int i = 0; i < 3; ++i) {
+                const Sum(&above)[4] = sums[2 * i], (&below)[4] = sums[2 * i + 1];
+                values[i] = pooled(above[2 * half], above[2 * half + 1], below[2 * half], below[2 * half + 1], scalings[i]);
+            }
+            maps[4 * chunks[half] + member % 2 * 2 + member / 2] = quantize<true>(values[0], values[1], values[2], 0.0f);
+        }
+    }
+    static __device__ __forceinline__ uint2 at(const unsigned* const (&words)[2], int block) {
+        int offset = min(block, BLOCKS1 - 1) / 3 * PLANE + min(block, BLOCKS1 - 1) % 3 * 2 * ROW;
+        return make_uint2(words[0][offset], words[1][offset]);
+    }
+};
+
+struct Conv2 {
+    uint4 weights[2][BLOCKS2 / 2];  // of the places to the left, and to the right
+    uint2 last[2];
+
+    __device__ __forceinline__ void load(const uint4* from) {
+        unsigned lane = threadIdx.x % 32;
+#pragma unroll
+        for (int side = 0; side < 2; ++side, from += BLOCKS2 * BLOCK) {
+#pragma unroll
+            for (int i = 0; i < BLOCKS2 / 2; ++i) weights[side][i] = from[32 * i + lane];
+            last[side] = reinterpret_cast<const uint2*>(from + BLOCKS2 / 2 * 32)[lane];
+        }
+    }
+
+    // 8 windows of the pool.
+    __device__ __forceinline__ void windows(unsigned unit, float4 scaling, const uint4* maps,
+                                            unsigned short* features) const {
+        unsigned lane = threadIdx.x % 32;
+        unsigned window = min(unit * 8 + lane % 8, IMAGES * POOLED2 - 1u);
+        const uint4* from = maps + window / POOLED2 * MAP_CHUNKS + window % POOLED2 / SIDE2 * MAP_ROW + window % SIDE2 +
+                            lane / 8 % 2 * (7 * MAP_ROW);
+        unsigned seen[6][4];  // the last column is nobody's
+#pragma unroll
+        for (int x = 0; x < 3; ++x) {
+            unsigned four[4];
+            load_matrices(four, from + lane / 16 * MAP_ROW + x);
+            for (int y = 0; y < 4; ++y) seen[y][x] = four[y];
+        }
+#pragma unroll
+        for (int x = 0; x < 3; x += 2) {
+            unsigned four[4];
+            load_matrices(four, from + 2 * MAP_ROW + lane / 16 + x);
+            for (int i = 0; i < 4; ++i) seen[4 + i % 2][x + i / 2] = four[i];
+        }
+        Sum sums[4][4];
+#pragma unroll
+        for (int i = 0; i < 16; ++i) sums[i / 4][i % 4] = START;
+#pragma unroll
+        for (int block = 0; block < BLOCKS2; block += 2)
+#pragma unroll
+            for (int side = 0; side < 2; ++side) {
+                Left a = block + 1 < BLOCKS2 ? left(weights[side][block / 2]) : left(last[side]);
+#pragma unroll
+                for (int y = 0; y < 2; ++y) {
+                    unsigned b = seen[block / 3 + y][block % 3];
+                    if (block + 1 < BLOCKS2)
+                        product(sums[2 * y + side], a, b, seen[(block + 1) / 3 + y][(block + 1) % 3]);
+                    else
+                        product(sums[2 * y + side], a, b);
+                }
+            }
+        float values[4];  // a map's two windows, and those of the next map
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            values[i] = pooled(sums[0][i], sums[1][i], sums[2][i], sums[3][i],
+                               i < 2 ? make_float2(scaling.x, scaling.y) : make_float2(scaling.z, scaling.w));
+        unsigned packed = quantize<true>(values[0], values[2], values[1], values[3]);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            unsigned at = unit * 8 + lane % 4 * 2 + i;
+            if (at < IMAGES * POOLED2)
+                features[at / POOLED2 * (8 * STRIDE3) + at % POOLED2 * (MAPS2 / 2) + lane / 4] =
+                    static_cast<unsigned short>(packed >> 16 * i);
+        }
+    }
+};
+
+// 16 outputs of a fully connected layer of DEPTH blocks, for 8 images, of blocks FROM to TO; two sums take turns, since a
+// product waits for its sum.
+template <int FROM, int TO, int STRIDE>
+__device__ __forceinline__ void connect(Sum (&sums)[4], const uint4* weights, const uint4* inputs) {
+    int lane = threadIdx.x % 32;
+    const unsigned* words = reinterpret_cast<const unsigned*>(inputs) + lane / 4 * (4 * STRIDE) + lane % 4;
+    Sum turns[2][4] = {};
+#pragma unroll
+    for (int block = FROM; block < TO; block += 2)
+        if (block + 1 < TO)
+            product(turns[block / 2 % 2], left(weights[block * BLOCK + lane]), words[4 * block], words[4 * block + 4]);
+        else
+            product(turns[block / 2 % 2], left(reinterpret_cast<const uint2*>(weights + block * BLOCK)[lane]),
+                    words[4 * block]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] = turns[0][i] + turns[1][i];
+}
+
+// A sum, scaled: lane 4r + c has images 2c and 2c + 1 of output 2r, then of 2r + 1. Outputs past the last are scaled to 0.
+__device__ __forceinline__ float scaled(const Sum (&sums)[4], int i, float4 scaling) {
+    float sum = static_cast<float>(sums[i]);
+    return i < 2 ? fmaf(sum, scaling.x, scaling.y) : fmaf(sum, scaling.z, scaling.w);
+}
+
+// A hidden layer's block of 16 outputs, stored as the next layer's inputs.
+template <int NEXT_STRIDE>
+__device__ __forceinline__ void store_hidden(const Sum (&sums)[4], int block, const float4* scalings, uint4* outputs) {
+    int lane = threadIdx.x % 32;
+    float4 scaling = scalings[block * 8 + lane / 4];
+    unsigned packed = quantize<true>(scaled(sums, 0, scaling), scaled(sums, 2, scaling), scaled(sums, 1, scaling),
+                                     scaled(sums, 3, scaling));
+    unsigned short* to = reinterpret_cast<unsigned short*>(outputs) + lane % 4 * 2 * (8 * NEXT_STRIDE) + block * 8 + lane / 4;
+    to[0] = static_cast<unsigned short>(packed);
+    to[8 * NEXT_STRIDE] = static_cast<unsigned short>(packed >> 16);
+}
+
+__device__ __forceinline__ void classify(const uint4* weights, const uint4* inputs, const float4* scalings, float* logits,
+                                         int count) {
+    Sum sums[4];
+    connect<0, BLOCKS5, STRIDE5>(sums, weights, inputs);
+    int lane = threadIdx.x % 32;
+    float4 scaling = scalings[lane / 4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        int label = lane / 4 * 2 + i / 2, image = lane % 4 * 2 + i % 2;
+        if (label < CLASSES && image < count) logits[image * CLASSES + label] = scaled(sums, i, scaling);
+    }
+}
+
+// images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
+          float* /* workspace, of fp32.cu alone */) {
+    SHARED_MEMORY(shared);
+    const float2* scalings = reinterpret_cast<const float2*>(shared + WEIGHTS2);
+    uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
+    uint4 *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
+    Arrival& arrival = *reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
+    const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
+    logits += static_cast<long long>(first) * CLASSES;
+
+    InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
+    InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
+    early.fetch(from, count);
+    if (BULK && threadIdx.x == 0) arrival.begin(shared, parameters + LATER, COPIED);
+    StorePixels store(pixels, parameters + WEIGHTS1);
+    early.settle(store);
+    Conv1 conv1(parameters);
+    late.fetch(from, count);
+    __syncthreads();
+    if (!BULK) copy_block(shared, parameters + LATER, COPIED, THREADS);
+    commit_copies();
+
+    constexpr int TILES = ceil_div(IMAGES * POOLED1 / 2, 16);
+    constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 2 / 16 / WARPS;
+#pragma unroll 1
+    for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
+        if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
+            late.settle(store);
+            __syncthreads();
+        }
+        int tile = round * WARPS + warp;
+        if (tile < TILES)
+            conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned*>(maps));
+    }
+    wait_for_copies<0>();
+    Conv2 conv2;
+    if (BULK) {
+        arrival.wait();
+        conv2.load(shared);
+    }
+    __syncthreads();
+
+    if (!BULK) conv2.load(shared);
+    float4 scaling2 = reinterpret_cast<const float4*>(scalings + SCALING2)[lane / 4];
+#pragma unroll 1
+    for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
+        conv2.windows(unit, scaling2, maps, reinterpret_cast<unsigned short*>(features));
+    __syncthreads();
+
+    const uint4* weights = RESIDENT ? shared : parameters + LATER;
+    const uint4* weights3 = weights + FC1 + warp % ROWS3 * (BLOCKS3 * BLOCK);
+    constexpr int HALF3 = BLOCKS3 / 2;
+    Sum sums[4];
+    uint4* others = maps + threadIdx.x % (32 * ROWS3);  // of a second warp, which has the other inputs
+    if (warp < ROWS3) {
+        connect<0, HALF3, STRIDE3>(sums, weights3, features);
+    } else if (warp < 2 * ROWS3) {
+        connect<HALF3, BLOCKS3, STRIDE3>(sums, weights3, features);
+        for (int i = 0; i < 4; ++i) reinterpret_cast<Sum*>(others)[i] = sums[i];
+    }
+    __syncthreads();
+    if (warp < ROWS3) {
+        for (int i = 0; i < 4; ++i) sums[i] += reinterpret_cast<const Sum*>(others)[i];
+        store_hidden<STRIDE4>(sums, warp, reinterpret_cast<const float4*>(scalings + SCALING3), hidden1);
+    }
+    __syncthreads();
+    if (warp < ROWS4) {
+        connect<0, BLOCKS4, STRIDE4>(sums, weights + FC2 + warp * (BLOCKS4 * BLOCK), hidden1);
+        store_hidden<STRIDE5>(sums, warp, reinterpret_cast<const float4*>(scalings + SCALING4), hidden2);
+    }
+    __syncthreads();
+    if (warp == 0)
+        classify(weights + FC3, hidden2, reinterpret_cast<const float4*>(scalings + SCALING5), logits, count);
+}
