@@ -30,6 +30,7 @@ from lenet.data.augmentation import normalize
 from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
+from lenet.quantization import FORMATS
 from lenet.vocabulary import InputType, Precision
 
 MOST = 8
@@ -79,9 +80,13 @@ class Check:
         smooth = torch.nn.functional.interpolate(pixels[IMAGES // 2 :, :, :4, :4].float(), 32, mode="bicubic")
         self.pixels = torch.cat([pixels[: IMAGES // 2], smooth.clamp(0, 255).to(torch.uint8)])
         images = normalize(self.pixels)
-        found = parity.Reference(self.arrays, images)
-        self.wanted = found.logits.to(self.device)
-        self.allowed: dict[str, torch.Tensor] = {p: found.tolerance(p).to(self.device) for p in PRECISIONS}
+        found, of_bytes = (parity.Reference(self.arrays, of) for of in (images, self.pixels))
+        self.wanted: dict[tuple[str, bool], torch.Tensor] = {}
+        self.allowed: dict[tuple[str, bool], torch.Tensor] = {}
+        for precision, bytes_in in product(PRECISIONS, (False, True)):
+            reference = of_bytes if bytes_in and precision in FORMATS else found  # others are the same but for rounding
+            self.wanted[precision, bytes_in] = reference.wanted(precision).to(self.device)
+            self.allowed[precision, bytes_in] = reference.tolerance(precision).to(self.device)
         # NaN images (255 as bytes) follow a batch, so a kernel that reads too far shows it.
         self.images = {False: images.to(self.device), True: self.pixels.to(self.device)}
 
@@ -123,8 +128,9 @@ class Check:
         if not torch.equal(*runs):
             raise AssertionError(f"batch {batch}: the logits' bits differ from one launch to the next")
         index = torch.arange(batch, device=self.device) % IMAGES
-        delta = (logits[:batch].double() - self.wanted[index]).abs().nan_to_num(nan=torch.inf)
-        return delta.max().item(), (delta / self.allowed[kernel.variant.precision][index]).max().item()
+        of = kernel.variant.precision, kernel.variant.bytes_in
+        delta = (logits[:batch].double() - self.wanted[of][index]).abs().nan_to_num(nan=torch.inf)
+        return delta.max().item(), (delta / self.allowed[of][index]).max().item()
 
     def chosen(self, precision: str, *, bytes_in: bool) -> Callable[[int], Variant]:
         """The variant that the backend chooses for a batch on the device."""
@@ -247,7 +253,8 @@ def backend_row(check: Check, name: str, precision: Precision, batch: int) -> st
         logits = runner.forward(images)
         runner.synchronize()
         index = torch.arange(batch, device=check.device) % IMAGES
-        share = ((logits - check.wanted[index]).abs() / check.allowed[precision][index]).max().item()
+        of = precision, False
+        share = ((logits - check.wanted[of][index]).abs() / check.allowed[of][index]).max().item()
         around = check.events(lambda: runner.forward(images), stream=runner.stream)
         to_end = wall(lambda: runner.forward(images), runner.synchronize)
     return f"{around:.1f} | {to_end:.1f} | {share:.2f}"
@@ -266,7 +273,8 @@ def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
         zero = wall(lambda: runner.forward(host), runner.synchronize)
         logits = runner.forward(host)
         runner.synchronize()
-        share = ((logits - check.wanted[:1000]).abs() / check.allowed[precision][:1000]).max().item()
+        of = precision, kind is InputType.UINT8
+        share = ((logits - check.wanted[of][:1000]).abs() / check.allowed[of][:1000]).max().item()
     return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
 
 
@@ -356,7 +364,7 @@ def print_backends(check: Check) -> None:
             for name in ("pytorch", "pytorch-cudagraph", "fused"):
                 guarded(f"{name} {precision} {batch}", partial(backend_row, check, name, precision, batch))
     head("pinned, batch 1000", "copy alone", "copy, kernel", "zero-copy", "error, of the tolerance")
-    for precision in (Precision.FP32, Precision.FP16, Precision.FP16X2):
+    for precision in (Precision.FP32, Precision.FP16, Precision.FP16X2, Precision.INT8):
         for kind in InputType:
             guarded(f"{precision} {kind}", partial(transfer_row, check, precision, kind))
 
@@ -383,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.cuda.synchronize()
     time_all(check, kernels)
     print_backends(check)
-    for precision, bytes_in in product(("fp32", "fp16", "fp16x2"), (True, False)):
+    for precision, bytes_in in product(("fp32", "fp16", "fp16x2", "int8"), (True, False)):
         time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}

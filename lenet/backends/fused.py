@@ -29,6 +29,7 @@ from lenet.documents import to_json
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
 from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
+from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
 __all__ = [
@@ -47,6 +48,7 @@ HOST_IMAGES: Final = 2
 """The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
 Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
+_OLDEST_OF: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: (8, 9)}
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""
 
@@ -76,13 +78,15 @@ class Fused(Backend):
     def executed_precision(self, precision: Precision, device: torch.device) -> str:
         """The precision asked for: fp32 by FFMA alone, the others on tensor cores; no tf32.
 
-        bf16 and fp16x2 need compute capability 8.0: older GPUs lack the one, and the shared memory for the other.
+        bf16 and fp16x2 need compute capability 8.0: older GPUs lack the one, and the shared memory for the other. fp8
+        needs 8.9, which rounds to it.
         """
         if precision not in PRECISIONS or device.type not in self.devices:
             raise self._unsupported(precision, device, f"{' or '.join(PRECISIONS)} on an NVIDIA GPU")
-        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < AMPERE
-        if precision in {Precision.BF16, Precision.FP16X2} and old:
-            raise self._unsupported(precision, device, "fp32, fp16, or a GPU of compute capability 8.0 or newer")
+        oldest = _OLDEST_OF.get(precision, _OLDEST)
+        if torch.cuda.is_available() and (found := torch.cuda.get_device_capability(device)) < oldest:
+            here = ", ".join(other for other in PRECISIONS if found >= _OLDEST_OF.get(other, _OLDEST))
+            raise self._unsupported(precision, device, f"{here}, or a GPU of compute capability {_dotted(oldest)} or newer")
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
@@ -110,7 +114,7 @@ class Fused(Backend):
         kernels = {}
         for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
             variant = Variant(spec.precision, images, bytes_in, shared_bytes)
-            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum)
+            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum, spec.scales)
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
@@ -239,11 +243,20 @@ def _handle(kernel: Any) -> int:
     return int(kernel.handle if hasattr(kernel, "handle") else kernel._handle)  # noqa: SLF001 - before cuda.core 1.0
 
 
-def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torch.device, largest_batch: int) -> Kernel:
+def load_kernel(
+    arrays: Mapping[str, np.ndarray],
+    variant: Variant,
+    device: torch.device,
+    largest_batch: int,
+    scales: Scales | None = None,
+) -> Kernel:
     """Compile a variant for a device, or take it from the cache, and load it, for batches of so many images at most.
+
+    Scales are a quantised precision's; None for the shipped ones.
 
     Raises:
         BackendError: There is no compiler, it failed, or the driver refuses what it made.
+        QuantizationError: The scales do not fit the weights.
     """
     major, minor = torch.cuda.get_device_capability(device)
     architecture = f"sm_{major}{minor}"
@@ -272,7 +285,7 @@ def load_kernel(arrays: Mapping[str, np.ndarray], variant: Variant, device: torc
                 hint="check that the driver is as new as NVRTC",
             ) from error
         # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
-        parameters = torch.from_numpy(pack(arrays, variant)).to(device)
+        parameters = torch.from_numpy(pack(arrays, variant, scales)).to(device)
         workspace = torch.zeros(largest_batch, variant.workspace).to(device)
     return Kernel(variant, code, parameters, workspace)
 
