@@ -61,6 +61,11 @@ __device__ __forceinline__ void multiply_add_int8(int (&sums)[4], uint2 a, unsig
 #endif
 }
 
+// A barrier of a part of the block, of so many threads; parts are numbered from 0.
+__device__ __forceinline__ void sync_part(int part, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(part + 1), "r"(threads) : "memory");
+}
+
 // Volatile: the load stays where it stands, behind what needs the registers before.
 __device__ __forceinline__ uint2 load_now(const uint2* from) {
     uint2 v;
@@ -108,8 +113,9 @@ __device__ __forceinline__ uint2 unpack_e4m3(unsigned word) {
 #endif  // LENET_HOST_EMULATOR
 
 constexpr int THREADS = 32 * WARPS;
-// Images that are waited for before conv1 begins; there are registers to hold two more of float32.
-constexpr int FIRST_IMAGES = IMAGES <= 4 ? IMAGES : BYTES ? 4 : 6;
+// Each image has warps of its own until conv1 is done: they begin when it is there, whatever the others do.
+constexpr int CREW = WARPS / IMAGES, CREW_THREADS = 32 * CREW;
+static_assert(CREW * IMAGES == WARPS, "each image wants as many warps");
 
 // Depths, in blocks of 16 bytes, and blocks of 16 outputs.
 constexpr int BLOCKS1 = 9, TILES1 = 6, BLOCKS2 = 15;
@@ -228,31 +234,50 @@ __device__ __forceinline__ unsigned quantize(float a, float b, float c, float d)
 
 constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 
-struct StorePixels {
-    uint4* pixels;
-    float2 scalings[CHANNELS];  // of float32 all are the same
+// An image's scalings: of float32 all are the same.
+struct PixelScalings {
+    float2 of[CHANNELS];
 
-    __device__ __forceinline__ explicit StorePixels(uint4* to, const uint4* parameters) : pixels(to) {
-        const float2* from = reinterpret_cast<const float2*>(parameters);
-        for (int channel = 0; channel < CHANNELS; ++channel) scalings[channel] = from[channel];
+    __device__ __forceinline__ explicit PixelScalings(const uint4* parameters) {
+        for (int i = 0; i < CHANNELS; ++i) of[i] = reinterpret_cast<const float2*>(parameters)[i];
     }
-    __device__ __forceinline__ void operator()(int piece, uint4 v) const {
-        if constexpr (BYTES) {
-            int channel = piece / (PIXEL_CHUNKS / CHANNELS) % CHANNELS;
-            float2 its = channel == 0 ? scalings[0] : channel == 1 ? scalings[1] : scalings[2];
-            pixels[piece] = make_uint4(word(widen(v.x), its), word(widen(v.y), its), word(widen(v.z), its),
-                                       word(widen(v.w), its));
-        } else {
-            reinterpret_cast<unsigned*>(pixels)[piece] =
-                word(make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)),
-                     scalings[0]);
-        }
-    }
-    static __device__ __forceinline__ unsigned word(float4 v, float2 its) {
+    __device__ __forceinline__ unsigned word(float4 v, int channel) const {
+        float2 its = !BYTES || channel == 0 ? of[0] : channel == 1 ? of[1] : of[2];
         return quantize<false>(fmaf(v.x, its.x, its.y), fmaf(v.y, its.x, its.y), fmaf(v.z, its.x, its.y),
                                fmaf(v.w, its.x, its.y));
     }
 };
+
+// A crew's image on its way from global memory, through a thread's registers, to shared memory.
+struct Image {
+    static constexpr int COUNT = ceil_div(PIECES, CREW_THREADS);
+    uint4 held[COUNT];
+
+    __device__ __forceinline__ void fetch(const uint4* pieces) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            int piece = i * CREW_THREADS + threadIdx.x % CREW_THREADS;
+            held[i] = piece < PIECES ? load_once(pieces + piece) : make_uint4(0, 0, 0, 0);
+        }
+    }
+    __device__ __forceinline__ void settle(uint4* pixels, const PixelScalings& scalings) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            int piece = i * CREW_THREADS + threadIdx.x % CREW_THREADS, channel = piece / (PIECES / CHANNELS);
+            uint4 v = held[i];
+            if (piece >= PIECES) continue;
+            if constexpr (BYTES)
+                pixels[piece] = make_uint4(scalings.word(widen(v.x), channel), scalings.word(widen(v.y), channel),
+                                           scalings.word(widen(v.z), channel), scalings.word(widen(v.w), channel));
+            else
+                reinterpret_cast<unsigned*>(pixels)[piece] =
+                    scalings.word(make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                                              __uint_as_float(v.w)), channel);
+        }
+    }
+};
+
+constexpr unsigned PAIRS = POOLED1 / 2;
 
 struct Conv1 {
     unsigned weights[BLOCKS1][TILES1];
@@ -274,16 +299,15 @@ struct Conv1 {
     // 16 pairs of windows of the pool: lanes 4r + c have the sums of pairs r and r + 8, of the window c % 2 of each, and of
     // maps c / 2 * 3 to c / 2 * 3 + 2.
     __device__ __forceinline__ void tile(unsigned tile, const unsigned* pixels, unsigned* maps) const {
-        constexpr unsigned PAIRS = IMAGES * POOLED1 / 2;
         unsigned group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
         const unsigned* words[2];
         unsigned chunks[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             unsigned number = min(tile * 16 + group + 8 * half, PAIRS - 1);
-            unsigned image = number / (POOLED1 / 2), y = number / (SIDE1 / 2) % SIDE1, x = number % (SIDE1 / 2);
-            words[half] = pixels + image * (CHANNELS * PLANE) + (2 * y + member / 2) * ROW + x + member % 2;
-            chunks[half] = image * MAP_CHUNKS + (y % 2 * 7 + y / 2) * MAP_ROW + x;
+            unsigned y = number / (SIDE1 / 2), x = number % (SIDE1 / 2);
+            words[half] = pixels + (2 * y + member / 2) * ROW + x + member % 2;
+            chunks[half] = (y % 2 * 7 + y / 2) * MAP_ROW + x;
         }
         Sum sums[TILES1][4];
 #pragma unroll
@@ -439,37 +463,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     SHARED_MEMORY(shared);
     const float2* scalings = reinterpret_cast<const float2*>(shared + WEIGHTS2);
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
-    uint4 *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
+    uint4* maps = shared + MAPS_AT;
     Arrival& arrival = *reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
-    const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * PIECES;
     logits += static_cast<long long>(first) * CLASSES;
 
-    InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
-    InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late;
-    early.fetch(from, count);
+    int image = warp / CREW;
+    Image its;
+    if (image < count) its.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
     if (BULK && threadIdx.x == 0) arrival.begin(shared, parameters + LATER, COPIED);
-    StorePixels store(pixels, parameters + WEIGHTS1);
-    early.settle(store);
-    Conv1 conv1(parameters);
-    late.fetch(from, count);
-    __syncthreads();
-    if (!BULK) copy_block(shared, parameters + LATER, COPIED, THREADS);
+    __syncthreads();  // before a wait for the arrival
+    uint4* pixels = shared + PIXELS_AT + image * PIXEL_CHUNKS;
+    if (image < count) its.settle(pixels, PixelScalings(parameters + WEIGHTS1));
+    if (!BULK) copy_block(shared, parameters + LATER, COPIED, THREADS);  // only now: it may not stand in the images' way
     commit_copies();
-
-    constexpr int TILES = ceil_div(IMAGES * POOLED1 / 2, 16);
-    constexpr int EARLY_ROUNDS = FIRST_IMAGES * POOLED1 / 2 / 16 / WARPS;
+    if (image < count) {
+        Conv1 conv1(parameters);
+        sync_part(image, CREW_THREADS);
+        // A crew of two has seven tiles: who has four of them differs, for every fourth warp shares a scheduler.
 #pragma unroll 1
-    for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
-        if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
-            late.settle(store);
-            __syncthreads();
-        }
-        int tile = round * WARPS + warp;
-        if (tile < TILES)
-            conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned*>(maps));
+        for (int tile = (warp + image / 2) % CREW; tile < ceil_div(PAIRS, 16); tile += CREW)
+            conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels),
+                       reinterpret_cast<unsigned*>(maps + image * MAP_CHUNKS));
     }
     wait_for_copies<0>();
     Conv2 conv2;

@@ -158,6 +158,10 @@ inline unsigned short to_bfloat(float value) {
 
 inline void __syncthreads() { emulator::wait(emulator::block_barrier, int(emulator::fibres.size())); }
 inline void __syncwarp() { emulator::wait(emulator::warps[threadIdx.x / 32].barrier, 32); }
+inline void sync_part(int part, int threads) {
+    static emulator::Barrier parts[16];
+    emulator::wait(parts[part], threads);
+}
 inline int __syncthreads_or(int mine) {
     static int any = 0;
     any |= mine;
