@@ -48,7 +48,7 @@ HOST_IMAGES: Final = 2
 """The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
 Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
-_OLDEST_OF: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: (8, 9)}
+_OLDEST_BY_PRECISION: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: (8, 9)}
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""
 
@@ -83,10 +83,11 @@ class Fused(Backend):
         """
         if precision not in PRECISIONS or device.type not in self.devices:
             raise self._unsupported(precision, device, f"{' or '.join(PRECISIONS)} on an NVIDIA GPU")
-        oldest = _OLDEST_OF.get(precision, _OLDEST)
-        if torch.cuda.is_available() and (found := torch.cuda.get_device_capability(device)) < oldest:
-            here = ", ".join(other for other in PRECISIONS if found >= _OLDEST_OF.get(other, _OLDEST))
-            raise self._unsupported(precision, device, f"{here}, or a GPU of compute capability {_dotted(oldest)} or newer")
+        found = torch.cuda.get_device_capability(device) if torch.cuda.is_available() else None
+        if found and found < _oldest(precision):
+            here = ", ".join(other for other in PRECISIONS if found >= _oldest(other))
+            newer = f"a GPU of compute capability {_dotted(_oldest(precision))} or newer"
+            raise self._unsupported(precision, device, f"{here}, or {newer}")
         return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
@@ -363,6 +364,11 @@ class _FusedRunner(BindingRunner):
         kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
         return Bound(kernel.bind(self.stream, images, logits), logits)
+
+
+def _oldest(precision: Precision) -> tuple[int, int]:
+    """The first compute capability that has a precision."""
+    return _OLDEST_BY_PRECISION.get(precision, _OLDEST)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -24,8 +24,8 @@ DTYPES: Final = {
 """What PyTorch holds weights and activations in, for each precision that a framework has a type for."""
 
 QUANTIZED: Final = {
-    Precision.INT8: "pytorch, onnxruntime and openvino on a CPU, and pytorch, tensorrt, tensorrt-rtx and fused on a GPU",
-    Precision.FP8: "pytorch everywhere, and tensorrt, tensorrt-rtx and fused on a GPU of compute capability 8.9",
+    Precision.INT8: "pytorch, onnxruntime, openvino on a CPU, and pytorch, tensorrt, tensorrt-rtx, fused on a GPU",
+    Precision.FP8: "pytorch everywhere, and tensorrt, tensorrt-rtx, fused on a GPU of compute capability 8.9",
 }
 """The backends that run the quantised precisions."""
 

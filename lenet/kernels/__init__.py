@@ -26,7 +26,14 @@ __all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
 
-PRECISIONS: Final = (*(Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP16X2), *(Precision.INT8, Precision.FP8))
+PRECISIONS: Final = (
+    Precision.FP32,
+    Precision.FP16,
+    Precision.BF16,
+    Precision.FP16X2,
+    Precision.INT8,
+    Precision.FP8,
+)
 IMAGES_A_BLOCK: Final = (1, 2, 4, 8)
 SPLIT: Final = 5
 """Blocks that an image may be spread over, in fp32: one for each row of conv2's pool."""
@@ -34,8 +41,12 @@ SPLIT: Final = 5
 _DIRECTORY: Final = Path(__file__).parent
 # Of several the fastest on an H100; bf16 has fp16's. A warp of fp32 is to have 20 inputs of fc1 and 6 of fc2.
 _WARPS: Final[Mapping[str, int]] = {
-    **{Precision.FP32: 20, Precision.FP16: 16, Precision.BF16: 16, Precision.FP16X2: 12},
-    **{Precision.INT8: 16, Precision.FP8: 16},
+    Precision.FP32: 20,
+    Precision.FP16: 16,
+    Precision.BF16: 16,
+    Precision.FP16X2: 12,
+    Precision.INT8: 16,
+    Precision.FP8: 16,
 }
 
 # The sources' constants, by their names there. `tests/kernels` compiles each variant with `needed_bytes` and with less.
@@ -52,7 +63,8 @@ _FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
 _SCALES, _PLANE_PADDING = 5, 16
-# Of quantized.cu, in chunks of 16 bytes: what all blocks have (CONSTANTS, eight rows of inputs, an arrival), and an image.
+# Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, and an arrival;
+# then an image's maps and pixels.
 _QUANTIZED, _QUANTIZED_IMAGE = 2 * 15 * 16 + (16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1, 185 + 192
 
 
@@ -123,9 +135,11 @@ class Variant:
     @property
     def source(self) -> str:
         """CUDA C++, without the macros."""
-        others = "quantized.cu" if self.precision in FORMATS else "tensor_cores.cu"
-        name = "fp32.cu" if self.precision == Precision.FP32 else others
-        return "\n".join((_DIRECTORY / part).read_text(encoding="utf-8") for part in ("common.cuh", name))
+        if self.precision in FORMATS:
+            names = ["formats.cuh", "quantized.cu"]
+        else:
+            names = ["fp32.cu" if self.precision == Precision.FP32 else "tensor_cores.cu"]
+        return "\n".join((_DIRECTORY / name).read_text(encoding="utf-8") for name in ("common.cuh", *names))
 
     @property
     def needed_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The quantised weights as ``quantized.cu`` reads them: 8-bit fragments, and what scales a sum to the next layer's input."""
+"""The quantised weights as ``quantized.cu`` reads them: 8-bit fragments, and scalings from a layer to the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _LEVELS: Final = 127
 """Of int8, above 0. An int8 scaling maps what rounds to 127 to 1."""
 
 
-def pack(arrays: Mapping[str, np.ndarray], precision: Precision, scales: Scales | None, *, bytes_in: bool) -> np.ndarray:
+def pack(
+    arrays: Mapping[str, np.ndarray], precision: Precision, scales: Scales | None, *, bytes_in: bool
+) -> np.ndarray:
     """The parameters of ``quantized.cu``.
 
     Args:
@@ -56,7 +58,7 @@ def pack(arrays: Mapping[str, np.ndarray], precision: Precision, scales: Scales 
 
 
 def _scaling(layer: Affine, following: float, *, whole: bool) -> np.ndarray:
-    """(outputs, 2): factor and offset from a sum to the next layer's input in steps, or over its range if it is int8."""
+    """(outputs, 2): factor and offset from a sum to steps of the next layer's input. In int8 127 steps are 1."""
     unit = following * (_LEVELS if whole else 1)
     return np.stack([layer.step.numpy().ravel() / unit, layer.bias.astype(np.float64) / unit], axis=1)
 
@@ -70,7 +72,7 @@ def _image_scaling(scale: float, *, whole: bool, bytes_in: bool) -> np.ndarray:
     factor = 1 / (255 * std) if bytes_in else np.ones(3)
     offset = (128 / 255 - mean) / std if bytes_in else np.zeros(3)
     scaling = np.stack([factor, offset], axis=1) / scale
-    return (scaling + [0, 128]) / 255 if whole else scaling
+    return (scaling + np.array([0, 128])) / 255 if whole else scaling
 
 
 def _floats(name: str, values: np.ndarray) -> np.ndarray:
@@ -89,10 +91,10 @@ def _bits(matrix: np.ndarray, *, whole: bool) -> np.ndarray:
 
 
 def _a_fragments(matrix: np.ndarray) -> np.ndarray:
-    """(output, input) to [16 outputs][32 inputs][lane][4 words]; an odd block of 16 inputs is the last, in 2 words a lane.
+    """(output, input) to [16 outputs][32 inputs][lane][4 words].
 
-    A lane's words are 4 inputs of a row r of ``mma``'s a operand, then of row r + 8, then both of the next 16 inputs (PTX
-    ISA). Rows r and r + 8 are outputs 2r and 2r + 1.
+    A lane's words are 4 inputs of a row r of ``mma``'s a operand, then of row r + 8, then both of the next 16 inputs
+    (PTX ISA). Rows r and r + 8 are outputs 2r and 2r + 1. An odd block of 16 inputs comes last, in 2 words a lane.
     """
     rows, columns = matrix.shape
     words = matrix.reshape(rows // 16, 8, 2, columns // 16, 4, 4).transpose(0, 3, 1, 4, 2, 5)
@@ -103,9 +105,9 @@ def _a_fragments(matrix: np.ndarray) -> np.ndarray:
 
 
 def _b_fragments(matrix: np.ndarray) -> np.ndarray:
-    """(input, output) to two blocks of 16 inputs x 8 outputs a lane, in the order [16 inputs][8 outputs]."""
+    """(input, output) to blocks of 16x8, ``mma``'s b operand: [16 inputs][16 outputs][lane][2 blocks][4 inputs]."""
     rows, columns = matrix.shape
-    words = matrix.reshape(rows // 16, 4, 4, columns // 8, 8).transpose(0, 3, 4, 1, 2)  # [block][tile][column][word][byte]
+    words = matrix.reshape(rows // 16, 4, 4, columns // 8, 8).transpose(0, 3, 4, 1, 2)
     pairs = words.reshape(-1, 2, 32, 4).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(pairs)
 
@@ -113,8 +115,8 @@ def _b_fragments(matrix: np.ndarray) -> np.ndarray:
 def _conv1_matrix(weight: np.ndarray) -> np.ndarray:
     """(144, 48): what 6x8 pixels x 3 channels weigh at the 8 places of two windows.
 
-    Inputs are [channel][row pair][row][word][pixel]. Outputs are [map of a lane][place's row][window and maps' half][place's
-    column]: a lane has both rows and columns of three maps.
+    Inputs are [channel][row][pixel]. Outputs are [a lane's map][place's row][half of the maps][window][place's column]:
+    a lane has all four places of three maps of a window.
     """
     matrix = np.zeros((3, 6, 8, 3, 2, 2, 2, 2))  # the last axes: map of a lane, row, half of the maps, window, column
     for row, window, column in np.ndindex(2, 2, 2):
