@@ -19,9 +19,11 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.backends import fused
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
+from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, SPLIT, Variant, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
+from lenet.quantization import calibrate
 from lenet.vocabulary import InputType, Precision
 from tests.backends.holding import held, without_collector
 from tests.kernels.emulation import COMPILER, library
@@ -299,19 +301,38 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
-    ("precision", "capability", "runs"),
-    [("tf32", (9, 0), False), ("bf16", (7, 5), False), ("fp16x2", (7, 5), False), ("fp16", (7, 5), True)]
-    + [(precision, (8, 0), True) for precision in ("fp32", "fp16", "bf16", "fp16x2")],
+    ("precision", "capability", "wanted"),
+    [
+        ("tf32", (9, 0), "fp32 or fp16 or bf16 or fp16x2 or int8 or fp8 on an NVIDIA GPU"),
+        ("bf16", (7, 5), "fp32, fp16, int8, or a GPU of compute capability 8.0 or newer"),
+        ("fp16x2", (7, 5), "fp32, fp16, int8, or a GPU of compute capability 8.0 or newer"),
+        ("fp8", (8, 6), "fp32, fp16, bf16, fp16x2, int8, or a GPU of compute capability 8.9 or newer"),
+        *((precision, (7, 5), None) for precision in ("fp32", "fp16", "int8")),
+        *((precision, (8, 0), None) for precision in ("bf16", "fp16x2")),
+        ("fp8", (8, 9), None),
+    ],
 )
 def test_precisions_by_gpu(
-    monkeypatch: pytest.MonkeyPatch, precision: str, capability: tuple[int, int], *, runs: bool
+    monkeypatch: pytest.MonkeyPatch, precision: str, capability: tuple[int, int], wanted: str | None
 ) -> None:
+    """A GPU too old for a precision is told those that it has."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    if runs:
+    if wanted is None:
         assert Fused().executed_precision(Precision(precision), CUDA) == precision
         return
-    with pytest.raises(BackendError, match=f"fused does not run {precision} on cuda"):
+    with pytest.raises(BackendError, match=f"fused does not run {precision} on cuda(?s:.)*wanted: {wanted}"):
         Fused().executed_precision(Precision(precision), CUDA)
+
+
+@emulated
+@pytest.mark.usefixtures("gpu")
+def test_a_quantised_network_runs_with_its_scales() -> None:
+    arrays, images = weights.load().arrays, normalize(pixels(2))
+    scales = calibrate(arrays, pixels(4), Precision.INT8)
+    spec = BuildSpec(CPU, Precision.INT8, BatchRange.exactly(2), scales=scales)
+    logits = Fused()._build(arrays, spec).forward(images)
+    assert parity.Reference(arrays, images, lambda _: scales).compare(logits, "int8").right
+    assert not parity.Reference(arrays, images).compare(logits, "int8").right, "those are the shipped scales"
 
 
 @pytest.mark.usefixtures("gpu")
