@@ -63,9 +63,10 @@ _FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
 _SCALES, _PLANE_PADDING = 5, 16
-# Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, and an arrival;
+# Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two arrivals;
 # then an image's maps and pixels.
-_QUANTIZED, _QUANTIZED_IMAGE = 2 * 15 * 16 + (16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1, 185 + 192
+_QUANTIZED = 9 * 6 * 8 + 2 * 15 * 16 + (6 + 16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1
+_QUANTIZED_IMAGE = 185 + 192
 
 
 def _round_up(number: int, multiple: int) -> int:

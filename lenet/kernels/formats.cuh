@@ -42,13 +42,6 @@ __device__ __forceinline__ void sync_part(int part, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(part + 1), "r"(threads) : "memory");
 }
 
-// Volatile: the load stays where it stands, behind what needs the registers before.
-__device__ __forceinline__ uint2 load_now(const uint2* from) {
-    uint2 v;
-    asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
-    return v;
-}
-
 // The lowest bytes of four words.
 __device__ __forceinline__ unsigned low_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);

@@ -27,6 +27,7 @@
 // Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, E4M3 (not int8).
 
 constexpr int THREADS = 32 * WARPS;
+constexpr int UNITS = IMAGES > 2 ? 2 : 1;  // of 8 windows, which a warp has of conv2 at a time
 // Each image has warps of its own until conv1 is done: they begin when it is there, whatever the others do.
 constexpr int CREW = WARPS / IMAGES, CREW_THREADS = 32 * CREW;
 static_assert(CREW * IMAGES == WARPS, "each image wants as many warps");
@@ -36,15 +37,15 @@ constexpr int BLOCKS1 = 9, TILES1 = 6, BLOCKS2 = 15;
 constexpr int ROWS3 = 8, BLOCKS3 = MAPS2 * POOLED2 / 16, ROWS4 = 6, BLOCKS4 = 8, ROWS5 = 1, BLOCKS5 = 6;
 
 // Parameters, in chunks of 16 bytes; `pack` of `lenet.kernels.quantized` writes them. A scaling is a factor and an offset.
-constexpr int BLOCK = 16;                                           // chunks of 16 rows and depth 16
-constexpr int WEIGHTS1 = BLOCKS1 * TILES1 * BLOCK / 2;              // 8 columns
+// All but the pixels' come into shared memory in this order: CONSTANTS, then what the fully connected layers multiply by.
 constexpr int PIXEL_SCALINGS = 2;                                   // three
-constexpr int SCALINGS1 = 3;                                        // six
-constexpr int LATER = WEIGHTS1 + PIXEL_SCALINGS + SCALINGS1;        // where those begin that go to shared memory
-constexpr int WEIGHTS2 = 2 * BLOCKS2 * BLOCK;
-constexpr int SCALING2 = 0, SCALING3 = MAPS2, SCALING4 = SCALING3 + 16 * ROWS3, SCALING5 = SCALING4 + 16 * ROWS4;
-constexpr int SCALINGS = (SCALING5 + 16 * ROWS5) / 2;
-constexpr int CONSTANTS = WEIGHTS2 + SCALINGS;
+constexpr int BLOCK = 16;                                           // 16 rows and depth 16
+constexpr int WEIGHTS1 = BLOCKS1 * TILES1 * BLOCK / 2;              // 8 columns
+constexpr int CONV2 = WEIGHTS1, WEIGHTS2 = 2 * BLOCKS2 * BLOCK;
+constexpr int SCALING1 = 0, SCALING2 = SCALING1 + MAPS1, SCALING3 = SCALING2 + MAPS2;
+constexpr int SCALING4 = SCALING3 + 16 * ROWS3, SCALING5 = SCALING4 + 16 * ROWS4;
+constexpr int SCALINGS_AT = CONV2 + WEIGHTS2;
+constexpr int CONSTANTS = SCALINGS_AT + (SCALING5 + 16 * ROWS5) / 2;
 constexpr int FC1 = CONSTANTS, WEIGHTS3 = ROWS3 * BLOCKS3 * BLOCK;
 constexpr int FC2 = FC1 + WEIGHTS3, WEIGHTS4 = ROWS4 * BLOCKS4 * BLOCK;
 constexpr int FC3 = FC2 + WEIGHTS4, WEIGHTS5 = ROWS5 * BLOCKS5 * BLOCK;
@@ -56,7 +57,7 @@ constexpr int PIXEL_CHUNKS = PIXELS / 16, ROW = SIZE / 4, PLANE = SIZE * ROW;  /
 constexpr int MAP_ROW = 13, MAP_CHUNKS = 185;
 constexpr int STRIDE3 = 25, STRIDE4 = 9, STRIDE5 = 7;
 constexpr int ACTIVATIONS = 8 * (STRIDE3 + STRIDE4 + STRIDE5) + IMAGES * (MAP_CHUNKS + PIXEL_CHUNKS);
-// The fully connected layers' weights are in shared memory if there is room. The last chunk is the arrival's.
+// The fully connected layers' weights are in shared memory if there is room. The last chunk is two arrivals'.
 constexpr bool RESIDENT = ALL + ACTIVATIONS + 1 <= SHARED_BYTES / 16;
 constexpr int COPIED = RESIDENT ? ALL : CONSTANTS;
 constexpr int FEATURES_AT = COPIED, HIDDEN1_AT = FEATURES_AT + 8 * STRIDE3, HIDDEN2_AT = HIDDEN1_AT + 8 * STRIDE4;
@@ -123,16 +124,15 @@ struct Conv1 {
     unsigned weights[BLOCKS1][TILES1];
     float2 scalings[3];
 
-    // Straight from global memory.
-    __device__ __forceinline__ explicit Conv1(const uint4* parameters) {
+    __device__ __forceinline__ void load(const uint4* constants) {
         unsigned lane = threadIdx.x % 32;
-        const uint2* from = reinterpret_cast<const uint2*>(parameters) + lane;
+        const uint2* from = reinterpret_cast<const uint2*>(constants) + lane;
 #pragma unroll
         for (int i = 0; i < BLOCKS1 * TILES1 / 2; ++i) {
-            uint2 two = load_now(from + 32 * i);
+            uint2 two = from[32 * i];
             weights[2 * i / TILES1][2 * i % TILES1] = two.x, weights[2 * i / TILES1][2 * i % TILES1 + 1] = two.y;
         }
-        const float2* its = reinterpret_cast<const float2*>(parameters + WEIGHTS1 + PIXEL_SCALINGS) + lane % 4 / 2 * 3;
+        const float2* its = reinterpret_cast<const float2*>(constants + SCALINGS_AT) + SCALING1 + lane % 4 / 2 * 3;
         for (int i = 0; i < 3; ++i) scalings[i] = its[i];
     }
 
@@ -180,28 +180,16 @@ struct Conv1 {
     }
 };
 
-struct Conv2 {
-    uint4 weights[2][BLOCKS2 / 2];  // of the places to the left, and to the right
-    uint2 last[2];
+// What 8 windows of conv2's pool see, and their sums.
+struct Windows {
+    unsigned seen[6][4];  // the last column is nobody's
+    Sum sums[4][4];
 
-    __device__ __forceinline__ void load(const uint4* from) {
-        unsigned lane = threadIdx.x % 32;
-#pragma unroll
-        for (int side = 0; side < 2; ++side, from += BLOCKS2 * BLOCK) {
-#pragma unroll
-            for (int i = 0; i < BLOCKS2 / 2; ++i) weights[side][i] = from[32 * i + lane];
-            last[side] = reinterpret_cast<const uint2*>(from + BLOCKS2 / 2 * 32)[lane];
-        }
-    }
-
-    // 8 windows of the pool.
-    __device__ __forceinline__ void windows(unsigned unit, float4 scaling, const uint4* maps,
-                                            unsigned short* features) const {
+    __device__ __forceinline__ void begin(unsigned unit, const uint4* maps) {
         unsigned lane = threadIdx.x % 32;
         unsigned window = min(unit * 8 + lane % 8, IMAGES * POOLED2 - 1u);
         const uint4* from = maps + window / POOLED2 * MAP_CHUNKS + window % POOLED2 / SIDE2 * MAP_ROW + window % SIDE2 +
                             lane / 8 % 2 * (7 * MAP_ROW);
-        unsigned seen[6][4];  // the last column is nobody's
 #pragma unroll
         for (int x = 0; x < 3; ++x) {
             unsigned four[4];
@@ -214,23 +202,22 @@ struct Conv2 {
             load_matrices(four, from + 2 * MAP_ROW + lane / 16 + x);
             for (int i = 0; i < 4; ++i) seen[4 + i % 2][x + i / 2] = four[i];
         }
-        Sum sums[4][4];
 #pragma unroll
         for (int i = 0; i < 16; ++i) sums[i / 4][i % 4] = START;
+    }
+    // Places of one side, to the left or to the right.
+    __device__ __forceinline__ void add(int block, int side, const Left& a) {
 #pragma unroll
-        for (int block = 0; block < BLOCKS2; block += 2)
-#pragma unroll
-            for (int side = 0; side < 2; ++side) {
-                Left a = block + 1 < BLOCKS2 ? left(weights[side][block / 2]) : left(last[side]);
-#pragma unroll
-                for (int y = 0; y < 2; ++y) {
-                    unsigned b = seen[block / 3 + y][block % 3];
-                    if (block + 1 < BLOCKS2)
-                        product(sums[2 * y + side], a, b, seen[(block + 1) / 3 + y][(block + 1) % 3]);
-                    else
-                        product(sums[2 * y + side], a, b);
-                }
-            }
+        for (int y = 0; y < 2; ++y) {
+            unsigned b = seen[block / 3 + y][block % 3];
+            if (block + 1 < BLOCKS2)
+                product(sums[2 * y + side], a, b, seen[(block + 1) / 3 + y][(block + 1) % 3]);
+            else
+                product(sums[2 * y + side], a, b);
+        }
+    }
+    __device__ __forceinline__ void end(unsigned unit, float4 scaling, unsigned short* features) const {
+        unsigned lane = threadIdx.x % 32;
         float values[4];  // a map's two windows, and those of the next map
 #pragma unroll
         for (int i = 0; i < 4; ++i)
@@ -246,6 +233,26 @@ struct Conv2 {
         }
     }
 };
+
+// UNITS x 8 windows of conv2's pool, with products enough for the tensor cores to be busy.
+__device__ __forceinline__ void conv2(unsigned unit, const uint4* constants, const uint4* maps, unsigned short* features) {
+    unsigned lane = threadIdx.x % 32;
+    Windows windows[UNITS];
+#pragma unroll
+    for (int i = 0; i < UNITS; ++i) windows[i].begin(unit + i, maps);
+#pragma unroll
+    for (int block = 0; block < BLOCKS2; block += 2)
+#pragma unroll
+        for (int side = 0; side < 2; ++side) {
+            const uint4* from = constants + CONV2 + (side * BLOCKS2 + block) * BLOCK;
+            Left a = block + 1 < BLOCKS2 ? left(from[lane]) : left(reinterpret_cast<const uint2*>(from)[lane]);
+#pragma unroll
+            for (int i = 0; i < UNITS; ++i) windows[i].add(block, side, a);
+        }
+    float4 scaling = reinterpret_cast<const float4*>(constants + SCALINGS_AT)[SCALING2 / 2 + lane / 4];
+#pragma unroll
+    for (int i = 0; i < UNITS; ++i) windows[i].end(unit + i, scaling, features);
+}
 
 // 16 outputs of a fully connected layer, for 8 images, of blocks FROM to TO; two sums take turns, since a product waits for
 // its sum.
@@ -301,49 +308,60 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
           float* /* workspace, of fp32.cu alone */) {
     SHARED_MEMORY(shared);
-    const float2* scalings = reinterpret_cast<const float2*>(shared + WEIGHTS2);
+    const float2* scalings = reinterpret_cast<const float2*>(shared + SCALINGS_AT);
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     uint4* maps = shared + MAPS_AT;
-    Arrival& arrival = *reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
+    int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
     logits += static_cast<long long>(first) * CLASSES;
 
-    int image = warp / CREW;
-    Image its;
-    if (image < count) its.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
-    if (BULK && threadIdx.x == 0) arrival.begin(shared, parameters + LATER, COPIED);
-    __syncthreads();  // before a wait for the arrival
-    uint4* pixels = shared + PIXELS_AT + image * PIXEL_CHUNKS;
-    if (image < count) its.settle(pixels, PixelScalings(parameters + WEIGHTS1));
-    if (!BULK) copy_block(shared, parameters + LATER, COPIED, THREADS);  // only now: it may not stand in the images' way
+    // Groups of copies that are not BULK: the constants; the fully connected layers' weights in their time.
+    const uint4* later = parameters + PIXEL_SCALINGS;
+    if (!BULK)
+        copy_block(shared, later, CONSTANTS, THREADS);
+    else if (threadIdx.x == 0)
+        arrivals[0].begin(shared, later, CONSTANTS);
     commit_copies();
-    if (image < count) {
-        Conv1 conv1(parameters);
-        sync_part(image, CREW_THREADS);
-        // A crew of two has seven tiles: who has four of them differs, for every fourth warp shares a scheduler.
-#pragma unroll 1
-        for (int tile = (warp + image / 2) % CREW; tile < ceil_div(PAIRS, 16); tile += CREW)
-            conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels),
-                       reinterpret_cast<unsigned*>(maps + image * MAP_CHUNKS));
-    }
-    wait_for_copies<0>();
-    Conv2 conv2;
+    int image = warp / CREW;
+    uint4* pixels = shared + PIXELS_AT + image * PIXEL_CHUNKS;
+    Image its;
+    Conv1 conv1;
+    if (image < count) its.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
     if (BULK) {
-        arrival.wait();
-        conv2.load(shared);
+        __syncthreads();  // `begin` made it
+        arrivals[0].wait();
+        conv1.load(shared);
     }
-    __syncthreads();
-
-    if (!BULK) conv2.load(shared);
-    float4 scaling2 = reinterpret_cast<const float4*>(scalings + SCALING2)[lane / 4];
+    if (image < count) its.settle(pixels, PixelScalings(parameters));
+    // Only now: what is wanted later may not stand in the images' way.
+    if (RESIDENT && !BULK)
+        copy_block(shared + FC1, later + FC1, ALL - FC1, THREADS);
+    else if (RESIDENT && threadIdx.x == 0)
+        arrivals[1].begin(shared + FC1, later + FC1, ALL - FC1);
+    commit_copies();
+    if (BULK) {
+        sync_part(image, CREW_THREADS);
+    } else {
+        wait_for_copies<1>();
+        __syncthreads();
+        conv1.load(shared);
+    }
+    // A crew of two has seven tiles: who has four of them differs, for every fourth warp shares a scheduler.
 #pragma unroll 1
-    for (int unit = warp; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS)
-        conv2.windows(unit, scaling2, maps, reinterpret_cast<unsigned short*>(features));
+    for (int tile = (warp + image / 2) % CREW; image < count && tile < ceil_div(PAIRS, 16); tile += CREW)
+        conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned*>(maps + image * MAP_CHUNKS));
     __syncthreads();
 
-    const uint4* weights = RESIDENT ? shared : parameters + LATER;
+#pragma unroll 1
+    for (int unit = warp * UNITS; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS * UNITS)
+        conv2(unit, shared, maps, reinterpret_cast<unsigned short*>(features));
+    wait_for_copies<0>();
+    if (RESIDENT && BULK) arrivals[1].wait();
+    __syncthreads();
+
+    const uint4* weights = RESIDENT ? shared : later;
     const uint4* weights3 = weights + FC1 + warp % ROWS3 * (BLOCKS3 * BLOCK);
     constexpr int HALF3 = BLOCKS3 / 2;
     Sum sums[4];

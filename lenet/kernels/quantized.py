@@ -47,11 +47,10 @@ def pack(
     padded = [np.pad(of, ((0, count - len(of)), (0, 0))) for of, count in zip(scalings, outputs, strict=True)]
     images = _image_scaling(float(layers[0].input_scale), whole=whole, bytes_in=bytes_in)
     parts = [
-        _b_fragments(_bits(_conv1_matrix(_weight(network["conv1"])), whole=whole)),
         _floats("the images' scaling", np.pad(images, ((0, 1), (0, 0)))),
-        _floats("conv1's scaling", padded[0]),
+        _b_fragments(_bits(_conv1_matrix(_weight(network["conv1"])), whole=whole)),
         *(_a_fragments(_bits(matrix, whole=whole)) for matrix in _conv2_matrices(_weight(network["conv2"]))),
-        _floats("the layers' scaling", np.concatenate(padded[1:])),
+        _floats("the layers' scaling", np.concatenate(padded)),
         *(_a_fragments(_bits(matrix, whole=whole)) for matrix in _connected(network)),
     ]
     return np.concatenate([part.ravel().view(np.uint8) for part in parts])

@@ -215,7 +215,6 @@ inline bool is_last_of(unsigned count, unsigned* counter) {
     return *counter == 0;
 }
 inline uint4 load_once(const uint4* from) { return *from; }
-inline uint2 load_now(const uint2* from) { return *from; }
 template <int INDEX>
 inline float centred(unsigned word) { return float(word >> 8 * INDEX & 255) - 128.0f; }
 inline unsigned pack_half(float low, float high) {
