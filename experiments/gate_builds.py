@@ -48,27 +48,27 @@ def one_process(name: str, device: str, batch_size: int, rounds: int) -> float:
         return float(median(median(timed().seconds.tolist()) for _ in range(5)))
 
 
-def measured(case: Sequence[str], caches: Path) -> float:
-    """Seconds of a forward pass in a fresh process that uses these caches."""
+def measured(case: Sequence[str], caches: Path) -> list[float]:
+    """Seconds of a forward pass of each batch size, in a fresh process that uses these caches."""
     directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
     variables = {name: str(caches / directory) for name, directory in directories.items()}
     command = [sys.executable, __file__, "--one-process", *case]
     # The traceback of one that fails is shown.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | variables)  # noqa: S603
-    return float(done.stdout)
+    return [float(line) for line in done.stdout.split()]
 
 
-def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[float]]:
-    """Log seconds by build and round."""
+def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
+    """Log seconds by build, round and batch size."""
     with tempfile.TemporaryDirectory() as folder:
         caches = [Path(folder, str(number)) for number in range(builds)]
         for directory in caches:
             (directory / "lenet").mkdir(parents=True, mode=0o700)
             measured(case, directory)
-        found: dict[Path, list[float]] = {directory: [] for directory in caches}
+        found: dict[Path, list[list[float]]] = {directory: [] for directory in caches}
         for _ in range(rounds):
             for directory in draw.sample(caches, builds):
-                found[directory].append(math.log(measured(case, directory)))
+                found[directory].append([math.log(seconds) for seconds in measured(case, directory)])
         return list(found.values())
 
 
@@ -80,23 +80,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--builds", type=int, default=6, help="sets of caches (%(default)s)")
     parser.add_argument("--processes", type=int, default=4, help="measured processes of each build (%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="of each turn (%(default)s)")
-    parser.add_argument("--one-process", action="store_true", help="the seconds of the first row in this process alone")
+    parser.add_argument("--one-process", action="store_true", help="time the first backend in this process alone")
     option = parser.parse_args(arguments)
     if option.one_process:
-        print(one_process(option.backends[0], option.device, option.batch_size[0], option.rounds))
+        for size in option.batch_size:
+            print(one_process(option.backends[0], option.device, size, option.rounds))
         return
     print(f"# Builds and processes on {devices.describe(devices.resolve(option.device))}\n")
     print(f"{option.builds} builds, {option.processes} processes of each, torch {torch.__version__}, fp32, forward; by")
     print("`experiments/gate_builds.py`. In brackets: 95 % intervals. p: of the F test for builds that share nothing.")
     head("row", "ms, median", "between builds, standard deviation", "within a build", "p")
     draw = random.Random(0)  # noqa: S311
+    sizes = [str(size) for size in option.batch_size]
     for name in option.backends:
-        for size in option.batch_size:
-            with told(f"{name} {size}"):
-                case = [name, "--device", option.device, "--batch-size", str(size), "--rounds", str(option.rounds)]
-                times = log_times(case, option.builds, option.processes, draw)
-                middle = 1e3 * math.exp(median(one for build in times for one in build))
-                row(f"{name} {size}", significant(middle), components(times, rounds=True))
+        with told(name):
+            case = [name, "--device", option.device, "--batch-size", *sizes, "--rounds", str(option.rounds)]
+            times = log_times(case, option.builds, option.processes, draw)
+            for place, size in enumerate(sizes):
+                of_size = [[one[place] for one in build] for build in times]
+                middle = 1e3 * math.exp(median(one for build in of_size for one in build))
+                row(f"{name} {size}", significant(middle), components(of_size, rounds=True))
 
 
 if __name__ == "__main__":

@@ -180,14 +180,17 @@ def test_variance_intervals_hold_what_they_should() -> None:
 def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script, draw = load("gate_builds"), random.Random(5)  # noqa: S311
 
-    def measured(case: list[str], caches: Path) -> float:
+    def measured(case: list[str], caches: Path) -> list[float]:
         assert case[0] == "a-backend"
         assert (caches / "lenet").is_dir()
-        return 1e-3 * math.exp(0.1 * int(caches.name) + draw.gauss(0, 0.001))
+        return [1e-3 * math.exp(offset * int(caches.name) + draw.gauss(0, 0.001)) for offset in (0.1, 0)]
 
     monkeypatch.setattr(script, "measured", measured)
-    script.main(["a-backend", "--batch-size", "1", "--builds", "4", "--processes", "3"])
-    (line,) = cells(f"## x\n{capsys.readouterr().out}", "x", "a-backend 1")
+    script.main(["a-backend", "--batch-size", "1", "7", "--builds", "4", "--processes", "3"])
+    printed = capsys.readouterr().out
+    (same,) = cells(f"## x\n{printed}", "x", "a-backend 7")
+    assert float(same[2].split("%")[0]) < 0.5
+    (line,) = cells(f"## x\n{printed}", "x", "a-backend 1")
     assert line[1] == "1.16"
     assert float(line[2].split("%")[0]) == pytest.approx(12.9, abs=0.5)
     assert float(line[3].strip("%")) == pytest.approx(0.1, abs=0.05)
@@ -195,8 +198,10 @@ def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_a_process_times_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "--rounds", "3"])
-    assert 1e-6 < float(capsys.readouterr().out) < 10
+    load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "9", "--rounds", "3"])
+    one, nine = capsys.readouterr().out.split()
+    assert 1e-6 < float(one) < 10
+    assert 1e-6 < float(nine) < 10
 
 
 def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) -> None:
