@@ -3,8 +3,9 @@
 ``python experiments/gate_builds.py --device cuda pytorch-compile fused > docs/results/gate-builds-h200.md``
 
 A build is an empty set of caches, filled by a process that is not measured. The builds take turns: in each round every
-build is measured by a fresh process, in an order that is drawn. The gate's stages have a build each. So what a build
-shares is what its error does not count.
+build is measured by a fresh process. The processes of a round start together. When all are ready, they are measured one
+after another, in an order that is drawn. The gate's stages have a build each. So what a build shares is what its error
+does not count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,36 +28,60 @@ import torch
 from common import components, head, row, told
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.measurement.protocol import Coursework
 from lenet.measurement.rounds import measure
 from lenet.report.rounding import significant
 from lenet.vocabulary import Mode, Precision
 
-
-def one_process(name: str, device: str, batch_size: int, rounds: int) -> float:
-    """Seconds of a forward pass in this process: the median over five turns of the median of the rounds."""
-    spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(batch_size))
-    images = torch.randn(batch_size, *INPUT_SHAPE, device=spec.device)
-    with backends.load(name).build(weights.load().arrays, spec) as runner, torch.inference_mode(), runner.on_stream():
-        timed = partial(
-            measure,
-            lambda: runner.forward(images),
-            mode=Mode.FORWARD,
-            stream=runner.stream,
-            protocol=Coursework(rounds=rounds),
-        )
-        return float(median(median(timed().seconds.tolist()) for _ in range(5)))
+_READY = "ready"
 
 
-def measured(case: Sequence[str], caches: Path) -> list[float]:
-    """Seconds of a forward pass of each batch size, in a fresh process that uses these caches."""
+def one_process(name: str, device: str, batch_sizes: Sequence[int], rounds: int) -> None:
+    """Build a row for each batch size, say so, and print their seconds once a line comes in.
+
+    A row's seconds are the median over five turns of the median of the rounds of a forward pass.
+    """
+    with ExitStack() as rows:
+        timed = []
+        for size in batch_sizes:
+            spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(size))
+            images = torch.randn(size, *INPUT_SHAPE, device=spec.device)
+            runner = rows.enter_context(backends.load(name).build(weights.load().arrays, spec))
+            timed.append(partial(_seconds, runner, images, Coursework(rounds=rounds)))
+        print(_READY, flush=True)
+        input()
+        print(*(each() for each in timed))
+
+
+def _seconds(runner: Runner, images: torch.Tensor, protocol: Coursework) -> float:
+    def turn() -> float:
+        measured = measure(lambda: runner.forward(images), mode=Mode.FORWARD, stream=runner.stream, protocol=protocol)
+        return float(median(measured.seconds.tolist()))
+
+    with torch.inference_mode(), runner.on_stream():
+        return median(turn() for _ in range(5))
+
+
+def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
+    """Seconds of a forward pass by set of caches and batch size, each set's in a fresh process that uses it."""
     directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-    variables = {name: str(caches / directory) for name, directory in directories.items()}
     command = [sys.executable, __file__, "--one-process", *case]
-    # The traceback of one that fails is shown.
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | variables)  # noqa: S603
-    return [float(line) for line in done.stdout.split()]
+    with ExitStack() as processes:
+        started = []
+        for folder in caches:
+            variables = {name: str(folder / directory) for name, directory in directories.items()}
+            # The traceback of one that fails is shown.
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | variables
+            )
+            started.append(processes.enter_context(process))
+            processes.callback(process.kill)
+        for process in started:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != _READY:
+                raise subprocess.CalledProcessError(process.wait(), command)
+        return [[float(one) for one in process.communicate("\n")[0].split()] for process in started]
 
 
 def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
@@ -64,11 +90,12 @@ def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random
         caches = [Path(folder, str(number)) for number in range(builds)]
         for directory in caches:
             (directory / "lenet").mkdir(parents=True, mode=0o700)
-            measured(case, directory)
+            measured(case, [directory])
         found: dict[Path, list[list[float]]] = {directory: [] for directory in caches}
         for _ in range(rounds):
-            for directory in draw.sample(caches, builds):
-                found[directory].append([math.log(seconds) for seconds in measured(case, directory)])
+            order = draw.sample(caches, builds)
+            for directory, seconds in zip(order, measured(case, order), strict=True):
+                found[directory].append([math.log(one) for one in seconds])
         return list(found.values())
 
 
@@ -80,11 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--builds", type=int, default=6, help="sets of caches (%(default)s)")
     parser.add_argument("--processes", type=int, default=4, help="measured processes of each build (%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="of each turn (%(default)s)")
-    parser.add_argument("--one-process", action="store_true", help="time the first backend in this process alone")
+    parser.add_argument("--one-process", action="store_true", help="time the first backend here, once told to")
     option = parser.parse_args(arguments)
     if option.one_process:
-        for size in option.batch_size:
-            print(one_process(option.backends[0], option.device, size, option.rounds))
+        one_process(option.backends[0], option.device, option.batch_size, option.rounds)
         return
     print(f"# Builds and processes on {devices.describe(devices.resolve(option.device))}\n")
     print(f"{option.builds} builds, {option.processes} processes of each, torch {torch.__version__}, fp32, forward; by")

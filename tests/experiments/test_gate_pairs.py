@@ -6,12 +6,14 @@ import json
 import math
 import random
 import runpy
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,10 +182,13 @@ def test_variance_intervals_hold_what_they_should() -> None:
 def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script, draw = load("gate_builds"), random.Random(5)  # noqa: S311
 
-    def measured(case: list[str], caches: Path) -> list[float]:
+    def measured(case: list[str], caches: list[Path]) -> list[list[float]]:
         assert case[0] == "a-backend"
-        assert (caches / "lenet").is_dir()
-        return [1e-3 * math.exp(offset * int(caches.name) + draw.gauss(0, 0.001)) for offset in (0.1, 0)]
+        assert all((folder / "lenet").is_dir() for folder in caches)
+        return [
+            [1e-3 * math.exp(offset * int(folder.name) + draw.gauss(0, 0.001)) for offset in (0.1, 0)]
+            for folder in caches
+        ]
 
     monkeypatch.setattr(script, "measured", measured)
     script.main(["a-backend", "--batch-size", "1", "7", "--builds", "4", "--processes", "3"])
@@ -197,11 +202,17 @@ def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert float(line[4]) < 1e-6
 
 
-def test_a_process_times_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "9", "--rounds", "3"])
-    one, nine = capsys.readouterr().out.split()
-    assert 1e-6 < float(one) < 10
-    assert 1e-6 < float(nine) < 10
+def test_processes_time_their_rows(tmp_path: Path) -> None:
+    case = ["pytorch", "--batch-size", "1", "9", "--rounds", "3"]
+    found = load("gate_builds").measured(case, [tmp_path / "a", tmp_path / "b"])
+    assert np.shape(found) == (2, 2)
+    assert np.all((np.array(found) > 1e-6) & (np.array(found) < 10))
+
+
+def test_a_process_that_ends_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        load("gate_builds").measured(["a-backend", "--batch-size", "1"], [tmp_path])
+    assert "a-backend" in capfd.readouterr().err
 
 
 def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) -> None:
