@@ -18,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
+import warm_compile
 
 from common import components, head, row, told
 from lenet import backends, devices, weights
@@ -32,7 +34,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.measurement.protocol import Coursework
 from lenet.measurement.rounds import measure
 from lenet.report.rounding import significant
-from lenet.vocabulary import Mode, Precision
+from lenet.vocabulary import InputType, Mode, Precision
 
 _READY = "ready"
 
@@ -63,17 +65,21 @@ def _seconds(runner: Runner, images: torch.Tensor, protocol: Coursework) -> floa
         return median(turn() for _ in range(5))
 
 
+def environment(caches: Path) -> dict[str, str]:
+    """The variables of a process that uses this set of caches."""
+    directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+    return os.environ | {name: str(caches / directory) for name, directory in directories.items()}
+
+
 def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
     """Seconds of a forward pass by set of caches and batch size, each set's in a fresh process that uses it."""
-    directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
     command = [sys.executable, __file__, "--one-process", *case]
     with ExitStack() as processes:
         started = []
         for folder in caches:
-            variables = {name: str(folder / directory) for name, directory in directories.items()}
             # The traceback of one that fails is shown.
             process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | variables
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(folder)
             )
             started.append(processes.enter_context(process))
             processes.callback(process.kill)
@@ -84,13 +90,30 @@ def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
         return [[float(one) for one in process.communicate("\n")[0].split()] for process in started]
 
 
+def fill(case: Sequence[str], caches: Sequence[Path]) -> None:
+    """Build the rows of a case into each set of caches; on a GPU, several that TorchInductor tunes at a time."""
+    name, _, device, _, *sizes = case[: case.index("--rounds")]
+    if device != "cuda" or name not in warm_compile.BACKENDS:
+        for directory in caches:
+            measured(case, [directory])
+        return
+    with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(warm_compile.AT_ONCE) as pool:
+        networks = [
+            ((name, Precision.FP32, size, InputType.FLOAT32), lock.name, environment(directory))
+            for directory in caches
+            for size in sizes
+        ]
+        if not all(pool.map(warm_compile.build, *zip(*networks, strict=True))):
+            raise RuntimeError("a network could not be built")
+
+
 def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
     """Log seconds by build, round and batch size."""
     with tempfile.TemporaryDirectory() as folder:
         caches = [Path(folder, str(number)) for number in range(builds)]
         for directory in caches:
             (directory / "lenet").mkdir(parents=True, mode=0o700)
-            measured(case, [directory])
+        fill(case, caches)
         found: dict[Path, list[list[float]]] = {directory: [] for directory in caches}
         for _ in range(rounds):
             order = draw.sample(caches, builds)

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,6 +201,24 @@ def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert float(line[2].split("%")[0]) == pytest.approx(12.9, abs=0.5)
     assert float(line[3].strip("%")) == pytest.approx(0.1, abs=0.05)
     assert float(line[4]) < 1e-6
+
+
+def test_networks_are_tuned_several_at_a_time_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, built = load("gate_builds"), set()
+
+    def build(case: tuple[str, ...], lock: str, variables: dict[str, str]) -> bool:
+        built.add((*case, variables["TORCHINDUCTOR_CACHE_DIR"]))
+        return Path(lock).exists()
+
+    monkeypatch.setattr(script.warm_compile, "build", build)
+    caches = [tmp_path / "a", tmp_path / "b"]
+    case = ["pytorch-aot", "--device", "cuda", "--batch-size", "1", "7", "--rounds", "3"]
+    script.fill(case, caches)
+    folders = [str(folder / "inductor") for folder in caches]
+    assert built == set(product(["pytorch-aot"], ["fp32"], ["1", "7"], ["float32"], folders))
+    monkeypatch.setattr(script.warm_compile, "build", lambda *_: False)
+    with pytest.raises(RuntimeError, match="could not be built"):
+        script.fill(case, caches)
 
 
 def test_processes_time_their_rows(tmp_path: Path) -> None:
