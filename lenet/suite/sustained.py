@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from lenet.backends.base import Backend
-from lenet.backends.buffer_cache import MOST_BUFFERS
 from lenet.comparison import check_in_flight
 from lenet.errors import UnavailableError
 from lenet.measurement.gpu_state import GpuSampler
@@ -29,10 +28,9 @@ from lenet.measurement.sustained import Pipeline
 from lenet.results import Case, Throughput
 from lenet.suite.builds import Built
 from lenet.suite.images import Batches
-from lenet.suite.options import chosen
-from lenet.vocabulary import HostMemory, Mode
+from lenet.vocabulary import HostMemory
 
-__all__ = ["Measured", "check_depth", "depth_of", "run_sustained"]
+__all__ = ["Measured", "depth_of", "run_sustained"]
 
 _BRIEF: Final = (4, 0.05)
 """Windows and seconds of each, for a brief look at a number of runners, or at the copies or the passes alone."""
@@ -52,37 +50,10 @@ class Measured(NamedTuple):
     peak: PeakMemory | None
 
 
-def check_depth(config: pytest.Config) -> None:
-    """Refuse ``--depth`` if no row uses it, or if a runner cannot prepare itself for so many buffers.
-
-    Raises:
-        pytest.UsageError: It is refused.
-    """
-    depth = config.getoption("--depth")
-    if depth is None:
-        return
-    if Mode.THROUGHPUT not in chosen(config, "mode"):
-        raise pytest.UsageError(f"--depth={depth} is for throughput: add --mode=throughput")
-    if depth > MOST_BUFFERS:
-        raise pytest.UsageError(
-            f"--depth={depth} is too deep: a runner prepares itself for {MOST_BUFFERS} buffers at most, so choose "
-            f"--depth={MOST_BUFFERS} or less"
-        )
-
-
 def depth_of(config: pytest.Config, device: torch.device) -> int | None:
     """The batches in flight of a throughput row. None if the number of runners on a CPU is to be found."""
     depth: int | None = config.getoption("--depth")
-    if device.type != "cpu":
-        return depth or DEFAULT_DEPTH
-    cores = torch.get_num_threads()
-    if depth is not None and depth > cores:
-        pytest.fail(
-            f"--depth={depth} is too deep: each runner wants a core, and torch uses {cores}: choose --depth={cores}"
-            f"{' or less' if cores > 1 else ''}, or allow more threads",
-            pytrace=False,
-        )
-    return depth
+    return depth if device.type == "cpu" else depth or DEFAULT_DEPTH
 
 
 def run_sustained(

@@ -25,6 +25,7 @@ from lenet.measurement.recorder import Round
 from lenet.results import Case
 from lenet.suite import sustained
 from lenet.suite.builds import Built
+from lenet.suite.options import check_depth
 from lenet.vocabulary import InputType, Mode, Precision
 from lenet.weights import Arrays
 from tests.measurement.fake_streams import TimedCuda
@@ -46,25 +47,32 @@ class Idle(Runner):
         return images
 
 
-def config(*modes: Mode, depth: int | None) -> pytest.Config:
-    options: Any = {"--depth": depth, "--mode": modes}
+def config(*modes: Mode, depth: int | None, numbers: tuple[int, ...] = ()) -> pytest.Config:
+    options: Any = {"--depth": depth, "--mode": modes, "--threads": numbers}
     return SimpleNamespace(getoption=options.get)  # type: ignore[return-value]
 
 
 def test_a_depth_is_for_throughput_and_for_as_many_buffers_as_a_runner_prepares() -> None:
-    sustained.check_depth(config(depth=None))
-    sustained.check_depth(config(Mode.FORWARD, Mode.THROUGHPUT, depth=MOST_BUFFERS))
+    check_depth(config(depth=None), GPU)
+    check_depth(config(Mode.FORWARD, Mode.THROUGHPUT, depth=MOST_BUFFERS), GPU)
     with pytest.raises(pytest.UsageError, match="--depth=2 is for throughput: add --mode=throughput"):
-        sustained.check_depth(config(Mode.FORWARD, depth=2))
+        check_depth(config(Mode.FORWARD, depth=2), GPU)
     with pytest.raises(pytest.UsageError, match=f"choose --depth={MOST_BUFFERS} or less"):
-        sustained.check_depth(config(Mode.THROUGHPUT, depth=MOST_BUFFERS + 1))
+        check_depth(config(Mode.THROUGHPUT, depth=MOST_BUFFERS + 1), GPU)
 
 
-def test_on_a_cpu_a_depth_is_within_the_cores_and_none_is_chosen_for_the_row() -> None:
+def test_on_a_cpu_a_depth_is_within_the_cores_of_every_row() -> None:
     with threads(2):
-        assert [sustained.depth_of(config(depth=depth), CPU) for depth in (None, 1, 2)] == [None, 1, 2]
-        with pytest.raises(pytest.fail.Exception, match="torch uses 2: choose --depth=2 or less"):
-            sustained.depth_of(config(depth=3), CPU)
+        check_depth(config(Mode.THROUGHPUT, depth=2), CPU)
+        with pytest.raises(pytest.UsageError, match="torch uses 2: choose --depth=2 or less"):
+            check_depth(config(Mode.THROUGHPUT, depth=3), CPU)
+    check_depth(config(Mode.THROUGHPUT, depth=3, numbers=(4, 3)), CPU)
+    with pytest.raises(pytest.UsageError, match="--threads=1 gives a row 1: choose --depth=1, or more threads by"):
+        check_depth(config(Mode.THROUGHPUT, depth=3, numbers=(4, 1)), CPU)
+
+
+def test_the_number_of_runners_on_a_cpu_is_found_if_none_is_asked_for() -> None:
+    assert [sustained.depth_of(config(depth=depth), CPU) for depth in (None, 1, 2)] == [None, 1, 2]
     assert [sustained.depth_of(config(depth=depth), GPU) for depth in (None, 9)] == [3, 9]
 
 

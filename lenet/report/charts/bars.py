@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Final
-
-import numpy as np
 
 from lenet.report.charts.canvas import CHARACTER, Canvas
 from lenet.report.charts.painter import Chart, Key, Painter
@@ -77,18 +76,18 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     """
     ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
     names = [shortened(row.case.backend) + (MARK if row.unstable else "") for row in ordered]
-    spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in ordered]
+    spread = [_spread([1e3 * one for one in row.samples or ()]) for row in ordered]
     bottom = 26 * len(rows) + 4.0
     canvas = Canvas(WIDTH, bottom + 36)
-    extremes = [float(value) for quantiles in spread for value in (quantiles[0], quantiles[-1])]
+    extremes = [value for found in spread for value in (found[0], found[-1])]
     log = max(extremes) > 10 * min(extremes)
     scale = spanning(extremes, _left(names), WIDTH - 22, log=log)
     painter.draw_ticks(canvas, scale, (bottom, 0))
     unit = painter.language.text("ms/batch")
     canvas.write((scale.start + scale.end) / 2, bottom + 28, unit, anchor="middle", color="muted")
-    for place, (row, name, quantiles) in enumerate(zip(ordered, names, spread, strict=True)):
+    for place, (row, name, found) in enumerate(zip(ordered, names, spread, strict=True)):
         middle, color = 26 * place + 15, painter.color(row.case.backend)
-        least, low, first, median, third, high, most = (scale.place(float(value)) for value in quantiles)
+        least, low, first, median, third, high, most = map(scale.place, found)
         canvas.write(scale.start - 8, middle, name, anchor="end")
         canvas.line([(low, middle), (high, middle)], color, 1.4)
         canvas.bar(first, middle - 7, third - first, 14, "paper", color)
@@ -96,6 +95,12 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
         for extreme in (least, most):
             canvas.bar(extreme - 1, middle - 1, 2, 2, color)
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
+
+
+def _spread(values: list[float]) -> list[float]:
+    """The extremes of at least one value, with the 5th, 25th, 50th, 75th and 95th percentile between them."""
+    percentiles = quantiles(values if len(values) > 1 else 2 * values, n=20, method="inclusive")
+    return [min(values), *(percentiles[place] for place in (0, 4, 9, 14, 18)), max(values)]
 
 
 def draw_splits(painter: Painter, splits: Sequence[Split], title: str, unit: str | None = None) -> Chart:
