@@ -119,13 +119,13 @@ def test_inference(
         request.addfinalizer(build.close)  # what a runner keeps of a ring would count as other rows' memory
         run = partial(run_sustained, case, backend, built, network.arrays, batches)
     with failing_with_the_layer(backend, network, built, reference, case.precision):
-        samples, throughput, peak = run(protocol, sampler, host)
+        samples, throughput, peak, joules = run(protocol, sampler, host, energy)
     after = sampler.sample()
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
-    benchmark.extra_info.update(energy(call, runner, case, benchmark.extra_info["summary"]["median"]))
+    benchmark.extra_info.update(joules)
     benchmark.extra_info.update({"throughput": asdict(throughput)} if throughput else {})
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None

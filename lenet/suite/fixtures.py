@@ -12,7 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lenet import backends
-from lenet.errors import BackendError, LenetError
+from lenet.errors import BackendError, LenetError, PrecisionError
 from lenet.measurement.floor import Limits
 from lenet.measurement.protocol import Protocol
 from lenet.suite import storage
@@ -218,6 +218,8 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
     """The precision that the backend really runs, or a skip if it cannot run the one asked for."""
     try:
         return backend.executed_precision(precision, device)
+    except PrecisionError as error:
+        pytest.skip(error.found)
     except BackendError as error:
         pytest.skip(error.summary)
 

@@ -13,7 +13,9 @@ from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import peak_memory
 from lenet.measurement.protocol import Protocol
 from lenet.measurement.rounds import measure
+from lenet.measurement.statistics import median
 from lenet.results import Case
+from lenet.suite.energy import EnergyMeter, passes
 from lenet.suite.images import Batches
 from lenet.suite.sustained import Measured
 from lenet.vocabulary import HostMemory
@@ -28,6 +30,7 @@ def run_one_batch(
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
+    energy: EnergyMeter,
 ) -> Measured:
     """Measure a row.
 
@@ -38,6 +41,7 @@ def run_one_batch(
         protocol: How many rounds to run.
         sampler: Reads what throttles the GPU.
         host: Watches the CPU that launches a GPU's work.
+        energy: Measures the row's energy.
     """
     with torch.inference_mode(), runner.on_stream():
         samples = measure(
@@ -49,7 +53,9 @@ def run_one_batch(
             throttling=sampler.throttling,
             host=host,
         )
-        return Measured(samples, None, peak_memory(call, runner.spec.device))
+        peak = peak_memory(call, runner.spec.device)
+    joules = energy(passes(call, runner, case, median(samples.seconds.tolist())), runner, case)
+    return Measured(samples, None, peak, joules)
 
 
 def call_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 import psutil
@@ -27,6 +27,7 @@ from lenet.measurement.statistics import median, quantile
 from lenet.measurement.sustained import Pipeline
 from lenet.results import Case, Throughput
 from lenet.suite.builds import Built
+from lenet.suite.energy import CHUNK, EnergyMeter
 from lenet.suite.images import Batches
 from lenet.vocabulary import HostMemory
 
@@ -43,11 +44,13 @@ class Measured(NamedTuple):
         samples: Its rounds.
         throughput: Its batches in flight, their latencies, and its parts alone. None for one batch at a time.
         peak: Device memory of as many batches as are in flight. None on a CPU.
+        energy: The facts about its energy, by `EnergyMeter`.
     """
 
     samples: Samples
     throughput: Throughput | None
     peak: PeakMemory | None
+    energy: Mapping[str, Any]
 
 
 def depth_of(config: pytest.Config, device: torch.device) -> int | None:
@@ -65,6 +68,7 @@ def run_sustained(
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
+    energy: EnergyMeter,
 ) -> Measured:
     """Check and measure a row, and check it again. Nothing of it is held afterwards but by the runner.
 
@@ -77,6 +81,7 @@ def run_sustained(
         protocol: How many windows to run.
         sampler: Reads what throttles the GPU.
         host: Watches the CPU that queues a GPU's work.
+        energy: Measures the row's energy.
 
     Raises:
         ParityError: A batch in flight got wrong logits.
@@ -98,9 +103,10 @@ def run_sustained(
         copy = forward = None
         if isinstance(pipeline, Ring):
             copy, forward = _brief(pipeline.copies), _brief(pipeline.passes)
+        joules = energy(lambda: case.batch_size * pipeline.work(CHUNK), built.runner, case)
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         p50, p95, p99 = (quantile(samples.latency, share) for share in (0.5, 0.95, 0.99))
-        return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak)
+        return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak, joules)
 
 
 def _brief(windows: Callable[[int, float], list[Round]]) -> float | None:
