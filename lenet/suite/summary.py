@@ -128,7 +128,7 @@ def _speedups(run: Run, rows: list[Row]) -> Iterable[str]:
     if not lone:
         return
     if run.pytorch is not None:
-        yield f"Ratios are to {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.date})."
+        yield f"Ratios are to {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.moment})."
     if any(run.pytorch is None or speedup(row, run.pytorch.rows) is None for row in lone):
         yield (
             f"A row without a ratio: {BASELINE_BACKEND} was not measured under its conditions, and no saved run of "

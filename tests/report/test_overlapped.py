@@ -131,6 +131,8 @@ def test_the_page_has_a_part_for_them(tmp_path: Path) -> None:
     assert "the copies set the pace" in text
     assert "times in throughput" in text
     assert "pytorch throughput pinned fp32 1000 depth 3" in text
+    assert "a copy runs beside the forward pass" in text
+    assert page.count("<figcaption>throughput, fp32, batch 1,000, pinned memory, 3 in flight") == 2  # rates and rounds
     file = documents.measurement(tmp_path / "2.json", modes=[Mode.THROUGHPUT])
     result, page = report(file, out=tmp_path / "report.html")
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Charts of horizontal bars: medians, the spread of rounds, and the parts of end-to-end times."""
+"""Charts of horizontal bars: medians, rates, the spread of rounds, and the parts of end-to-end times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lenet.report.tables.names import MARK, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["Split", "draw_bars", "draw_boxes", "draw_splits"]
+__all__ = ["Split", "draw_bars", "draw_boxes", "draw_rates", "draw_splits"]
 
 _STEP: Final = 21
 """Height of a bar with its space, in CSS pixels."""
@@ -64,6 +64,32 @@ def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
             canvas.write(end + 6, middle, number)
             top += _STEP
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
+
+
+def draw_rates(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
+    """Images a second of rows that differ only in the backend, beside what the machine's limits allow."""
+    text = painter.language.text
+    ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
+    numbers = [painter.shown(row.images_per_second) + (MARK if row.unstable else "") for row in ordered]
+    bounds = [row.case.batch_size / row.floor.seconds if row.floor else None for row in ordered]
+    canvas = Canvas(WIDTH, _HEAD + _STEP * len(rows) + 4)
+    left = _left(row.case.backend for row in rows)
+    most = max([*(row.images_per_second for row in ordered), *filter(None, bounds)])
+    scale = Scale(0, most, left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
+    canvas.write(left, _HEAD / 2, text("images/s"), color="muted")
+    for place, (row, number, bound) in enumerate(zip(ordered, numbers, bounds, strict=True)):
+        middle, end = _HEAD + _STEP * (place + 0.5), scale.place(row.images_per_second)
+        canvas.write(left - 8, middle, shortened(row.case.backend), anchor="end")
+        canvas.bar(left, middle - 7, end - left, 14, painter.color(row.case.backend))
+        if bound is not None:
+            at = scale.place(bound)
+            canvas.line([(at, middle - 9), (at, middle + 9)], "ink", 1.8)
+            if at > end - 2:
+                end = at
+        canvas.write(end + 6, middle, number)
+    told = "; ".join(f"{row.case.backend}: {number}" for row, number in zip(ordered, numbers, strict=True))
+    keys = [Key("ink", "|", text("what the machine's limits allow"))] if any(bounds) else []
+    return painter.chart(canvas.to_svg, title, f"{text('images/s')}. {told}.", keys)
 
 
 def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
