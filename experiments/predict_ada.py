@@ -1,10 +1,8 @@
 """Predict the fused kernel's times on an RTX 4060 Ti from those of its variants on another GPU; prints Markdown.
 
-``python experiments/predict_ada.py --measure ada.json`` runs on an NVIDIA GPU of compute capability 8.9 or newer. It
-compiles what compute capability 8.9 gets, with its 99 KB of shared memory and without bulk copies, as PTX, which the
-driver translates for the GPU that is there. It checks the logits, times the variants and writes a record.
+``python experiments/predict_ada.py docs/results/ada.json > docs/results/ada-prediction.md``
 
-``python experiments/predict_ada.py docs/results/ada.json > docs/results/ada-prediction.md`` needs no GPU.
+No GPU is needed: `measure_ada.py` made the record.
 
 The model: a block takes as many cycles on both cards, and every multiprocessor works on its blocks one after the other.
 A launch's time is then a line in the number of waves. Both cards issue one instruction a cycle on each of a
@@ -14,30 +12,20 @@ multiprocessor's four parts, 32 lanes wide.
 from __future__ import annotations
 
 import argparse
-import importlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import linear_regression
 from typing import Any, Final
 
-import torch
-
 from common import heading, row
-from lenet import devices, parity, weights
-from lenet.architecture import CLASSES, INPUT_SHAPE
-from lenet.backends.engine_cache import Cached
-from lenet.backends.fused import Kernel, images_a_block, largest_split
-from lenet.data.augmentation import normalize
-from lenet.documents import parse, to_json
-from lenet.errors import BackendError, ResultsError
-from lenet.kernels import ENTRY, SPLIT, Variant, largest_that_fits, pack
-from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
-from lenet.provenance import source_commit
+from lenet.architecture import INPUT_SHAPE
+from lenet.backends.fused import images_a_block, largest_split
+from lenet.documents import parse
+from lenet.errors import ResultsError
+from lenet.kernels import SPLIT, Variant, largest_that_fits
 
 BATCHES: Final = (1, 100, 1000, 10_000)
 WAVES: Final = (1, 2, 4, 8)
@@ -138,7 +126,7 @@ def blocks_at_once(card: Card, variant: Variant, registers: int) -> dict[str, in
         "registers": 4 * of_part // (-(-warps // 4) * 4),
         "shared memory": card.shared // shared,
         "threads": card.threads // variant.threads,
-        "blocks": card.blocks,
+        "the hardware": card.blocks,
     }
 
 
@@ -216,117 +204,6 @@ def batches(card: Card, variant: Variant) -> list[int]:
     return sorted({*BATCHES, *(batch_of(card, variant, count) for count in WAVES)})
 
 
-class Bench:
-    """The GPU of this machine, with images and their reference logits."""
-
-    def __init__(self) -> None:
-        self.device = devices.resolve("cuda")
-        self.arrays = weights.load().arrays
-        self.stream = torch.cuda.Stream(self.device)
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (1000, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
-        found = parity.Reference(self.arrays, normalize(pixels))
-        self.wanted, self.tolerance = found.logits.to(self.device), found.tolerance
-        self.images = {False: normalize(pixels).to(self.device), True: pixels.to(self.device)}
-        self.multiprocessors = torch.cuda.get_device_properties(self.device).multi_processor_count
-
-    def load(self, variant: Variant) -> Kernel:
-        """The variant's code for compute capability 8.9 as PTX, translated by the driver.
-
-        Raises:
-            BackendError: NVRTC or the driver refuses it.
-        """
-        core, driver = cuda_core(), importlib.import_module("cuda.bindings.driver")
-        options = core.ProgramOptions(arch="compute_89", define_macro=list(variant.macros.items()), **OPTIONS)
-        core.Device(self.device.index).set_current()
-        code = core.Program(variant.source, "c++", options).compile("ptx")
-        kernel = code.get_kernel(ENTRY)
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        handle, ordinal = driver.CUkernel(int(kernel.handle)), driver.CUdevice(self.device.index)
-        (status,) = driver.cuKernelSetAttribute(attribute, variant.shared_bytes, handle, ordinal)
-        if int(status):
-            raise BackendError(
-                "the driver refuses the kernel",
-                found=f"{variant.shared_bytes:,} bytes of shared memory: {status}",
-                wanted="a GPU whose blocks can have as much",
-                hint="use a GPU of compute capability 8.9 or newer",
-            )
-        parameters = torch.from_numpy(pack(self.arrays, variant)).to(self.device)
-        workspace = torch.zeros(BATCHES[-1] + 1000, variant.workspace).to(self.device)
-        return Kernel(variant, Cached(kernel, "", from_cache=False), parameters, workspace)
-
-    def share(self, kernel: Kernel, batch: int) -> float:
-        """The largest error of a batch's logits, of its tolerance."""
-        variant = kernel.variant
-        logits = torch.full((batch, CLASSES), torch.nan, device=self.device)
-        torch.cuda.synchronize()
-        kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits)()
-        self.stream.synchronize()
-        delta = (logits.double() - self.wanted[:batch]).abs().nan_to_num(nan=torch.inf)
-        return float((delta / self.tolerance(variant.precision)[:batch].to(self.device)).max())
-
-    def time(self, kernel: Kernel, batch: int, launches: int = 20, rounds: int = 15) -> float:
-        """Median microseconds of a launch behind another, replayed in a graph."""
-        variant = kernel.variant
-        images = self.images[variant.bytes_in].repeat(-(-batch // 1000), 1, 1, 1)[:batch].clone()
-        launch = kernel.bind(self.stream, images, torch.empty(batch, CLASSES, device=self.device))
-        launch()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with devices.capturing(graph, self.stream):
-            for _ in range(launches):
-                launch()
-        times = []
-        with torch.cuda.stream(self.stream):
-            for _ in range(rounds):
-                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                begin.record()
-                graph.replay()
-                end.record()
-                end.synchronize()
-                times.append(1e3 * begin.elapsed_time(end) / launches)
-        return float(median(times))
-
-    def measured(self, variant: Variant, registers: int) -> Measured:
-        """A variant's errors and times."""
-        kernel, card = self.load(variant), replace(H200, multiprocessors=self.multiprocessors)
-        split = variant.blocks_an_image > 1
-        share = max(self.share(kernel, batch) for batch in ((1, 6) if split else (1, 7, 135, 1000)))
-        times = {batch: self.time(kernel, batch) for batch in batches(card, variant)}
-        what = variant.precision, variant.images, variant.bytes_in, variant.blocks_an_image
-        return Measured(*what, registers, share, times)
-
-    def clock(self) -> float:
-        """Hz of the multiprocessors while they work."""
-        a = torch.randn(4096, 4096, device=self.device)
-        for _ in range(200):
-            a = (a @ a).clamp(-1, 1)
-        found = torch.cuda.clock_rate(self.device)
-        torch.cuda.synchronize()
-        return 1e6 * found
-
-
-def measure() -> dict[str, Any]:
-    """Check and time the variants on this machine's GPU: a record for `read`."""
-    bench, found = Bench(), list(measured_variants())
-    with ThreadPoolExecutor() as pool:
-        registers = list(pool.map(registers_of, found))
-    clock = bench.clock()
-    return {
-        "card": devices.describe(bench.device),
-        "multiprocessors": bench.multiprocessors,
-        "clock": clock,
-        "made_by": f"torch {torch.__version__}, NVRTC {nvrtc_version()}, {source_commit()}",
-        "variants": [asdict(bench.measured(*both)) for both in zip(found, registers, strict=True)],
-    }
-
-
-def registers_of(variant: Variant) -> int:
-    """Registers a thread, of the machine code for compute capability 8.9."""
-    (found,) = re.findall(r"Used (\d+) registers", compile_variant(variant, "sm_89").log)
-    return int(found)
-
-
 def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
     """A record and its variants.
 
@@ -344,15 +221,21 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
         raise ResultsError(
             f"{path} is no record of variants",
             found=f"{type(error).__name__}: {error}",
-            wanted="what `python experiments/predict_ada.py --measure FILE` writes",
+            wanted="what `python experiments/measure_ada.py` prints",
             hint="give docs/results/ada.json",
         ) from error
     return dict(zip(("card", "multiprocessors", "clock", "made_by"), source, strict=True)), variants
 
 
+def rounded(microseconds: float) -> str:
+    """A predicted time, to two digits."""
+    return f"{float(f'{microseconds:.2g}'):,g}"
+
+
 def print_occupancy(variants: Sequence[Measured]) -> None:
     """Print what limits the blocks of a multiprocessor, and the waves of each batch."""
-    heading("Occupancy", "variant", "registers", *blocks_at_once(ADA, variants[0].variant, 1), "warps of 48")
+    limited = (f"blocks, by {what}" for what in blocks_at_once(ADA, variants[0].variant, 1))
+    heading("Occupancy", "variant", "registers a thread", *limited, "warps of 48")
     for one in variants:
         limits = blocks_at_once(ADA, one.variant, one.registers)
         row(one.name, one.registers, *limits.values(), min(limits.values()) * one.variant.threads // 32)
@@ -373,12 +256,13 @@ def print_prediction(variants: Sequence[Measured], source: Card) -> None:
             variant = chosen(ADA, precision, batch, bytes_in=bytes_in)
             one = next(one for one in variants if one.variant == variant)
             least, most = predict(one, source, ADA, batch)
-            cells.append(f"{least:.3g}" if most / least < 1.01 else f"{least:.3g} to {most:.3g}")  # noqa: PLR2004
+            both = rounded(least), rounded(most)
+            cells.append(" to ".join(dict.fromkeys(both)))
         row(f"{precision} {'uint8' if bytes_in else 'float32'}", *cells)
     for bytes_in in (False, True):
         size = image_bytes(replace(variants[0].variant, bytes_in=bytes_in))
         times = (1e6 * batch * size / (COPIED * ADA.bus) for batch in BATCHES)
-        row(f"the copy of {'uint8' if bytes_in else 'float32'}", *(f"{time:.3g}" for time in times))
+        row(f"the copy of {'uint8' if bytes_in else 'float32'}", *map(rounded, times))
 
 
 def print_check(variants: Sequence[Measured], source: Card) -> None:
@@ -392,12 +276,8 @@ def print_check(variants: Sequence[Measured], source: Card) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("record", type=Path, help="what was measured")
-    parser.add_argument("--measure", action="store_true", help="measure on this machine's GPU, and write the record")
+    parser.add_argument("record", type=Path, help="what `measure_ada.py` printed")
     option = parser.parse_args(arguments)
-    if option.measure:
-        option.record.write_text(to_json(measure()) + "\n", encoding="utf-8")
-        return 0
     record, variants = read(option.record)
     source = replace(H200, name=record["card"], multiprocessors=record["multiprocessors"], clock=record["clock"])
     print(f"# The fused kernel on an {ADA.name}: a prediction\n")
