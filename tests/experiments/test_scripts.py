@@ -41,7 +41,16 @@ TABLES = {
 }
 """Scripts that a CPU runs: the file of what they print, and arguments."""
 
-ON_A_GPU = ("energy_check", "fused_check", "latency", "measure_ada", "placement", "timer_check", "train_h100", "train_steps")
+ON_A_GPU = (
+    "energy_check",
+    "fused_check",
+    "latency",
+    "measure_ada",
+    "placement",
+    "timer_check",
+    "train_h100",
+    "train_steps",
+)
 ELSEWHERE = {"gate_builds", "gate_pairs", "gate_pairs_analysis", "gate_study", "throughput_depth", "warm_compile"}
 """Scripts without a table, which other tests run."""
 
