@@ -29,7 +29,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import Kernel, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import SPLIT
+from lenet.kernels import SPLIT, Variant
 from lenet.provenance import source_commit
 from lenet.vocabulary import InputType, Precision
 from persistent import PATIENCE, WORDS, Ask, Mailbox, Server, Told, pinned
@@ -87,6 +87,13 @@ class Bench:
         self.image = self.host.numpy()[0]
         self.stream = torch.cuda.Stream(device)
         self.driver = ctypes.CDLL("libcuda.so.1")
+
+    def whole(self) -> Kernel:
+        """The kernel that the backend runs on an image in pinned memory: one block has all of it."""
+        bytes_in = self.kind is InputType.UINT8
+        return load_kernel(
+            self.arrays, Variant(self.precision, 1, bytes_in, shared_memory(self.device)), self.device, 1
+        )
 
     def kernel(self, *, serve: bool = False, network: bool = True) -> Kernel:
         """The kernel that answers in a mailbox.
@@ -211,7 +218,7 @@ class Bench:
     def ways(self) -> dict[str, Way]:
         """All that are compared."""
         once, serve = self.kernel(), self.kernel(serve=True)
-        return {
+        found = {
             "`pytorch-cudagraph`: copy in, replay, copy out, synchronise": self.through("pytorch-cudagraph"),
             "`fused`: copy in, launch, copy out, synchronise": self.through("fused"),
             "`fused`: launch on the pinned image, copy out, synchronise": self.through("fused", zero_copy=True),
@@ -220,6 +227,10 @@ class Bench:
             "one kernel from pinned to pinned: graph of one node, poll": self.launched(once, poll=True, graph=True),
             "persistent kernel": self.served(serve),
         }
+        if self.precision is Precision.FP32:
+            whole = self.launched(self.whole(), poll=False)
+            found["one kernel from pinned to pinned, in one block: launch, synchronise"] = whole
+        return found
 
     def floors(self) -> dict[str, Way]:
         """The same with no network: no image is read, and no logits are written."""

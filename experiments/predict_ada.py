@@ -123,7 +123,7 @@ def blocks_at_once(card: Card, variant: Variant, registers: int) -> dict[str, in
     of_part = 65_536 // 4 // (-(-32 * registers // 256) * 256)
     shared = -(-(variant.shared_bytes + 1024) // 128) * 128
     return {
-        "registers": 4 * of_part // (-(-warps // 4) * 4),
+        "registers": 4 * of_part // warps,
         "shared memory": card.shared // shared,
         "threads": card.threads // variant.threads,
         "the hardware": card.blocks,

@@ -60,7 +60,7 @@ def header() -> Path | None:
 def test_occupancy_is_that_of_nvidia_s_calculator(tmp_path: Path) -> None:
     (tmp_path / "asked.cpp").write_text(ASKED)
     subprocess.run(
-        [COMPILER, "-w", "-shared", "-fPIC", f"-I{header()}", "-o", "a.so", "asked.cpp"], cwd=tmp_path, check=True
+        [str(COMPILER), "-w", "-shared", "-fPIC", f"-I{header()}", "-o", "a.so", "asked.cpp"], cwd=tmp_path, check=True
     )
     asked = ctypes.CDLL(str(tmp_path / "a.so")).blocks
     seen = set()
