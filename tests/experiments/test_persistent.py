@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from lenet import parity, weights
+from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
-from lenet.errors import BackendError
+from lenet.errors import BackendError, UnavailableError
 from lenet.kernels import SPLIT, pack
+from lenet.vocabulary import InputType, Precision
 from tests.experiments.scripts import load
 from tests.kernels.emulation import library
 from tests.kernels.test_kernels import MOST_REGISTERS, SHARED, compiled, emulated, log_of, pixels
@@ -165,11 +167,21 @@ def test_memory_that_is_not_pinned_is_refused(memory: torch.Tensor) -> None:
         persistent.pinned(memory)
 
 
+def test_a_machine_that_cannot_run_the_kernel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = OnACpu(0)
+    with pytest.raises(UnavailableError, match="fused cannot run on cpu here"):
+        latency.Bench.ways(bench)
+    monkeypatch.setattr(latency, "shared_memory", lambda _: SHARED["sm_75"])
+    with pytest.raises(BackendError, match=r"one image in fp32 does not fit this GPU\s+found:  65,536 bytes"):
+        bench.kernel()
+
+
 class OnACpu(latency.Bench):  # type: ignore[misc,name-defined]
     """A bench whose one way and floor are a fake kernel that gives these logits."""
 
     def __init__(self, wrong: float) -> None:
-        self.precision, self.kind = "fp32", "float32"
+        self.precision, self.kind, self.device = Precision.FP32, InputType.FLOAT32, torch.device("cpu")
+        self.arrays, self.host = weights.load().arrays, torch.empty(1, *INPUT_SHAPE)
         self.images = normalize(pixels(latency.IMAGES)).numpy()
         self.image = np.empty_like(self.images[0])
         self.wanted = np.random.default_rng(0).normal(size=(latency.IMAGES, 10))
