@@ -6,7 +6,7 @@ import ctypes
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from lenet import parity, weights
-from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError, UnavailableError
 from lenet.kernels import SPLIT, pack
@@ -181,7 +180,7 @@ class OnACpu(latency.Bench):  # type: ignore[misc,name-defined]
 
     def __init__(self, wrong: float) -> None:
         self.precision, self.kind, self.device = Precision.FP32, InputType.FLOAT32, torch.device("cpu")
-        self.arrays, self.host = weights.load().arrays, torch.empty(1, *INPUT_SHAPE)
+        self.arrays, self.stack = weights.load().arrays, ExitStack()
         self.images = normalize(pixels(latency.IMAGES)).numpy()
         self.image = np.empty_like(self.images[0])
         self.wanted = np.random.default_rng(0).normal(size=(latency.IMAGES, 10))
