@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variants = [bench.measured(*both) for both in zip(found, registers, strict=True)]
     record = {
         "card": devices.describe(bench.device),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(bench.device))),
         "multiprocessors": bench.multiprocessors,
         "clock": clock,
         "made_by": f"torch {torch.__version__}, NVRTC {nvrtc_version()}, {source_commit()}",

@@ -40,6 +40,7 @@ class Card:
 
     Attributes:
         name: By which it is sold.
+        capability: Its compute capability.
         multiprocessors: How many.
         clock: Hz, under load.
         memory: Bytes a second, by its specification.
@@ -53,6 +54,7 @@ class Card:
     """
 
     name: str
+    capability: str
     multiprocessors: int
     clock: float
     memory: float
@@ -65,8 +67,8 @@ class Card:
     products: int
 
 
-H200: Final = Card("NVIDIA H200", 132, 1.98e9, 4.8e12, 60 * 2**20, 63e9, 227 * 1024, 228 * 1024, 2048, 32, 4096)
-ADA: Final = Card("RTX 4060 Ti", 34, 2.535e9, 288e9, 32 * 2**20, 15.75e9, 99 * 1024, 100 * 1024, 1536, 24, 512)
+H200: Final = Card("NVIDIA H200", "9.0", 132, 1.98e9, 4.8e12, 60 * 2**20, 63e9, 227 * 1024, 228 * 1024, 2048, 32, 4096)
+ADA: Final = Card("RTX 4060 Ti", "8.9", 34, 2.535e9, 288e9, 32 * 2**20, 15.75e9, 99 * 1024, 100 * 1024, 1536, 24, 512)
 """Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". Clock, memory and
 multiprocessors: NVIDIA's specifications. Products: "NVIDIA Ada GPU Architecture", by which an RTX 4090 of 128
 multiprocessors at 2.52 GHz gives 165.2 TFLOP/s; "NVIDIA H100 Tensor Core GPU Architecture": 989.4 by 132 at 1.83."""
@@ -204,8 +206,8 @@ def batches(card: Card, variant: Variant) -> list[int]:
     return sorted({*BATCHES, *(batch_of(card, variant, count) for count in WAVES)})
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
-    """A record and its variants.
+def read(path: Path) -> tuple[Card, list[Measured], str]:
+    """A record: the card, what was measured of its variants, and what made it.
 
     Raises:
         ResultsError: It is not one.
@@ -216,7 +218,11 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
             Measured(**one | {"microseconds": {int(batch): time for batch, time in one["microseconds"].items()}})
             for one in record["variants"]
         ]
-        source = record["card"], int(record["multiprocessors"]), float(record["clock"]), record["made_by"]
+        like = ADA if record["capability"] == ADA.capability else H200
+        card = replace(
+            like, name=record["card"], multiprocessors=int(record["multiprocessors"]), clock=float(record["clock"])
+        )
+        made_by = str(record["made_by"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(
             f"{path} is no record of variants",
@@ -224,7 +230,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
             wanted="what `python experiments/measure_ada.py` prints",
             hint="give docs/results/ada.json",
         ) from error
-    return dict(zip(("card", "multiprocessors", "clock", "made_by"), source, strict=True)), variants
+    return card, variants, made_by
 
 
 def rounded(microseconds: float) -> str:
@@ -278,11 +284,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("record", type=Path, help="what `measure_ada.py` printed")
     option = parser.parse_args(arguments)
-    record, variants = read(option.record)
-    source = replace(H200, name=record["card"], multiprocessors=record["multiprocessors"], clock=record["clock"])
+    source, variants, made_by = read(option.record)
     print(f"# The fused kernel on an {ADA.name}: a prediction\n")
-    print(f"Nobody has measured these times. They are computed from an {source.name} at {source.clock / 1e9:.2f} GHz.")
-    print(f"\n{record['made_by']}. Times in microseconds, of a launch behind another.")
+    print("Nobody has measured these times on that card: they are computed. Microseconds of a launch behind another.")
+    print(f"\nMeasured on {source.name} at {source.clock / 1e9:.2f} GHz: {made_by}.")
     print_prediction(variants, source)
     print_occupancy(variants)
     heading(
