@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import linear_regression
-from typing import Any, Final
+from typing import Final
 
 from common import heading, row
 from lenet.architecture import INPUT_SHAPE
