@@ -14,6 +14,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -37,6 +38,17 @@ from persistent import PATIENCE, WORDS, Ask, Mailbox, Server, Told, pinned
 IMAGES = 64
 """Different images, in turn."""
 TURNS = 5
+FLOOR = "an answer at once:"
+"""What the names of floors begin with."""
+KERNELS: tuple[dict[str, bool], ...] = (
+    {},
+    {"flag": False},
+    {"serve": True},
+    {"serve": True, "flag": False},
+    {"network": False},
+    {"serve": True, "network": False},
+)
+"""Variants that answer in a mailbox."""
 SHORT = 0.2
 """Seconds of patience where it is to run out."""
 
@@ -95,7 +107,7 @@ class Bench:
             self.arrays, Variant(self.precision, 1, bytes_in, shared_memory(self.device)), self.device, 1
         )
 
-    def kernel(self, *, serve: bool = False, network: bool = True) -> Kernel:
+    def kernel(self, *, serve: bool = False, network: bool = True, flag: bool = True) -> Kernel:
         """The kernel that answers in a mailbox.
 
         Raises:
@@ -103,7 +115,7 @@ class Bench:
         """
         blocks = SPLIT if self.precision is Precision.FP32 else 1
         shared, bytes_in = shared_memory(self.device), self.kind is InputType.UINT8
-        variant = Told(self.precision, 1, bytes_in, shared, blocks, serve, network)
+        variant = Told(self.precision, 1, bytes_in, shared, blocks, serve, network, flag)
         if variant.needed_bytes > shared:
             raise BackendError(
                 f"one image in {self.precision} does not fit this GPU",
@@ -157,17 +169,27 @@ class Bench:
         if graph:
             launch = self.one_node(launch)
 
+        def launched() -> str:
+            return "the kernel was launched for it"
+
         def ask() -> None:
             mailbox.response.value = 0
             launch()
             if poll:
-                mailbox.wait(1, PATIENCE, lambda: "the kernel was launched for it")
+                mailbox.wait(1, PATIENCE, launched)
             else:
                 self.stream.synchronize()
 
+        def ask_for_logits() -> None:
+            mailbox.clear()
+            launch()
+            mailbox.wait_for_logits(PATIENCE, launched)
+
+        flag = not isinstance(kernel.variant, Told) or kernel.variant.flag
+
         @contextmanager
         def way() -> Iterator[tuple[Ask, np.ndarray]]:
-            yield ask, mailbox.logits
+            yield ask if flag else ask_for_logits, mailbox.logits
             self.stream.synchronize()
 
         return way
@@ -202,7 +224,8 @@ class Bench:
                 kernel.workspace.zero_()  # of a kernel that ended between two blocks of an image
             launch()
 
-        return Server(mailbox, start, self.stream.query, patience)
+        assert isinstance(kernel.variant, Told)
+        return Server(mailbox, start, self.stream.query, patience, flag=kernel.variant.flag)
 
     def served(self, kernel: Kernel) -> Way:
         """A request to a persistent kernel for each image."""
@@ -216,9 +239,10 @@ class Bench:
         return way
 
     def ways(self) -> dict[str, Way]:
-        """All that are compared."""
+        """All that are compared; the floors have no network, read no image and write no logits."""
         fused = self.through("fused")  # first: it says what this machine lacks
-        once, serve = self.kernel(), self.kernel(serve=True)
+        with ThreadPoolExecutor() as pool:
+            once, bare, serve, bare_serve, floor, serve_floor = pool.map(lambda told: self.kernel(**told), KERNELS)
         found = {
             "`pytorch-cudagraph`: copy in, replay, copy out, synchronise": self.through("pytorch-cudagraph"),
             "`fused`: copy in, launch, copy out, synchronise": fused,
@@ -226,28 +250,24 @@ class Bench:
             "one kernel from pinned to pinned: launch, synchronise": self.launched(once, poll=False),
             "one kernel from pinned to pinned: launch, poll": self.launched(once, poll=True),
             "one kernel from pinned to pinned: graph of one node, poll": self.launched(once, poll=True, graph=True),
+            "one kernel from pinned to pinned: launch, poll the logits": self.launched(bare, poll=True),
             "persistent kernel": self.served(serve),
+            "persistent kernel, poll the logits": self.served(bare_serve),
+            f"{FLOOR} launch, poll": self.launched(floor, poll=True),
+            f"{FLOOR} persistent kernel": self.served(serve_floor),
         }
         if self.precision is Precision.FP32:
             whole = self.launched(self.whole(), poll=False)
             found["one kernel from pinned to pinned, in one block: launch, synchronise"] = whole
         return found
 
-    def floors(self) -> dict[str, Way]:
-        """The same with no network: no image is read, and no logits are written."""
-        once, serve = self.kernel(network=False), self.kernel(serve=True, network=False)
-        return {
-            "floor: launch of a kernel that answers at once, poll": self.launched(once, poll=True),
-            "floor: persistent kernel that answers at once": self.served(serve),
-        }
-
 
 def compare(bench: Bench, rounds: int) -> bool:
     """Print the ways' times, and say whether all logits were right."""
-    ways, floors = bench.ways(), bench.floors()
-    times = {name: Times() for name in (*ways, *floors)}
+    ways = bench.ways()
+    times = {name: Times() for name in ways}
     for _ in range(TURNS):
-        for name, way in (ways | floors).items():
+        for name, way in ways.items():
             with devices.no_garbage_collection(), way() as (ask, logits):
                 bench.measure(ask, logits, rounds // 10, Times())  # warm-up
                 bench.measure(ask, logits, rounds, times[name])
@@ -255,8 +275,8 @@ def compare(bench: Bench, rounds: int) -> bool:
     for name, found in times.items():
         ordered = sorted(found.microseconds)
         cells = (f"{value:.2f}" for value in (median(ordered), ordered[int(0.99 * len(ordered))], ordered[0]))
-        row(name, *cells, f"{max(found.share):.2f}" if name in ways else "-")
-    return all(share <= 1 for name in ways for share in times[name].share)
+        row(name, *cells, "-" if name.startswith(FLOOR) else f"{max(found.share):.2f}")
+    return all(max(found.share) <= 1 for name, found in times.items() if not name.startswith(FLOOR))
 
 
 def usable(bench: Bench) -> bool:

@@ -18,7 +18,8 @@
 // As in common.cuh, the tests' emulator gives what stands between the #ifndef lines.
 //
 // Macros: SERVE (answer requests until STOP, or until none comes for too long; else answer once, with the number 1),
-// NETWORK (else an answer takes no work: the floor).
+// NETWORK (else an answer takes no work: the floor), FLAG (store the answer's number; else the host sees by the logits that
+// they are there, and no store waits for another).
 
 constexpr int RESPONSE = 15, REQUEST = 16, PATIENCE = 32;
 constexpr unsigned STOP = ~0u;
@@ -90,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         __syncthreads();
         if (threadIdx.x == 0) {
             if (SERVE && NETWORK) end_arrival();
-            if (wrote) store_release(words + RESPONSE, number);
+            if (wrote && FLAG) store_release(words + RESPONSE, number);
         }
         if (!SERVE) return;
     }

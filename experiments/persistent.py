@@ -34,6 +34,7 @@ WORDS: Final = 48
 RESPONSE, REQUEST, PATIENCE_AT, STOP = 15, 16, 32, 2**32 - 1
 """Places in it, and the request to end, as in ``persistent.cu``."""
 
+_ABSENT, _ABSENT_BYTES = 2**32 - 1, b"\xff" * 4 * CLASSES
 _SPINS: Final = 200
 """Looks at a word between two at the clock: about 10 us."""
 _KERNEL: Final = re.compile(r'extern "C" __global__ void __launch_bounds__\(THREADS, 1\)\s+lenet\(')
@@ -46,16 +47,19 @@ class Told(Variant):
     Attributes:
         serve: Whether it stays and answers requests; else a launch is one answer.
         network: Whether there is a network; without one an answer takes no work.
+        flag: Whether a number tells that the logits are there. Else the host looks at the logits themselves.
     """
 
     serve: bool = False
     network: bool = True
+    flag: bool = True
 
     @property
     def macros(self) -> dict[str, str]:
         """What the source is told."""
         own: dict[str, str] = Variant.macros.fget(self)  # type: ignore[attr-defined]
-        return own | {"SERVE": str(self.serve).lower(), "NETWORK": str(self.network).lower()}
+        told = {"SERVE": self.serve, "NETWORK": self.network, "FLAG": self.flag}
+        return own | {name: str(value).lower() for name, value in told.items()}
 
     @property
     def source(self) -> str:
@@ -79,9 +83,13 @@ class Mailbox:
     def __init__(self, memory: torch.Tensor) -> None:
         self.memory = memory
         self.logits = memory.numpy()[:CLASSES]
-        self.response, self.request, self.patience = (
-            ctypes.c_uint32.from_address(memory.data_ptr() + 4 * word) for word in (RESPONSE, REQUEST, PATIENCE_AT)
-        )
+        words = [ctypes.c_uint32.from_address(memory.data_ptr() + 4 * word) for word in range(WORDS)]
+        self.response, self.request, self.patience = (words[at] for at in (RESPONSE, REQUEST, PATIENCE_AT))
+        self._words, self._bytes = words[CLASSES - 1 :: -1], memoryview(self.logits).cast("B")
+
+    def clear(self) -> None:
+        """Make the logits a NaN that no arithmetic of a GPU gives: its NaN is 0x7FFFFFFF."""
+        self._bytes[:] = _ABSENT_BYTES
 
     def wait(self, number: int, seconds: float, state: Callable[[], str]) -> None:
         """Poll until the answer has a number.
@@ -95,12 +103,28 @@ class Mailbox:
                 if response.value == number:
                     return
             if time.perf_counter() > deadline:
-                raise BackendError(
-                    "the kernel does not answer",
-                    found=f"no answer to request {number} in {seconds:g} s; {state()}",
-                    wanted="an answer within microseconds",
-                    hint="start the kernel again; `nvidia-smi` shows whether the GPU is well",
-                )
+                raise _no_answer(seconds, state)
+
+    def wait_for_logits(self, seconds: float, state: Callable[[], str]) -> None:
+        """Poll until there are logits in the place of what `clear` left.
+
+        Raises:
+            BackendError: They do not come within so many seconds. The error tells the `state` then.
+        """
+        deadline = time.perf_counter() + seconds
+        for word in self._words:
+            while word.value == _ABSENT:
+                if time.perf_counter() > deadline:
+                    raise _no_answer(seconds, state)
+
+
+def _no_answer(seconds: float, state: Callable[[], str]) -> BackendError:
+    return BackendError(
+        "the kernel does not answer",
+        found=f"no answer in {seconds:g} s; {state()}",
+        wanted="an answer within microseconds",
+        hint="start the kernel again; `nvidia-smi` shows whether the GPU is well",
+    )
 
 
 class Server:
@@ -111,11 +135,20 @@ class Server:
         launch: Queues the kernel.
         ended: Whether its stream has nothing left to do.
         patience: Seconds that it waits for a request before it ends, and the host for an answer; at most 4.
+        flag: Whether the kernel's variant has a `Told.flag`.
     """
 
-    def __init__(self, mailbox: Mailbox, launch: Ask, ended: Callable[[], bool], patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        launch: Ask,
+        ended: Callable[[], bool],
+        patience: float = PATIENCE,
+        *,
+        flag: bool = True,
+    ) -> None:
         self._mailbox, self._launch, self._ended, self._seconds = mailbox, launch, ended, patience
-        self._number = 0
+        self._flag, self._number = flag, 0
 
     def __enter__(self) -> Self:
         mailbox = self._mailbox
@@ -131,8 +164,13 @@ class Server:
             BackendError: None comes in time.
         """
         self._number += 1
-        self._mailbox.request.value = self._number
-        self._mailbox.wait(self._number, self._seconds, self._state)
+        if self._flag:
+            self._mailbox.request.value = self._number
+            self._mailbox.wait(self._number, self._seconds, self._state)
+        else:
+            self._mailbox.clear()
+            self._mailbox.request.value = self._number
+            self._mailbox.wait_for_logits(self._seconds, self._state)
 
     def skip(self) -> None:
         """Leave a number out, so that the kernel waits for it in vain."""
