@@ -85,7 +85,7 @@ class Mailbox:
         self.logits = memory.numpy()[:CLASSES]
         words = [ctypes.c_uint32.from_address(memory.data_ptr() + 4 * word) for word in range(WORDS)]
         self.response, self.request, self.patience = (words[at] for at in (RESPONSE, REQUEST, PATIENCE_AT))
-        self._words, self._bytes = words[CLASSES - 1 :: -1], memoryview(self.logits).cast("B")
+        self._words, self._bytes = words[CLASSES - 1 :: -1], self.logits.data.cast("B")
 
     def clear(self) -> None:
         """Make the logits a NaN that no arithmetic of a GPU gives: its NaN is 0x7FFFFFFF."""

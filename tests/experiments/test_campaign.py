@@ -47,7 +47,9 @@ def test_a_stage_that_fails_is_named_and_the_others_go_on(campaign: Campaign) ->
     assert commands[-1][:3] == ["-m", "lenet", "results"]
 
 
-@pytest.mark.parametrize("stages", [("compile", "campaign", "repeat"), ("floor",), ("runtimes",), ("compile", "parity")])
+@pytest.mark.parametrize(
+    "stages", [("compile", "campaign", "repeat"), ("floor",), ("runtimes",), ("compile", "parity")]
+)
 def test_every_compiled_network_is_tuned_before_it_is_measured_or_compared(
     campaign: Campaign, stages: tuple[str, ...]
 ) -> None:

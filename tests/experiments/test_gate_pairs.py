@@ -243,7 +243,7 @@ def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) 
     script.make_head(repository, 5.0, plain | {"fused forward fp32 1": 1e-5, "fused forward fp32 1000": 4e-5})
     kernel = (repository / script.KERNEL).read_text()
     assert "batch == 1 ? 950 : 3800;" in kernel
-    cases = runpy.run_path(str(repository / script.TEST))
+    cases = runpy.run_path(str(repository / script.CALL))
     assert cases["_SLOWED"] == {
         "pytorch forward 1": pytest.approx(0.05),
         "pytorch end_to_end 1": pytest.approx(0.1),
@@ -258,18 +258,18 @@ def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) 
 
     def call(mode: str, size: int) -> None:
         case = SimpleNamespace(backend="pytorch", mode=mode, batch_size=size)
-        timed, source = cases["_call"](SimpleNamespace(on_stream=nullcontext), images, case, None)
+        timed, source = cases["call_of"](SimpleNamespace(on_stream=nullcontext), images, case, None)
         assert (timed(), source) == ("logits", images)
 
-    cases["_call"].__globals__["_plain_call"] = lambda *_: (plain_call, images)
-    cases["_call"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
+    cases["call_of"].__globals__["_plain_call"] = lambda *_: (plain_call, images)
+    cases["call_of"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
     for mode, size, looks in (("forward", 1, 2), ("end_to_end", 1, 2), ("end_to_end", 8, 0), ("forward", 2, 0)):
         done.clear()
         call(mode, size)
         assert done == ["look"] * looks + ["call"]
     script.make_head(repository, 0.0, plain)
     assert "clock64() - spin" not in (repository / script.KERNEL).read_text()
-    assert "_SLOWED" not in (repository / script.TEST).read_text()
+    assert "_SLOWED" not in (repository / script.CALL).read_text()
 
 
 def clock(done: list[str]) -> Callable[[], float]:

@@ -51,7 +51,15 @@ ON_A_GPU = (
     "train_h100",
     "train_steps",
 )
-ELSEWHERE = {"gate_builds", "gate_pairs", "gate_pairs_analysis", "gate_study", "throughput_depth", "warm_compile"}
+ELSEWHERE = {
+    "gate_builds",
+    "gate_pairs",
+    "gate_pairs_analysis",
+    "gate_study",
+    "predict_ada",
+    "throughput_depth",
+    "warm_compile",
+}
 """Scripts without a table, which other tests run."""
 
 
