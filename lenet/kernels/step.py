@@ -8,7 +8,7 @@ from typing import Final
 
 from lenet.architecture import PARAMETER_SHAPES
 
-__all__ = ["KERNELS", "MACROS", "SCRATCH", "StepKernel", "source"]
+__all__ = ["AUGMENT", "KERNELS", "MACROS", "SCRATCH", "StepKernel", "source"]
 
 _HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
 _CLASSES, _HIDDEN2 = PARAMETER_SHAPES["fc3.weight"]
@@ -45,6 +45,9 @@ class StepKernel:
         """Blocks of a launch."""
         return -(-batch // self.images) if self.images else self.tiles
 
+
+AUGMENT: Final = StepKernel("augment", 256, 0, images=1)
+"""Makes the images of many batches."""
 
 KERNELS: Final = (
     StepKernel("convolve", 416, 4 * 7500, images=1),

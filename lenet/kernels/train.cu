@@ -1,4 +1,6 @@
-// A step of training in four kernels, in IEEE single precision: every multiply-add is an FFMA.
+// A step of training in four kernels, in IEEE single precision: every multiply-add is an FFMA. One more makes its images.
+//
+//     augment         a block an image      crop, flip and normalise
 //
 //     convolve        a block an image      both convolutions with pool and ReLU
 //     classify        a block 4 images      the fully connected layers forward, the loss, and back to the features
@@ -55,6 +57,24 @@ __device__ __forceinline__ float largest(float a, float b, float c, float d, int
     if (c > a) a = c, choice = 2;
     if (d > a) a = d, choice = 3;
     return a;
+}
+
+// Crops at its own offsets each image that `order` names, mirrors and normalises it. Black lies around the images.
+constexpr int AUGMENT_THREADS = 256;
+extern "C" __global__ void __launch_bounds__(AUGMENT_THREADS)
+    augment(const unsigned char* __restrict__ images, const long long* __restrict__ order, const long long* __restrict__ top,
+            const long long* __restrict__ left, const bool* __restrict__ flip, int padding, const float* __restrict__ scale,
+            const float* __restrict__ shift, float* __restrict__ to) {
+    int image = blockIdx.x, row = int(top[image]) - padding, column = int(left[image]) - padding;
+    const unsigned char* from = images + order[image] * PIXELS;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < PIXELS; i += AUGMENT_THREADS) {
+        int channel = i / (SIZE * SIZE), x = i % SIZE;
+        int y_from = row + i / SIZE % SIZE, x_from = column + (flip[image] ? SIZE - 1 - x : x);
+        bool inside = 0 <= y_from && y_from < SIZE && 0 <= x_from && x_from < SIZE;
+        int pixel = inside ? from[channel * SIZE * SIZE + y_from * SIZE + x_from] : 0;
+        to[static_cast<long long>(image) * PIXELS + i] = pixel * scale[channel] + shift[channel];
+    }
 }
 
 // conv1: a thread has two windows side by side (2 rows x 4 columns) of two maps. conv2: a window of one map.

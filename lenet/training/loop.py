@@ -229,7 +229,8 @@ def train_epoch(
     """
     step.begin_epoch(recipe.learning_rate_of(number))
     draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)
-    for steps, (batch, batch_labels) in enumerate(epoch_batches(images, labels, recipe, draw, step.ranks), 1):
+    batches = epoch_batches(images, labels, recipe, draw, step.ranks, step.augment)
+    for steps, (batch, batch_labels) in enumerate(batches, 1):
         step(batch, batch_labels)
         on_step(len(batch_labels) * step.ranks.size)
         if steps % _STEPS_A_LOOK == 0:

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from lenet.data.augmentation import Crop, scale_and_shift
 from lenet.kernels import step
-from lenet.training.fused_step import Launch, Memory
+from lenet.training.step_kernels import Kernels, Launch, Memory
 from tests.kernels.emulation import COMPILER, HERE, OPTIONS, _compiler, _standard_headers
 from tests.kernels.stored import compiled
 
@@ -37,27 +38,39 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(file))
 
 
-def load_kernels(memory: Memory) -> Launch:
-    """As `lenet.training.fused_step.load` does for a GPU. What is not yet written is NaN."""
-    memory.scratch.fill_(torch.nan)
+def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    assert tensor.is_contiguous()
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _augment(images: torch.Tensor, order: torch.Tensor, crops: Crop, padding: int) -> torch.Tensor:
+    made = torch.full((len(order), *images.shape[1:]), torch.nan)
+    drawn = map(_pointer, (images, order, crops.top, crops.left, crops.flip))
+    out = map(_pointer, (*scale_and_shift(images.device), made))
+    library().make_images(*drawn, ctypes.c_int(padding), *out, ctypes.c_int(len(order)))
+    return made
+
+
+def _bind(memory: Memory) -> Launch:
+    memory.scratch.fill_(torch.nan)  # until it is written
 
     def numbers(of: list[int]) -> ctypes.Array[ctypes.c_int]:
         return (ctypes.c_int * len(of))(*of)
-
-    def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-        assert tensor.is_contiguous()
-        return ctypes.c_void_p(tensor.data_ptr())
 
     def launch(images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
         library().step(
             numbers([kernel.blocks(len(labels)) for kernel in step.KERNELS]),
             numbers([kernel.threads for kernel in step.KERNELS]),
             numbers([kernel.shared_bytes for kernel in step.KERNELS]),
-            *map(pointer, (images, labels, memory.weights, memory.momentum, memory.rate)),
+            *map(_pointer, (images, labels, memory.weights, memory.momentum, memory.rate)),
             ctypes.c_float(memory.keep),
             ctypes.c_float(memory.decay),
-            *map(pointer, (memory.scratch, logits)),
+            *map(_pointer, (memory.scratch, logits)),
             ctypes.c_int(len(labels)),
         )
 
     return launch
+
+
+KERNELS = Kernels(_augment, _bind)
+"""As `lenet.training.step_kernels.load` gives them for a GPU."""

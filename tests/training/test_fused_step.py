@@ -7,12 +7,11 @@ import torch
 
 from lenet.data.synthetic import synthetic
 from lenet.training import loop
-from lenet.training.fused_step import FusedStep
 from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import Run, new_run
-from lenet.training.steps import Step
-from tests.kernels.emulated_step import load_kernels
+from lenet.training.steps import FusedStep, Step
+from tests.kernels.emulated_step import KERNELS
 from tests.kernels.emulation import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator is compiled by g++, which is not installed")
@@ -24,7 +23,7 @@ CPU = torch.device("cpu")
 
 def fused(run: Run) -> FusedStep:
     run.optimizer.param_groups[0]["lr"] = torch.tensor(run.recipe.learning_rate)
-    return FusedStep(run.model, run.optimizer, run.recipe.batch_size, load_kernels)
+    return FusedStep(run.model, run.optimizer, run.recipe.batch_size, KERNELS)
 
 
 def test_steps_are_pytorch_s() -> None:
