@@ -174,33 +174,42 @@ extern "C" __global__ void __launch_bounds__(CONVOLVE_THREADS)
     copy(scratch + MAPS_AT * batch + image * ALL1, maps, ALL1, THREADS);
 }
 
-// The fully connected layers of SHARED_IMAGES images. Forward a warp takes an output, and its lanes the inputs; back a
-// thread takes an input.
-constexpr int CLASSIFY_THREADS = 512, SHARED_IMAGES = 4;
-using Images = float[SHARED_IMAGES];
+// The fully connected layers of SHARED_IMAGES images. Forward a warp takes 8 outputs, and its lanes the inputs; back a
+// thread takes an input. Each layer's weights are loaded many at a time: they come from L2.
+constexpr int CLASSIFY_THREADS = 512, SHARED_IMAGES = 4, ROWS_A_WARP = WARP / SHARED_IMAGES;
 
 // outputs = weights x inputs + bias, each [image][...]
 template <int INPUTS, int OUTPUTS>
 __device__ __forceinline__ void multiply(float* outputs, const float* weights, const float* bias, const float* inputs) {
-#pragma unroll 1
-    for (int output = threadIdx.x / 32; output < OUTPUTS; output += CLASSIFY_THREADS / 32) {
-        Images sums = {};
+    static_assert(OUTPUTS <= CLASSIFY_THREADS / WARP * ROWS_A_WARP, "more outputs than the warps take");
+    int lane = threadIdx.x % WARP, first = threadIdx.x / WARP * ROWS_A_WARP;
+    if (first < OUTPUTS) {
+        float sums[WARP] = {};  // [output][image]
 #pragma unroll
-        for (int k = threadIdx.x % 32 * 4; k < INPUTS; k += 128) {
-            float4 w = quad(weights + output * INPUTS + k);
+        for (int from = 0; from < INPUTS; from += 4 * WARP) {
+            int k = from + 4 * lane;
+            if (k >= INPUTS) continue;
+            float4 w[ROWS_A_WARP];
 #pragma unroll
-            for (int image = 0; image < SHARED_IMAGES; ++image) {
-                float4 in = quad(inputs + image * INPUTS + k);
-                sums[image] += w.x * in.x + w.y * in.y + w.z * in.z + w.w * in.w;
+            for (int row = 0; row < ROWS_A_WARP; ++row) w[row] = quad(weights + min(first + row, OUTPUTS - 1) * INPUTS + k);
+#pragma unroll
+            for (int i = 0; i < WARP; ++i) {
+                float4 v = w[i / SHARED_IMAGES], in = quad(inputs + i % SHARED_IMAGES * INPUTS + k);
+                sums[i] += v.x * in.x + v.y * in.y + v.z * in.z + v.w * in.w;
             }
         }
+        // Each time a lane passes half of its sums to another and adds the other's to the rest. In the end it has its own.
 #pragma unroll
-        for (int image = 0; image < SHARED_IMAGES; ++image)
+        for (int half = WARP / 2; half > 0; half /= 2) {
+            bool upper = lane & half;
 #pragma unroll
-            for (int lanes = 16; lanes > 0; lanes /= 2) sums[image] += from_lane_xor(sums[image], lanes);
-#pragma unroll
-        for (int image = 0; image < SHARED_IMAGES; ++image)
-            if (threadIdx.x % 32 == image) outputs[image * OUTPUTS + output] = sums[image] + bias[output];
+            for (int i = 0; i < half; ++i) {
+                float passed = upper ? sums[i] : sums[i + half], kept = upper ? sums[i + half] : sums[i];
+                sums[i] = kept + from_lane_xor(passed, half);
+            }
+        }
+        int output = first + lane / SHARED_IMAGES;
+        if (output < OUTPUTS) outputs[lane % SHARED_IMAGES * OUTPUTS + output] = sums[0] + bias[output];
     }
     __syncthreads();
 }
@@ -210,8 +219,8 @@ template <int INPUTS, int OUTPUTS, int PITCH>
 __device__ __forceinline__ void go_back(float* to, const float* weights, const float* slope, const float* inputs) {
     int k = threadIdx.x;
     if (k < INPUTS) {
-        Images sums = {};
-#pragma unroll(OUTPUTS % 12 ? 10 : 12)
+        float sums[SHARED_IMAGES] = {};
+#pragma unroll(OUTPUTS % 20 ? 21 : 20)
         for (int output = 0; output < OUTPUTS; ++output) {
             float w = weights[output * INPUTS + k];
 #pragma unroll
@@ -313,11 +322,17 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
     for (int map = quarter * (MAPS2 / QUARTERS); map < (quarter + 1) * (MAPS2 / QUARTERS); ++map) {
         float w = lane < TAPS ? weights[(map * MAPS1 + input) * TAPS + lane] : 0.0f;
 #pragma unroll 1
-        for (int i = map * POOLED2; i < (map + 1) * POOLED2; ++i) {
-            float s = slope[i];
-            if (s == 0.0f) continue;  // of the whole warp
-            if (lane < TAPS) map_to[places[i]] += s * w;
-            __syncwarp();  // the next addition may be to another lane's place
+        for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
+            float s[SIDE2];
+            int place[SIDE2];
+#pragma unroll
+            for (int i = 0; i < SIDE2; ++i) s[i] = slope[first + i], place[i] = places[first + i];
+#pragma unroll
+            for (int i = 0; i < SIDE2; ++i) {
+                if (s[i] == 0.0f) continue;  // the whole warp
+                if (lane < TAPS) map_to[place[i]] += s[i] * w;
+                __syncwarp();  // the next addition may be to another lane's place
+            }
         }
     }
 }
@@ -452,7 +467,7 @@ __device__ __forceinline__ void update_convolutions(int tile, const Descent& des
     int x = threadIdx.x % ACROSS, y = threadIdx.x / ACROSS, weight = tile * ACROSS + x;
     float sum = 0.0f;
     if (weight < CONVOLUTIONS) {
-#pragma unroll 25
+#pragma unroll 8
         for (int image = y; image < batch; image += DOWN) sum += parts[image * CONVOLUTIONS + weight];
     }
     shared[threadIdx.x] = sum;

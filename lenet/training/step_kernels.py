@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -58,8 +58,9 @@ class Kernels:
     bind: Callable[[Memory], Launch]
 
 
+@cache
 def load(device: torch.device) -> Kernels:
-    """Compile the kernels for a GPU, and load them.
+    """Compile the kernels for a GPU, and load them: once in a process.
 
     Raises:
         BackendError: There is no compiler or no ``cuda.core``, or one of them failed.
