@@ -178,6 +178,19 @@ extern "C" __global__ void __launch_bounds__(CONVOLVE_THREADS)
 // thread takes an input. Each layer's weights are loaded many at a time: they come from L2.
 constexpr int CLASSIFY_THREADS = 512, SHARED_IMAGES = 4, ROWS_A_WARP = WARP / SHARED_IMAGES;
 
+// Adds up 32 sums over a warp: lane i gets sum i, as sums[0]. A lane passes one half of its sums to another, adds the other's
+// to the other half, and goes on with these.
+template <int HALF>
+__device__ __forceinline__ void add_up(float (&sums)[WARP], int lane) {
+    bool upper = lane & HALF;
+#pragma unroll
+    for (int i = 0; i < HALF; ++i) {
+        float passed = upper ? sums[i] : sums[i + HALF], kept = upper ? sums[i + HALF] : sums[i];
+        sums[i] = kept + from_lane_xor(passed, HALF);
+    }
+    if constexpr (HALF > 1) add_up<HALF / 2>(sums, lane);
+}
+
 // outputs = weights x inputs + bias, each [image][...]
 template <int INPUTS, int OUTPUTS>
 __device__ __forceinline__ void multiply(float* outputs, const float* weights, const float* bias, const float* inputs) {
@@ -198,16 +211,7 @@ __device__ __forceinline__ void multiply(float* outputs, const float* weights, c
                 sums[i] += v.x * in.x + v.y * in.y + v.z * in.z + v.w * in.w;
             }
         }
-        // Each time a lane passes half of its sums to another and adds the other's to the rest. In the end it has its own.
-#pragma unroll
-        for (int half = WARP / 2; half > 0; half /= 2) {
-            bool upper = lane & half;
-#pragma unroll
-            for (int i = 0; i < half; ++i) {
-                float passed = upper ? sums[i] : sums[i + half], kept = upper ? sums[i + half] : sums[i];
-                sums[i] = kept + from_lane_xor(passed, half);
-            }
-        }
+        add_up<WARP / 2>(sums, lane);
         int output = first + lane / SHARED_IMAGES;
         if (output < OUTPUTS) outputs[lane % SHARED_IMAGES * OUTPUTS + output] = sums[0] + bias[output];
     }
@@ -455,7 +459,7 @@ __device__ __forceinline__ void update_layer(int tile, const Descent& descent, f
                 back[place] = image < batch && other < OUTPUTS ? slope[image * PITCH + other] : 0.0f;
         }
         __syncthreads();
-#pragma unroll 20
+#pragma unroll 10
         for (int row = 0; row < ROWS; ++row) sum += back[row * DOWN + y] * in[row * ACROSS + x];
     }
     if (output < OUTPUTS && input <= INPUTS)
