@@ -82,7 +82,19 @@ def load(device: torch.device) -> Kernels:
             wanted=f"kernels for sm_{major}{minor}",
             hint="check that the driver is as new as NVRTC",
         ) from error
-    return Kernels(partial(_augment, driver, loaded), partial(_bind, driver, loaded))
+    return launching(driver, loaded, _stream)
+
+
+def launching(driver: Any, loaded: Mapping[str, Any], stream: Callable[[torch.device], ctypes.c_void_p]) -> Kernels:
+    """The kernels' launches.
+
+    Args:
+        driver: The driver's library, of which ``cuLaunchKernel`` is called.
+        loaded: Each kernel of `lenet.kernels.step`, as ``cuda.core`` gives it, by its name.
+        stream: Says on which stream of a device to launch.
+    """
+    new_call = partial(_Call, driver.cuLaunchKernel, loaded)
+    return Kernels(partial(_augment, new_call, stream), partial(_bind, new_call, stream))
 
 
 class _Call:
@@ -91,13 +103,13 @@ class _Call:
     NVIDIA's bindings would convert all of them at each launch.
     """
 
-    def __init__(self, driver: Any, loaded: Mapping[str, Any], kernel: step.StepKernel, *values: Any) -> None:
+    def __init__(self, launch: Any, loaded: Mapping[str, Any], kernel: step.StepKernel, *values: Any) -> None:
         self._kernel, self._code, self._values = kernel, loaded[kernel.name], values
         # `_handle` before cuda.core 1.0.
         handle = self._code.handle if hasattr(self._code, "handle") else self._code._handle  # noqa: SLF001
         self._handle = ctypes.c_void_p(int(handle))
         self._arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        self._launch = driver.cuLaunchKernel
+        self._launch = launch
 
     def __call__(self, batch: int, stream: ctypes.c_void_p) -> None:
         kernel = self._kernel
@@ -121,18 +133,23 @@ def _stream(device: torch.device) -> ctypes.c_void_p:
 
 
 def _augment(
-    driver: Any, loaded: Mapping[str, Any], images: torch.Tensor, order: torch.Tensor, crops: Crop, padding: int
+    new_call: Callable[..., _Call],
+    stream: Callable[[torch.device], ctypes.c_void_p],
+    images: torch.Tensor,
+    order: torch.Tensor,
+    crops: Crop,
+    padding: int,
 ) -> torch.Tensor:
     """An `Augment` by the kernel."""
     scale, shift = scale_and_shift(images.device)
     made = torch.empty(len(order), *INPUT_SHAPE, device=images.device)
     drawn = (images, order, crops.top, crops.left, crops.flip)
     values = (*map(_pointer, drawn), ctypes.c_int(padding), *map(_pointer, (scale, shift, made)))
-    _Call(driver, loaded, step.AUGMENT, *values)(len(order), _stream(images.device))
+    new_call(step.AUGMENT, *values)(len(order), stream(images.device))
     return made
 
 
-def _bind(driver: Any, loaded: Mapping[str, Any], memory: Memory) -> Launch:
+def _bind(new_call: Callable[..., _Call], stream: Callable[[torch.device], ctypes.c_void_p], memory: Memory) -> Launch:
     """The launch through the driver's API, with all of its arguments made beforehand but those of the batch."""
     images, labels, logits, batch = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     tensors = (memory.weights, memory.momentum, memory.rate, memory.scratch)
@@ -144,13 +161,13 @@ def _bind(driver: Any, loaded: Mapping[str, Any], memory: Memory) -> Launch:
         (images, weights, scratch, batch),
         (*descent, scratch, batch),
     )
-    calls = [_Call(driver, loaded, kernel, *values) for kernel, values in zip(step.KERNELS, arguments, strict=True)]
+    calls = [new_call(kernel, *values) for kernel, values in zip(step.KERNELS, arguments, strict=True)]
 
     def launch(of_images: torch.Tensor, of_labels: torch.Tensor, to: torch.Tensor, _keep: object = tensors) -> None:
         images.value, labels.value, logits.value = of_images.data_ptr(), of_labels.data_ptr(), to.data_ptr()
         batch.value = len(of_labels)
-        stream = _stream(to.device)
+        here = stream(to.device)
         for call in calls:
-            call(batch.value, stream)
+            call(batch.value, here)
 
     return launch

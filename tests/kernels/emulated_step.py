@@ -7,11 +7,12 @@ import subprocess
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import torch
 
-from lenet.data.augmentation import Crop, scale_and_shift
 from lenet.kernels import step
+from lenet.training import step_kernels
 from lenet.training.step_kernels import Kernels, Launch, Memory
 from tests.kernels.emulation import COMPILER, HERE, OPTIONS, _compiler, _standard_headers
 from tests.kernels.stored import compiled
@@ -38,39 +39,17 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(file))
 
 
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    assert tensor.is_contiguous()
-    return ctypes.c_void_p(tensor.data_ptr())
+def kernels() -> Kernels:
+    """As `lenet.training.step_kernels.load` gives them for a GPU, with the emulator in the place of the driver.
 
+    What is not written yet is NaN.
+    """
+    names = [kernel.name for kernel in (step.AUGMENT, *step.KERNELS)]
+    loaded = {name: SimpleNamespace(handle=number) for number, name in enumerate(names, 1)}
+    found = step_kernels.launching(library(), loaded, lambda _device: ctypes.c_void_p())
 
-def _augment(images: torch.Tensor, order: torch.Tensor, crops: Crop, padding: int) -> torch.Tensor:
-    made = torch.full((len(order), *images.shape[1:]), torch.nan)
-    drawn = map(_pointer, (images, order, crops.top, crops.left, crops.flip))
-    out = map(_pointer, (*scale_and_shift(images.device), made))
-    library().make_images(*drawn, ctypes.c_int(padding), *out, ctypes.c_int(len(order)))
-    return made
+    def bind(memory: Memory) -> Launch:
+        memory.scratch.fill_(torch.nan)
+        return found.bind(memory)
 
-
-def _bind(memory: Memory) -> Launch:
-    memory.scratch.fill_(torch.nan)  # until it is written
-
-    def numbers(of: list[int]) -> ctypes.Array[ctypes.c_int]:
-        return (ctypes.c_int * len(of))(*of)
-
-    def launch(images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
-        library().step(
-            numbers([kernel.blocks(len(labels)) for kernel in step.KERNELS]),
-            numbers([kernel.threads for kernel in step.KERNELS]),
-            numbers([kernel.shared_bytes for kernel in step.KERNELS]),
-            *map(_pointer, (images, labels, memory.weights, memory.momentum, memory.rate)),
-            ctypes.c_float(memory.keep),
-            ctypes.c_float(memory.decay),
-            *map(_pointer, (memory.scratch, logits)),
-            ctypes.c_int(len(labels)),
-        )
-
-    return launch
-
-
-KERNELS = Kernels(_augment, _bind)
-"""As `lenet.training.step_kernels.load` gives them for a GPU."""
+    return Kernels(found.augment, bind)

@@ -11,7 +11,7 @@ from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import Run, new_run
 from lenet.training.steps import FusedStep, Step
-from tests.kernels.emulated_step import KERNELS
+from tests.kernels.emulated_step import kernels
 from tests.kernels.emulation import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator is compiled by g++, which is not installed")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def fused(run: Run) -> FusedStep:
     run.optimizer.param_groups[0]["lr"] = torch.tensor(run.recipe.learning_rate)
-    return FusedStep(run.model, run.optimizer, run.recipe.batch_size, KERNELS)
+    return FusedStep(run.model, run.optimizer, run.recipe.batch_size, kernels())
 
 
 def test_steps_are_pytorch_s() -> None:
