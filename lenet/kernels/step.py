@@ -1,4 +1,4 @@
-"""A step of training as four CUDA kernels, ``train.cu``: their source and launches. Nothing here needs CUDA."""
+"""A step of training as four CUDA kernels: their source, and the sizes of their launches. Nothing here needs CUDA."""
 
 from __future__ import annotations
 
@@ -55,10 +55,12 @@ KERNELS: Final = (
     StepKernel("differentiate", 768, 4 * 12264, images=1),
     StepKernel("update", 256, 4 * 4000, images=0, tiles=335),
 )
-"""In the order of a step. `tests/kernels` checks these numbers against the source."""
+"""In the order of a step."""
 
 
 def source() -> str:
     """CUDA C++, without the macros."""
     directory = Path(__file__).parent
-    return "\n".join((directory / name).read_text(encoding="utf-8") for name in ("common.cuh", "train.cu"))
+    return "\n".join(
+        (directory / name).read_text(encoding="utf-8") for name in ("common.cuh", "step_forward.cu", "step_back.cu")
+    )

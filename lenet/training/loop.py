@@ -4,7 +4,7 @@ The whole training set lies on the device as uint8. The seed and the epoch's num
 and flips, which are drawn on the CPU. So every device and rank sees the same batches. A run that resumes from a
 checkpoint continues as if it had never stopped.
 
-On a GPU each step replays one CUDA graph. A process that trains alone waits for the GPU only at the end of an epoch.
+A process that trains alone on a GPU waits for it only at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -149,13 +149,18 @@ def _train_epochs(
 def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:
     """Add a session to the run, unless its last one has the same versions, device and commit."""
     on = {
-        "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
+        "versions": versions(("torch", "torchvision", "numpy", "safetensors", *_of_the_kernels(device))),
         "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
         "commit": source_commit(),
     }
     if run.complete or (run.sessions and {**run.sessions[-1], "first_epoch": None} == {**on, "first_epoch": None}):
         return
     run.sessions.append({"first_epoch": len(run.history) + 1, **on})
+
+
+def _of_the_kernels(device: torch.device) -> tuple[str, ...]:
+    """What decides whether our own kernels train, or PyTorch's operators, whose sums have another order."""
+    return ("cuda-core",) if device.type == "cuda" else ()
 
 
 def _write_epoch(out: Path, checkpoint: bytes, history: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The CUDA kernels of a training step (``lenet/kernels/train.cu``) on a GPU: compiled, loaded and launched."""
+"""The CUDA kernels of a training step (`lenet.kernels.step`) on a GPU: compiled, loaded and launched."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ class Memory:
     keep: float
     decay: float
 
+
+StreamOf: TypeAlias = Callable[[torch.device], ctypes.c_void_p]
+"""Gives the stream of a device to launch on."""
 
 Launch: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Takes a step: float32 images (n, 3, 32, 32), int64 labels (n,), float32 logits (n, 10) to write; all contiguous."""
@@ -85,13 +88,13 @@ def load(device: torch.device) -> Kernels:
     return launching(driver, loaded, _stream)
 
 
-def launching(driver: Any, loaded: Mapping[str, Any], stream: Callable[[torch.device], ctypes.c_void_p]) -> Kernels:
+def launching(driver: Any, loaded: Mapping[str, Any], stream: StreamOf) -> Kernels:
     """The kernels' launches.
 
     Args:
         driver: The driver's library, of which ``cuLaunchKernel`` is called.
         loaded: Each kernel of `lenet.kernels.step`, as ``cuda.core`` gives it, by its name.
-        stream: Says on which stream of a device to launch.
+        stream: Gives the stream to launch on.
     """
     new_call = partial(_Call, driver.cuLaunchKernel, loaded)
     return Kernels(partial(_augment, new_call, stream), partial(_bind, new_call, stream))
@@ -134,7 +137,7 @@ def _stream(device: torch.device) -> ctypes.c_void_p:
 
 def _augment(
     new_call: Callable[..., _Call],
-    stream: Callable[[torch.device], ctypes.c_void_p],
+    stream: StreamOf,
     images: torch.Tensor,
     order: torch.Tensor,
     crops: Crop,
@@ -149,7 +152,7 @@ def _augment(
     return made
 
 
-def _bind(new_call: Callable[..., _Call], stream: Callable[[torch.device], ctypes.c_void_p], memory: Memory) -> Launch:
+def _bind(new_call: Callable[..., _Call], stream: StreamOf, memory: Memory) -> Launch:
     """The launch through the driver's API, with all of its arguments made beforehand but those of the batch."""
     images, labels, logits, batch = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     tensors = (memory.weights, memory.momentum, memory.rate, memory.scratch)

@@ -187,7 +187,7 @@ class GraphStep(Step):
 
 
 class FusedStep(Step):
-    """The same step in four kernels of our own: see `lenet/kernels/train.cu`.
+    """The same step in four kernels of our own (`lenet.kernels.step`).
 
     They read and write one tensor of all weights and one of their momentum. The model's parameters and the optimizer's
     buffers become views of these. A fifth kernel augments the images.

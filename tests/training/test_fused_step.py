@@ -88,6 +88,17 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @emulated
+def test_what_is_not_a_number_stays_so() -> None:
+    """Else a training that diverges would go on."""
+    run = new_run(RECIPE, SPLIT, CPU)
+    with torch.no_grad():
+        run.model.conv1.weight.fill_(torch.nan)
+    step = emulated_step(run)
+    step(torch.zeros(1, 3, 32, 32), torch.tensor([0]))
+    assert all(tensor.isnan().all() for tensor in (step._seen[0][0], *run.model.parameters()))
+
+
+@emulated
 def test_a_launch_that_the_driver_refuses_is_an_error() -> None:
     unknown = SimpleNamespace(handle=99)
     loaded = {kernel.name: unknown for kernel in (step_source.AUGMENT, *step_source.KERNELS)}
