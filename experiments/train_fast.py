@@ -1,6 +1,6 @@
 """Ways to a faster training step on a GPU, side by side, and the accuracy of whole runs; prints Markdown.
 
-``LENET_DATA=... python experiments/train_fast.py [steps] [kernels] [compile] [runs] > docs/results/train-h200.md``
+``LENET_DATA=... python experiments/train_fast.py [steps] [kernels] [compile] [runs] > docs/results/train-fast-h200.md``
 
 Without a part all are run. ``runs`` trains the whole recipe by our own kernels and by PyTorch's graph, and compares the
 two samples of accuracies. ``--record FILE`` keeps them: a sample may come from several runs of this script.

@@ -41,7 +41,7 @@ TABLES = {
 }
 """Scripts that a CPU runs: the file of what they print, and arguments."""
 
-ON_A_GPU = ("energy_check", "fused_check", "placement", "timer_check", "train_h100", "train_steps")
+ON_A_GPU = ("energy_check", "fused_check", "placement", "timer_check", "train_fast", "train_h100", "train_steps")
 ELSEWHERE = {"gate_builds", "gate_pairs", "gate_pairs_analysis", "gate_study", "throughput_depth", "warm_compile"}
 """Scripts without a table, which other tests run."""
 
@@ -106,6 +106,17 @@ def test_the_recipe_and_resumed_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]
     assert tables(out).keys() <= tables((RESULTS / "train-h100.md").read_text()).keys()
     assert list(tables(out).values()) == [4]  # two seeds, their mean and deviation
     assert out.count("differs by at most 0.0e+00") == 2  # a second run, and a resumed one
+
+
+def test_whole_runs_are_recorded_and_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """On a CPU both ways are the same, so are the samples."""
+    script, images, record = load("train_fast"), synthetic(200), tmp_path / "runs.jsonl"
+    for graph in (range(0), range(2)):
+        script.runs(images, images, torch.device("cpu"), 1, {"kernels": graph, "graph": range(2)}, record)
+    out = capsys.readouterr().out
+    assert tables(out).keys() <= tables((RESULTS / "train-fast-h200.md").read_text()).keys()
+    assert len(record.read_text().splitlines()) == 6
+    assert "| accuracy | 2 and 4 | 1.00 | 1.00 |" in out
 
 
 def test_every_variant_of_a_training_step_computes_lenet() -> None:
