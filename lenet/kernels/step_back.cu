@@ -2,17 +2,19 @@
 
 // Back through the convolutions of an image, by 24 warps. A tap is a place in a kernel.
 //
-//     conv2's weights   a warp has a map (16), a lane a row of taps of an input map
-//     conv2's inputs    a warp has an input map and a quarter of the maps, a lane a tap: it adds to 25 inputs at a time
+//     conv2's inputs    8 warps: one has 3 input maps and a quarter of the maps, a lane a tap; it adds to 25 inputs at a time
+//     conv2's weights   16 warps: one has a map, a lane a row of taps of an input map
 //     conv1's weights   a warp has two maps and an eighth of the places, a lane a row of taps of a channel
 constexpr int WARPS3 = 24, DIFFERENTIATE_THREADS = WARPS3 * WARP;
-constexpr int QUARTERS = WARPS3 / MAPS1, EIGHTHS = WARPS3 / (MAPS1 / 2), PLACES_EACH = ceil_div(MAP1, EIGHTHS);
+constexpr int QUARTERS = 4, INPUTS_A_WARP = 3, WARPS_INPUTS2 = QUARTERS * MAPS1 / INPUTS_A_WARP;
+static_assert(WARPS_INPUTS2 + MAPS2 == WARPS3, "a warp has one of both tasks");
+constexpr int EIGHTHS = WARPS3 / (MAPS1 / 2), PLACES_EACH = ceil_div(MAP1, EIGHTHS);
 constexpr int PIXEL_ROW = 33, PIXEL_PLANE = 1061;  // in 15 banks lie what 15 rows of taps read
 constexpr int GRADIENT1 = CONV2;                   // conv1's weights and biases
 
 __device__ __forceinline__ void find_weights2(float* gradient, const float* slope, const int* places, const float* maps) {
-    int map = threadIdx.x / WARP, lane = threadIdx.x % WARP, input = lane / KERNEL, row = lane % KERNEL;
-    if (map >= MAPS2 || input >= MAPS1) return;
+    int map = threadIdx.x / WARP - WARPS_INPUTS2, lane = threadIdx.x % WARP, input = lane / KERNEL, row = lane % KERNEL;
+    if (map < 0 || input >= MAPS1) return;
     float sums[KERNEL] = {}, total = 0.0f;
 #pragma unroll 5
     for (int i = 0; i < POOLED2; ++i) {
@@ -28,15 +30,19 @@ __device__ __forceinline__ void find_weights2(float* gradient, const float* slop
 }
 
 __device__ __forceinline__ void find_inputs2(float* to, const float* weights, const float* slope, const int* places) {
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, input = warp % MAPS1, quarter = warp / MAPS1;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quarter = warp % QUARTERS, input = warp / QUARTERS * INPUTS_A_WARP;
+    if (warp >= WARPS_INPUTS2) return;
     float* map_to = to + quarter * ALL1 + input * MAP1;
 #pragma unroll
-    for (int i = lane; i < MAP1; i += WARP) map_to[i] = 0.0f;
+    for (int i = lane; i < INPUTS_A_WARP * MAP1; i += WARP) map_to[i] = 0.0f;
     __syncwarp();
     map_to += lane / KERNEL * SIDE1 + lane % KERNEL;
 #pragma unroll 1
     for (int map = quarter * (MAPS2 / QUARTERS); map < (quarter + 1) * (MAPS2 / QUARTERS); ++map) {
-        float w = lane < TAPS ? weights[(map * MAPS1 + input) * TAPS + lane] : 0.0f;
+        float w[INPUTS_A_WARP];
+#pragma unroll
+        for (int j = 0; j < INPUTS_A_WARP; ++j)
+            w[j] = lane < TAPS ? weights[(map * MAPS1 + input + j) * TAPS + lane] : 0.0f;
 #pragma unroll 1
         for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
             float s[SIDE2];
@@ -46,7 +52,13 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
 #pragma unroll
             for (int i = 0; i < SIDE2; ++i) {
                 if (s[i] == 0.0f) continue;  // the whole warp
-                if (lane < TAPS) map_to[place[i]] += s[i] * w;
+                float sums[INPUTS_A_WARP];
+                if (lane < TAPS) {
+#pragma unroll
+                    for (int j = 0; j < INPUTS_A_WARP; ++j) sums[j] = map_to[j * MAP1 + place[i]] + s[i] * w[j];
+#pragma unroll
+                    for (int j = 0; j < INPUTS_A_WARP; ++j) map_to[j * MAP1 + place[i]] = sums[j];
+                }
                 __syncwarp();  // the next addition may be to another lane's place
             }
         }
