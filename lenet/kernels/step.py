@@ -52,7 +52,7 @@ AUGMENT: Final = StepKernel("augment", 256, 0, images=1)
 KERNELS: Final = (
     StepKernel("convolve", 416, 4 * 7500, images=1),
     StepKernel("classify", 512, 4 * 4920, images=4),
-    StepKernel("differentiate", 768, 4 * 12264, images=1),
+    StepKernel("differentiate", 768, 4 * 12200, images=1),
     StepKernel("update", 256, 4 * 4000, images=0, tiles=335),
 )
 """In the order of a step."""

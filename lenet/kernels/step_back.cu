@@ -4,39 +4,57 @@
 //
 //     conv2's inputs    8 warps: one has 3 input maps and a quarter of the maps, a lane a tap; it adds to 25 inputs at a time
 //     conv2's weights   16 warps: one has a map, a lane a row of taps of an input map
-//     conv1's weights   a warp has two maps and an eighth of the places, a lane a row of taps of a channel
+//     conv1's weights   24 warps: one has a map and a quarter of the places, a lane 3 taps, or the other 2, of a channel's row
+//
+// Shared memory bounds this kernel. So a warp has one slope at a time and passes over those of 0, and the lengths of rows
+// and planes are such that its lanes read 25 or 30 different banks.
 constexpr int WARPS3 = 24, DIFFERENTIATE_THREADS = WARPS3 * WARP;
 constexpr int QUARTERS = 4, INPUTS_A_WARP = 3, WARPS_INPUTS2 = QUARTERS * MAPS1 / INPUTS_A_WARP;
-static_assert(WARPS_INPUTS2 + MAPS2 == WARPS3, "a warp has one of both tasks");
-constexpr int EIGHTHS = WARPS3 / (MAPS1 / 2), PLACES_EACH = ceil_div(MAP1, EIGHTHS);
-constexpr int PIXEL_ROW = 33, PIXEL_PLANE = 1061;  // in 15 banks lie what 15 rows of taps read
-constexpr int GRADIENT1 = CONV2;                   // conv1's weights and biases
+static_assert(WARPS_INPUTS2 + MAPS2 == WARPS3 && QUARTERS * MAPS1 == WARPS3, "each warp has its share");
+constexpr int MAP_ROW = 19, MAP_PLANE = 287, INPUT_PLANE = SIDE1 * MAP_ROW, INPUTS = MAPS1 * INPUT_PLANE;
+constexpr int PIXEL_ROW = 34, PIXEL_PLANE = 1098, TAPS_A_LANE = 3;
+constexpr int MAPS_END = MAPS1 * MAP_PLANE, GRADIENT1 = CONV2;  // conv1's weights and biases
 
-__device__ __forceinline__ void find_weights2(float* gradient, const float* slope, const int* places, const float* maps) {
+// The slope of the loss by a value before its ReLU, and where the first of the inputs lies that gave the value.
+struct alignas(8) Slope {
+    float value;
+    int place;
+};
+
+__device__ __forceinline__ int in_plane(int at) { return at % MAP1 / SIDE1 * MAP_ROW + at % SIDE1; }
+
+__device__ __forceinline__ void find_weights2(float* gradient, const Slope* slopes, const float* maps) {
     int map = threadIdx.x / WARP - WARPS_INPUTS2, lane = threadIdx.x % WARP, input = lane / KERNEL, row = lane % KERNEL;
     if (map < 0 || input >= MAPS1) return;
+    maps += input * MAP_PLANE + row * MAP_ROW;
     float sums[KERNEL] = {}, total = 0.0f;
-#pragma unroll 5
-    for (int i = 0; i < POOLED2; ++i) {
-        float s = slope[map * POOLED2 + i];
-        const float* in = maps + input * MAP1 + row * SIDE1 + places[map * POOLED2 + i];
-        total += s;
+#pragma unroll 1
+    for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
+        Slope s[SIDE2];
 #pragma unroll
-        for (int k = 0; k < KERNEL; ++k) sums[k] += s * in[k];
+        for (int i = 0; i < SIDE2; ++i) s[i] = slopes[first + i];
+#pragma unroll
+        for (int i = 0; i < SIDE2; ++i) {
+            if (s[i].value == 0.0f) continue;  // the whole warp
+            total += s[i].value;
+#pragma unroll
+            for (int k = 0; k < KERNEL; ++k) sums[k] += s[i].value * maps[s[i].place + k];
+        }
     }
 #pragma unroll
     for (int k = 0; k < KERNEL; ++k) gradient[CONV2 + (map * MAPS1 + input) * TAPS + row * KERNEL + k] = sums[k];
-    if (input == 0 && row == 0) gradient[CONV2_BIAS + map] = total;
+    if (lane == 0) gradient[CONV2_BIAS + map] = total;
 }
 
-__device__ __forceinline__ void find_inputs2(float* to, const float* weights, const float* slope, const int* places) {
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quarter = warp % QUARTERS, input = warp / QUARTERS * INPUTS_A_WARP;
+__device__ __forceinline__ void find_inputs2(float* to, const float* weights, const Slope* slopes) {
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quarter = warp % QUARTERS;
     if (warp >= WARPS_INPUTS2) return;
-    float* map_to = to + quarter * ALL1 + input * MAP1;
-#pragma unroll
-    for (int i = lane; i < INPUTS_A_WARP * MAP1; i += WARP) map_to[i] = 0.0f;
+    int input = warp / QUARTERS * INPUTS_A_WARP;
+    to += quarter * INPUTS + input * INPUT_PLANE;
+#pragma unroll 1
+    for (int i = lane; i < INPUTS_A_WARP * INPUT_PLANE; i += WARP) to[i] = 0.0f;
     __syncwarp();
-    map_to += lane / KERNEL * SIDE1 + lane % KERNEL;
+    to += lane / KERNEL * MAP_ROW + lane % KERNEL;
 #pragma unroll 1
     for (int map = quarter * (MAPS2 / QUARTERS); map < (quarter + 1) * (MAPS2 / QUARTERS); ++map) {
         float w[INPUTS_A_WARP];
@@ -45,19 +63,18 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
             w[j] = lane < TAPS ? weights[(map * MAPS1 + input + j) * TAPS + lane] : 0.0f;
 #pragma unroll 1
         for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
-            float s[SIDE2];
-            int place[SIDE2];
+            Slope s[SIDE2];
 #pragma unroll
-            for (int i = 0; i < SIDE2; ++i) s[i] = slope[first + i], place[i] = places[first + i];
+            for (int i = 0; i < SIDE2; ++i) s[i] = slopes[first + i];
 #pragma unroll
             for (int i = 0; i < SIDE2; ++i) {
-                if (s[i] == 0.0f) continue;  // the whole warp
+                if (s[i].value == 0.0f) continue;  // the whole warp
                 float sums[INPUTS_A_WARP];
                 if (lane < TAPS) {
 #pragma unroll
-                    for (int j = 0; j < INPUTS_A_WARP; ++j) sums[j] = map_to[j * MAP1 + place[i]] + s[i] * w[j];
+                    for (int j = 0; j < INPUTS_A_WARP; ++j) sums[j] = to[j * INPUT_PLANE + s[i].place] + s[i].value * w[j];
 #pragma unroll
-                    for (int j = 0; j < INPUTS_A_WARP; ++j) map_to[j * MAP1 + place[i]] = sums[j];
+                    for (int j = 0; j < INPUTS_A_WARP; ++j) to[j * INPUT_PLANE + s[i].place] = sums[j];
                 }
                 __syncwarp();  // the next addition may be to another lane's place
             }
@@ -65,80 +82,86 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
     }
 }
 
-__device__ __forceinline__ void find_weights1(float* sums_to, const float* slope, const int* places, const float* pixels) {
-    int warp = threadIdx.x / WARP, half = threadIdx.x % WARP / 16, lane = threadIdx.x % 16;
-    int map = warp % (MAPS1 / 2) * 2 + half, eighth = warp / (MAPS1 / 2), last = min((eighth + 1) * PLACES_EACH, MAP1);
-    if (lane >= CHANNELS * KERNEL) return;
-    const float* from = pixels + lane / KERNEL * PIXEL_PLANE + lane % KERNEL * PIXEL_ROW;
-    float sums[KERNEL] = {}, total = 0.0f;
-#pragma unroll 5
-    for (int i = map * MAP1 + eighth * PLACES_EACH; i < map * MAP1 + last; ++i) {
-        float s = slope[i];
-        total += s;
+__device__ __forceinline__ void find_weights1(float* to, const Slope* slopes, const float* pixels) {
+    constexpr int ROWS1 = CHANNELS * KERNEL, EACH = MAP1 / QUARTERS, AT_ONCE = 7;
+    static_assert(EACH % AT_ONCE == 0 && 2 * ROWS1 <= WARP, "no rest");
+    int warp = threadIdx.x / WARP, map = warp % MAPS1, quarter = warp / MAPS1;
+    int lane = threadIdx.x % WARP, row = lane % ROWS1, tap = lane / ROWS1 * TAPS_A_LANE;
+    if (tap >= KERNEL) return;
+    pixels += row / KERNEL * PIXEL_PLANE + row % KERNEL * PIXEL_ROW + tap;
+    slopes += map * MAP1 + quarter * EACH;
+    float sums[TAPS_A_LANE] = {}, total = 0.0f;
+#pragma unroll 1
+    for (int first = 0; first < EACH; first += AT_ONCE) {
+        Slope s[AT_ONCE];
 #pragma unroll
-        for (int k = 0; k < KERNEL; ++k) sums[k] += s * from[places[i] + k];
+        for (int i = 0; i < AT_ONCE; ++i) s[i] = slopes[first + i];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) {
+            if (s[i].value == 0.0f) continue;  // the whole warp
+            total += s[i].value;
+#pragma unroll
+            for (int k = 0; k < TAPS_A_LANE; ++k) sums[k] += s[i].value * pixels[s[i].place + k];
+        }
     }
-    sums_to += eighth * GRADIENT1;
+    to += quarter * GRADIENT1;
 #pragma unroll
-    for (int k = 0; k < KERNEL; ++k) sums_to[CONV1 + map * CHANNELS * TAPS + lane * KERNEL + k] = sums[k];
-    if (lane == 0) sums_to[CONV1_BIAS + map] = total;
+    for (int k = 0; k < TAPS_A_LANE; ++k)
+        if (tap + k < KERNEL) to[CONV1 + map * ROWS1 * KERNEL + row * KERNEL + tap + k] = sums[k];
+    if (lane == 0) to[CONV1_BIAS + map] = total;
 }
 
 extern "C" __global__ void __launch_bounds__(DIFFERENTIATE_THREADS, 2)
     differentiate(const float* __restrict__ images, const float* __restrict__ weights, float* __restrict__ scratch, int batch) {
     SHARED_MEMORY(memory);
     constexpr int THREADS = DIFFERENTIATE_THREADS;
-    float *pixels = reinterpret_cast<float*>(memory), *maps = pixels + CHANNELS * PIXEL_PLANE, *slope2 = maps + ALL1;
-    int* places2 = reinterpret_cast<int*>(slope2 + FEATURES);
-    float *inputs = reinterpret_cast<float*>(places2 + FEATURES), *weights2 = inputs + QUARTERS * ALL1;
-    float *slope1 = inputs, *sums1 = inputs + 2 * ALL1;  // where the quarters and the weights were read
-    int* places1 = reinterpret_cast<int*>(inputs + ALL1);
-    static_assert(2 * ALL1 + EIGHTHS * GRADIENT1 <= QUARTERS * ALL1 + MAPS2 * MAPS1 * TAPS, "sums need more room");
+    float *pixels = reinterpret_cast<float*>(memory), *maps = pixels + CHANNELS * PIXEL_PLANE;
+    Slope* slopes2 = reinterpret_cast<Slope*>(maps + MAPS_END);
+    float* inputs = reinterpret_cast<float*>(slopes2 + FEATURES);
+    Slope* slopes1 = reinterpret_cast<Slope*>(inputs);  // where the quarters were read
+    float* sums1 = reinterpret_cast<float*>(slopes1 + ALL1);
+    static_assert(2 * ALL1 + QUARTERS * GRADIENT1 <= QUARTERS * INPUTS, "sums need more room");
     int image = blockIdx.x;
     float* gradient = scratch + PARTS_AT * batch + image * CONVOLUTIONS;
+    const float *maps_from = scratch + MAPS_AT * batch + image * ALL1, *slopes = scratch + SLOPE0_AT * batch + image * FEATURES;
     const unsigned char* choices1 = reinterpret_cast<const unsigned char*>(scratch + CHOICES1_AT * batch) + image * ALL1;
     const unsigned char* choices2 = reinterpret_cast<const unsigned char*>(scratch + CHOICES2_AT * batch) + image * FEATURES;
 
-    copy(maps, scratch + MAPS_AT * batch + image * ALL1, ALL1, THREADS);
-    copy(slope2, scratch + SLOPE0_AT * batch + image * FEATURES, FEATURES, THREADS);
-    copy(weights2, weights + CONV2, MAPS2 * MAPS1 * TAPS, THREADS);
     if (threadIdx.x < FEATURES) {
         int row = threadIdx.x % POOLED2 / SIDE2, column = threadIdx.x % SIDE2, choice = choices2[threadIdx.x];
-        places2[threadIdx.x] = (2 * row + choice / 2) * SIDE1 + 2 * column + choice % 2;
+        slopes2[threadIdx.x] = {slopes[threadIdx.x], (2 * row + choice / 2) * MAP_ROW + 2 * column + choice % 2};
     }
+#pragma unroll
+    for (int i = threadIdx.x; i < ALL1; i += THREADS) maps[i / MAP1 * MAP_PLANE + in_plane(i)] = maps_from[i];
 #pragma unroll
     for (int i = threadIdx.x; i < PIXELS; i += THREADS)
         pixels[i / (SIZE * SIZE) * PIXEL_PLANE + i / SIZE % SIZE * PIXEL_ROW + i % SIZE] = images[image * PIXELS + i];
     __syncthreads();
-    find_inputs2(inputs, weights2, slope2, places2);
-    find_weights2(gradient, slope2, places2, maps);
+    find_inputs2(inputs, weights + CONV2, slopes2);
+    find_weights2(gradient, slopes2, maps);
     __syncthreads();
 
-    int choices[ceil_div(ALL1, THREADS)];
-    float slopes[ceil_div(ALL1, THREADS)];
+    Slope mine[ceil_div(ALL1, THREADS)];
 #pragma unroll
     for (int i = 0; i < ceil_div(ALL1, THREADS); ++i) {
         int at = i * THREADS + threadIdx.x;
         if (at >= ALL1) continue;
-        float sum = (inputs[at] + inputs[at + ALL1]) + (inputs[at + 2 * ALL1] + inputs[at + 3 * ALL1]);
-        slopes[i] = maps[at] > 0.0f ? sum : 0.0f, choices[i] = choices1[at];
+        const float* in = inputs + at / MAP1 * INPUT_PLANE + in_plane(at);
+        float sum = (in[0] + in[INPUTS]) + (in[2 * INPUTS] + in[3 * INPUTS]);
+        int row = at % MAP1 / SIDE1, column = at % SIDE1, choice = choices1[at];
+        mine[i].value = maps[at / MAP1 * MAP_PLANE + in_plane(at)] > 0.0f ? sum : 0.0f;
+        mine[i].place = (2 * row + choice / 2) * PIXEL_ROW + 2 * column + choice % 2;
     }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < ceil_div(ALL1, THREADS); ++i) {
-        int at = i * THREADS + threadIdx.x;
-        if (at >= ALL1) continue;
-        int row = at % MAP1 / SIDE1, column = at % SIDE1;
-        slope1[at] = slopes[i], places1[at] = (2 * row + choices[i] / 2) * PIXEL_ROW + 2 * column + choices[i] % 2;
-    }
+    for (int i = 0; i < ceil_div(ALL1, THREADS); ++i)
+        if (i * THREADS + threadIdx.x < ALL1) slopes1[i * THREADS + threadIdx.x] = mine[i];
     __syncthreads();
-    find_weights1(sums1, slope1, places1, pixels);
+    find_weights1(sums1, slopes1, pixels);
     __syncthreads();
     if (threadIdx.x < GRADIENT1) {
-        float total = 0.0f;
-#pragma unroll
-        for (int i = 0; i < EIGHTHS; ++i) total += sums1[i * GRADIENT1 + threadIdx.x];
-        gradient[threadIdx.x] = total;
+        const float* sum = sums1 + threadIdx.x;
+        gradient[threadIdx.x] = (sum[0] + sum[GRADIENT1]) + (sum[2 * GRADIENT1] + sum[3 * GRADIENT1]);
     }
 }
 
