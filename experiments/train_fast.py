@@ -12,11 +12,14 @@ import argparse
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -36,7 +39,7 @@ from lenet.training.batches import draw_epoch
 from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import Run, new_run
-from lenet.training.steps import FusedStep, GraphStep, Step, exact_float32
+from lenet.training.steps import FusedStep, GraphStep, Step, exact_float32, step_for
 
 RECIPE = Recipe()
 STEPS = 125  # of a timed pass
@@ -207,13 +210,17 @@ def kernels(train: Split, device: torch.device) -> None:
 
 def whole_run(way: str, train: Split, test: Split, device: torch.device, recipe: Recipe) -> dict[str, object]:
     """A run of the recipe: its times, loss and accuracy."""
-    step_for = {"graph": lambda *_: None, "kernels": step_kernels.load}[way]
-    with tempfile.TemporaryDirectory() as folder, patch("lenet.training.steps._load_kernels", step_for):
+    load = {"graph": lambda *_: None, "kernels": step_kernels.load}[way]
+    with tempfile.TemporaryDirectory() as folder, patch("lenet.training.steps._load_kernels", load):
         began = time.perf_counter()
         run = loop.train(recipe, train, test, out=Path(folder) / "run", device=device)
         wall = time.perf_counter() - began
+    return summary(way, recipe, run, wall)
+
+
+def summary(way: str, recipe: Recipe, run: Run, wall: float | None) -> dict[str, object]:
     last = run.history[-1]
-    alone = sum(record.seconds for record in run.history)
+    alone = None if wall is None else sum(record.seconds for record in run.history)
     return {
         "way": way,
         "seed": recipe.seed,
@@ -226,39 +233,81 @@ def whole_run(way: str, train: Split, test: Split, device: torch.device, recipe:
 
 
 def runs(
-    train: Split, test: Split, device: torch.device, epochs: int, seeds: dict[str, range], record: Path | None
+    train: Split,
+    test: Split,
+    device: torch.device,
+    recipes: dict[str, list[Recipe]],
+    record: Path | None,
+    *,
+    together: bool = False,
 ) -> None:
-    """Whole runs, each seed by each way; then whether the two samples of accuracies differ."""
+    """Whole runs, each recipe of each way; then whether the two samples of accuracies differ."""
     columns = ("wall, s", "epochs without tests, s", "loss", "accuracy")
-    heading(f"The whole recipe, {epochs} epochs", "way", "seed", *columns)
+    heading("The whole recipe", "way", "seed", *columns)
     done = [parse(line) for line in record.read_text().splitlines()] if record and record.exists() else []
-    for way, of in seeds.items():
+
+    def keep(found: dict[str, object]) -> None:
+        done.append(found)
+        if record:
+            with record.open("a") as file:
+                file.write(to_json(found) + "\n")
+
+    for way, of in recipes.items():
         began = time.perf_counter()
-        for seed in of:
-            with told(f"{way}, seed {seed}"):
-                found = whole_run(way, train, test, device, Recipe(epochs=epochs, seed=seed))
-                done.append(found)
-                if record:
-                    with record.open("a") as file:
-                        file.write(to_json(found) + "\n")
+        with told(way):
+            if together and way == "graph":
+                for found in at_the_same_time(train, test, device, of):
+                    keep(found)
+            else:
+                for recipe in of:
+                    keep(whole_run(way, train, test, device, recipe))
         print_runs([run for run in done if run["way"] == way], way)
-        print(f"| {way} | all of this process | {time.perf_counter() - began:.2f} | | | |", flush=True)
+        row(way, "all of this process", f"{time.perf_counter() - began:.2f}", "", "", "")
     two_samples(done)
 
 
+def at_the_same_time(
+    train: Split, test: Split, device: torch.device, recipes: Sequence[Recipe]
+) -> list[dict[str, object]]:
+    """Whole runs by PyTorch's graph, each in a thread and on a stream of its own: for their accuracies, without times.
+
+    Seeds are set and graphs captured one after the other: both change what all threads share.
+    """
+    one_at_a_time, ready = threading.Lock(), threading.Barrier(len(recipes))
+    new, choose = new_run, step_for
+
+    def new_run_alone(*arguments: Any) -> Run:
+        with one_at_a_time:
+            return new(*arguments)
+
+    def step_for_alone(*arguments: Any) -> Step:
+        ready.wait()
+        with one_at_a_time:
+            step = choose(*arguments)
+        ready.wait()
+        return step
+
+    def train_one(recipe: Recipe) -> dict[str, object]:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with torch.cuda.stream(stream), tempfile.TemporaryDirectory() as folder:
+            run = loop.train(recipe, train, test, out=Path(folder) / "run", device=device)
+        return summary("graph", recipe, run, None)
+
+    changed = patch.multiple(loop, new_run=new_run_alone, step_for=step_for_alone)
+    no_kernels = patch("lenet.training.steps._load_kernels", lambda _device: None)
+    with changed, no_kernels, ThreadPoolExecutor(len(recipes)) as threads:
+        return list(threads.map(train_one, recipes))
+
+
 def print_runs(of: list[dict[str, object]], way: str) -> None:
-    numbers = []
+    columns = {"wall": ".2f", "alone": ".2f", "loss": ".4f", "accuracy": ".4f"}
     for run in sorted(of, key=lambda run: int(str(run["seed"]))):
-        four = [float(str(run[name])) for name in ("wall", "alone", "loss", "accuracy")]
-        numbers.append(four)
-        row(way, run["seed"], *formatted(four))
-    if len(numbers) > 1:
-        for name, of_all in (("mean", statistics.mean), ("standard deviation", statistics.stdev)):
-            row(way, name, *formatted([of_all(column) for column in zip(*numbers, strict=True)]))
-
-
-def formatted(four: Sequence[float]) -> list[str]:
-    return [f"{number:.2f}" for number in four[:2]] + [f"{number:.4f}" for number in four[2:]]
+        row(way, run["seed"], *("" if run[name] is None else format(run[name], form) for name, form in columns.items()))
+    for what, of_all in (("mean", statistics.mean), ("standard deviation", statistics.stdev)):
+        numbers = [[float(str(run[name])) for run in of if run[name] is not None] for name in columns]
+        forms = zip(numbers, columns.values(), strict=True)
+        if len(of) > 1:
+            row(way, what, *(format(of_all(column), form) if len(column) > 1 else "" for column, form in forms))
 
 
 def two_samples(done: list[dict[str, object]]) -> None:
@@ -280,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seeds", type=int, nargs=2, default=(0, 10), metavar=("FROM", "TO"), help="of our own kernels"
     )
     parser.add_argument("--graph-seeds", type=int, nargs=2, default=(0, 10), metavar=("FROM", "TO"))
+    parser.add_argument("--together", action="store_true", help="train the graph's seeds at the same time")
     parser.add_argument("--record", type=Path, help="JSON lines of whole runs, read and added to")
     option = parser.parse_args(arguments)
     chosen = option.parts or PARTS
@@ -319,7 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "runs" in chosen:
         with told("runs"):
             seeds = {"kernels": range(*option.seeds), "graph": range(*option.graph_seeds)}
-            runs(train, test, device, option.epochs, seeds, option.record)
+            recipes = {way: [Recipe(epochs=option.epochs, seed=seed) for seed in of] for way, of in seeds.items()}
+            runs(train, test, device, recipes, option.record, together=option.together)
     return 1 if failures else 0
 
 

@@ -27,7 +27,7 @@ _GPU_IMAGES_AT_ONCE: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """An epoch's random choices for this rank's images, on the CPU.
+    """An epoch's random choices for this rank's images.
 
     Attributes:
         order: Indices of the training images, one batch after the other: int64 (n,).
@@ -36,6 +36,10 @@ class Draw:
 
     order: torch.Tensor
     crops: augmentation.Crop
+
+    def to(self, device: torch.device) -> Draw:
+        """The same choices on another device."""
+        return Draw(self.order.to(device), self.crops.to(device))
 
 
 def draw_epoch(
@@ -80,7 +84,8 @@ def epoch_batches(
     Yields:
         float32 images (n, 3, 32, 32) in `memory_layout`, and their int64 labels (n,).
     """
-    order, crops = draw.order.to(images.device), draw.crops.to(images.device)
+    draw = draw.to(images.device)
+    order, crops = draw.order, draw.crops
     # In one tensor: steps keep their labels, and many small tensors between large ones would fragment the heap.
     labels = labels[order]
     size = recipe.batch_size // ranks.size

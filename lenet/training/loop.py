@@ -128,10 +128,10 @@ def _train_epochs(
     ranks = step.ranks
     with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
         written: Future[None] | None = None
-        drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 1, ranks)
+        drawn = drawer.submit(_draw, len(train_split), run, len(run.history) + 1, step)
         while not run.complete:
             draw = drawn.result()
-            drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 2, ranks)
+            drawn = drawer.submit(_draw, len(train_split), run, len(run.history) + 2, step)
             record = _epoch(run, step, train_split, test_split, draw, on_step)
             _refuse_divergence(record)
             run.history.append(record)
@@ -144,6 +144,11 @@ def _train_epochs(
             on_epoch(record)
         if written:
             written.result()
+
+
+def _draw(images: int, run: Run, number: int, step: Step) -> Draw:
+    """An epoch's draw, on the training device: the copy waits for the GPU, and so would the next epoch's first step."""
+    return draw_epoch(images, run.recipe, number, step.ranks).to(step.device)
 
 
 def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:

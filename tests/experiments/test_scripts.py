@@ -20,6 +20,7 @@ from lenet.errors import DeviceError
 from lenet.gate import report
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import without_git_variables
+from lenet.training.recipe import Recipe
 from lenet.vocabulary import Precision
 from tests.experiments.scripts import EXPERIMENTS, load
 from tests.gate.fakes import plain
@@ -111,11 +112,13 @@ def test_the_recipe_and_resumed_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]
 def test_whole_runs_are_recorded_and_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """On a CPU both ways are the same, so are the samples."""
     script, images, record = load("train_fast"), synthetic(200), tmp_path / "runs.jsonl"
-    for graph in (range(0), range(2)):
-        script.runs(images, images, torch.device("cpu"), 1, {"kernels": graph, "graph": range(2)}, record)
+    recipes = [Recipe(epochs=1, seed=seed) for seed in range(2)]
+    script.runs(images, images, torch.device("cpu"), {"kernels": recipes, "graph": recipes}, record)
+    script.runs(images, images, torch.device("cpu"), {"kernels": [], "graph": recipes}, record, together=True)
     out = capsys.readouterr().out
     assert tables(out).keys() <= tables((RESULTS / "train-fast-h200.md").read_text()).keys()
-    assert len(record.read_text().splitlines()) == 6
+    losses = [json.loads(line)["loss"] for line in record.read_text().splitlines()]
+    assert losses == 3 * losses[:2]
     assert "| accuracy | 2 and 4 | 1.00 | 1.00 |" in out
 
 
