@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.backends.base import Backend, BatchRange, BuildSpec, Runner
-from lenet.quantization import Scales
 from lenet.suite.bridge import Store
-from lenet.suite.images import Batches
 from lenet.vocabulary import InputType, Precision
-from lenet.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.backends.base import Backend, Runner
+    from lenet.quantization import Scales
+    from lenet.suite.images import Batches
+    from lenet.weights import Weights
 
 _T = TypeVar("_T")
 
@@ -40,6 +43,10 @@ def test_build(
     scales: Scales | None,
 ) -> None:
     """One round each. At first the caches of engines, TorchInductor's and Triton's kernels are empty."""
+    import torch
+
+    from lenet.backends.base import BatchRange, BuildSpec
+
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "engines"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
@@ -70,6 +77,8 @@ def _infer(runner: Runner, images: torch.Tensor) -> None:
 
 
 def _timed(call: Callable[[], _T]) -> tuple[_T, float]:
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     began = time.perf_counter()

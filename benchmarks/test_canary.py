@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch.nn.functional import conv2d, linear, max_pool2d
 
 ROUNDS = 200
 WARMUPS = 20
@@ -20,6 +18,9 @@ BATCH_ON_A_GPU = 1000
 
 
 def test_canary(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+    import torch
+    from torch.nn.functional import conv2d, linear, max_pool2d
+
     asked = request.config.getoption("--device")
     on_gpu = asked == "cuda" or (asked == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -39,6 +40,8 @@ def test_canary(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> 
 
 def captured(network: Callable[[], None]) -> Callable[[], None]:
     """A call that replays the network's CUDA graph and waits for it."""
+    import torch
+
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # the libraries set themselves up in the first run, which cannot be captured

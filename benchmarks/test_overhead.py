@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet import devices
-from lenet.backends.base import Backend, BatchRange, BuildSpec
-from lenet.data.augmentation import normalize
-from lenet.data.cifar10 import Split
-from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
-from lenet.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.backends.base import Backend
+    from lenet.data.cifar10 import Split
+    from lenet.quantization import Scales
+    from lenet.weights import Weights
 
 CALLS = 10
 """Calls of each kind for each round of ``--rounds`` and ``--warmups``, because calls are short."""
@@ -45,6 +47,12 @@ def test_overhead(
     test_split: Split,
     scales: Scales | None,
 ) -> None:
+    import torch
+
+    from lenet import devices
+    from lenet.backends.base import BatchRange, BuildSpec
+    from lenet.data.augmentation import normalize
+
     spec = BuildSpec(device, precision, BatchRange.exactly(1), input_type, scales)
     with backend.build(network.arrays, spec) as runner:
         with runner.on_stream():

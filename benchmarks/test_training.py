@@ -8,25 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, Subset
-from torchvision import transforms
 
-from lenet.data import augmentation
-from lenet.data.cifar10 import Split
-from lenet.models.pytorch_lenet import LeNet
 from lenet.suite.bridge import Store
-from lenet.suite.images import Splits
-from lenet.training import loop
-from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
-from lenet.training.run import new_run
-from lenet.training.steps import exact_float32, step_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.data.cifar10 import Split
+    from lenet.suite.images import Splits
 
 _WORKERS = 2
 _WARMUP_IMAGES = 4000
@@ -38,22 +32,12 @@ def train_split(splits: Splits) -> Split:
     return splits.load("train")
 
 
-class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """CIFAR-10 as from `torchvision.datasets.CIFAR10`: one PIL image at a time, then the transform."""
-
-    def __init__(self, split: Split, transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = split.labels.tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
-
-
 def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
+    from lenet.training import loop
+    from lenet.training.ranks import Ranks
+    from lenet.training.run import new_run
+    from lenet.training.steps import exact_float32, step_for
+
     run = new_run(_RECIPE, train_split, device)
     images, labels = train_split.images.to(device), train_split.labels.to(device)
     benchmark.group = "one epoch of training"
@@ -66,6 +50,11 @@ def test_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, de
 
 def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device) -> None:
     """The steps alone, on one batch again and again: the time of an epoch if batches cost nothing."""
+    from lenet.data import augmentation
+    from lenet.training.ranks import Ranks
+    from lenet.training.run import new_run
+    from lenet.training.steps import exact_float32, step_for
+
     run = new_run(_RECIPE, train_split, device)
     images = augmentation.normalize(train_split.images[: _RECIPE.batch_size].to(device))
     labels = train_split.labels[: _RECIPE.batch_size].to(device)
@@ -87,6 +76,15 @@ def test_steps_of_an_epoch(benchmark: BenchmarkFixture, store: Store, train_spli
 def test_epoch_with_dataloader(
     benchmark: BenchmarkFixture, store: Store, train_split: Split, device: torch.device
 ) -> None:
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader, Subset
+    from torchvision import transforms
+
+    from benchmarks.pil_images import PilImages
+    from lenet.data import augmentation
+    from lenet.models.pytorch_lenet import LeNet
+
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=augmentation.PADDING),
@@ -95,7 +93,7 @@ def test_epoch_with_dataloader(
             transforms.Normalize(augmentation.MEAN, augmentation.STD),
         ]
     )
-    dataset = _Images(train_split, transform)
+    dataset = PilImages(train_split, transform)
     load = partial(DataLoader, batch_size=_RECIPE.batch_size, shuffle=True, num_workers=_WORKERS)
     model = LeNet().to(device)
     optimizer = torch.optim.SGD(
@@ -115,6 +113,8 @@ def test_epoch_with_dataloader(
 
 
 def _seconds(epoch: Callable[[], object]) -> float:
+    import torch
+
     began = time.perf_counter()
     epoch()
     if torch.cuda.is_available():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.measurement.gpu_state import GpuSampler, throttling_problem
-from lenet.measurement.host_state import HostWatch, slowed_problem
 from lenet.measurement.protocol import Protocol
-from lenet.measurement.rounds import measure
-from lenet.measurement.statistics import instabilities, median, summarize
 from lenet.suite.bridge import Store
-from lenet.suite.images import Batches
 from lenet.vocabulary import HostMemory, InputType, Mode
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.measurement.gpu_state import GpuSampler
+    from lenet.measurement.host_state import HostWatch
+    from lenet.suite.images import Batches
 
 
 def test_transfer(
@@ -28,6 +31,13 @@ def test_transfer(
     host: HostWatch,
     batches: Batches,
 ) -> None:
+    import torch
+
+    from lenet.measurement.gpu_state import throttling_problem
+    from lenet.measurement.host_state import slowed_problem
+    from lenet.measurement.rounds import measure
+    from lenet.measurement.statistics import instabilities, median, summarize
+
     if device.type == "cpu" or host_memory is HostMemory.ZERO_COPY:
         pytest.skip("on a CPU nothing is copied" if device.type == "cpu" else "zero-copy copies nothing")
     source = batches.on_host(batch_size, input_type, host_memory)

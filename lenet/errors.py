@@ -17,6 +17,7 @@ __all__ = [
     "GateError",
     "LenetError",
     "OutputError",
+    "PrecisionError",
     "QuantizationError",
     "RankError",
     "RecipeError",
@@ -111,6 +112,10 @@ class BackendError(LenetError):
 
 class UnavailableError(BackendError):
     """A backend cannot run on this machine. ``found`` is the backend's reason."""
+
+
+class PrecisionError(UnavailableError):
+    """A backend does not run a precision. ``found`` says so without the backend's name, alike for several backends."""
 
 
 class ResultsError(LenetError):

@@ -28,7 +28,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         *("torch", "torch._dynamo", "scipy.special", "lenet.cli", "lenet.comparison", "lenet.measurement.limits"),
-        *("lenet.report.curves", "lenet.report.tables", "pytest", "tests.frozen"),
+        *("lenet.report.curves", "lenet.report.tables", "lenet.suite.one_batch", "lenet.suite.facts", "pytest"),
+        "tests.frozen",
     ]
 )
 

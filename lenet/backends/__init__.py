@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lenet.errors import BackendError, did_you_mean
-from lenet.provenance import first_version, pip_install
+from lenet.provenance import first_version, pip_install, program
 
 if TYPE_CHECKING:
     from lenet.backends.base import Backend
 
-__all__ = ["Entry", "distributions", "entry", "installed_version", "load", "missing_packages", "names", "packages"]
+__all__ = [
+    "Entry",
+    "distributions",
+    "entry",
+    "installed_version",
+    "load",
+    "missing_packages",
+    "names",
+    "not_installed",
+    "packages",
+]
 
 Package: TypeAlias = tuple[str, ...]
 """A package by its distributions, any one of which holds it; the first is its name in files and tables."""
@@ -29,6 +39,7 @@ class Entry:
             itself with no run of others.
         requirements: What pip is asked to install for them, in a checkout of this project.
         summary: What it does, in a few words.
+        build: The distribution of its library that it needs, if the package's others lack something. Empty otherwise.
     """
 
     name: str
@@ -36,6 +47,7 @@ class Entry:
     packages: tuple[Package, ...]
     requirements: str
     summary: str
+    build: str = ""
 
     @property
     def install(self) -> str:
@@ -84,6 +96,7 @@ _TABLE: Final = (
         (("onnxruntime", "onnxruntime-gpu"), *_EXPORTER),
         '-e ".[onnx-gpu]"',
         "ONNX Runtime, its own CUDA graph",
+        build="onnxruntime-gpu",
     ),
     Entry(
         "openvino",
@@ -170,6 +183,17 @@ def installed_version(line: Entry) -> str | None:
 def missing_packages(line: Entry) -> list[str]:
     """The packages of a backend that are not installed; nothing is imported."""
     return [package[0] for package in line.packages if first_version(package) is None]
+
+
+def not_installed(line: Entry) -> str | None:
+    """Why a backend's library, or the build of it that the backend needs, is not installed; None where it is."""
+    version = installed_version(line)
+    if version is None:
+        return f"not installed: {line.install}"
+    if line.build and first_version((line.build,)) is None:
+        found = next(name for name in line.packages[0] if first_version((name,)))
+        return f"{found} is installed, not {line.build}: {program('pip')} uninstall --yes {found} && {line.install}"
+    return None
 
 
 def load(name: str) -> Backend:

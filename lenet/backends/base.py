@@ -23,7 +23,7 @@ from lenet import weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, missing_packages
 from lenet.backends.precision import QUANTIZED
-from lenet.errors import BackendError, UnavailableError
+from lenet.errors import BackendError, PrecisionError, UnavailableError
 from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
@@ -386,11 +386,11 @@ class Backend(ABC):
         verb = "is" if len(missing) == 1 else "are"
         return f"{' and '.join(missing)} {verb} not installed: {line.install}" if missing else None
 
-    def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> BackendError:
-        others = f": {QUANTIZED[precision]} do" if precision in QUANTIZED else ""
-        return BackendError(
-            f"{self.name} does not run {precision} on {device.type}{others}",
-            found=f"--precision {precision}",
+    def _unsupported(self, precision: Precision, device: torch.device, supported: str) -> PrecisionError:
+        others = f": {QUANTIZED[precision]} run it" if precision in QUANTIZED else ""
+        return PrecisionError(
+            f"{self.name} does not run {precision} on {device.type}",
+            found=f"no {precision} on {device.type}{others}",
             wanted=supported,
             hint="choose another precision or device",
         )

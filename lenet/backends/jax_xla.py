@@ -23,7 +23,8 @@ from lenet.backends import entry, installed_version
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import Bound, GraphRunner
 from lenet.backends.precision import DTYPES, check_override
-from lenet.errors import BackendError, UnavailableError
+from lenet.backends.refusal import refusal_of
+from lenet.errors import UnavailableError
 from lenet.models.jax_lenet import network
 from lenet.provenance import pip_install
 from lenet.vocabulary import Precision
@@ -128,15 +129,8 @@ def _compile(function: Callable[[Any], Any], spec: BuildSpec, size: int) -> Any:
     jax = _library()
     where = jax.sharding.SingleDeviceSharding(_device(spec.device))
     images = jax.ShapeDtypeStruct((size, *INPUT_SHAPE), str(spec.input), sharding=where)
-    try:
+    with refusal_of("XLA", "jax", jax.__version__, f"compiles for {spec.device}"):
         return jax.jit(function).lower(images).compile()
-    except Exception as error:  # JAX's exceptions share no public base class
-        raise BackendError(
-            "XLA refuses the network",
-            found=str(error),
-            wanted=f"a network that jax {jax.__version__} compiles for {spec.device}",
-            hint="try another version of jax",
-        ) from error
 
 
 def _device(device: torch.device) -> Any:

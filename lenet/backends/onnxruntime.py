@@ -18,6 +18,7 @@ from lenet.backends.base import NO_GPU, Availability, Backend, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.onnx_model import onnx_model
 from lenet.backends.precision import check_override
+from lenet.backends.refusal import refusal_of
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT
 from lenet.provenance import program
@@ -97,7 +98,7 @@ def open_session(
         cuda_options: Further options of the CUDA provider.
 
     Raises:
-        BackendError: ONNX Runtime refuses the model, or falls back to another provider, be it for one layer.
+        BackendError: ONNX Runtime refuses the network, or falls back to another provider, be it for one layer.
     """
     library = _library()
     options = library.SessionOptions()
@@ -130,15 +131,8 @@ def open_session(
 
 def _session(model: bytes, options: Any, provider: str, settings: Mapping[str, str]) -> Any:
     library = _library()
-    try:
+    with refusal_of("ONNX Runtime", "onnxruntime", library.__version__, f"runs on {provider}"):
         return library.InferenceSession(model, options, providers=[(provider, settings)])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        raise BackendError(
-            "ONNX Runtime refuses the model",
-            found=str(error),
-            wanted=f"a model that onnxruntime {library.__version__} runs on {provider}",
-            hint="try another version of onnxruntime",
-        ) from error
 
 
 def refuse_float_layers(optimized: Path) -> None:

@@ -15,6 +15,7 @@ from lenet.backends.base import Availability, Backend, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.onnx_model import onnx_model
 from lenet.backends.precision import adds_bytes_in_16_bits, check_override
+from lenet.backends.refusal import refusal_of
 from lenet.errors import BackendError, UnavailableError
 from lenet.provenance import pip_install
 from lenet.quantization import REDUCED, Scales, quantize, resolve
@@ -77,19 +78,12 @@ def compile_model(model: bytes) -> Any:
         An ``openvino.CompiledModel``.
 
     Raises:
-        BackendError: OpenVINO refuses the model.
+        BackendError: OpenVINO refuses the network.
     """
     library, settings = _library(), _settings()
-    try:
+    with refusal_of("OpenVINO", "openvino", library.__version__, "compiles for the CPU"):
         core = library.Core()
         return core.compile_model(core.read_model(model), "CPU", settings)
-    except Exception as error:  # OpenVINO's exceptions share no public base class
-        raise BackendError(
-            "OpenVINO refuses the model",
-            found=str(error),
-            wanted=f"a model that openvino {library.__version__} compiles for the CPU",
-            hint="try another version of openvino",
-        ) from error
 
 
 def refuse_full_range(arrays: Mapping[str, np.ndarray], scales: Scales) -> None:

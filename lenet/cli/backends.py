@@ -29,8 +29,7 @@ def command(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
         if names:
             version, reason = _probe(line.name, device)
         else:
-            version = table.installed_version(line)
-            reason = None if version else f"not installed: {line.install}"
+            version, reason = table.installed_version(line), table.not_installed(line)
         lines.append({"name": line.name, "summary": line.summary, "version": version, "reason": reason})
     if as_json:
         tell(to_json(lines, indent=2))

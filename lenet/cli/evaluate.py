@@ -73,6 +73,7 @@ def command(
     float64 reference. Exits with 1 if logits are wrong or not finite, and with 2 if no named backend runs here.
     """
     from lenet import devices, weights
+    from lenet.backends.precision import check_override
 
     if input_type == InputType.UINT8 and not names:
         raise BackendError(
@@ -96,6 +97,7 @@ def command(
     if names:
         _evaluate_backends(names, precision, input_type, loaded, split, target, batch_size, as_json=as_json)
     else:
+        check_override(Precision.FP32, target)
         _evaluate_model(loaded, split, target, batch_size, as_json=as_json)
 
 

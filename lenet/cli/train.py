@@ -14,6 +14,7 @@ from lenet.provenance import program
 from lenet.report.rounding import accuracy, loss
 from lenet.terminal import tell
 from lenet.training.recipe import Recipe
+from lenet.vocabulary import Precision
 
 __all__ = ["command"]
 
@@ -75,6 +76,7 @@ def command(
     Under `torchrun --nproc-per-node=N -m lenet train` N processes share each batch.
     """
     from lenet import devices
+    from lenet.backends.precision import check_override
     from lenet.cli.progress import TrainingDisplay
     from lenet.data import cifar10
     from lenet.terminal import Terminal
@@ -82,6 +84,7 @@ def command(
     from lenet.training.ranks import join
 
     target = devices.resolve(device)
+    check_override(Precision.FP32, target)
     devices.set_threads(threads)
     with join(target) as ranks:
         if download:

@@ -27,7 +27,7 @@ from lenet.comparison import logits_of
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
 from lenet.documents import parse
-from lenet.errors import BackendError, LenetError, UnavailableError
+from lenet.errors import BackendError, LenetError, PrecisionError, UnavailableError
 from lenet.provenance import bound_to_this, versions
 from lenet.vocabulary import Precision
 
@@ -136,8 +136,9 @@ def examine(name: str, arrays: Mapping[str, np.ndarray], device: torch.device, p
         try:
             executed = backend.executed_precision(precision, device)
         except BackendError as error:
-            steps.append(Step("build", passed=False, seconds=0.0, message=error.summary))
-            return Examination(name, version, None, tuple(steps), error.summary, unavailable=True)
+            told = error.found if isinstance(error, PrecisionError) else error.summary
+            steps.append(Step("build", passed=False, seconds=0.0, message=told))
+            return Examination(name, version, None, tuple(steps), told, unavailable=True)
         spec = BuildSpec(device, precision, BatchRange(1, IMAGES, IMAGES))
         with _step(steps, "build", lambda: backend.build(arrays, spec), lambda built: _facts(built.facts())) as runner:
             logits = _step(steps, "run", lambda: logits_of(runner, images, IMAGES), lambda out: f"{tuple(out.shape)}")
@@ -198,6 +199,7 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # the log of one that crashes says where
             start_new_session=True,
         )
 

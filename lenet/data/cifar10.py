@@ -20,14 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import numpy as np
-
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.errors import DataError
 from lenet.files import open_regular, read_regular
 from lenet.provenance import program
 
-if TYPE_CHECKING:  # it takes seconds to import, and who only asks where the data is needs none
+if TYPE_CHECKING:  # they take seconds to import, and who only asks where the data is needs none
+    import numpy as np
     import torch
 
 __all__ = [
@@ -243,6 +242,8 @@ def _load_binary(split: SplitName, layout: Path, *, accept_unknown: bool) -> Spl
 
 def _read_records(path: Path) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.uint8]], str]:
     """A file's records, and the SHA-256 of the file."""
+    import numpy as np
+
     size = _RECORDS * _RECORD_BYTES
     wanted = f"{_RECORDS:,} records of {_RECORD_BYTES:,} bytes, {size:,} in all"
     try:

@@ -27,7 +27,17 @@ __all__ = [
     "share_of_others",
 ]
 
-_PRELOADED: Final = ("torch", "pytest", "lenet.suite.plugin", "lenet.suite.fixtures", "lenet.comparison")
+_PRELOADED: Final = (
+    "torch",
+    "pytest",
+    "lenet.suite.plugin",
+    "lenet.suite.fixtures",
+    "lenet.suite.one_batch",
+    "lenet.suite.facts",
+    "lenet.suite.energy",
+    "lenet.measurement.limits",
+    "lenet.comparison",
+)
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """While it is imported, NumPy's BLAS starts a thread for each processor. PyTorch starts its own on first use."""
 

@@ -74,8 +74,7 @@ class ParallelRunners:
 
     def windows(self, count: int, seconds: float) -> list[Round]:
         """Run so many windows, each of at least so many seconds, and of at least one batch of each runner."""
-        race = _Race(self.depth, count, seconds)
-        finished = self._together(lambda place: race.run(self._runners[place], self._images[place]))
+        race, finished = self._race(count, seconds)
         edges = race.began + race.window * np.arange(count + 1)
         curves = [np.concatenate([[race.began], times]) for times in finished]
         done = np.sum([np.interp(edges, curve, np.arange(len(curve))) for curve in curves], axis=0)
@@ -89,6 +88,16 @@ class ParallelRunners:
             Round(None, wall, wall, launch_bound=False, latencies=own)
             for wall, own in zip(walls.tolist(), latencies, strict=True)
         ]
+
+    def work(self, seconds: float) -> int:
+        """Run for at least so many seconds, and then run empty. Returns the number of batches."""
+        _, finished = self._race(1, seconds)
+        return self.depth + sum(map(len, finished))  # each runner runs a batch before the race begins
+
+    def _race(self, count: int, seconds: float) -> tuple[_Race, list[NDArray[np.float64]]]:
+        """A race that is over, and when each batch of each runner was finished."""
+        race = _Race(self.depth, count, seconds)
+        return race, self._together(lambda place: race.run(self._runners[place], self._images[place]))
 
     def lap(self) -> None:
         """Run a batch on each runner."""

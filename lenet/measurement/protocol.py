@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lenet.measurement.statistics import relative_half_width
-
 __all__ = ["DEFAULT_DEPTH", "Adaptive", "Coursework", "Protocol", "Stop"]
 
 DEFAULT_DEPTH: Final = 3
@@ -95,6 +93,8 @@ class Adaptive:
             attempts: The number of all rounds.
             elapsed: Seconds since the first round began.
         """
+        from lenet.measurement.statistics import relative_half_width  # it imports scipy, which options need not
+
         enough = len(valid) >= self.fewest_rounds
         if enough and relative_half_width(valid, self.confidence) <= self.precision:
             return Stop.PRECISE

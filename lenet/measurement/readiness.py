@@ -1,18 +1,19 @@
-"""What on this machine disturbs measurements now, and what to do about it."""
+"""What on this machine disturbs measurements now, and what to do about it. Importing this needs no torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 import pynvml
-import torch
 
 from lenet.measurement.control_groups import group_limits
-from lenet.measurement.gpu_state import HARMFUL, GpuSampler
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["BUSY", "OtherWork", "disturbances"]
 
@@ -92,6 +93,8 @@ def _of_the_host(work: OtherWork, others: float, root: Path) -> Iterator[str]:
 
 
 def _of_the_gpu(device: torch.device) -> Iterator[str]:
+    from lenet.measurement.gpu_state import HARMFUL, GpuSampler
+
     with GpuSampler(device) as sampler:
         use = sampler.query(pynvml.nvmlDeviceGetUtilizationRates)
         if use is not None and use.gpu > 100 * BUSY:

@@ -77,6 +77,11 @@ class Ring:
         return len(self._slots)
 
     @property
+    def _filling(self) -> int:
+        """Batches before the first window: they fill the ring, and then wait once for each slot."""
+        return 2 * len(self._slots)
+
+    @property
     def held(self) -> Sequence[Held | None]:
         """Each stream in turn, and none."""
         return ("copy", "compute", None)
@@ -84,6 +89,11 @@ class Ring:
     def windows(self, count: int, seconds: float) -> list[Round]:
         """Run so many windows, each of at least so many seconds, and then run empty."""
         return self._windows(self._submit, count, seconds)
+
+    def work(self, seconds: float) -> int:
+        """Run for at least so many seconds, and then run empty. Returns the number of batches."""
+        (window,) = self.windows(1, seconds)
+        return self._filling + len(window.latencies)
 
     def copies(self, count: int, seconds: float) -> list[Round]:
         """The same for the copies alone. Empty if nothing is copied."""
@@ -130,7 +140,7 @@ class Ring:
         self._slots.clear()
 
     def _windows(self, work: Callable[[_Slot], None], count: int, seconds: float) -> list[Round]:
-        for _ in range(2 * len(self._slots)):  # fills the ring, and then waits once for each slot
+        for _ in range(self._filling):
             work(self._free_slot())
         rounds = []
         began = perf_counter()

@@ -47,6 +47,9 @@ class Pipeline(Protocol):
     def windows(self, count: int, seconds: float) -> list[Round]:
         """Run so many windows, each of at least so many seconds, and then run empty."""
 
+    def work(self, seconds: float) -> int:
+        """Run for at least so many seconds, and then run empty. Returns the number of batches."""
+
     def lap(self) -> None:
         """Run as many batches as are in flight at a time."""
 

@@ -56,6 +56,21 @@ class Language:
             return self.text("CIFAR-10 training images")
         if found := re.fullmatch(r"CPU, (\d{1,6}) threads?", words):
             return self.plural("CPU, %(count)s thread", "CPU, %(count)s threads", int(found[1]))
+        return self._known_reason(words)
+
+    def _known_reason(self, words: str) -> str:
+        """Why energy is missing, of `lenet.measurement.energy`, in this language; other words unchanged."""
+        if words == "NVML tells no energy of this GPU: it needs a whole GPU of the Volta generation or newer":
+            return self.text("NVML tells no energy of this GPU: it needs a whole GPU of the Volta generation or newer")
+        rapl = r"this machine has no RAPL: no package in (\S+); virtual machines seldom have it"
+        if found := re.fullmatch(rapl, words):
+            return self.text(
+                "this machine has no RAPL: no package in %(folder)s; virtual machines seldom have it", folder=found[1]
+            )
+        if found := re.fullmatch(r"(\S+) may not be read: (`[^`]+`) allows it until the next boot", words):
+            return self.text(
+                "%(file)s may not be read: %(command)s allows it until the next boot", file=found[1], command=found[2]
+            )
         return words
 
     def number(self, rounded: str) -> str:

@@ -260,6 +260,11 @@ class Measurement:
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     @property
+    def moment(self) -> str:
+        """The date for people: to the second."""
+        return self.ended.isoformat(" ", "seconds")
+
+    @property
     def flaw(self) -> str | None:
         """Why the run cannot be a baseline, or None if it is whole and without failures."""
         if self.partial:
@@ -275,7 +280,7 @@ class Measurement:
         """The machine, the source and the date, in one line."""
         commit = self.commit or "an unknown commit"
         part = ", PARTIAL: the run was interrupted" if self.partial else ""
-        return f"{self.path}: {self.kind}, fingerprint {self.fingerprint}, {commit}, {self.date}{part}"
+        return f"{self.path}: {self.kind}, fingerprint {self.fingerprint}, {commit}, {self.moment}{part}"
 
 
 def short_name(name: str) -> str:

@@ -15,7 +15,7 @@ from lenet.measurement.gpu_state import GpuSampler
 from lenet.results import Case
 from lenet.vocabulary import Mode
 
-__all__ = ["EnergyMeter"]
+__all__ = ["CHUNK", "EnergyMeter", "passes"]
 
 CHUNK: Final = 0.01
 """Seconds of work between two looks at the clock."""
@@ -39,14 +39,13 @@ class EnergyMeter:
         self._missing: str | None = None
         self._idle: tuple[Counter, float] | None = None
 
-    def __call__(self, call: Callable[[], object], runner: Runner, case: Case, median: float) -> dict[str, Any]:
+    def __call__(self, work: Callable[[], int], runner: Runner, case: Case) -> dict[str, Any]:
         """Measure a row's energy.
 
         Args:
-            call: The call that the rounds timed.
+            work: Does about `CHUNK` seconds of the row's work to its end, and returns its number of images.
             runner: Its runner.
             case: What the row measures.
-            median: The row's median, in seconds.
 
         Returns:
             The facts to store: ``energy``, or the reason why there is none. Empty if energy is not asked for.
@@ -58,13 +57,9 @@ class EnergyMeter:
                 raise NoEnergyError(
                     "a cold cache is emptied between passes, which takes energy too: leave out --cold-cache"
                 )
-            if case.mode is Mode.THROUGHPUT:
-                raise NoEnergyError(
-                    "a throughput row has no energy of its own: rows of --mode=forward and --mode=end_to_end have"
-                )
             counter, watts = self._ready()
             with torch.inference_mode(), runner.on_stream(), no_garbage_collection():
-                found = measure_energy(_work(call, runner, case, median), counter, watts)
+                found = measure_energy(work, counter, watts)
         except NoEnergyError as error:
             note = f"Energy was not measured: {error}."
             if note not in self._notes:
@@ -93,8 +88,15 @@ class EnergyMeter:
         return NvmlCounter(lambda: self._sampler.query(pynvml.nvmlDeviceGetTotalEnergyConsumption))
 
 
-def _work(call: Callable[[], object], runner: Runner, case: Case, median: float) -> Callable[[], int]:
-    """About `CHUNK` seconds of a row's work: passes one after the other, end to end each until it is synchronised."""
+def passes(call: Callable[[], object], runner: Runner, case: Case, median: float) -> Callable[[], int]:
+    """The work of a row of one batch at a time. End to end, each pass is synchronised.
+
+    Args:
+        call: The call that the rounds timed.
+        runner: Its runner.
+        case: What the row measures.
+        median: The row's median, in seconds.
+    """
     calls = max(1, round(CHUNK / median))
     each = case.mode is Mode.END_TO_END
 

@@ -1,4 +1,4 @@
-"""Fixtures for the cases."""
+"""Fixtures for the cases. Each imports what it needs, so that collecting the cases needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet import backends, devices, weights
-from lenet.backends.base import Backend
-from lenet.data.cifar10 import Split
-from lenet.errors import BackendError, LenetError
+from lenet import backends
+from lenet.errors import BackendError, LenetError, PrecisionError
 from lenet.measurement.floor import Limits
-from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch, IdleHostWatch, PinnedHostWatch
-from lenet.measurement.limits import measure_limits
-from lenet.measurement.parallel import threads as torch_threads
 from lenet.measurement.protocol import Protocol
-from lenet.quantization import Scales, scales_beside
 from lenet.suite import storage
 from lenet.suite.bridge import Store
-from lenet.suite.builds import Builds
-from lenet.suite.energy import EnergyMeter
-from lenet.suite.images import Batches, Splits
 from lenet.suite.options import protocol_of
 from lenet.suite.run import RUN, Run
 from lenet.vocabulary import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from lenet.backends.base import Backend
+    from lenet.data.cifar10 import Split
+    from lenet.measurement.gpu_state import GpuSampler
+    from lenet.measurement.host_state import HostWatch
+    from lenet.quantization import Scales
+    from lenet.suite.builds import Builds
+    from lenet.suite.energy import EnergyMeter
+    from lenet.suite.images import Batches, Splits
+    from lenet.weights import Weights
 
 __all__ = [
     "MachineLimits",
@@ -56,6 +59,8 @@ __all__ = [
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device to measure."""
+    from lenet import devices
+
     return devices.resolve(request.config.getoption("--device"))
 
 
@@ -65,6 +70,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int | None]:
 
     The other runtimes take PyTorch's number when they build.
     """
+    import torch
+
+    from lenet.measurement.parallel import threads as torch_threads
+
     asked: int | None = getattr(request, "param", None)
     with torch_threads(asked or torch.get_num_threads()):
         yield asked
@@ -73,6 +82,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int | None]:
 @pytest.fixture(scope="session")
 def sampler(device: torch.device) -> Iterator[GpuSampler]:
     """A reader of the GPU's clocks, temperature and throttling."""
+    from lenet.measurement.gpu_state import GpuSampler
+
     with GpuSampler(device) as opened:
         yield opened
 
@@ -80,12 +91,16 @@ def sampler(device: torch.device) -> Iterator[GpuSampler]:
 @pytest.fixture(scope="session")
 def host(device: torch.device) -> HostWatch:
     """The watch of the thread that launches a GPU's work. On a CPU many threads work, and none is watched."""
+    from lenet.measurement.host_state import IdleHostWatch, PinnedHostWatch
+
     return PinnedHostWatch() if device.type == "cuda" else IdleHostWatch()
 
 
 @pytest.fixture(scope="session")
-def network(request: pytest.FixtureRequest) -> weights.Weights:
+def network(request: pytest.FixtureRequest) -> Weights:
     """The weights to measure: those of ``--weights``, or the shipped ones. The run records them."""
+    from lenet import weights
+
     found = weights.load(request.config.getoption("--weights") or weights.SHIPPED)
     request.config.stash[RUN].weights = {
         "file": found.path.name,
@@ -104,6 +119,8 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 @pytest.fixture(scope="session")
 def splits(data_directory: Path | None, request: pytest.FixtureRequest) -> Splits:
     """The images, by split."""
+    from lenet.suite.images import Splits
+
     return Splits(data_directory, accept_unknown=request.config.getoption("--accept-unknown-data"))
 
 
@@ -114,8 +131,10 @@ def test_split(splits: Splits) -> Split:
 
 
 @pytest.fixture(scope="session")
-def scales_by_precision(network: weights.Weights) -> Callable[[Precision], Scales | None]:
+def scales_by_precision(network: Weights) -> Callable[[Precision], Scales | None]:
     """The scales beside the weights by precision. Each file is read once."""
+    from lenet.quantization import scales_beside
+
     return functools.cache(functools.partial(scales_beside, network.path, network.arrays))
 
 
@@ -129,10 +148,10 @@ def scales(precision: Precision, scales_by_precision: Callable[[Precision], Scal
 
 
 @pytest.fixture(scope="session")
-def batches(
-    network: weights.Weights, test_split: Split, scales_by_precision: Callable[[Precision], Scales | None]
-) -> Batches:
+def batches(network: Weights, test_split: Split, scales_by_precision: Callable[[Precision], Scales | None]) -> Batches:
     """Batches of the test images, with their references."""
+    from lenet.suite.images import Batches
+
     return Batches(network.arrays, test_split, scales_by_precision)
 
 
@@ -153,6 +172,10 @@ class MachineLimits:
 
     def find(self) -> Limits | None:
         """The limits, or None if they cannot be measured. Rows then have no floor."""
+        import torch
+
+        from lenet.measurement.limits import measure_limits
+
         threads = torch.get_num_threads()
         if threads not in self._found:
             self._found[threads] = None
@@ -174,6 +197,8 @@ def limits(request: pytest.FixtureRequest, device: torch.device) -> MachineLimit
 @pytest.fixture(scope="session")
 def energy(request: pytest.FixtureRequest, device: torch.device, sampler: GpuSampler) -> EnergyMeter:
     """Measures the energy of rows if ``--energy`` asks for it. The gate compares times alone."""
+    from lenet.suite.energy import EnergyMeter
+
     asked = request.config.getoption("--energy") and not storage.in_gate(request.config)
     return EnergyMeter(device, sampler, request.config.stash[RUN].notes, asked=asked)
 
@@ -193,13 +218,17 @@ def executed(backend: Backend, precision: Precision, device: torch.device) -> st
     """The precision that the backend really runs, or a skip if it cannot run the one asked for."""
     try:
         return backend.executed_precision(precision, device)
+    except PrecisionError as error:
+        pytest.skip(error.found)
     except BackendError as error:
         pytest.skip(error.summary)
 
 
 @pytest.fixture(scope="session")
-def build(network: weights.Weights) -> Iterator[Builds]:
+def build(network: Weights) -> Iterator[Builds]:
     """Builds runners of the weights to measure."""
+    from lenet.suite.builds import Builds
+
     with closing(Builds(network.arrays)) as builds:
         yield builds
 

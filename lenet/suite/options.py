@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import torch
 
 from lenet import backends, settings
 from lenet.errors import did_you_mean
@@ -18,7 +17,20 @@ from lenet.measurement.environment import usable_cpus
 from lenet.measurement.protocol import DEFAULT_DEPTH, Adaptive, Coursework, Protocol
 from lenet.vocabulary import ONE_BATCH_MODES, HostMemory, InputType, Mode, Precision
 
-__all__ = ["CHOICES", "add_options", "check_device", "check_options", "chosen", "protocol_of", "use_settings"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CHOICES",
+    "add_options",
+    "check_depth",
+    "check_device",
+    "check_options",
+    "chosen",
+    "only_lists",
+    "protocol_of",
+    "use_settings",
+]
 
 CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "backend_name": ("--backend", backends.names()),
@@ -100,6 +112,13 @@ def check_options(option: argparse.Namespace) -> None:
         raise pytest.UsageError(f"{own} is for --protocol={other}: --protocol={option.protocol} does not use it")
 
 
+def only_lists(option: argparse.Namespace) -> bool:
+    """Whether the run lists its cases, and no option needs the machine. It then imports no PyTorch."""
+    saves = option.benchmark_save or option.benchmark_autosave or option.benchmark_json or option.benchmark_compare
+    chooses = option.device != "auto" or option.threads or option.depth or option.weights
+    return bool(option.collectonly and not saves and not chooses)
+
+
 def check_device(option: argparse.Namespace, device: torch.device) -> None:
     """Refuse options that the device to measure does not use.
 
@@ -110,6 +129,41 @@ def check_device(option: argparse.Namespace, device: torch.device) -> None:
         raise pytest.UsageError(
             f"--threads is for a CPU's rows: --device={option.device} measures a GPU, whose rows do not depend on it; "
             "add --device=cpu"
+        )
+
+
+def check_depth(config: pytest.Config, device: torch.device) -> None:
+    """Refuse ``--depth`` if no row uses it, or if it is too deep for a row.
+
+    Raises:
+        pytest.UsageError: It is refused.
+    """
+    from lenet.backends.buffer_cache import MOST_BUFFERS
+
+    depth = config.getoption("--depth")
+    if depth is None:
+        return
+    if Mode.THROUGHPUT not in chosen(config, "mode"):
+        raise pytest.UsageError(f"--depth={depth} is for throughput: add --mode=throughput")
+    if device.type == "cpu":
+        _check_depth_on_a_cpu(depth, chosen(config, "threads"))
+    elif depth > MOST_BUFFERS:
+        raise pytest.UsageError(
+            f"--depth={depth} is too deep: a runner prepares itself for {MOST_BUFFERS} buffers at most, so choose "
+            f"--depth={MOST_BUFFERS} or less"
+        )
+
+
+def _check_depth_on_a_cpu(depth: int, threads: list[int]) -> None:
+    """Refuse more runners side by side than a row has threads, those of ``--threads`` or else PyTorch's own."""
+    import torch
+
+    cores = min(threads, default=torch.get_num_threads())
+    if depth > cores:
+        owner = f"--threads={cores} gives a row" if threads else "torch uses"
+        raise pytest.UsageError(
+            f"--depth={depth} is too deep: each runner wants a core, and {owner} {cores}: choose --depth={cores}"
+            f"{' or less' if cores > 1 else ''}, or more threads by --threads"
         )
 
 

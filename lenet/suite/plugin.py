@@ -12,17 +12,24 @@ from typing import Any, Final
 
 import pytest
 
-from lenet import devices, results, weights
+from lenet import results
 from lenet.errors import LenetError
 from lenet.measurement.environment import machine_facts
 from lenet.measurement.readiness import disturbances
 from lenet.results import speedup
 from lenet.suite import baseline, bridge, cases, storage, summary
 from lenet.suite.bridge import Session
-from lenet.suite.options import add_options, check_device, check_options, protocol_of, use_settings
+from lenet.suite.options import (
+    add_options,
+    check_depth,
+    check_device,
+    check_options,
+    only_lists,
+    protocol_of,
+    use_settings,
+)
 from lenet.suite.progress import Progress
 from lenet.suite.run import RUN, Run, rows_of
-from lenet.suite.sustained import check_depth
 from lenet.terminal import forgive_output, secure_streams, tell, visible
 
 __all__ = [
@@ -67,12 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if not storage.in_gate(config):
             use_settings(config)
-        check_depth(config)
-        if option.weights:
-            weights.load(option.weights)
-        device = devices.resolve(option.device)
-        check_device(option, device)
-        run = config.stash[RUN] = Run(machine_facts(device))
+        run = config.stash[RUN] = Run({} if only_lists(option) else _machine(config))
         run.output_lost = output_lost
         storage.prepare(config, run)
         baseline.choose(config, run)
@@ -80,9 +82,24 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(visible(str(error))) from error
 
 
+def _machine(config: pytest.Config) -> dict[str, Any]:
+    """The facts of the machine, on which the options can be measured. PyTorch is imported here."""
+    from lenet import devices, weights
+
+    option = config.option
+    if option.weights:
+        weights.load(option.weights)
+    device = devices.resolve(option.device)
+    check_device(option, device)
+    check_depth(config, device)
+    return machine_facts(device)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Save results in the folder of the kind of machine, each file whole or not at all."""
-    storage.save_files(session.config, session.config.stash[RUN])
+    run = session.config.stash[RUN]
+    if run.facts:
+        storage.save_files(session.config, run)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -225,6 +242,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
         config.pluginmanager.register(Progress(reporter, items, session))
     if session.disabled or storage.in_gate(config):
         return []
+    from lenet import devices
+
     work = config.stash[RUN].work
     work.look()
     time.sleep(_LOOK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,7 @@ class Run:
         facts: As the attribute.
 
     Attributes:
-        facts: The machine's facts.
-        kind: The kind of machine.
-        fingerprint: The machine's fingerprint.
+        facts: The machine's facts. Empty if the run only lists its cases.
         not_run: Cases that were skipped or failed, by node id.
         partial: Whether the run was interrupted.
         cases: Number of inference cases that were collected.
@@ -81,8 +80,6 @@ class Run:
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
-        self.kind = machine_kind(facts)
-        self.fingerprint = fingerprint(facts)
         self.not_run: dict[str, NotRun] = {}
         self.partial = False
         self.cases = 0
@@ -102,6 +99,16 @@ class Run:
         self.weights: dict[str, str | float | None] | None = None
         self.output_lost: Callable[[], bool] = lambda: False
         self.pytorch: Measurement | None = None
+
+    @cached_property
+    def kind(self) -> str:
+        """The kind of machine."""
+        return machine_kind(self.facts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The machine's fingerprint."""
+        return fingerprint(self.facts)
 
 
 RUN = pytest.StashKey[Run]()

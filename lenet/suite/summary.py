@@ -18,7 +18,7 @@ from lenet.suite import baseline
 from lenet.suite.bridge import Entry, Session
 from lenet.suite.run import Run, rows_of
 from lenet.terminal import Terminal
-from lenet.vocabulary import BASELINE_BACKEND
+from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES
 
 __all__ = ["failure", "hide_what_is_told", "print_summary"]
 
@@ -123,11 +123,12 @@ def _short(path: Path) -> Path:
 
 def _speedups(run: Run, rows: list[Row]) -> Iterable[str]:
     """The lines that say where ratios come from, if not from this run's own PyTorch row."""
-    lone = [row for row in rows if row.case.backend != BASELINE_BACKEND and speedup(row, rows) is None]
+    shown = [row for row in rows if row.case.mode in ONE_BATCH_MODES]
+    lone = [row for row in shown if row.case.backend != BASELINE_BACKEND and speedup(row, rows) is None]
     if not lone:
         return
     if run.pytorch is not None:
-        yield f"Ratios are to {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.date})."
+        yield f"Ratios are to {BASELINE_BACKEND} as saved in {run.pytorch.path} ({run.pytorch.moment})."
     if any(run.pytorch is None or speedup(row, run.pytorch.rows) is None for row in lone):
         yield (
             f"A row without a ratio: {BASELINE_BACKEND} was not measured under its conditions, and no saved run of "

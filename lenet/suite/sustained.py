@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 import psutil
@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from lenet.backends.base import Backend
-from lenet.backends.buffer_cache import MOST_BUFFERS
 from lenet.comparison import check_in_flight
 from lenet.errors import UnavailableError
 from lenet.measurement.gpu_state import GpuSampler
@@ -28,11 +27,11 @@ from lenet.measurement.statistics import median, quantile
 from lenet.measurement.sustained import Pipeline
 from lenet.results import Case, Throughput
 from lenet.suite.builds import Built
+from lenet.suite.energy import CHUNK, EnergyMeter
 from lenet.suite.images import Batches
-from lenet.suite.options import chosen
-from lenet.vocabulary import HostMemory, Mode
+from lenet.vocabulary import HostMemory
 
-__all__ = ["Measured", "check_depth", "depth_of", "run_sustained"]
+__all__ = ["Measured", "depth_of", "run_sustained"]
 
 _BRIEF: Final = (4, 0.05)
 """Windows and seconds of each, for a brief look at a number of runners, or at the copies or the passes alone."""
@@ -45,44 +44,19 @@ class Measured(NamedTuple):
         samples: Its rounds.
         throughput: Its batches in flight, their latencies, and its parts alone. None for one batch at a time.
         peak: Device memory of as many batches as are in flight. None on a CPU.
+        energy: The facts about its energy, by `EnergyMeter`.
     """
 
     samples: Samples
     throughput: Throughput | None
     peak: PeakMemory | None
-
-
-def check_depth(config: pytest.Config) -> None:
-    """Refuse ``--depth`` if no row uses it, or if a runner cannot prepare itself for so many buffers.
-
-    Raises:
-        pytest.UsageError: It is refused.
-    """
-    depth = config.getoption("--depth")
-    if depth is None:
-        return
-    if Mode.THROUGHPUT not in chosen(config, "mode"):
-        raise pytest.UsageError(f"--depth={depth} is for throughput: add --mode=throughput")
-    if depth > MOST_BUFFERS:
-        raise pytest.UsageError(
-            f"--depth={depth} is too deep: a runner prepares itself for {MOST_BUFFERS} buffers at most, so choose "
-            f"--depth={MOST_BUFFERS} or less"
-        )
+    energy: Mapping[str, Any]
 
 
 def depth_of(config: pytest.Config, device: torch.device) -> int | None:
     """The batches in flight of a throughput row. None if the number of runners on a CPU is to be found."""
     depth: int | None = config.getoption("--depth")
-    if device.type != "cpu":
-        return depth or DEFAULT_DEPTH
-    cores = torch.get_num_threads()
-    if depth is not None and depth > cores:
-        pytest.fail(
-            f"--depth={depth} is too deep: each runner wants a core, and torch uses {cores}: choose --depth={cores}"
-            f"{' or less' if cores > 1 else ''}, or allow more threads",
-            pytrace=False,
-        )
-    return depth
+    return depth if device.type == "cpu" else depth or DEFAULT_DEPTH
 
 
 def run_sustained(
@@ -94,6 +68,7 @@ def run_sustained(
     protocol: Protocol,
     sampler: GpuSampler,
     host: HostWatch,
+    energy: EnergyMeter,
 ) -> Measured:
     """Check and measure a row, and check it again. Nothing of it is held afterwards but by the runner.
 
@@ -106,6 +81,7 @@ def run_sustained(
         protocol: How many windows to run.
         sampler: Reads what throttles the GPU.
         host: Watches the CPU that queues a GPU's work.
+        energy: Measures the row's energy.
 
     Raises:
         ParityError: A batch in flight got wrong logits.
@@ -127,9 +103,10 @@ def run_sustained(
         copy = forward = None
         if isinstance(pipeline, Ring):
             copy, forward = _brief(pipeline.copies), _brief(pipeline.passes)
+        joules = energy(lambda: case.batch_size * pipeline.work(CHUNK), built.runner, case)
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         p50, p95, p99 = (quantile(samples.latency, share) for share in (0.5, 0.95, 0.99))
-        return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak)
+        return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak, joules)
 
 
 def _brief(windows: Callable[[int, float], list[Round]]) -> float | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from lenet import backends
 from lenet.backends.precision import check_override
+from lenet.cli import main
+from lenet.data.synthetic import synthetic
 from lenet.errors import BackendError
 from lenet.vocabulary import Precision
 
@@ -65,3 +68,12 @@ def test_the_backends_on_a_gpu_ask_for_it(monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.setenv(NVIDIA, "0")
     with pytest.raises(BackendError, match=NVIDIA):
         backends.load(name).executed_precision(Precision.TF32, CUDA)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_training_and_evaluation_ask_for_it(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv(ONEDNN, "BF16")
+    monkeypatch.setattr(f"lenet.cli.{command}.load_split", lambda *_, **__: synthetic(4))
+    refused = CliRunner().invoke(main, [command, "--device=cpu"])
+    assert refused.exit_code == 2
+    assert f"next:   unset {ONEDNN}" in refused.stderr

@@ -94,7 +94,7 @@ def refusal(name: str, precision: Precision, device: str) -> str | None:
     try:
         backends.load(name).executed_precision(precision, torch.device(device))
     except BackendError as error:
-        return error.summary
+        return error.found
     return None
 
 
@@ -103,7 +103,7 @@ def refusal(name: str, precision: Precision, device: str) -> str | None:
 def test_a_backend_without_a_precision_names_those_with_it(name: str, precision: Precision) -> None:
     known = backends.load(name).devices
     refusals = [refusal(name, precision, device) for device in known]
-    wanted = [f"{name} does not run {precision} on {device}: {policy.QUANTIZED[precision]} do" for device in known]
+    wanted = [f"no {precision} on {device}: {policy.QUANTIZED[precision]} run it" for device in known]
     assert all(found in {None, told} for found, told in zip(refusals, wanted, strict=True))
     assert (None in refusals) == (name in policy.QUANTIZED[precision].replace(",", "").split())
 

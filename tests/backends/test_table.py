@@ -48,6 +48,21 @@ def test_an_unknown_name_gets_the_near_ones() -> None:
         backends.entry("zzz")
 
 
+def test_a_backend_whose_library_is_of_another_build_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = backends.entry("onnxruntime-cudagraph")
+    installed = {"onnxruntime": "1.32.0"}
+    monkeypatch.setattr(backends, "first_version", lambda names: next(filter(None, map(installed.get, names)), None))
+    assert backends.not_installed(backends.entry("onnxruntime")) is None
+    told = backends.not_installed(line)
+    assert told is not None
+    assert told.startswith("onnxruntime is installed, not onnxruntime-gpu: ")
+    assert told.endswith(f"pip uninstall --yes onnxruntime && {line.install}")
+    installed["onnxruntime-gpu"] = installed.pop("onnxruntime")
+    assert backends.not_installed(line) is None
+    installed.clear()
+    assert backends.not_installed(line) == f"not installed: {line.install}"
+
+
 def test_the_table_cannot_be_changed() -> None:
     assert isinstance(backends.names(), tuple)
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import test_inference as suite
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.data.synthetic import synthetic
 from lenet.measurement.memory import PeakMemory
@@ -23,6 +22,7 @@ from lenet.suite import builds
 from lenet.suite.builds import Builds, Built
 from lenet.suite.facts import FINER, UNDERCUT, row_facts
 from lenet.suite.images import Splits, first_images
+from lenet.suite.one_batch import call_of
 from lenet.suite.options import protocol_of
 from lenet.vocabulary import InputType, Mode, Precision
 from tests.report.documents import LIMITS
@@ -54,7 +54,7 @@ def test_only_zero_copy_hands_over_the_host_s_memory(
         CASE, mode=mode, host_memory=memory if mode is Mode.END_TO_END else None, batch_size=2, input="uint8"
     )
     batches: Any = SimpleNamespace(on_host=lambda *asked: host if asked == (2, InputType.UINT8, memory) else None)
-    call, source = suite._call(_Noting(SPEC, None), images, case, batches)
+    call, source = call_of(_Noting(SPEC, None), images, case, batches)
     assert source is (images if mode is Mode.FORWARD else host)
     assert call() is (host if gets_the_hosts else images)
     assert bool(images.all()) == copies

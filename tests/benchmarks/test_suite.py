@@ -349,7 +349,7 @@ def test_an_unknown_baseline_names_those_that_there_are(saved: Saved, tmp_path: 
     ("options", "said"),
     [
         (("--mode=throughput", "--depth=0"), "--depth: '0' is no whole number of at least 1"),
-        (("--mode=throughput", "--depth=17"), "--depth=17 is too deep: a runner prepares itself for 16 buffers"),
+        (("--mode=throughput", "--depth=2"), "each runner wants a core, and torch uses 1: choose --depth=1, or more"),
         (("--depth=2",), "--depth=2 is for throughput: add --mode=throughput"),
     ],
 )

@@ -78,3 +78,30 @@ def test_more_images_than_there_are_is_refused_at_once(images: tuple[object, ...
     refused = invoke("quantize", "--precision=int8", "--images=50001", "--out", tmp_path / "out", *images)
     assert refused.exit_code == 2
     assert "50001 is not in the range 1<=x<=50000" in refused.output
+
+
+def test_only_scales_of_the_same_weights_and_range_are_replaced(
+    own: Path, images: tuple[object, ...], arrays: Arrays, tmp_path: Path
+) -> None:
+    command = ("quantize", "--precision=int8", "--images=2", "--weights", own, *images)
+    assert invoke(*command, "--reduce-range").exit_code == 0
+    scales = own.with_suffix(".int8.safetensors")
+    reduced = scales.read_bytes()
+    refused = invoke(*command)
+    assert refused.exit_code == 2
+    assert f"{scales} is there, and is not replaced\n  found:  scales for a reduced range\n" in refused.stderr
+    assert scales.read_bytes() == reduced
+    assert invoke(*command, "--reduce-range", "--method=max").exit_code == 0, "the same range, found another way"
+    assert scales.read_bytes() != reduced
+
+    scales.write_text("notes")
+    assert "found:  cannot read" in invoke(*command).stderr
+    assert scales.read_text() == "notes"
+
+    out = tmp_path / "out"
+    out.mkdir()
+    weights.save(out / own.name, {name: 2 * array for name, array in arrays.items()}, {})
+    other = (out / own.name).read_bytes()
+    refused = invoke(*command, "--out", out)
+    assert (refused.exit_code, "found:  another content" in refused.stderr) == (2, True)
+    assert (out / own.name).read_bytes() == other

@@ -86,10 +86,12 @@ def test_switches_are_recorded_without_directories(monkeypatch: pytest.MonkeyPat
     before = switches()
     monkeypatch.setenv("LD_PRELOAD", "/home/someone/lib/libjemalloc.so:/usr/lib/other.so")
     monkeypatch.setenv("TORCHINDUCTOR_FREEZING", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/home/someone/cache")
     monkeypatch.setenv("SOMEONES_TOKEN", "secret")
     added = {name: value for name, value in switches().items() if name not in before}
-    assert added == {"LD_PRELOAD": "libjemalloc.so:other.so", "TORCHINDUCTOR_FREEZING": "1"}
+    wanted = {"LD_PRELOAD": "libjemalloc.so:other.so", "OMP_WAIT_POLICY": "ACTIVE", "TORCHINDUCTOR_FREEZING": "1"}
+    assert added == wanted
 
 
 def test_what_libraries_set_by_themselves_is_no_switch() -> None:

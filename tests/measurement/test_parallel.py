@@ -68,6 +68,14 @@ def test_the_rates_of_runners_add_up(monkeypatch: pytest.MonkeyPatch, runners: i
     pool.close()
 
 
+@pytest.mark.parametrize("runners", [1, 2])
+def test_work_counts_every_batch(runners: int) -> None:
+    passes: list[torch.Tensor] = []
+    pool = side_by_side(*[passes.append] * runners)
+    assert pool.work(1e-3) == len(passes) > runners
+    pool.close()
+
+
 def test_a_runner_that_fails_ends_the_others_and_its_error_is_told() -> None:
     calls = iter(range(100))
 

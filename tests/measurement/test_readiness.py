@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.measurement import readiness
+from lenet.measurement import gpu_state, readiness
 from lenet.measurement.control_groups import GroupLimits
 from lenet.measurement.readiness import OtherWork, disturbances
 
@@ -67,7 +67,7 @@ def test_a_gpu_that_others_use_or_that_is_not_locked_gets_a_line(
         def sample(self) -> Any:
             return SimpleNamespace(sm_clock_mhz=345)
 
-    monkeypatch.setattr(readiness, "GpuSampler", Sampler)
+    monkeypatch.setattr(gpu_state, "GpuSampler", Sampler)
     busy, throttled, unlocked = disturbances(idle_machine(monkeypatch), 0.0, torch.device("cuda", 0), tmp_path)
     assert busy == "other work keeps the GPU busy for 87 % of the time: end it (`nvidia-smi` lists it)"
     assert throttled.startswith("the GPU is throttled (sw_power_cap): raise the power limit")

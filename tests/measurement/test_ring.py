@@ -141,6 +141,15 @@ def test_windows_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch
     assert cuda.now - began == pytest.approx(2e-3 * (batches + 2 * 3) + 1e-3)
 
 
+def test_work_counts_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = TimedCuda(monkeypatch, copy=2e-3, compute=1e-3)
+    ring = Ring(cuda.runner, [(torch.zeros(1), cuda.images) for _ in range(3)])
+    began = cuda.now
+    batches = ring.work(0.011)
+    assert cuda.now - began == pytest.approx(2e-3 * batches + 1e-3)
+    assert batches >= 0.011 / 2e-3
+
+
 @pytest.fixture
 def gpu_ring(arrays: Arrays) -> Iterator[tuple[Ring, parity.Reference]]:
     if not torch.cuda.is_available():

@@ -36,6 +36,9 @@ class Noted:
         latency = 0.001 * len(self.asked)
         return [Round(None, 0.01, 0.002, launch_bound=False, latencies=[latency] * batches) for _ in range(count)]
 
+    def work(self, seconds: float) -> int:
+        raise NotImplementedError
+
     def lap(self) -> None: ...
 
     def logits(self, batches: Sequence[torch.Tensor], held: Held | None = None) -> list[torch.Tensor]:

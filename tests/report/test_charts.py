@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from lenet import backends
+from lenet.measurement.floor import Floor
 from lenet.report.charts import (
     MARKERS,
     SERIES,
@@ -22,6 +23,7 @@ from lenet.report.charts import (
     draw_bars,
     draw_boxes,
     draw_lines,
+    draw_rates,
     draw_splits,
 )
 from lenet.report.charts.scale import Scale, spanning
@@ -58,6 +60,7 @@ def test_a_name_is_drawn_as_it_is(name: str) -> None:
         draw_bars(painter, [row(name)], name),
         draw_boxes(painter, [row(name)], name),
         draw_splits(painter, [Split(name, {"copy": 1.0})], name),
+        draw_rates(painter, [row(name)], name),
     ]
     for chart in charts:
         assert name in texts(chart.svg)
@@ -234,3 +237,17 @@ def test_an_axis_is_linear_or_logarithmic() -> None:
     assert Scale(1, 100, 0, 100, log=True).place(10) == pytest.approx(50)
     assert Scale(0, 10, 0, 100).ticks() == [0, 2, 4, 6, 8, 10]
     assert Scale(1, 1000, 0, 100, log=True).ticks() == [1, 10, 100, 1000]
+
+
+def test_rates_stand_beside_what_the_limits_allow() -> None:
+    painter = Painter(ENGLISH)
+    bounded = replace(row("pytorch", 2e-3), floor=Floor(1e-3, "copy"), unstable=("why",))
+    chart = draw_rates(painter, [row("tripy", 4e-3), bounded], "t")
+    shown = texts(chart.svg)
+    assert shown == ["images/s", "pytorch", "500,000 !", "tripy", "250,000"]
+    assert [key.label for key in chart.legend] == ["what the machine's limits allow"]
+    bars = [float(one.get("width", "0")) for one in parsed(chart.svg).iter("rect")]
+    assert bars[0] == pytest.approx(2 * bars[1], rel=0.01), "twice the rate is twice the bar"
+    (bound,) = (one for one in parsed(chart.svg).iter("path") if "ink" in str(one.attrib))
+    assert bound.get("d")
+    assert not draw_rates(painter, [row("tripy")], "t").legend

@@ -10,6 +10,7 @@ from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenet.measurement.energy import NoEnergyError, NvmlCounter, RaplCounter
 from lenet.report import language
 from lenet.report.language import ENGLISH, LANGUAGES, find_language
 
@@ -80,3 +81,21 @@ def test_words_of_a_file_are_translated_where_they_are_the_project_s() -> None:
 
 def test_a_per_cent_sign_stays_with_its_number() -> None:
     assert ENGLISH.text("%(a)s %%", a="5") == "5\N{NO-BREAK SPACE}%"
+
+
+def test_why_energy_is_missing_is_translated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def forbidden(_: Path) -> str:
+        raise PermissionError
+
+    reasons = []
+    for read in (lambda: RaplCounter(tmp_path), lambda: NvmlCounter(lambda: None)):
+        with pytest.raises(NoEnergyError) as caught:
+            read()
+        reasons.append(str(caught.value))
+    (tmp_path / "intel-rapl:0").mkdir()
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(NoEnergyError) as caught:
+        RaplCounter(tmp_path)
+    for reason in (*reasons, str(caught.value)):
+        assert ENGLISH.known(reason) == reason
+        assert re.search(r"[\u0430-\u044f]{4}", RUSSIAN.known(reason)), reason

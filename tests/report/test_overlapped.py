@@ -10,7 +10,7 @@ import pytest
 from lenet.measurement.floor import floor
 from lenet.report import overlapped
 from lenet.report.language import ENGLISH
-from lenet.report.tables import brief, row_name, speed_groups, throughput_sheet
+from lenet.report.tables import brief, details, row_name, speed_groups, throughput_sheet
 from lenet.results import Row, Throughput
 from lenet.results.matching import match
 from lenet.vocabulary import Mode
@@ -36,7 +36,7 @@ def test_the_table_has_rates_latencies_and_parts() -> None:
     sheet = throughput_sheet([measured("fused", FORWARD, 1e-3), replace(row, floor=lowest)])
     assert sheet is not None
     assert lowest is not None
-    share = f"{100 * lowest.seconds / 60e-6:.1f} % arithmetic"
+    share = f"{100 * lowest.seconds / 60e-6:.1f} %\narithmetic"
     name = "fused throughput pinned fp32 1000 depth 3"
     assert sheet.lines == (
         (name, "16,700,000", "3", "0.0600", "0.180", "0.240", "0.300", "0.0560", "0.0350", share),
@@ -51,7 +51,23 @@ def test_a_row_of_a_cpu_has_no_memory_and_no_parts() -> None:
     sheet = throughput_sheet([row])
     assert sheet is not None
     assert sheet.lines[0][1:4] == ("1,000,000 !", "3", "1.00 !")
-    assert sheet.lines[0][-3:] == ("-", "-", "-")
+    assert sheet.columns[-1] == "latency\np99", "what no row has gets no column"
+    assert "alone" not in sheet.caption
+    assert "floor" not in sheet.caption
+
+
+def test_the_tables_fit_80_columns() -> None:
+    lowest = floor(sustained("fused", 1e-3).case.workload, documents.LIMITS)
+    rows = [
+        replace(sustained(name, seconds), floor=lowest, unstable=("why",))
+        for name, seconds in (("onnxruntime-cudagraph", 12.345e-3), ("fused", 0.0123e-3))
+    ]
+    for what in brief(rows), details(rows):
+        text = render(what, 80)
+        assert max(map(len, text.splitlines())) <= 80
+        for shown in ("81,300,000 !", "81,000 !", "12.3 !", "arithmetic !"):
+            assert shown in text
+    assert "0.0350" in render(details(rows), 80)
 
 
 def test_the_coursework_s_tables_hold_none() -> None:
@@ -115,6 +131,8 @@ def test_the_page_has_a_part_for_them(tmp_path: Path) -> None:
     assert "the copies set the pace" in text
     assert "times in throughput" in text
     assert "pytorch throughput pinned fp32 1000 depth 3" in text
+    assert "a copy runs beside the forward pass" in text
+    assert page.count("<figcaption>throughput, fp32, batch 1,000, pinned memory, 3 in flight") == 2  # rates and rounds
     file = documents.measurement(tmp_path / "2.json", modes=[Mode.THROUGHPUT])
     result, page = report(file, out=tmp_path / "report.html")
     assert result.exit_code == 0, result.output

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lenet.measurement.energy import Energy
-from lenet.results import Case
+from lenet.results import Case, Throughput
 from lenet.vocabulary import Mode
 from tests.report import documents
 from tests.report.test_page import Text, report
@@ -74,3 +75,29 @@ def test_a_gpu_s_page_without_energy_has_neither(name: str, tmp_path: Path) -> N
     _, found = report(documents.measurement(tmp_path / "1.json"), out=tmp_path / "report.html")
     assert f'-{name}"' not in found
     assert json.loads((tmp_path / "1.json").read_text())["benchmarks"]
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_the_page_speaks_of_nothing_that_a_cpu_lacks(tmp_path: Path, language: str) -> None:
+    rows = [row(backend, 2) for backend in ("pytorch", "openvino")]
+    for backend in "pytorch", "openvino":
+        case = Case(
+            *(backend, Mode.THROUGHPUT, "fp32", "fp32", 1000, "CPU, 2 threads", "images", None),
+            cold_cache=False,
+            protocol="coursework",
+        )
+        found = documents.benchmark(case, 4e-3)
+        found["extra_info"]["throughput"] = asdict(Throughput(2, 8e-3, 9e-3, 9e-3, None, None))
+        missing = "this machine has no RAPL: no package in /sys/class/powercap; virtual machines seldom have it"
+        found["extra_info"] |= {"energy": None, "energy_missing": missing}
+        rows.append(found)
+    shown = page(tmp_path, rows, f"--lang={language}")
+    text = " ".join(Text(shown).text.split())
+    assert "coursework's gains shrink" not in text
+    assert "copies alone" not in text
+    assert "alone:" not in text
+    told = {"en": "Nothing is copied.", "ru": "Ничего не копируется."}
+    assert told[language] in text
+    assert ("this machine has no RAPL" in text) == (language == "en")
+    assert ("машины нет RAPL: в /sys/class/powercap" in text) == (language == "ru")
+    assert len(described(shown, "throughput")) == 1

@@ -384,12 +384,6 @@ def test_csv_has_a_line_a_row(tmp_path: Path) -> None:
     ]
 
 
-def test_reading_results_loads_no_torch() -> None:
-    code = "import sys, lenet.results, lenet.report.tables; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
 def test_only_what_measured_the_same_is_compared() -> None:
     there = {"a": CASE, "b": replace(CASE, batch_size=1), "epoch": None, "gone": replace(CASE, backend="tripy")}
     there["newer"] = replace(CASE, backend="fused")

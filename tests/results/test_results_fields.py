@@ -172,8 +172,9 @@ def test_a_csv_has_every_figure_under_its_name(tmp_path: Path) -> None:
 
 def test_a_run_is_described_in_a_line(tmp_path: Path) -> None:
     whole = load(tmp_path, entry())
-    date = "2026-11-24T00:00:00+00:00"
+    date = "2026-11-24 00:00:00+00:00"
     assert whole.describe() == f"{whole.path}: cpu-x, fingerprint f1, c0ffee, {date}"
+    assert replace(whole, date="2026-11-24T01:02:03.456789").moment == "2026-11-24 01:02:03+00:00"
     cut = replace(whole, commit=None, partial=True)
     assert (
         cut.describe()

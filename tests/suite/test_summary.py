@@ -14,6 +14,7 @@ from lenet.results import FAILED, Matching, NotRun
 from lenet.suite import summary
 from lenet.suite.bridge import Entry, Session
 from lenet.suite.run import Compared, Run
+from lenet.vocabulary import Mode
 from tests.report import documents
 
 FACTS: dict[str, Any] = {"cpu": {"model": "X", "usable": 1}}
@@ -57,6 +58,15 @@ def test_rows_are_printed_with_their_doubts_and_the_machine_s_limits(tmp_path: P
     assert "! pytorch forward fp32 1000: the [red]median is not known\n" in text
     assert "Published by the coursework" in text
     assert "test_inference: " not in text, "rows stand in the tables"
+
+
+@pytest.mark.parametrize(("mode", "told"), [(Mode.FORWARD, True), (Mode.THROUGHPUT, False)])
+def test_a_missing_ratio_is_told_where_a_table_has_ratios(tmp_path: Path, mode: Mode, *, told: bool) -> None:
+    file = documents.measurement(tmp_path / "a.json", backends=["openvino"], modes=[mode])
+    found = json.loads(file.read_text())["benchmarks"]
+    text = printed(Run(FACTS), *(Entry("test_inference", "", {}, one["extra_info"], 0.0, one) for one in found))
+    assert "openvino" in text
+    assert ("Add --backend=pytorch" in text) == told
 
 
 def test_why_a_run_failed_is_told_in_a_few_words() -> None:

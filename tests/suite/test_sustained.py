@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import psutil
 import pytest
@@ -25,6 +26,8 @@ from lenet.measurement.recorder import Round
 from lenet.results import Case
 from lenet.suite import sustained
 from lenet.suite.builds import Built
+from lenet.suite.energy import CHUNK
+from lenet.suite.options import check_depth
 from lenet.vocabulary import InputType, Mode, Precision
 from lenet.weights import Arrays
 from tests.measurement.fake_streams import TimedCuda
@@ -46,25 +49,32 @@ class Idle(Runner):
         return images
 
 
-def config(*modes: Mode, depth: int | None) -> pytest.Config:
-    options: Any = {"--depth": depth, "--mode": modes}
+def config(*modes: Mode, depth: int | None, numbers: tuple[int, ...] = ()) -> pytest.Config:
+    options: Any = {"--depth": depth, "--mode": modes, "--threads": numbers}
     return SimpleNamespace(getoption=options.get)  # type: ignore[return-value]
 
 
 def test_a_depth_is_for_throughput_and_for_as_many_buffers_as_a_runner_prepares() -> None:
-    sustained.check_depth(config(depth=None))
-    sustained.check_depth(config(Mode.FORWARD, Mode.THROUGHPUT, depth=MOST_BUFFERS))
+    check_depth(config(depth=None), GPU)
+    check_depth(config(Mode.FORWARD, Mode.THROUGHPUT, depth=MOST_BUFFERS), GPU)
     with pytest.raises(pytest.UsageError, match="--depth=2 is for throughput: add --mode=throughput"):
-        sustained.check_depth(config(Mode.FORWARD, depth=2))
+        check_depth(config(Mode.FORWARD, depth=2), GPU)
     with pytest.raises(pytest.UsageError, match=f"choose --depth={MOST_BUFFERS} or less"):
-        sustained.check_depth(config(Mode.THROUGHPUT, depth=MOST_BUFFERS + 1))
+        check_depth(config(Mode.THROUGHPUT, depth=MOST_BUFFERS + 1), GPU)
 
 
-def test_on_a_cpu_a_depth_is_within_the_cores_and_none_is_chosen_for_the_row() -> None:
+def test_on_a_cpu_a_depth_is_within_the_cores_of_every_row() -> None:
     with threads(2):
-        assert [sustained.depth_of(config(depth=depth), CPU) for depth in (None, 1, 2)] == [None, 1, 2]
-        with pytest.raises(pytest.fail.Exception, match="torch uses 2: choose --depth=2 or less"):
-            sustained.depth_of(config(depth=3), CPU)
+        check_depth(config(Mode.THROUGHPUT, depth=2), CPU)
+        with pytest.raises(pytest.UsageError, match="torch uses 2: choose --depth=2 or less"):
+            check_depth(config(Mode.THROUGHPUT, depth=3), CPU)
+    check_depth(config(Mode.THROUGHPUT, depth=3, numbers=(4, 3)), CPU)
+    with pytest.raises(pytest.UsageError, match="--threads=1 gives a row 1: choose --depth=1, or more threads by"):
+        check_depth(config(Mode.THROUGHPUT, depth=3, numbers=(4, 1)), CPU)
+
+
+def test_the_number_of_runners_on_a_cpu_is_found_if_none_is_asked_for() -> None:
+    assert [sustained.depth_of(config(depth=depth), CPU) for depth in (None, 1, 2)] == [None, 1, 2]
     assert [sustained.depth_of(config(depth=depth), GPU) for depth in (None, 9)] == [3, 9]
 
 
@@ -126,8 +136,8 @@ def test_a_depth_that_does_not_fit_the_gpu_is_refused(
 class Counted:
     """Runners side by side that take a known time."""
 
-    seconds: dict[int, float]
-    opened: list[Counted]
+    seconds: ClassVar[dict[int, float]] = {1: 1.0}
+    opened: ClassVar[list[Counted]] = []
 
     def __init__(self, runners: list[Runner], _batch: torch.Tensor, share: int) -> None:
         self.number, self.share, self.is_open = len(runners), share, True
@@ -140,16 +150,27 @@ class Counted:
         self.is_open = False
 
 
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
+    """`Counted` in the place of real runners."""
+    monkeypatch.setattr(Counted, "opened", [])
+    monkeypatch.setattr(sustained, "ParallelRunners", Counted)
+    return Counted
+
+
+OPEN = replace(CASE, depth=None, host_memory=None)
+"""A row of a CPU whose number of runners is to be found."""
+ONE = Built(Idle(SPEC, None), 0)
+
+
 @pytest.mark.parametrize(
     ("seconds", "fastest"),
     [({1: 1.0, 2: 2.0, 4: 3.0}, 1), ({1: 3.0, 2: 1.0, 4: 2.0}, 2), ({1: 3.0, 2: 2.0, 4: 1.0}, 4)],
 )
 def test_the_fastest_number_of_runners_is_measured(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], fastest: int
+    monkeypatch: pytest.MonkeyPatch, counted: type[Counted], seconds: dict[int, float], fastest: int
 ) -> None:
-    monkeypatch.setattr(Counted, "seconds", seconds, raising=False)
-    monkeypatch.setattr(Counted, "opened", [], raising=False)
-    monkeypatch.setattr(sustained, "ParallelRunners", Counted)
+    monkeypatch.setattr(counted, "seconds", seconds)
     built_with: list[int] = []
 
     def build(*_: object) -> Runner:
@@ -157,37 +178,30 @@ def test_the_fastest_number_of_runners_is_measured(
         return Idle(SPEC, None)
 
     backend: Any = SimpleNamespace(build=build)
-    built = Built(Idle(SPEC, None), 0)
-    chosen = Case(**{name: getattr(CASE, name) for name in CASE.__slots__} | {"depth": None, "host_memory": None})
     with threads(4):
-        with sustained._runners(chosen, backend, built, {}, BATCHES) as found:
+        with sustained._runners(OPEN, backend, ONE, {}, BATCHES) as found:
             assert found.number == fastest  # type: ignore[attr-defined]
-            assert [one.number for one in Counted.opened if one.is_open] == [fastest]
-        assert not any(one.is_open for one in Counted.opened)
+            assert [one.number for one in counted.opened if one.is_open] == [fastest]
+        assert not any(one.is_open for one in counted.opened)
         assert sorted(built_with) == [1] * 4 + [2] * 2 + [4]
-        assert {one.number: one.share for one in Counted.opened} == {1: 4, 2: 2, 4: 1}
-        with sustained._runners(CASE, backend, built, {}, BATCHES) as found:
+        assert {one.number: one.share for one in counted.opened} == {1: 4, 2: 2, 4: 1}
+        with sustained._runners(CASE, backend, ONE, {}, BATCHES) as found:
             assert (found.number, found.share) == (3, 1)  # type: ignore[attr-defined]
 
 
-def test_a_library_whose_threads_are_fixed_has_one_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Counted, "seconds", {1: 1.0}, raising=False)
-    monkeypatch.setattr(Counted, "opened", [], raising=False)
-    monkeypatch.setattr(sustained, "ParallelRunners", Counted)
-
+@pytest.mark.usefixtures("counted")
+def test_a_library_whose_threads_are_fixed_has_one_runner() -> None:
     def build(*_: object) -> Runner:
         if torch.get_num_threads() != 4:
             raise UnavailableError("no", found="4 threads, not fewer", wanted="as before", hint="x")
         return Idle(SPEC, None)
 
     backend: Any = SimpleNamespace(build=build)
-    built = Built(Idle(SPEC, None), 0)
-    without = Case(**{name: getattr(CASE, name) for name in CASE.__slots__} | {"depth": None, "host_memory": None})
     with threads(4):
-        with sustained._runners(without, backend, built, {}, BATCHES) as found:
+        with sustained._runners(OPEN, backend, ONE, {}, BATCHES) as found:
             assert found.number == 1  # type: ignore[attr-defined]
         said = "4 threads, not fewer: choose --depth=1"
-        with pytest.raises(pytest.skip.Exception, match=said), sustained._runners(CASE, backend, built, {}, BATCHES):
+        with pytest.raises(pytest.skip.Exception, match=said), sustained._runners(CASE, backend, ONE, {}, BATCHES):
             pass
 
 
@@ -216,7 +230,10 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
         sampler: Any = SimpleNamespace(throttling=tuple)
         protocol = Coursework(warmups=1, rounds=10)
         built, backend = Built(runner, 0), cast("Backend", None)
-        found = sustained.run_sustained(CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch())
+        meter: Any = lambda work, *_: {"images": work()}  # noqa: E731
+        found = sustained.run_sustained(
+            CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch(), meter
+        )
     assert found.throughput is not None
     assert found.samples.seconds == pytest.approx([2e-3] * 10)
     assert found.samples.latency.size >= 10 * 0.1 / 2e-3
@@ -224,4 +241,6 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
     seconds |= {"copy_alone": 1e-3, "forward_alone": 2e-3}
     assert {name: getattr(found.throughput, name) for name in seconds} == pytest.approx(seconds)
     assert (found.throughput.depth, found.peak) == (3, peak)
+    batches = found.energy["images"] / 2 - 2 * 3  # without those that fill the ring
+    assert batches * 2e-3 == pytest.approx(CHUNK, abs=2e-3)
     assert torch.equal(host, reference.images[:2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lenet.report.charts.architecture import draw_architecture
-from lenet.report.charts.bars import Split, draw_bars, draw_boxes, draw_splits
+from lenet.report.charts.bars import Split, draw_bars, draw_boxes, draw_rates, draw_splits
 from lenet.report.charts.changes import Change, draw_changes
 from lenet.report.charts.lines import Trend, draw_lines
 from lenet.report.charts.painter import Chart, Key, Painter
@@ -23,5 +23,6 @@ __all__ = [
     "draw_boxes",
     "draw_changes",
     "draw_lines",
+    "draw_rates",
     "draw_splits",
 ]

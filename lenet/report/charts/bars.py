@@ -1,12 +1,11 @@
-"""Charts of horizontal bars: medians, the spread of rounds, and the parts of end-to-end times."""
+"""Charts of horizontal bars: medians, rates, the spread of rounds, and the parts of end-to-end times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Final
-
-import numpy as np
 
 from lenet.report.charts.canvas import CHARACTER, Canvas
 from lenet.report.charts.painter import Chart, Key, Painter
@@ -17,7 +16,7 @@ from lenet.report.tables.names import MARK, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["Split", "draw_bars", "draw_boxes", "draw_splits"]
+__all__ = ["Split", "draw_bars", "draw_boxes", "draw_rates", "draw_splits"]
 
 _STEP: Final = 21
 """Height of a bar with its space, in CSS pixels."""
@@ -67,6 +66,32 @@ def draw_bars(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
 
 
+def draw_rates(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
+    """Images a second of rows that differ only in the backend, beside what the machine's limits allow."""
+    text = painter.language.text
+    ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
+    numbers = [painter.shown(row.images_per_second) + (MARK if row.unstable else "") for row in ordered]
+    bounds = [row.case.batch_size / row.floor.seconds if row.floor else None for row in ordered]
+    canvas = Canvas(WIDTH, _HEAD + _STEP * len(rows) + 4)
+    left = _left(row.case.backend for row in rows)
+    most = max([*(row.images_per_second for row in ordered), *filter(None, bounds)])
+    scale = Scale(0, most, left, WIDTH - 12 - CHARACTER * max(map(len, numbers)))
+    canvas.write(left, _HEAD / 2, text("images/s"), color="muted")
+    for place, (row, number, bound) in enumerate(zip(ordered, numbers, bounds, strict=True)):
+        middle, end = _HEAD + _STEP * (place + 0.5), scale.place(row.images_per_second)
+        canvas.write(left - 8, middle, shortened(row.case.backend), anchor="end")
+        canvas.bar(left, middle - 7, end - left, 14, painter.color(row.case.backend))
+        if bound is not None:
+            at = scale.place(bound)
+            canvas.line([(at, middle - 9), (at, middle + 9)], "ink", 1.8)
+            if at > end - 2:
+                end = at
+        canvas.write(end + 6, middle, number)
+    told = "; ".join(f"{row.case.backend}: {number}" for row, number in zip(ordered, numbers, strict=True))
+    keys = [Key("ink", "|", text("what the machine's limits allow"))] if any(bounds) else []
+    return painter.chart(canvas.to_svg, title, f"{text('images/s')}. {told}.", keys)
+
+
 def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     """The spread of each row's rounds: quartiles and median, whiskers at the 5th and 95th percentile, the extremes.
 
@@ -77,18 +102,18 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
     """
     ordered = sorted(rows, key=lambda row: painter.place(row.case.backend))
     names = [shortened(row.case.backend) + (MARK if row.unstable else "") for row in ordered]
-    spread = [1e3 * np.quantile(row.samples or (), [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) for row in ordered]
+    spread = [_spread([1e3 * one for one in row.samples or ()]) for row in ordered]
     bottom = 26 * len(rows) + 4.0
     canvas = Canvas(WIDTH, bottom + 36)
-    extremes = [float(value) for quantiles in spread for value in (quantiles[0], quantiles[-1])]
+    extremes = [value for found in spread for value in (found[0], found[-1])]
     log = max(extremes) > 10 * min(extremes)
     scale = spanning(extremes, _left(names), WIDTH - 22, log=log)
     painter.draw_ticks(canvas, scale, (bottom, 0))
     unit = painter.language.text("ms/batch")
     canvas.write((scale.start + scale.end) / 2, bottom + 28, unit, anchor="middle", color="muted")
-    for place, (row, name, quantiles) in enumerate(zip(ordered, names, spread, strict=True)):
+    for place, (row, name, found) in enumerate(zip(ordered, names, spread, strict=True)):
         middle, color = 26 * place + 15, painter.color(row.case.backend)
-        least, low, first, median, third, high, most = (scale.place(float(value)) for value in quantiles)
+        least, low, first, median, third, high, most = map(scale.place, found)
         canvas.write(scale.start - 8, middle, name, anchor="end")
         canvas.line([(low, middle), (high, middle)], color, 1.4)
         canvas.bar(first, middle - 7, third - first, 14, "paper", color)
@@ -96,6 +121,12 @@ def draw_boxes(painter: Painter, rows: Sequence[Row], title: str) -> Chart:
         for extreme in (least, most):
             canvas.bar(extreme - 1, middle - 1, 2, 2, color)
     return painter.chart(canvas.to_svg, title, _medians(painter, ordered))
+
+
+def _spread(values: list[float]) -> list[float]:
+    """The extremes of at least one value, with the 5th, 25th, 50th, 75th and 95th percentile between them."""
+    percentiles = quantiles(values if len(values) > 1 else 2 * values, n=20, method="inclusive")
+    return [min(values), *(percentiles[place] for place in (0, 4, 9, 14, 18)), max(values)]
 
 
 def draw_splits(painter: Painter, splits: Sequence[Split], title: str, unit: str | None = None) -> Chart:

@@ -11,7 +11,7 @@ from lenet.report.charts import Chart, Painter, draw_bars
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count
 from lenet.report.sources import Machine, Sources
-from lenet.report.tables import Sheet, conditions_title, speed_groups, speed_sheets
+from lenet.report.tables import Sheet, conditions_title, speed_groups, speed_sheets, without_empty_columns
 from lenet.results import Case, Row
 from lenet.results.published import BATCH_SIZE
 from lenet.vocabulary import HostMemory, InputType, Mode, Precision
@@ -71,7 +71,7 @@ def answer_part(rows: Sequence[Row], painter: Painter, language: Language) -> An
         like=like,
         usual=not any(_distance(like)[:-2]),
         chart=draw_bars(painter, group, conditions_title(group, language)),
-        sheet=sheet,
+        sheet=without_empty_columns(sheet),
         fastest=words.fastest(group, language),
         changes=[*words.changes(group, language), *words.copy_share(group, language)],
     )

@@ -23,6 +23,7 @@ from lenet.report.tables import (
     speed_groups,
     speed_sheets,
     throughput_sheet,
+    without_empty_columns,
 )
 from lenet.results import Case, Measurement, Row
 
@@ -46,6 +47,7 @@ class MachinePart:
         row_ids: The anchor of each row, in the order of the first of the ``rows`` tables.
         unstable: For each reason not to trust rows, the anchor and the name of each of the rows.
         answer_charts: The parts and the rounds of the ``answer``'s rows.
+        copies_overlap: Whether a throughput row copies its images.
         others: The conditions besides the ``answer``'s. The charts of rounds and of parts are theirs.
     """
 
@@ -76,6 +78,8 @@ class MachinePart:
     rooflines: Sequence[Chart]
     splits: Sequence[Chart]
     throughput: Sheet | None
+    rates: Sequence[Chart]
+    copies_overlap: bool
     overlapped: Sequence[str]
     history: Sheet
     histories: Sequence[Chart]
@@ -121,6 +125,8 @@ def machine_part(
         answer_charts=machine_charts.parts_and_rounds(group, limits, painter, language),
         splits=machine_charts.splits(others, limits, painter, language),
         throughput=throughput_sheet(rows, language),
+        rates=machine_charts.rates(rows, painter, language),
+        copies_overlap=any(row.throughput and row.throughput.copy_alone is not None for row in rows),
         overlapped=[*overlapped.gains(rows, language), *overlapped.pace(rows, language)],
         history=history.history_sheet(machine.measurements, language),
         histories=history.charts(machine.measurements, painter, language),
@@ -132,7 +138,7 @@ def _speeds(rows: Sequence[Row], groups: Sequence[Sequence[Row]], painter: Paint
     """The content for some of a machine's groups of rows."""
     return [
         Speed(
-            sheet,
+            without_empty_columns(sheet),
             draw_bars(painter, group, conditions_title(group, language)),
             [*words.changes(group, language), *words.copy_share(group, language)],
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lenet.architecture import FLOPS_PER_IMAGE
 from lenet.measurement.floor import Limits, best_rate, copy_seconds, moved_bytes, peak_rate
-from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_lines, draw_splits
+from lenet.report.charts import Chart, Painter, Split, Trend, draw_boxes, draw_lines, draw_rates, draw_splits
 from lenet.report.language import Language
 from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
@@ -15,7 +15,7 @@ from lenet.report.tables import conditions_title, memory_name, mode_name
 from lenet.results import Row
 from lenet.vocabulary import Mode
 
-__all__ = ["boxes", "energies", "mode_title", "parts_and_rounds", "rooflines", "scaling", "splits", "sweeps"]
+__all__ = ["boxes", "energies", "mode_title", "parts_and_rounds", "rates", "rooflines", "scaling", "splits", "sweeps"]
 
 
 def boxes(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
@@ -125,6 +125,12 @@ def energies(rows: Sequence[Row], painter: Painter, language: Language) -> list[
             splits.append(Split(row.case.backend, {"idle": whole - above, "above idle": above}))
         charts.append(draw_splits(painter, splits, mode_title(group[0], language), language.text("J for 1,000 images")))
     return charts
+
+
+def rates(rows: Sequence[Row], painter: Painter, language: Language) -> list[Chart]:
+    """Images a second of throughput rows, a chart for each group of rows that differ only in the backend."""
+    groups = grouped([row for row in rows if row.throughput], lambda row: row.case.conditions())
+    return [draw_rates(painter, group, mode_title(group[0], language)) for group in groups]
 
 
 def parts_and_rounds(group: Sequence[Row], limits: Limits | None, painter: Painter, language: Language) -> list[Chart]:

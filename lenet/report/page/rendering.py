@@ -142,14 +142,14 @@ def _environment(language: Language) -> Environment:
 def _headings(columns: Sequence[str]) -> tuple[list[tuple[str, int, int]], list[str]]:
     """The two lines of a table's head: text, width and height of each upper cell, and the lower cells.
 
-    Neighbours with the same first line share an upper cell.
+    Neighbours with the same first line share an upper cell. The lines of a lone cell are joined.
     """
     above, below = [], []
     for first, group in groupby(columns, key=lambda heading: heading.partition("\n")[0]):
         cells = list(group)
-        if "\n" in cells[0]:
+        if "\n" in cells[0] and len(cells) > 1:
             above.append((first, len(cells), 1))
             below += [cell.partition("\n")[2] for cell in cells]
         else:
-            above += [(cell, 1, 2) for cell in cells]
+            above += [(cell.replace("\n", " "), 1, 2) for cell in cells]
     return above, below

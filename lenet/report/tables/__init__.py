@@ -8,7 +8,7 @@ from lenet.report.tables.names import MARK, limit_name, memory_name, mode_name, 
 from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.results import details, results_markdown, sheet_5
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
-from lenet.report.tables.sheet import NOTHING, Sheet, print_whole, to_markdown, to_rich
+from lenet.report.tables.sheet import NOTHING, Sheet, print_whole, to_markdown, to_rich, without_empty_columns
 from lenet.report.tables.speed import conditions_title, published_sheet, speed_groups, speed_sheets
 from lenet.report.tables.throughput import throughput_sheet
 
@@ -44,4 +44,5 @@ __all__ = [
     "tight",
     "to_markdown",
     "to_rich",
+    "without_empty_columns",
 ]

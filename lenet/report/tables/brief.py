@@ -21,7 +21,7 @@ from lenet.report.tables.names import MARK, memory_name, runtime_name
 from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.sheet import Sheet, to_rich, without_empty_columns
 from lenet.report.tables.speed import speed_groups, speed_sheets
-from lenet.report.tables.throughput import throughput_sheet
+from lenet.report.tables.throughput import throughput_in_short
 from lenet.report.words import overlap
 from lenet.results import FAILED, NotRun, Row, pytorch_row
 from lenet.vocabulary import BASELINE_BACKEND, Mode
@@ -53,7 +53,7 @@ def brief(
     # The last table has the notes that all share.
     captions = [*[""] * (len(sheets) - 1), "; ".join(notes)]
     tables = (tight(replace(sheet, caption=caption)) for sheet, caption in zip(sheets, captions, strict=False))
-    sustained = throughput_sheet(rows)
+    sustained = throughput_in_short(rows)
     return Group(*tables, *([tight(sustained)] if sustained else []), *map(Text, lines))
 
 

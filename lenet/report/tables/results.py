@@ -11,7 +11,7 @@ from lenet.report.tables.not_run import not_run_lines
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
 from lenet.report.tables.sheet import to_markdown, to_rich
 from lenet.report.tables.speed import published_sheet, speed_sheets
-from lenet.report.tables.throughput import throughput_sheet
+from lenet.report.tables.throughput import throughput_sheet, throughput_sheets
 from lenet.results import Measurement, NotRun, Row, not_run
 
 __all__ = ["details", "results_markdown", "sheet_5"]
@@ -25,8 +25,7 @@ def details(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequ
         missing: The cases that did not run, with the reason.
         others: As for `speed_sheets`.
     """
-    sustained = throughput_sheet(rows)
-    sheets = [*(rows_sheets(rows, others=others) if rows else ()), *([sustained] if sustained else [])]
+    sheets = [*(rows_sheets(rows, others=others) if rows else ()), *throughput_sheets(rows)]
     return Group(
         *map(to_rich, sheets), *(Text(f"! {line}") for line in remarks(rows)), sheet_5(rows, missing, others=others)
     )

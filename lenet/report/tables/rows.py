@@ -100,7 +100,7 @@ def _energy_sheet(rows: Sequence[Row], language: Language) -> Sheet:
             "joules for 1,000 images; above idle: without the idle power; W: mean power during the work, and when idle"
         ),
         *(text("counter: %(names)s", names=", ".join(counters)) for _ in counters[:1]),
-        *(text("not measured: %(reason)s", reason=reason) for reason in reasons),
+        *(text("not measured: %(reason)s", reason=language.known(reason)) for reason in reasons),
     )
     heads = (text("J/1000"), text("above idle"), text("images/J"), text("W"), text("idle W"))
     return Sheet(text("Energy"), (text("row"), *heads), tuple(lines), "; ".join(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from lenet.terminal import Terminal, visible
 
-__all__ = ["NOTHING", "Sheet", "print_whole", "to_markdown", "to_rich", "without_empty_columns"]
+__all__ = ["NOTHING", "Sheet", "of_columns", "print_whole", "to_markdown", "to_rich", "without_empty_columns"]
 
 NOTHING: Final = "-"
 """The cell of a value that is not known."""
@@ -39,9 +40,14 @@ class Sheet:
 
 def without_empty_columns(sheet: Sheet) -> Sheet:
     """The sheet without the columns in which no line has a value."""
-    kept = [place for place in range(len(sheet.columns)) if any(line[place] != NOTHING for line in sheet.lines)]
-    lines = tuple(tuple(line[place] for place in kept) for line in sheet.lines)
-    return replace(sheet, columns=tuple(sheet.columns[place] for place in kept), lines=lines)
+    columns = range(len(sheet.columns))
+    return of_columns(sheet, [place for place in columns if any(line[place] != NOTHING for line in sheet.lines)])
+
+
+def of_columns(sheet: Sheet, places: Sequence[int]) -> Sheet:
+    """The sheet with some of its columns, counted from 0."""
+    lines = tuple(tuple(line[place] for place in places) for line in sheet.lines)
+    return replace(sheet, columns=tuple(sheet.columns[place] for place in places), lines=lines)
 
 
 def to_rich(sheet: Sheet) -> Table:
