@@ -137,6 +137,7 @@ train() {
   local status=0
   python3 experiments/train_h100.py > "$out/train-$card.md" || status=1
   python3 experiments/train_steps.py >> "$out/train-$card.md" || status=1
+  python3 experiments/train_fast.py > "$out/train-fast-$card.md" || status=1
   return $status
 }
 

@@ -92,7 +92,7 @@ def besides(train: Split, test: Split, device: torch.device) -> None:
         "that, and augment and normalise the epoch": augment,
         "test on 10,000 images": lambda: evaluate(forward, test_data, device, loop._GPU_EVALUATION_BATCH),  # noqa: SLF001
         "write a checkpoint": write,
-        "capture the graph": lambda: step_for(run.model, run.optimizer, RECIPE.batch_size, Ranks()),
+        "make the step ready": lambda: step_for(run.model, run.optimizer, RECIPE.batch_size, Ranks()),
         "SHA-256 of the training images": train.sha256,
     }
     heading("Besides the steps", "what", "median of 5, ms", "first, ms")
@@ -162,7 +162,7 @@ class Variant:
                 torch.backends.cuda.preferred_blas_library(before)
 
 
-CHOSEN = Variant("windows (`step_for`'s)", gpu_forward.forward)
+CHOSEN = Variant("windows (`step_for`'s without our own kernels)", gpu_forward.forward)
 REFERENCE = Variant("reference: float64, the module, launched", by_the_module, graph=False, dtype=torch.float64)
 VARIANTS = (
     CHOSEN,

@@ -13,7 +13,17 @@ from typing import Final
 import torch
 from torch.nn.functional import pad
 
-__all__ = ["FLIP_PROBABILITY", "MEAN", "PADDING", "STD", "Crop", "crop_and_flip", "draw_crop", "normalize"]
+__all__ = [
+    "FLIP_PROBABILITY",
+    "MEAN",
+    "PADDING",
+    "STD",
+    "Crop",
+    "crop_and_flip",
+    "draw_crop",
+    "normalize",
+    "scale_and_shift",
+]
 
 MEAN: Final = (0.49140, 0.48216, 0.44653)
 """Per-channel mean of the 50,000 training images, values / 255: computed from the data (tests/data checks it)."""
@@ -86,13 +96,13 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 (N, 3, H, W) on the same device.
     """
-    scale, shift = _scale_and_shift(images.device)
+    scale, shift = scale_and_shift(images.device)
     return images.to(torch.float32).mul_(scale).add_(shift)
 
 
 @cache
-def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cached: each copy of them to a GPU would have to wait for it."""
+def scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `normalize` multiplies by and adds, (1, 3, 1, 1) each. Cached: a copy to a GPU would have to wait for it."""
     with torch.inference_mode(mode=False):
         scale = torch.tensor([1 / (255 * std) for std in STD], device=device)
         shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=device)

@@ -1,4 +1,4 @@
-// What both kernels share: LeNet's sizes, and the few instructions that C++ has no name for.
+// What the kernels share: LeNet's sizes, and the few instructions that C++ has no name for.
 //
 // Everything that a CPU has no instruction for stands between the two #ifndef lines: the host emulator of the tests
 // (tests/kernels/emulator.h) defines LENET_HOST_EMULATOR and gives its own. No header is included, so NVRTC needs none.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from lenet.errors import BackendError
 from lenet.kernels import Variant
 from lenet.provenance import pip_install
 
-__all__ = ["INSTALL", "OPTIONS", "Compiled", "compile_variant", "cuda_core", "nvrtc_version"]
+__all__ = ["INSTALL", "OPTIONS", "Compiled", "compile_source", "compile_variant", "cuda_core", "nvrtc_version"]
 
 INSTALL: Final = pip_install('-e ".[fused]"')
 
@@ -82,12 +83,17 @@ def compile_variant(variant: Variant, architecture: str) -> Compiled:
     Raises:
         BackendError: There is no compiler, or it failed; its log is shown.
     """
+    return compile_source(variant.source, variant.macros, architecture)
+
+
+def compile_source(source: str, macros: Mapping[str, str], architecture: str) -> Compiled:
+    """Compile CUDA C++ with macros, as `compile_variant` does a variant."""
     core = cuda_core()
     nvrtc_version()
-    options = core.ProgramOptions(arch=architecture, define_macro=list(variant.macros.items()), **OPTIONS)
+    options = core.ProgramOptions(arch=architecture, define_macro=list(macros.items()), **OPTIONS)
     log = io.StringIO()
     try:
-        code = core.Program(variant.source, "c++", options).compile("cubin", logs=log)
+        code = core.Program(source, "c++", options).compile("cubin", logs=log)
     except Exception as error:
         raise BackendError(
             f"NVRTC cannot compile the kernel for {architecture}",

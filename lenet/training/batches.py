@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,11 @@ from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import memory_layout
 
-__all__ = ["Draw", "draw_epoch"]
+__all__ = ["Augment", "Draw", "augment", "draw_epoch"]
+
+Augment: TypeAlias = Callable[[torch.Tensor, torch.Tensor, augmentation.Crop, int], torch.Tensor]
+"""uint8 images (N, 3, 32, 32), int64 indices (n,) into them, the crop and flip of each, the border in pixels -> float32
+(n, 3, 32, 32): augmented and normalised, in `memory_layout`."""
 
 
 _GPU_IMAGES_AT_ONCE: Final = 10_000
@@ -23,7 +27,7 @@ _GPU_IMAGES_AT_ONCE: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """An epoch's random choices for this rank's images, on the CPU.
+    """An epoch's random choices for this rank's images.
 
     Attributes:
         order: Indices of the training images, one batch after the other: int64 (n,).
@@ -32,6 +36,10 @@ class Draw:
 
     order: torch.Tensor
     crops: augmentation.Crop
+
+    def to(self, device: torch.device) -> Draw:
+        """The same choices on another device."""
+        return Draw(self.order.to(device), self.crops.to(device))
 
 
 def draw_epoch(
@@ -61,6 +69,7 @@ def epoch_batches(
     recipe: Recipe,
     draw: Draw,
     ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
+    augment_with: Augment | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Shuffle, augment and normalise an epoch's images; yield this rank's part of each batch.
 
@@ -70,21 +79,28 @@ def epoch_batches(
         recipe: Its batch size and padding are used.
         draw: From `draw_epoch`, for the same images and ranks.
         ranks: The processes that train together.
+        augment_with: Augments many images at once. The default is `augment`.
 
     Yields:
         float32 images (n, 3, 32, 32) in `memory_layout`, and their int64 labels (n,).
     """
-    order, crops = draw.order.to(images.device), draw.crops.to(images.device)
+    draw = draw.to(images.device)
+    order, crops = draw.order, draw.crops
     # In one tensor: steps keep their labels, and many small tensors between large ones would fragment the heap.
     labels = labels[order]
     size = recipe.batch_size // ranks.size
     at_once = size if images.device.type == "cpu" else size * max(1, _GPU_IMAGES_AT_ONCE // size)
     for start in range(0, len(order), at_once):
         rows = slice(start, start + at_once)
-        # `index_select` copies whole images. On a CPU it is many times faster than indexing in brackets.
-        batches = augmentation.crop_and_flip(images.index_select(0, order[rows]), crops[rows], recipe.padding)
-        batches = augmentation.normalize(batches).contiguous(memory_format=memory_layout(images.device))
+        batches = (augment_with or augment)(images, order[rows], crops[rows], recipe.padding)
         yield from zip(batches.split(size), labels[rows].split(size), strict=True)
+
+
+def augment(images: torch.Tensor, order: torch.Tensor, crops: augmentation.Crop, padding: int) -> torch.Tensor:
+    """An `Augment` by PyTorch's operators."""
+    # `index_select` copies whole images. On a CPU it is many times faster than indexing in brackets.
+    batches = augmentation.crop_and_flip(images.index_select(0, order), crops, padding)
+    return augmentation.normalize(batches).contiguous(memory_format=memory_layout(images.device))
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

@@ -4,7 +4,7 @@ The whole training set lies on the device as uint8. The seed and the epoch's num
 and flips, which are drawn on the CPU. So every device and rank sees the same batches. A run that resumes from a
 checkpoint continues as if it had never stopped.
 
-On a GPU each step replays one CUDA graph. A process that trains alone waits for the GPU only at the end of an epoch.
+A process that trains alone on a GPU waits for it only at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def _train_epochs(
     ranks = step.ranks
     with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as drawer:
         written: Future[None] | None = None
-        drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 1, ranks)
+        drawn = drawer.submit(_draw, len(train_split), run, len(run.history) + 1, step)
         while not run.complete:
             draw = drawn.result()
-            drawn = drawer.submit(draw_epoch, len(train_split), run.recipe, len(run.history) + 2, ranks)
+            drawn = drawer.submit(_draw, len(train_split), run, len(run.history) + 2, step)
             record = _epoch(run, step, train_split, test_split, draw, on_step)
             _refuse_divergence(record)
             run.history.append(record)
@@ -146,16 +146,26 @@ def _train_epochs(
             written.result()
 
 
+def _draw(images: int, run: Run, number: int, step: Step) -> Draw:
+    """An epoch's draw, on the training device: the copy waits for the GPU, and so would the next epoch's first step."""
+    return draw_epoch(images, run.recipe, number, step.ranks).to(step.device)
+
+
 def _note_session(run: Run, device: torch.device, ranks: Ranks) -> None:
     """Add a session to the run, unless its last one has the same versions, device and commit."""
     on = {
-        "versions": versions(("torch", "torchvision", "numpy", "safetensors")),
+        "versions": versions(("torch", "torchvision", "numpy", "safetensors", *_of_the_kernels(device))),
         "device": describe(device) if ranks.size == 1 else f"{ranks.size} ranks, each on {describe(device)}",
         "commit": source_commit(),
     }
     if run.complete or (run.sessions and {**run.sessions[-1], "first_epoch": None} == {**on, "first_epoch": None}):
         return
     run.sessions.append({"first_epoch": len(run.history) + 1, **on})
+
+
+def _of_the_kernels(device: torch.device) -> tuple[str, ...]:
+    """What decides whether our own kernels train, or PyTorch's operators, whose sums have another order."""
+    return ("cuda-core",) if device.type == "cuda" else ()
 
 
 def _write_epoch(out: Path, checkpoint: bytes, history: bytes) -> None:
@@ -229,7 +239,8 @@ def train_epoch(
     """
     step.begin_epoch(recipe.learning_rate_of(number))
     draw = draw or draw_epoch(len(labels), recipe, number, step.ranks)
-    for steps, (batch, batch_labels) in enumerate(epoch_batches(images, labels, recipe, draw, step.ranks), 1):
+    batches = epoch_batches(images, labels, recipe, draw, step.ranks, step.augment)
+    for steps, (batch, batch_labels) in enumerate(batches, 1):
         step(batch, batch_labels)
         on_step(len(batch_labels) * step.ranks.size)
         if steps % _STEPS_A_LOOK == 0:

@@ -1,9 +1,9 @@
-"""A step of stochastic gradient descent: operator by operator, on several threads, or replayed as one CUDA graph."""
+"""A step of stochastic gradient descent: by operators, on several threads, as a CUDA graph, or by our own kernels."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -13,12 +13,17 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lenet import devices
-from lenet.architecture import INPUT_SHAPE
+from lenet.architecture import CLASSES, INPUT_SHAPE
+from lenet.errors import BackendError
+from lenet.kernels.step import SCRATCH
 from lenet.models.pytorch_lenet import LeNet
-from lenet.training import cpu_forward, gpu_forward
+from lenet.terminal import tell
+from lenet.training import cpu_forward, gpu_forward, step_kernels
+from lenet.training.batches import Augment, augment
 from lenet.training.ranks import Ranks
+from lenet.training.step_kernels import Kernels, Memory
 
-__all__ = ["Forward", "GraphStep", "Step", "ThreadedStep", "exact_float32", "step_for"]
+__all__ = ["Forward", "FusedStep", "GraphStep", "Step", "ThreadedStep", "exact_float32", "step_for"]
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Normalised float32 images (n, 3, 32, 32) -> logits (n, 10)."""
@@ -57,6 +62,7 @@ class Step:
         self.forward = forward or model
         self.optimizer = optimizer
         self.ranks = ranks
+        self.augment: Augment = augment
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -180,6 +186,53 @@ class GraphStep(Step):
                 tensor.copy_(value)
 
 
+class FusedStep(Step):
+    """The same step in four kernels of our own (`lenet.kernels.step`).
+
+    They read and write one tensor of all weights and one of their momentum. The model's parameters and the optimizer's
+    buffers become views of these. A fifth kernel augments the images.
+
+    Args:
+        model: As for `Step`.
+        optimizer: As for `Step`. Its learning rate is a tensor on the model's device.
+        batch_size: The most images in a batch.
+        kernels: The kernels for the model's device.
+        forward: As for `Step`, for evaluation alone.
+    """
+
+    def __init__(
+        self,
+        model: LeNet,
+        optimizer: torch.optim.SGD,
+        batch_size: int,
+        kernels: Kernels,
+        forward: Forward | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, Ranks(), forward)
+        (group,) = optimizer.param_groups
+        buffers = self.state()[len(self.parameters) :]
+        weights = _join(self.parameters)
+        momentum = _join(buffers) if buffers else torch.zeros_like(weights)
+        scratch = torch.empty(batch_size, SCRATCH, device=self.device)
+        memory = Memory(weights, momentum, group["lr"], scratch, group["momentum"], group["weight_decay"])
+        self.augment = kernels.augment
+        self._launch = kernels.bind(memory)
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take one step, with images and labels as for `Step`."""
+        logits = torch.empty(len(labels), CLASSES, device=self.device)
+        self._launch(images.contiguous(), labels, logits)
+        self._seen.append((logits, labels))
+
+
+def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A tensor of all elements, one tensor behind the other; these become views of it."""
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.data = part.view(tensor.shape)
+    return flat
+
+
 class ThreadedStep(Step):
     """The same step on several threads. Each takes its part of the batch through the whole network.
 
@@ -266,8 +319,8 @@ def _twin(model: LeNet) -> LeNet:
 def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: Ranks) -> Step:
     """The step for the device of a model.
 
-    On CUDA it is a graph with `gpu_forward`. On a CPU it uses `cpu_forward`, and up to `_MOST_PARTS` of PyTorch's
-    threads share the batch.
+    On CUDA it is four kernels of our own. Where these cannot be compiled, or other ranks share the batch, it is a graph
+    with `gpu_forward`. On a CPU it uses `cpu_forward`, and up to `_MOST_PARTS` of PyTorch's threads share the batch.
 
     Args:
         model: The network. Its weights are changed in place.
@@ -275,9 +328,26 @@ def step_for(model: LeNet, optimizer: torch.optim.SGD, batch_size: int, ranks: R
         batch_size: Images a step over all ranks.
         ranks: The processes that share each batch.
     """
-    if next(model.parameters()).device.type == "cuda":
-        return GraphStep(model, optimizer, ranks, batch_size // ranks.size, partial(gpu_forward.forward, model))
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        forward = partial(gpu_forward.forward, model)
+        kernels = None if ranks.joined else _load_kernels(device)
+        if kernels:
+            return FusedStep(model, optimizer, batch_size, kernels, forward)
+        return GraphStep(model, optimizer, ranks, batch_size // ranks.size, forward)
     parts = min(torch.get_num_threads(), _MOST_PARTS)
     if parts == 1:
         return Step(model, optimizer, ranks, partial(cpu_forward.forward, model))
     return ThreadedStep(model, optimizer, ranks, parts, cpu_forward.forward)
+
+
+def _load_kernels(device: torch.device) -> Kernels | None:
+    """Our own kernels for a GPU; None where they cannot be compiled or loaded, with the reason printed."""
+    try:
+        return step_kernels.load(device)
+    except BackendError as error:
+        tell(
+            f"lenet: {error.summary} ({error.found}). PyTorch's operators train instead, more slowly: {error.hint}",
+            err=True,
+        )
+        return None

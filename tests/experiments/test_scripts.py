@@ -20,6 +20,7 @@ from lenet.errors import DeviceError
 from lenet.gate import report
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import without_git_variables
+from lenet.training.recipe import Recipe
 from lenet.vocabulary import Precision
 from tests.experiments.scripts import EXPERIMENTS, load
 from tests.gate.fakes import plain
@@ -48,6 +49,7 @@ ON_A_GPU = (
     "measure_ada",
     "placement",
     "timer_check",
+    "train_fast",
     "train_h100",
     "train_steps",
 )
@@ -123,6 +125,19 @@ def test_the_recipe_and_resumed_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]
     assert tables(out).keys() <= tables((RESULTS / "train-h100.md").read_text()).keys()
     assert list(tables(out).values()) == [4]  # two seeds, their mean and deviation
     assert out.count("differs by at most 0.0e+00") == 2  # a second run, and a resumed one
+
+
+def test_whole_runs_are_recorded_and_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """On a CPU both ways are the same, so are the samples."""
+    script, images, record = load("train_fast"), synthetic(200), tmp_path / "runs.jsonl"
+    recipes = [Recipe(epochs=1, seed=seed) for seed in range(2)]
+    script.runs(images, images, torch.device("cpu"), {"kernels": recipes, "graph": recipes}, record)
+    script.runs(images, images, torch.device("cpu"), {"kernels": [], "graph": recipes}, record, together=True)
+    out = capsys.readouterr().out
+    assert tables(out).keys() <= tables((RESULTS / "train-fast-h200.md").read_text()).keys()
+    losses = [json.loads(line)["loss"] for line in record.read_text().splitlines()]
+    assert losses == 3 * losses[:2]
+    assert "| accuracy | 2 and 4 | 1.00 | 1.00 |" in out
 
 
 def test_every_variant_of_a_training_step_computes_lenet() -> None:
