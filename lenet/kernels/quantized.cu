@@ -122,7 +122,7 @@ constexpr unsigned PAIRS = POOLED1 / 2;
 
 struct Conv1 {
     unsigned weights[BLOCKS1][TILES1];
-    float2 scalings[3];
+    const float2* scalings;  // of a lane's three maps
 
     __device__ __forceinline__ void load(const uint4* constants) {
         unsigned lane = threadIdx.x % 32;
@@ -132,8 +132,7 @@ struct Conv1 {
             uint2 two = from[32 * i];
             weights[2 * i / TILES1][2 * i % TILES1] = two.x, weights[2 * i / TILES1][2 * i % TILES1 + 1] = two.y;
         }
-        const float2* its = reinterpret_cast<const float2*>(constants + SCALINGS_AT) + SCALING1 + lane % 4 / 2 * 3;
-        for (int i = 0; i < 3; ++i) scalings[i] = its[i];
+        scalings = reinterpret_cast<const float2*>(constants + SCALINGS_AT) + SCALING1 + lane % 4 / 2 * 3;
     }
 
     // 16 pairs of windows of the pool: lanes 4r + c have the sums of pairs r and r + 8, of the window c % 2 of each, and of

@@ -307,8 +307,7 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         *((name, (7, 5), "fp32, fp16, int8, or .* capability 8.0 or newer") for name in ("bf16", "fp16x2")),
         ("fp8", (8, 6), "fp32, fp16, bf16, fp16x2, int8, or a GPU of compute capability 8.9 or newer"),
         *((name, (7, 5), None) for name in ("fp32", "fp16", "int8")),
-        *((name, (8, 0), None) for name in ("bf16", "fp16x2")),
-        ("fp8", (8, 9), None),
+        *((name, at, None) for name, at in (("bf16", (8, 0)), ("fp16x2", (8, 0)), ("fp8", (8, 9)))),
     ],
 )
 def test_precisions_by_gpu(

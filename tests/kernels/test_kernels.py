@@ -28,11 +28,10 @@ SHARED = {"sm_75": 64 * 1024, "sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 
 OLDEST = {"bf16": "sm_80", "fp8": "sm_89"}
 """Precisions that not all architectures have."""
 
-MOST_REGISTERS = {"fp32": 92, "fp16": 126, "bf16": 126, "fp16x2": 156, "int8": 124, "fp8": 124}
-"""A thread. NVRTC 13.0 used at most 86 in fp32, 124 in fp16 and bf16, 146 in fp16x2, 119 in int8 and 120 in fp8, over
-all that is compiled below. They cannot become more than 96 in fp32, 168 in fp16x2 and 128 in the others, for
-`__launch_bounds__` keeps a block within the 65,536 that a multiprocessor has, at the cost of spills or of a worse
-order."""
+MOST_REGISTERS = {"fp32": 92, "fp16": 126, "bf16": 126, "fp16x2": 156}
+"""A thread. NVRTC 13.0 used at most 86 in fp32, 124 in fp16 and bf16, and 146 in fp16x2, over all that is compiled
+below. They cannot become more than 96, 128 and 168, for `__launch_bounds__` keeps a block within the 65,536 that a
+multiprocessor has, at the cost of spills or of a worse order. int8 and fp8 take all 128: there spills alone tell."""
 
 
 def nvrtc_missing() -> str:
@@ -153,7 +152,7 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
         log = log_of(variant, architecture)
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
         (registers,) = re.findall(r"Used (\d+) registers", log)
-        assert int(registers) <= MOST_REGISTERS[precision], variant
+        assert int(registers) <= MOST_REGISTERS.get(precision, 128), variant
 
 
 @compiled
