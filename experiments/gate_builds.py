@@ -3,8 +3,9 @@
 ``python experiments/gate_builds.py --device cuda pytorch-compile fused > docs/results/gate-builds-h200.md``
 
 A build is an empty set of caches, filled by a process that is not measured. The builds take turns: in each round every
-build is measured by a fresh process, in an order that is drawn. The gate's stages have a build each. So what a build
-shares is what its error does not count.
+build is measured by a fresh process. The processes of a round start together. When all are ready, they are measured one
+after another, in an order that is drawn. The gate's stages have a build each. So what a build shares is what its error
+does not count.
 """
 
 from __future__ import annotations
@@ -17,58 +18,107 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
+import warm_compile
 
 from common import components, head, row, told
 from lenet import backends, devices, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.base import BatchRange, BuildSpec
+from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.measurement.protocol import Coursework
 from lenet.measurement.rounds import measure
 from lenet.report.rounding import significant
-from lenet.vocabulary import Mode, Precision
+from lenet.vocabulary import InputType, Mode, Precision
+
+_READY = "ready"
 
 
-def one_process(name: str, device: str, batch_size: int, rounds: int) -> float:
-    """Seconds of a forward pass in this process: the median over five turns of the median of the rounds."""
-    spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(batch_size))
-    images = torch.randn(batch_size, *INPUT_SHAPE, device=spec.device)
-    with backends.load(name).build(weights.load().arrays, spec) as runner, torch.inference_mode(), runner.on_stream():
-        timed = partial(
-            measure,
-            lambda: runner.forward(images),
-            mode=Mode.FORWARD,
-            stream=runner.stream,
-            protocol=Coursework(rounds=rounds),
-        )
-        return float(median(median(timed().seconds.tolist()) for _ in range(5)))
+def one_process(name: str, device: str, batch_sizes: Sequence[int], rounds: int) -> None:
+    """Build a row for each batch size, say so, and print their seconds once a line comes in.
+
+    A row's seconds are the median over five turns of the median of the rounds of a forward pass.
+    """
+    with ExitStack() as rows:
+        timed = []
+        for size in batch_sizes:
+            spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(size))
+            images = torch.randn(size, *INPUT_SHAPE, device=spec.device)
+            runner = rows.enter_context(backends.load(name).build(weights.load().arrays, spec))
+            timed.append(partial(_seconds, runner, images, Coursework(rounds=rounds)))
+        print(_READY, flush=True)
+        input()
+        print(*(each() for each in timed))
 
 
-def measured(case: Sequence[str], caches: Path) -> float:
-    """Seconds of a forward pass in a fresh process that uses these caches."""
+def _seconds(runner: Runner, images: torch.Tensor, protocol: Coursework) -> float:
+    def turn() -> float:
+        measured = measure(lambda: runner.forward(images), mode=Mode.FORWARD, stream=runner.stream, protocol=protocol)
+        return float(median(measured.seconds.tolist()))
+
+    with torch.inference_mode(), runner.on_stream():
+        return median(turn() for _ in range(5))
+
+
+def environment(caches: Path) -> dict[str, str]:
+    """The variables of a process that uses this set of caches."""
     directories = {"LENET_CACHE": "lenet", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-    variables = {name: str(caches / directory) for name, directory in directories.items()}
+    return os.environ | {name: str(caches / directory) for name, directory in directories.items()}
+
+
+def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
+    """Seconds of a forward pass by set of caches and batch size, each set's in a fresh process that uses it."""
     command = [sys.executable, __file__, "--one-process", *case]
-    # The traceback of one that fails is shown.
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | variables)  # noqa: S603
-    return float(done.stdout)
+    with ExitStack() as processes:
+        started = []
+        for folder in caches:
+            # The traceback of one that fails is shown.
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(folder)
+            )
+            started.append(processes.enter_context(process))
+            processes.callback(process.kill)
+        for process in started:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != _READY:
+                raise subprocess.CalledProcessError(process.wait(), command)
+        return [[float(one) for one in process.communicate("\n")[0].split()] for process in started]
 
 
-def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[float]]:
-    """Log seconds by build and round."""
+def fill(case: Sequence[str], caches: Sequence[Path]) -> None:
+    """Build the rows of a case into each set of caches; on a GPU, several that TorchInductor tunes at a time."""
+    name, _, device, _, *sizes = case[: case.index("--rounds")]
+    if device != "cuda" or name not in warm_compile.BACKENDS:
+        for directory in caches:
+            measured(case, [directory])
+        return
+    with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(warm_compile.AT_ONCE) as pool:
+        networks = [
+            ((name, Precision.FP32, size, InputType.FLOAT32), lock.name, environment(directory))
+            for directory in caches
+            for size in sizes
+        ]
+        if not all(pool.map(warm_compile.build, *zip(*networks, strict=True))):
+            raise RuntimeError("a network could not be built")
+
+
+def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
+    """Log seconds by build, round and batch size."""
     with tempfile.TemporaryDirectory() as folder:
         caches = [Path(folder, str(number)) for number in range(builds)]
         for directory in caches:
             (directory / "lenet").mkdir(parents=True, mode=0o700)
-            measured(case, directory)
-        found: dict[Path, list[float]] = {directory: [] for directory in caches}
+        fill(case, caches)
+        found: dict[Path, list[list[float]]] = {directory: [] for directory in caches}
         for _ in range(rounds):
-            for directory in draw.sample(caches, builds):
-                found[directory].append(math.log(measured(case, directory)))
+            order = draw.sample(caches, builds)
+            for directory, seconds in zip(order, measured(case, order), strict=True):
+                found[directory].append([math.log(one) for one in seconds])
         return list(found.values())
 
 
@@ -80,23 +130,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--builds", type=int, default=6, help="sets of caches (%(default)s)")
     parser.add_argument("--processes", type=int, default=4, help="measured processes of each build (%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="of each turn (%(default)s)")
-    parser.add_argument("--one-process", action="store_true", help="the seconds of the first row in this process alone")
+    parser.add_argument("--one-process", action="store_true", help="time the first backend here, once told to")
     option = parser.parse_args(arguments)
     if option.one_process:
-        print(one_process(option.backends[0], option.device, option.batch_size[0], option.rounds))
+        one_process(option.backends[0], option.device, option.batch_size, option.rounds)
         return
     print(f"# Builds and processes on {devices.describe(devices.resolve(option.device))}\n")
     print(f"{option.builds} builds, {option.processes} processes of each, torch {torch.__version__}, fp32, forward; by")
     print("`experiments/gate_builds.py`. In brackets: 95 % intervals. p: of the F test for builds that share nothing.")
     head("row", "ms, median", "between builds, standard deviation", "within a build", "p")
     draw = random.Random(0)  # noqa: S311
+    sizes = [str(size) for size in option.batch_size]
     for name in option.backends:
-        for size in option.batch_size:
-            with told(f"{name} {size}"):
-                case = [name, "--device", option.device, "--batch-size", str(size), "--rounds", str(option.rounds)]
-                times = log_times(case, option.builds, option.processes, draw)
-                middle = 1e3 * math.exp(median(one for build in times for one in build))
-                row(f"{name} {size}", significant(middle), components(times, rounds=True))
+        with told(name):
+            case = [name, "--device", option.device, "--batch-size", *sizes, "--rounds", str(option.rounds)]
+            times = log_times(case, option.builds, option.processes, draw)
+            for place, size in enumerate(sizes):
+                of_size = [[one[place] for one in build] for build in times]
+                middle = 1e3 * math.exp(median(one for build in of_size for one in build))
+                row(f"{name} {size}", significant(middle), components(of_size, rounds=True))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from lenet.gate.processes import ForkServer
 from lenet.gate.stages import Stage
 from lenet.gate.workers import fork_servers, measure_pair
 
-TEST: Final = "benchmarks/test_inference.py"
+CALL: Final = "lenet/suite/one_batch.py"
 KERNEL: Final = "lenet/kernels/fp32.cu"
 COPY_RATE: Final = 50e9
 """Bytes a second that the added copy is assumed to take; what it really took is measured."""
@@ -46,10 +46,10 @@ SLOWED: Final = """
 import time as _time
 
 _SLOWED = {slowed!r}
-_plain_call = _call
+_plain_call = call_of
 
 
-def _call(runner, images, case, batches):
+def call_of(runner, images, case, batches):
     call, source = _plain_call(runner, images, case, batches)
     seconds = _SLOWED.get(f"{{case.backend}} {{case.mode}} {{case.batch_size}}")
     if not seconds:
@@ -79,7 +79,7 @@ def _call(runner, images, case, batches):
     return longer, source
 
 """
-"""Appended to the suite's cases. It changes the call that is timed, and no other."""
+"""Appended to `CALL`. It changes the call that is timed, and no other."""
 
 SPIN: Final = """    {{
         long long spin = clock64(), cycles = batch == 1 ? {one} : {many};
@@ -200,7 +200,7 @@ def make_head(repository: Path, percent: float, plain: Mapping[str, float]) -> N
         else:
             slowed[f"{backend} {mode} {batch}"] = share * seconds
     if percent:
-        with (repository / TEST).open("a") as file:
+        with (repository / CALL).open("a") as file:
             file.write(SLOWED.format(slowed=slowed, clock=SM_CLOCK, rate=COPY_RATE))
         kernel = repository / KERNEL
         spin = SPIN.format(one=int(spins[1]), many=int(spins[2]))

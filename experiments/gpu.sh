@@ -2,8 +2,8 @@
 # The GPU campaign: every table of docs/results/ that a GPU gives, into the directory that is named.
 #   LENET_DATA=... bash experiments/gpu.sh OUT [STAGE...]
 # Stages: compile, which tunes compiled networks several at a time, so that they are only loaded after; then campaign and
-# repeat, the suite's rows; floor, more of them, which tunes its networks itself; throughput, rows with many batches in
-# flight, and the depth to choose; check, scripts of one table each; energy, its counter and joules; parity, which tunes
+# repeat, the suite's rows; floor, more of them, which tunes its networks itself; runtimes, all backends side by side,
+# which tunes its own too; throughput, rows with many batches in flight, and the depth to choose; check, scripts of one table each; energy, its counter and joules; parity, which tunes
 # those that compile does not; sanitize; profile; train. Without a stage all run. A run of the suite that takes too long
 # is ended as by Ctrl-C: its rows are kept. Its log says where the time went.
 # A stage that fails is named, the others go on, and the exit status is then 1.
@@ -66,6 +66,14 @@ floor() { # bytes, and the host's memory read by the kernel
   return $status
 }
 
+runtimes() { # every backend that runs here, in every mode
+  local status=0 backends=(pytorch pytorch-compile pytorch-cudagraph pytorch-aot jax onnxruntime onnxruntime-cudagraph fused)
+  python3 experiments/warm_compile.py pytorch-compile pytorch-aot 1 1000 10000 fp32 fp16 || status=1
+  suite runtimes --mode={forward,end_to_end,throughput} --batch-size={1,1000,10000} --precision={fp32,fp16,int8,fp8} || status=1
+  python3 -m lenet results --markdown "$(newest runtimes)" > "$out/runtimes-$card.md" || status=1
+  return $status
+}
+
 throughput() { # beside the rows of one batch; then at each depth
   local status=0 backends=(pytorch pytorch-cudagraph fused) depth files=()
   suite throughput --mode={forward,end_to_end,throughput} --batch-size={1,1000,10000} --input={float32,uint8} || status=1
@@ -87,7 +95,11 @@ check() {
   local status=0
   python3 experiments/timer_check.py > "$out/timer-$card.md" || status=1
   python3 experiments/placement.py > "$out/placement-$card.md" || status=1
+  python3 experiments/gate_builds.py --device cuda pytorch-compile > "$out/gate-builds-$card.md" || status=1
   python3 experiments/fused_check.py > "$out/fused-$card.md" || status=1
+  python3 experiments/latency.py > "$out/latency-$card.md" || status=1
+  python3 experiments/measure_ada.py > "$out/ada.json" || status=1
+  python3 experiments/predict_ada.py "$out/ada.json" > "$out/ada-prediction.md" || status=1
   python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-$card.txt" || status=1
   python3 experiments/hot_path.py > "$out/hot-path-$card.md" || status=1
   return $status
@@ -128,7 +140,7 @@ train() {
   return $status
 }
 
-stages=(compile campaign repeat floor throughput check energy parity sanitize profile train)
+stages=(compile campaign repeat floor runtimes throughput check energy parity sanitize profile train)
 [ $# -gt 0 ] || set -- "${stages[@]}"
 for one in "$@"; do
   if ! printf '%s\n' "${stages[@]}" | grep -qxF -- "$one"; then

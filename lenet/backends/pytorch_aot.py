@@ -7,6 +7,7 @@ import hashlib
 import io
 import platform
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -39,6 +40,16 @@ _NO_SETTINGS: Final = frozenset({"aot_inductor.metadata", "compile_threads", "tr
 """Settings that PyTorch and `pytorch-compile` change while they compile. No package depends on them."""
 
 
+_LOAD: Final = """
+import contextlib, sys
+import torch._inductor
+with contextlib.suppress(ImportError):  # on Windows; a dump of the memory of a process with a GPU takes a minute
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+torch._inductor.aoti_load_package(sys.argv[1], run_single_threaded=True, device_index=int(sys.argv[2]))
+"""
+
+
 class PyTorchAOT(PyTorchBackend):
     """A package of machine code that AOTInductor compiles for one batch size or for a range, kept in the engine cache.
 
@@ -65,7 +76,9 @@ class PyTorchAOT(PyTorchBackend):
             key = _key(network, program, spec)
             load = _Loader(spec.device)
             try:
-                package = EngineCache(default_directory()).load_or_build(key, lambda: _compile(program), load)
+                package = EngineCache(default_directory()).load_or_build(
+                    key, lambda: _compile(program, spec.device), load
+                )
             except EngineRefusedError as error:
                 raise _failure("AOTInductor's package cannot be loaded", load.problem) from error
         runner = _PackageRunner(package, spec)
@@ -128,11 +141,11 @@ def _export(network: Network, spec: BuildSpec) -> ExportedProgram:
         return torch.export.export(network, (example,), dynamic_shapes=shapes)
 
 
-def _compile(program: ExportedProgram) -> bytes:
+def _compile(program: ExportedProgram, device: torch.device) -> bytes:
     """The package of a graph.
 
     Raises:
-        BackendError: TorchInductor or the C++ compiler failed.
+        BackendError: TorchInductor or the C++ compiler failed, or the package crashes on a GPU.
     """
     with tempfile.TemporaryDirectory(prefix="lenet-") as folder:
         path = Path(folder) / "package.pt2"
@@ -142,7 +155,19 @@ def _compile(program: ExportedProgram) -> bytes:
             )
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             raise _failure("AOTInductor failed", str(error)) from error
+        if device.type == "cuda":
+            _try_loading(path, device.index or 0)
         return path.read_bytes()
+
+
+def _try_loading(package: Path, index: int) -> None:
+    """Load a package for a GPU in a process of its own, as a crash of PyTorch's loader would end this one."""
+    command = [sys.executable, "-c", _LOAD, str(package), str(index)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        ended = f"a process that loaded it ended with {done.returncode}"
+        raise _failure("AOTInductor's package cannot be loaded", "\n".join([ended, *said[-1:]]))
 
 
 def _failure(problem: str, found: str) -> BackendError:

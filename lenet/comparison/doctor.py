@@ -199,6 +199,7 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # the log of one that crashes says where
             start_new_session=True,
         )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -176,6 +178,30 @@ def test_what_the_compiler_says_is_in_the_error(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
     with pytest.raises(BackendError, match=r"(?s)AOTInductor failed\n  found:  fatal error: cuda\.h"):
         build()
+
+
+CRASH = "#!/bin/sh\necho in the loader >&2\nkill -SEGV $$\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "found"),
+    [(None, "ended with 1 RuntimeError"), (CRASH, "ended with -11 in the loader"), ("#!/bin/sh\n", None)],
+)
+def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: str | None, found: str | None
+) -> None:
+    def compile_nothing(*_: object, package_path: str, **__: object) -> None:
+        Path(package_path).write_bytes(b"no package")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    if python is not None:
+        script = tmp_path / "python"
+        script.write_text(python)
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+    expected = pytest.raises(BackendError, match=found) if found else nullcontext()
+    with expected:
+        assert pytorch_aot._compile(cast(Any, None), torch.device("cuda", 0)) == b"no package"
 
 
 def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def fake_python(path: Path, script: str) -> str:
 @pytest.mark.parametrize(
     ("script", "seconds", "message", "log"),
     [
-        ("echo last words >&2; kill -SEGV $$", 60, "the process ended with -11", ("last words",)),
+        ("echo last words $PYTHONFAULTHANDLER >&2; kill -SEGV $$", 60, "the process ended with -11", ("last words 1",)),
         ("echo waiting >&2; exec sleep 60", 3, "no answer in 3 s", ("waiting",)),
         ("echo no json", 60, "the process ended with 0", ()),
     ],

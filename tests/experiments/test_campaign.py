@@ -47,13 +47,16 @@ def test_a_stage_that_fails_is_named_and_the_others_go_on(campaign: Campaign) ->
     assert commands[-1][:3] == ["-m", "lenet", "results"]
 
 
-@pytest.mark.parametrize("stages", [("compile", "campaign", "repeat"), ("floor",), ("compile", "parity")])
+@pytest.mark.parametrize(
+    "stages", [("compile", "campaign", "repeat"), ("floor",), ("runtimes",), ("compile", "parity")]
+)
 def test_every_compiled_network_is_tuned_before_it_is_measured_or_compared(
     campaign: Campaign, stages: tuple[str, ...]
 ) -> None:
     """One that is not is tuned in the middle of a run, where it takes the time of many rows."""
     _, commands = campaign(*stages)
     cases, batch_sizes = load("warm_compile").cases, load("parity").BATCH_SIZES
+    backends = load("warm_compile").BACKENDS
     tuned: set[tuple[str, ...]] = set()
     used = 0
     for words in commands:
@@ -61,13 +64,13 @@ def test_every_compiled_network_is_tuned_before_it_is_measured_or_compared(
         if "experiments/warm_compile.py" in words:
             tuned |= set(cases(words[1:]))
         elif "experiments/parity.py" in words:
-            wanted = set(product(DTYPES, map(str, batch_sizes), InputType))
-        elif "--backend=pytorch-compile" in words:
+            wanted = set(product(["pytorch-compile"], DTYPES, map(str, batch_sizes), InputType))
+        elif tuning := [backend for backend in backends if f"--backend={backend}" in words]:
             precisions, sizes, kinds = (
                 [word.removeprefix(option) for word in words if word.startswith(option)]
                 for option in ("--precision=", "--batch-size=", "--input=")
             )
-            wanted = set(product(set(precisions) & set(DTYPES), sizes, kinds or ["float32"]))
+            wanted = set(product(tuning, set(precisions) & set(DTYPES), sizes, kinds or ["float32"]))
         assert wanted <= tuned, words
         used += bool(wanted)
     assert used == len(stages) - ("compile" in stages)
@@ -83,7 +86,7 @@ def test_a_network_that_cannot_be_tuned_shows_in_the_exit_status(
     warm_compile = load("warm_compile")
     monkeypatch.setattr(warm_compile.subprocess, "run", build)
     assert warm_compile.main(["1", "1000", "fp32"]) == failed
-    assert sorted(line.split(" s ")[1] for line in capsys.readouterr().out.splitlines()) == sorted(
+    assert sorted(line.split(" s ")[1] for line in capsys.readouterr().err.splitlines()) == sorted(
         ["built", "no GPU" if failed else "built"]
     )
 

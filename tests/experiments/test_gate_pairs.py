@@ -6,12 +6,15 @@ import json
 import math
 import random
 import runpy
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,23 +183,55 @@ def test_variance_intervals_hold_what_they_should() -> None:
 def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script, draw = load("gate_builds"), random.Random(5)  # noqa: S311
 
-    def measured(case: list[str], caches: Path) -> float:
+    def measured(case: list[str], caches: list[Path]) -> list[list[float]]:
         assert case[0] == "a-backend"
-        assert (caches / "lenet").is_dir()
-        return 1e-3 * math.exp(0.1 * int(caches.name) + draw.gauss(0, 0.001))
+        assert all((folder / "lenet").is_dir() for folder in caches)
+        return [
+            [1e-3 * math.exp(offset * int(folder.name) + draw.gauss(0, 0.001)) for offset in (0.1, 0)]
+            for folder in caches
+        ]
 
     monkeypatch.setattr(script, "measured", measured)
-    script.main(["a-backend", "--batch-size", "1", "--builds", "4", "--processes", "3"])
-    (line,) = cells(f"## x\n{capsys.readouterr().out}", "x", "a-backend 1")
+    script.main(["a-backend", "--batch-size", "1", "7", "--builds", "4", "--processes", "3"])
+    printed = capsys.readouterr().out
+    (same,) = cells(f"## x\n{printed}", "x", "a-backend 7")
+    assert float(same[2].split("%")[0]) < 0.5
+    (line,) = cells(f"## x\n{printed}", "x", "a-backend 1")
     assert line[1] == "1.16"
     assert float(line[2].split("%")[0]) == pytest.approx(12.9, abs=0.5)
     assert float(line[3].strip("%")) == pytest.approx(0.1, abs=0.05)
     assert float(line[4]) < 1e-6
 
 
-def test_a_process_times_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    load("gate_builds").main(["pytorch", "--one-process", "--batch-size", "1", "--rounds", "3"])
-    assert 1e-6 < float(capsys.readouterr().out) < 10
+def test_networks_are_tuned_several_at_a_time_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, built = load("gate_builds"), set()
+
+    def build(case: tuple[str, ...], lock: str, variables: dict[str, str]) -> bool:
+        built.add((*case, variables["TORCHINDUCTOR_CACHE_DIR"]))
+        return Path(lock).exists()
+
+    monkeypatch.setattr(script.warm_compile, "build", build)
+    caches = [tmp_path / "a", tmp_path / "b"]
+    case = ["pytorch-aot", "--device", "cuda", "--batch-size", "1", "7", "--rounds", "3"]
+    script.fill(case, caches)
+    folders = [str(folder / "inductor") for folder in caches]
+    assert built == set(product(["pytorch-aot"], ["fp32"], ["1", "7"], ["float32"], folders))
+    monkeypatch.setattr(script.warm_compile, "build", lambda *_: False)
+    with pytest.raises(RuntimeError, match="could not be built"):
+        script.fill(case, caches)
+
+
+def test_processes_time_their_rows(tmp_path: Path) -> None:
+    case = ["pytorch", "--batch-size", "1", "9", "--rounds", "3"]
+    found = load("gate_builds").measured(case, [tmp_path / "a", tmp_path / "b"])
+    assert np.shape(found) == (2, 2)
+    assert np.all((np.array(found) > 1e-6) & (np.array(found) < 10))
+
+
+def test_a_process_that_ends_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        load("gate_builds").measured(["a-backend", "--batch-size", "1"], [tmp_path])
+    assert "a-backend" in capfd.readouterr().err
 
 
 def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) -> None:
@@ -208,7 +243,7 @@ def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) 
     script.make_head(repository, 5.0, plain | {"fused forward fp32 1": 1e-5, "fused forward fp32 1000": 4e-5})
     kernel = (repository / script.KERNEL).read_text()
     assert "batch == 1 ? 950 : 3800;" in kernel
-    cases = runpy.run_path(str(repository / script.TEST))
+    cases = runpy.run_path(str(repository / script.CALL))
     assert cases["_SLOWED"] == {
         "pytorch forward 1": pytest.approx(0.05),
         "pytorch end_to_end 1": pytest.approx(0.1),
@@ -223,18 +258,18 @@ def test_the_pairs_heads_are_slower_in_the_rows_that_were_timed(tmp_path: Path) 
 
     def call(mode: str, size: int) -> None:
         case = SimpleNamespace(backend="pytorch", mode=mode, batch_size=size)
-        timed, source = cases["_call"](SimpleNamespace(on_stream=nullcontext), images, case, None)
+        timed, source = cases["call_of"](SimpleNamespace(on_stream=nullcontext), images, case, None)
         assert (timed(), source) == ("logits", images)
 
-    cases["_call"].__globals__["_plain_call"] = lambda *_: (plain_call, images)
-    cases["_call"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
+    cases["call_of"].__globals__["_plain_call"] = lambda *_: (plain_call, images)
+    cases["call_of"].__globals__["_time"] = SimpleNamespace(perf_counter=clock(done))
     for mode, size, looks in (("forward", 1, 2), ("end_to_end", 1, 2), ("end_to_end", 8, 0), ("forward", 2, 0)):
         done.clear()
         call(mode, size)
         assert done == ["look"] * looks + ["call"]
     script.make_head(repository, 0.0, plain)
     assert "clock64() - spin" not in (repository / script.KERNEL).read_text()
-    assert "_SLOWED" not in (repository / script.TEST).read_text()
+    assert "_SLOWED" not in (repository / script.CALL).read_text()
 
 
 def clock(done: list[str]) -> Callable[[], float]:

@@ -27,7 +27,7 @@ from tests.gate.test_session import Gate
 
 ROOT = EXPERIMENTS.parent
 RESULTS = ROOT / "docs" / "results"
-NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem != "common")
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem not in {"common", "persistent"})
 RECORDS = sorted((RESULTS / "gate").glob("*.jsonl"))
 BASELINE = str(max((ROOT / ".benchmarks").glob("nvidia-*/*_campaign.json")))
 TABLES = {
@@ -41,8 +41,25 @@ TABLES = {
 }
 """Scripts that a CPU runs: the file of what they print, and arguments."""
 
-ON_A_GPU = ("energy_check", "fused_check", "placement", "timer_check", "train_h100", "train_steps")
-ELSEWHERE = {"gate_builds", "gate_pairs", "gate_pairs_analysis", "gate_study", "throughput_depth", "warm_compile"}
+ON_A_GPU = (
+    "energy_check",
+    "fused_check",
+    "latency",
+    "measure_ada",
+    "placement",
+    "timer_check",
+    "train_h100",
+    "train_steps",
+)
+ELSEWHERE = {
+    "gate_builds",
+    "gate_pairs",
+    "gate_pairs_analysis",
+    "gate_study",
+    "predict_ada",
+    "throughput_depth",
+    "warm_compile",
+}
 """Scripts without a table, which other tests run."""
 
 

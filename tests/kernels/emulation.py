@@ -21,10 +21,12 @@ OPTIONS = ("-std=c++17", "-Og", "-w", "-shared", "-fPIC")
 
 
 @cache
-def library(variant: Variant, *, bulk: bool = True) -> ctypes.CDLL:
-    """The kernel's source behind the emulator's header, compiled."""
+def library(variant: Variant, *, bulk: bool = True, behind: str = "") -> ctypes.CDLL:
+    """The kernel's source behind the emulator's header, compiled; `behind` comes last."""
     parameters = "const float*" if variant.precision == "fp32" else "const uint4*"
-    source = f'#include "emulator.h"\n{variant.source}\nusing Parameters = {parameters};\n#include "harness.inc"\n'
+    source = (
+        f'#include "emulator.h"\n{variant.source}\nusing Parameters = {parameters};\n#include "harness.inc"\n{behind}'
+    )
     macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
     options = [*OPTIONS, *(f"-D{name}={value}" for name, value in macros.items())]
 
