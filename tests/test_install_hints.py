@@ -45,8 +45,9 @@ build_wheel = build_editable
 
 
 def texts(path: Path) -> list[str]:
-    """The texts of a module that are no documentation."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """The texts of a module that are no documentation. None of a module without a command: parsing takes time."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source if re.search(r"pip install|lenet-bench\[", source) else "")
     documentation = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [
         node.value
@@ -58,7 +59,8 @@ def texts(path: Path) -> list[str]:
 def asked_for(path: Path) -> list[str]:
     """What the calls of `pip_install` in a module ask for; a version that is put in stands as 0."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source if "pip_install" in source else "")):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pip_install":
             argument = node.args[0]
             if isinstance(argument, ast.Constant):

@@ -60,7 +60,7 @@ def sheet(outcome: Outcome) -> Sheet:
         )
         for row in outcome.rows
     )
-    columns = ("row", "base, ms", "head, ms", "change", "at least", "at most", "pairs", "verdict")
+    columns = ("row", "base,\nms", "head,\nms", "change", "at\nleast", "at\nmost", "pairs", "verdict")
     return Sheet(f"{outcome.verdict}: {outcome.reason}", columns, lines, " ".join(summary(outcome)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -42,6 +42,9 @@ _ARITHMETIC_SECONDS: Final = 0.1
 
 _FEWEST_LOOKS: Final = 5
 """Looks at the clock that each limit is the best of, unless they take five times as long."""
+
+_ADA: Final = (8, 9)
+"""The first compute capability whose tensor cores multiply e4m3 numbers."""
 
 _AGAIN: Final = 2
 """How often the limits of a busy CPU are measured again."""
@@ -86,10 +89,14 @@ def _best(one: Limits, other: Limits) -> Limits:
 def _measure(device: torch.device) -> Limits:
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         rates = {str(asked): _arithmetic(device, asked) for asked in DTYPES if _has(device, asked)}
+        # Operands can be widened: a precision whose own products are slow, or slowly written, has a wider one's rate.
+        rates = {name: max(rate, rates[Precision.FP32]) for name, rate in rates.items()}
+        if device.type == "cuda":
+            of_bytes = _arithmetic_of_bytes(device, torch.cuda.get_device_capability(device))
+            rates |= {name: max(rate, rates[Precision.FP16]) for name, rate in of_bytes.items()}
         launch, launch_wall = _launch(device)
-        # Operands can be widened, so a precision whose own products are slow, or slowly written, has float32's rate.
         return Limits(
-            arithmetic={name: max(rate, rates[Precision.FP32]) for name, rate in rates.items()},
+            arithmetic=rates,
             memory=tuple((size, _memory(device, size)) for size in _SIZES[device.type]),
             copy=_copies(device),
             launch=launch,
@@ -110,6 +117,28 @@ def _arithmetic(device: torch.device, precision: Precision) -> float:
     left, right, product = (torch.rand(size, size, device=device).to(DTYPES[precision]) for _ in range(3))
     seconds = _shortest(lambda: torch.mm(left, right, out=product), device, _ARITHMETIC_SECONDS)
     return 2 * size**3 / seconds
+
+
+def _arithmetic_of_bytes(device: torch.device, capability: tuple[int, int]) -> dict[str, float]:
+    """Operations a second of int8 and of e4m3 matrix products, of those that a GPU of the compute capability has.
+
+    PyTorch's int8 product on a CPU is a plain loop, slower than its float32 one: a CPU has no such limit.
+    """
+    size = _MATRIX[device.type]
+    left, right = (torch.randint(-127, 128, (size, size), dtype=torch.int8, device=device) for _ in range(2))
+    # PyTorch has no public int8 product, and a public e4m3 one only from 2.10 on.
+    calls: dict[str, Callable[[], object]] = {Precision.INT8.value: lambda: torch._int_mm(left, right.t())}  # noqa: SLF001
+    if capability >= _ADA:
+        wide = torch.rand(size, size, device=device)
+        narrow, one = wide.to(torch.float8_e4m3fn), torch.ones((), device=device)
+        calls[Precision.FP8.value] = lambda: torch._scaled_mm(  # noqa: SLF001
+            narrow, narrow.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16
+        )
+    found = {}
+    for name, call in calls.items():
+        with suppress(RuntimeError):  # a build of PyTorch without the kernel: rows of the precision have no floor
+            found[name] = 2 * size**3 / _shortest(call, device, _ARITHMETIC_SECONDS)
+    return found
 
 
 def _memory(device: torch.device, moved: int) -> float:

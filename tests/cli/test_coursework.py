@@ -208,7 +208,8 @@ def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        wait_for(out / "training" / "checkpoint.safetensors")
+        wait_for(out / "training" / ".lock")  # the training takes the lock as soon as there is one
+        time.sleep(0.5)
         process.kill()
     with only_writer(out / "training", wait=20):  # the training has ended
         pass

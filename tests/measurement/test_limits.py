@@ -72,6 +72,32 @@ def test_a_rate_is_what_a_call_does_over_its_seconds(monkeypatch: pytest.MonkeyP
     assert rate == pytest.approx(traffic.moved / 1e-3)
 
 
+@pytest.mark.parametrize(("capability", "known"), [((7, 5), {"int8"}), ((8, 9), {"int8", "fp8"})])
+def test_products_of_bytes_are_those_that_a_gpu_has(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], known: set[str]
+) -> None:
+    """PyTorch's own products, on a CPU: each is made of bytes, and counted as so many operations."""
+    made = []
+
+    def shortest(call: Callable[[], object], *_: object) -> float:
+        made.append(call())
+        return 1e-3
+
+    monkeypatch.setitem(module._MATRIX, "cpu", 64)
+    monkeypatch.setattr(module, "_shortest", shortest)
+    assert module._arithmetic_of_bytes(CPU, capability) == dict.fromkeys(known, pytest.approx(2 * 64**3 / 1e-3))
+    assert [tuple(one.shape) for one in made if isinstance(one, torch.Tensor)] == [(64, 64)] * len(known)
+
+
+def test_a_build_without_a_product_of_bytes_leaves_the_other_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setitem(module._MATRIX, "cpu", 64)
+    monkeypatch.setattr(torch, "_int_mm", missing)
+    assert set(module._arithmetic_of_bytes(CPU, (9, 0))) == {"fp8"}
+
+
 def _seconds(call: object) -> float:
     assert callable(call)
     began = perf_counter()

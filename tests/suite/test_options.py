@@ -85,9 +85,24 @@ def test_nothing_fails_a_comparison_that_is_none() -> None:
     options.check_options(option)
 
 
-def test_a_word_that_is_none_gets_the_near_ones() -> None:
-    with pytest.raises(pytest.UsageError, match=r"there is no backend 'pytroch': did you mean pytorch.*\? there are"):
-        parsed("--backend=pytroch")
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--backend=pytroch", "there is no backend 'pytroch': did you mean pytorch "),
+        (
+            "--mode=forwards",
+            "there is no mode 'forwards': did you mean forward? there are forward, end_to_end, throughput",
+        ),
+        ("--precision=fp61", "there is no precision 'fp61': did you mean fp16 "),
+        ("--input=int8", "there is no input type 'int8': did you mean uint8? there are float32, uint8"),
+        ("--host-memory=zerocopy", "there is no memory 'zerocopy': did you mean zero-copy? "),
+        ("--protocol=adaptative", "there is no protocol 'adaptative': did you mean adaptive? "),
+    ],
+)
+def test_a_word_that_is_none_gets_the_near_ones(typed: str, message: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parsed(typed)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "inf", "nan", "soon"])
@@ -96,7 +111,9 @@ def test_a_time_that_is_none_is_refused(wrong: str) -> None:
         parsed("--protocol=adaptive", f"--time-limit={wrong}")
 
 
-@pytest.mark.parametrize("option", ["--rounds=0", "--rounds=2.5", "--batch-size=-1", "--warmups=-1"])
+@pytest.mark.parametrize(
+    "option", ["--rounds=0", "--rounds=2.5", "--batch-size=-1", "--batch-size=x", "--depth=0", "--warmups=-1"]
+)
 def test_a_number_that_is_none_is_refused(option: str) -> None:
     with pytest.raises(pytest.UsageError, match="is no whole number of at least"):
         parsed(option)

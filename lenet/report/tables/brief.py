@@ -20,7 +20,7 @@ from lenet.report.tables.doubts import doubts
 from lenet.report.tables.names import MARK, memory_name, runtime_name
 from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.sheet import Sheet, to_rich, without_empty_columns
-from lenet.report.tables.speed import speed_groups, speed_sheets
+from lenet.report.tables.speed import narrow_speed_sheets, speed_groups
 from lenet.report.tables.throughput import throughput_in_short
 from lenet.report.words import overlap
 from lenet.results import FAILED, NotRun, Row, pytorch_row
@@ -45,7 +45,7 @@ def brief(
         others: As for `lenet.report.tables.speed_sheets`.
         cause: What disturbed the whole run, and what to do, if that is known.
     """
-    sheets = speed_sheets(rows, others=others)
+    sheets = narrow_speed_sheets(rows, others=others)
     notes = dict.fromkeys(sheet.caption.partition("; !")[0] for sheet in sheets)
     said = fastest(rows, others=others)
     more = [f"Fastest in {len(said) - _MOST} more conditions: see the tables."] if len(said) > _MOST else []

@@ -10,7 +10,7 @@ from rich.text import Text
 from lenet.report.tables.not_run import not_run_lines
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
 from lenet.report.tables.sheet import to_markdown, to_rich
-from lenet.report.tables.speed import published_sheet, speed_sheets
+from lenet.report.tables.speed import narrow_speed_sheets, published_sheet, speed_sheets
 from lenet.report.tables.throughput import throughput_sheet, throughput_sheets
 from lenet.results import Measurement, NotRun, Row, not_run
 
@@ -39,7 +39,7 @@ def sheet_5(rows: Sequence[Row], missing: Iterable[NotRun] = (), *, others: Sequ
         missing: The cases that did not run, with the reason.
         others: As for `speed_sheets`.
     """
-    sheets = [*speed_sheets(rows, others=others), *([published_sheet()] if rows else [])]
+    sheets = [*narrow_speed_sheets(rows, others=others), *([published_sheet()] if rows else [])]
     return Group(*map(to_rich, sheets), *not_run_lines({item.name: item.reason for item in missing}))
 
 

@@ -8,12 +8,12 @@ from itertools import groupby
 from lenet.report.language import ENGLISH, Language
 from lenet.report.rounding import count, ratio, significant
 from lenet.report.tables.names import MARK, memory_name, ratio_mark, runtime_name, weights_note
-from lenet.report.tables.sheet import NOTHING, Sheet
+from lenet.report.tables.sheet import NOTHING, Sheet, of_columns
 from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
-__all__ = ["conditions_title", "published_sheet", "speed_groups", "speed_sheets"]
+__all__ = ["conditions_title", "narrow_speed_sheets", "published_sheet", "speed_groups", "speed_sheets"]
 
 
 def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
@@ -28,6 +28,16 @@ def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: S
         others: Rows of another run on the same machine. PyTorch's row is taken from there if ``rows`` has none.
     """
     return [_speed_sheet(group, [*rows, *others], language) for group in speed_groups(rows)]
+
+
+def narrow_speed_sheets(rows: Sequence[Row], *, others: Sequence[Row] = ()) -> list[Sheet]:
+    """`speed_sheets` for a terminal of 80 columns: where joules stand, they take the place of the time an image."""
+    found = []
+    for sheet in speed_sheets(rows, others=others):
+        joules = any(column.endswith("\nJ/1000") for column in sheet.columns)
+        columns = enumerate(sheet.columns)
+        found.append(of_columns(sheet, [at for at, name in columns if not (joules and name.endswith("\nms/image"))]))
+    return found
 
 
 def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
