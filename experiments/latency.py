@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
+from types import SimpleNamespace
 from typing import TypeAlias
 
 import numpy as np
@@ -194,6 +195,15 @@ class Bench:
 
         return way
 
+    def as_function(self, kernel: Kernel) -> Kernel:
+        """The kernel by its handle in this context, where a launch need not look for it."""
+        function = ctypes.c_void_p()
+        handle = ctypes.c_void_p(int(kernel.code.value.handle))
+        if status := self.driver.cuKernelGetFunction(ctypes.byref(function), handle):
+            raise _refused("has no function for the kernel", status)
+        value = SimpleNamespace(handle=function.value, keep=kernel.code.value)
+        return replace(kernel, code=replace(kernel.code, value=value))
+
     def one_node(self, launch: Ask) -> Ask:
         """A captured launch, replayed by one call of the driver."""
         launch()
@@ -206,12 +216,7 @@ class Bench:
 
         def call(_keep: object = (graph, launch)) -> None:
             if status := replay(*arguments):
-                raise BackendError(
-                    "the driver refuses to launch the graph",
-                    found=f"error {status}",
-                    wanted="a launch",
-                    hint="an earlier error of this process's CUDA work shows here as well",
-                )
+                raise _refused("refuses to launch the graph", status)
 
         return call
 
@@ -221,7 +226,7 @@ class Bench:
 
         def start() -> None:
             with torch.cuda.stream(self.stream):
-                kernel.workspace.zero_()  # of a kernel that ended between two blocks of an image
+                kernel.workspace.zero_()  # the first block's last word to the others
             launch()
 
         assert isinstance(kernel.variant, Told)
@@ -243,12 +248,17 @@ class Bench:
         fused = self.through("fused")  # first: it says what this machine lacks
         with ThreadPoolExecutor() as pool:
             once, bare, serve, bare_serve, floor, serve_floor = pool.map(lambda told: self.kernel(**told), KERNELS)
+        function = self.as_function(once)
         found = {
             "`pytorch-cudagraph`: copy in, replay, copy out, synchronise": self.through("pytorch-cudagraph"),
             "`fused`: copy in, launch, copy out, synchronise": fused,
             "`fused`: launch on the pinned image, copy out, synchronise": self.through("fused", zero_copy=True),
             "one kernel from pinned to pinned: launch, synchronise": self.launched(once, poll=False),
+            "one kernel from pinned to pinned: graph of one node, synchronise": self.launched(
+                once, poll=False, graph=True
+            ),
             "one kernel from pinned to pinned: launch, poll": self.launched(once, poll=True),
+            "one kernel from pinned to pinned: launch of its function, poll": self.launched(function, poll=True),
             "one kernel from pinned to pinned: graph of one node, poll": self.launched(once, poll=True, graph=True),
             "one kernel from pinned to pinned: launch, poll the logits": self.launched(bare, poll=True),
             "persistent kernel": self.served(serve),
@@ -260,6 +270,15 @@ class Bench:
             whole = self.launched(self.whole(), poll=False)
             found["one kernel from pinned to pinned, in one block: launch, synchronise"] = whole
         return found
+
+
+def _refused(what: str, status: int) -> BackendError:
+    return BackendError(
+        f"the driver {what}",
+        found=f"error {status}",
+        wanted="success",
+        hint="an earlier error of this process's CUDA work shows here as well",
+    )
 
 
 def compare(bench: Bench, rounds: int) -> bool:

@@ -103,9 +103,9 @@ class Bench:
                 times.append(1e3 * begin.elapsed_time(end) / launches)
         return float(median(times))
 
-    def measured(self, variant: Variant, registers: int) -> Measured:
+    def measured(self, kernel: Kernel, registers: int) -> Measured:
         """A variant's errors and times."""
-        kernel, card = self.load(variant), replace(H200, multiprocessors=self.multiprocessors)
+        variant, card = kernel.variant, replace(H200, multiprocessors=self.multiprocessors)
         split = variant.blocks_an_image > 1
         share = max(self.share(kernel, batch) for batch in ((1, 6) if split else (1, 7, 135, 1000)))
         times = {batch: self.time(kernel, batch) for batch in batches(card, variant)}
@@ -131,10 +131,11 @@ def registers_of(variant: Variant) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     bench, found = Bench(), list(measured_variants())
+    registers_of(found[0])  # imports what threads cannot import side by side
     with ThreadPoolExecutor() as pool:
-        registers = list(pool.map(registers_of, found))
+        registers, kernels = list(pool.map(registers_of, found)), list(pool.map(bench.load, found))
     clock = bench.clock()
-    variants = [bench.measured(*both) for both in zip(found, registers, strict=True)]
+    variants = [bench.measured(*both) for both in zip(kernels, registers, strict=True)]
     record = {
         "card": devices.describe(bench.device),
         "capability": ".".join(map(str, torch.cuda.get_device_capability(bench.device))),

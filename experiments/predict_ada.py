@@ -141,9 +141,14 @@ def mma(variant: Variant) -> int:
     return (conv1 + conv2 + connected) * (3 if variant.parts > 1 else 1)
 
 
+def blocks_of(variant: Variant, batch: int) -> int:
+    """Blocks of a launch."""
+    return -(-batch // variant.images) * variant.blocks_an_image
+
+
 def waves(card: Card, variant: Variant, batch: int) -> int:
     """Blocks that a multiprocessor works on, one after the other."""
-    return -(-variant.blocks(batch) // card.multiprocessors)
+    return -(-blocks_of(variant, batch) // card.multiprocessors)
 
 
 def fitted(measured: Measured, card: Card, count: int) -> float:
@@ -248,7 +253,7 @@ def print_occupancy(variants: Sequence[Measured]) -> None:
     heading("Waves", "batch", "variant that the backend chooses", "blocks", "waves", "multiprocessors that work")
     for precision, batch in product(dict.fromkeys(one.precision for one in variants), BATCHES):
         variant = chosen(ADA, precision, batch, bytes_in=False)
-        blocks, count = variant.blocks(batch), waves(ADA, variant, batch)
+        blocks, count = blocks_of(variant, batch), waves(ADA, variant, batch)
         share = f"{blocks / (count * ADA.multiprocessors):.0%}"
         row(batch, next(one.name for one in variants if one.variant == variant), blocks, count, share)
 

@@ -173,6 +173,13 @@ def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory() -> None
     assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", "2")
 
 
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("optimum", "blocks"), [(1, "5"), (2, "1")])
+def test_a_lone_image_in_the_host_s_memory_is_spread_over_blocks(optimum: int, blocks: str) -> None:
+    runner = build(BatchRange(1, optimum, 2))
+    assert runner.facts(zero_copy=True)["blocks_an_image"] == blocks
+
+
 def test_blocks_that_share_an_image_are_compiled_only_where_they_can_be_chosen(gpu: Gpu) -> None:
     build(BatchRange(27, 27, 28))
     build(BatchRange.exactly(1), Precision.FP16)

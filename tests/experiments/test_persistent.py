@@ -30,6 +30,8 @@ static void host_turn(unsigned* words);
 namespace serving { static unsigned* mailbox; static unsigned long long clock; }
 inline void store_release(unsigned* word, unsigned value) { *word = value; }
 inline unsigned load_acquire(const unsigned* word) { host_turn(serving::mailbox); return *word; }
+inline void store_release_here(unsigned*, unsigned) {}
+inline unsigned load_acquire_here(const unsigned*) { return 0; }
 inline unsigned long long nanoseconds() { return ++serving::clock; }
 struct Arrival;
 inline void end(Arrival* arrival) { emulator::bulk_copies.erase(arrival); }
