@@ -119,6 +119,7 @@ def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random
             order = draw.sample(caches, builds)
             for directory, seconds in zip(order, measured(case, order), strict=True):
                 found[directory].append([math.log(one) for one in seconds])
+                print(case[0], directory.name, *seconds, file=sys.stderr, flush=True)  # for a run that is cut off
         return list(found.values())
 
 
