@@ -40,12 +40,11 @@ from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import Run, new_run
 from lenet.training.steps import FusedStep, GraphStep, Step, exact_float32, step_for
+from train_h100 import repeatable
 
 RECIPE = Recipe()
 STEPS = 125  # of a timed pass
 PARTS = ("steps", "kernels", "compile", "runs")
-LARGEST = 3e-3
-"""A weight's difference after 25 steps: `train_steps.py` saw 1.2e-2 between orders of sums after 50."""
 
 
 class CapturedFusedStep(GraphStep):
@@ -320,7 +319,7 @@ def two_samples(done: list[dict[str, object]]) -> None:
             row(name, f"{len(one)} and {len(other)}", *numbers)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--synthetic", action="store_true", help="seeded noise in the place of CIFAR-10")
@@ -332,7 +331,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--together", action="store_true", help="train the graph's seeds at the same time")
     parser.add_argument("--record", type=Path, help="JSON lines of whole runs, read and added to")
     option = parser.parse_args(arguments)
-    chosen = option.parts or PARTS
+    option.parts = option.parts or PARTS
+    if not {*option.parts} <= {*PARTS}:
+        parser.error(f"parts are {', '.join(PARTS)}")
+    return option
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    option = parse_options(arguments)
+    chosen = option.parts
     device = devices.resolve("cuda")
     if option.synthetic:
         train, test = synthetic(50_000), synthetic(10_000)
@@ -359,6 +366,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "kernels" in chosen:
         with told("kernels"):
             kernels(train, device)
+        with told("repeating"):
+            repeatable(train, test, device)
     if "compile" in chosen:
         by_inductor: dict[str, Callable[[Run], Step]] = {
             "graph, windows by TorchInductor": partial(compiled, gpu_forward.forward),

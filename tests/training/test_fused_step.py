@@ -84,6 +84,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mon
     loop.train(RECIPE, split, split, out=parted, device=CPU, resume=True)
     one, other = (weights.load(out / "weights.safetensors").arrays for out in (whole, parted))
     assert weights.digest(one) == weights.digest(other)
+    assert (one["conv1.weight"] != new_run(RECIPE, split, CPU).model.conv1.weight.detach().numpy()).any()
     assert len(used) == 3
 
 
