@@ -31,6 +31,8 @@ _PROJECT = nox.project.load_toml(_ROOT / "pyproject.toml")
 _NVIDIA_PAGE = "https://nvidia.github.io/TensorRT-Incubator/packages.html"
 # With one process a core, and no more than eight: each imports PyTorch. `-n 0` in what follows them means one process.
 _PARALLEL = ("-p", "xdist", "-n=logical", "--maxprocesses=8", "--dist=worksteal", "--benchmark-disable")
+# Each test process would start compiling ones, which import PyTorch too: 8 s of CPU time where no kernel is cached yet.
+_ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 _STANDIN = ("-p", "tests.standins.mlir_tensorrt_cpu.plugin")
 _PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/parity")
 
@@ -232,13 +234,15 @@ def _evaluate(session: nox.Session) -> None:
 
 def _pytest(session: nox.Session, *arguments: str) -> None:
     """Run tests in the shared environment; without a path they are those of ``tests``."""
-    _in_torch_environment(session, "python", "-m", "pytest", *_PARALLEL, *arguments)
+    _in_torch_environment(session, "python", "-m", "pytest", *_PARALLEL, *arguments, env=_ALONE)
 
 
-def _in_torch_environment(session: nox.Session, program: str, *arguments: str) -> None:
+def _in_torch_environment(
+    session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     """Update the shared environment and run one of its programs."""
     _update_environment(session)
-    session.run(str(_BIN / program), *arguments, external=True)
+    session.run(str(_BIN / program), *arguments, external=True, env=env)
 
 
 def _update_environment(session: nox.Session) -> None:

@@ -56,18 +56,21 @@ class BufferCache(Generic[T]):
         self._entries.move_to_end(key)
         return entry[0]
 
-    def add(self, key: Key, value: T, images: torch.Tensor) -> None:
+    def add(self, key: Key, value: T, images: torch.Tensor) -> T | None:
         """Keep a value for a new buffer, and drop the oldest entry of a full cache.
 
         Args:
             key: The buffer's.
             value: What is bound to it.
             images: The buffer. Its memory lives as long as the entry.
+
+        Returns:
+            The value of the entry that was dropped, or None.
         """
-        if self.full:
-            self._entries.popitem(last=False)
+        dropped = self._entries.popitem(last=False)[1][0] if self.full else None
         # A tensor of its own: the caller may point `images` at other memory.
         self._entries[key] = value, images.detach()
+        return dropped
 
 
 class Bound(NamedTuple):
@@ -113,8 +116,13 @@ class BindingRunner(Runner):
         bound = self._bind(images)
         if self._passes.full:
             self.synchronize()  # queued passes may still use the entry that is dropped
-        self._passes.add(key, bound, images)
+        dropped = self._passes.add(key, bound, images)
+        if dropped is not None:
+            self._release(dropped)
         return bound
+
+    def _release(self, bound: Bound) -> None:
+        """Let the library forget a pass that the cache has dropped."""
 
     def _is_pinned(self, images: torch.Tensor) -> bool:
         # Memory that a pass is bound to was pinned then: the driver need not be asked at each call.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any, ClassVar, Final
 
@@ -13,6 +15,9 @@ from lenet.backends.onnxruntime import OnnxRuntime, OnnxRuntimeRunner, open_sess
 from lenet.errors import BackendError
 
 __all__ = ["CudaGraphRunner", "OnnxRuntimeCudaGraph"]
+
+_NUMBER: Final = "gpu_graph_id"
+"""The run option by which ONNX Runtime looks a graph up."""
 
 _FIRST_RUNS: Final = 3
 """ONNX Runtime makes two regular runs for its allocations, and captures the third. Most versions do so in one call."""
@@ -38,8 +43,8 @@ class CudaGraphRunner(OnnxRuntimeRunner):
     """A runner whose session has a CUDA graph for each buffer of images.
 
     A graph reads and writes the addresses that it was captured with, and ONNX Runtime looks it up by a number alone. So
-    each buffer's runs have a number that no other buffer ever gets. A graph that the cache drops stays in the session,
-    unused, until the runner is closed.
+    each buffer's runs have a number that no other buffer ever gets. The session releases a graph that the cache drops.
+    Releases of ONNX Runtime that cannot do so keep it, unused, until the runner is closed.
 
     Graphs belong to the thread that captured them. While one is captured, in the first pass with a buffer, no other
     thread may allocate or copy GPU memory: ONNX Runtime captures in CUDA's global mode.
@@ -48,11 +53,18 @@ class CudaGraphRunner(OnnxRuntimeRunner):
     def __init__(self, session: Any, spec: BuildSpec, stream: torch.cuda.Stream | None) -> None:
         super().__init__(session, spec, stream)
         self._numbers = count(1)  # runs without a number have 0
+        self._release_graph: Callable[[int], None] | None = getattr(session, "release_captured_graph", None)
 
     def _run_options(self) -> Any:
         options = super()._run_options()
-        options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
+        options.add_run_config_entry(_NUMBER, str(next(self._numbers)))
         return options
+
+    def _release(self, bound: Bound) -> None:
+        if self._release_graph is not None:
+            assert isinstance(bound.bare, partial)
+            _, options = bound.bare.args
+            self._release_graph(int(options.get_run_config_entry(_NUMBER)))
 
     def _bind(self, images: torch.Tensor) -> Bound:
         bound = super()._bind(images)

@@ -91,6 +91,25 @@ def test_the_first_pass_captures_and_every_other_one_is_a_replay(
     assert session.take_calls() == [("replay", first[0][1])] * 3
 
 
+@pytest.mark.parametrize("can_release", [True, False])
+def test_a_graph_that_the_cache_drops_is_released(
+    library: ModuleType, arrays: Arrays, monkeypatch: pytest.MonkeyPatch, *, can_release: bool
+) -> None:
+    """As far as the release of ONNX Runtime can."""
+    if not can_release:
+        monkeypatch.delattr(FakeCudaSession, "release_captured_graph")
+    runner, session = build(library, arrays)
+    buffers = [images(1, seed) for seed in range(MOST_BUFFERS + 2)]
+    for buffer in buffers:
+        runner.forward(buffer)
+    calls = session.take_calls()
+    captured = [number for name, number in calls if name == "capture"]
+    released = [number for name, number in calls if name == "release"]
+    assert released == (captured[:2] if can_release else [])
+    assert_right(arrays, runner.forward(buffers[-1]), buffers[-1])
+    assert_right(arrays, runner.forward(buffers[0]), buffers[0])
+
+
 def test_no_run_waits_for_the_stream(library: ModuleType, arrays: Arrays) -> None:
     for backend in (OnnxRuntime(), OnnxRuntimeCudaGraph()):
         runner, session = build(library, arrays, backend=backend)

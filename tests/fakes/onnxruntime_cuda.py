@@ -100,6 +100,10 @@ class FakeCudaSession:
             self.calls.append(("replay", number))
         self._graphs[number]()
 
+    def release_captured_graph(self, number: int = 0) -> None:
+        del self._graphs[number]
+        self.calls.append(("release", number))
+
     def take_calls(self) -> list[tuple[str, int]]:
         """What was done since the last time this was asked."""
         calls, self.calls = self.calls, []

@@ -200,7 +200,7 @@ def test_the_tables_say_which_run_a_speed_up_is_over(tmp_path: Path) -> None:
     _, rates = rows_sheets(rows)
     assert {line[3] for line in rates.lines} == {"-"}
     run.pytorch = other
-    assert list(summary._speedups(run, rows)) == [f"Ratios are to pytorch as saved in {other.path} ({other.date})."]
+    assert list(summary._speedups(run, rows)) == [f"Ratios are to pytorch as saved in {other.path} ({other.moment})."]
     _, rates = rows_sheets(rows, others=other.rows)
     assert len(rates.lines) == len(rows)
     assert all(line[3].endswith("x") for line in rates.lines)
