@@ -159,7 +159,7 @@ def _copies(device: torch.device) -> dict[str, Rates]:
     if device.type == "cpu":
         return {}
     rates: dict[HostMemory, list[tuple[int, float]]] = {HostMemory.PINNED: [], HostMemory.PAGEABLE: []}
-    for size in (2**20, 2**22, 2**24, 2**26):
+    for size in (2**20, 2**22, 2**24, 2**26, 2**28):
         target = torch.empty(size, dtype=torch.uint8, device=device)
         for kind, measured in rates.items():
             source = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == HostMemory.PINNED)
