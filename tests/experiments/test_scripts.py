@@ -45,7 +45,6 @@ ON_A_GPU = (
     "energy_check",
     "fused_check",
     "latency",
-    "measure_ada",
     "placement",
     "timer_check",
     "train_h100",
