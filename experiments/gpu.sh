@@ -99,8 +99,6 @@ check() {
   python3 experiments/gate_builds.py --device cuda pytorch-compile > "$out/gate-builds-$card.md" || status=1
   python3 experiments/fused_check.py > "$out/fused-$card.md" || status=1
   python3 experiments/latency.py > "$out/latency-$card.md" || status=1
-  python3 experiments/measure_ada.py > "$out/ada.json" || status=1
-  python3 experiments/predict_ada.py "$out/ada.json" > "$out/ada-prediction.md" || status=1
   python3 -m pytest benchmarks/test_overhead.py "${backends[@]/#/--backend=}" -q | tee "$out/overhead-$card.txt" || status=1
   python3 experiments/hot_path.py > "$out/hot-path-$card.md" || status=1
   return $status

@@ -37,7 +37,7 @@ RESPONSE, REQUEST, PATIENCE_AT, STOP = 15, 16, 32, 2**32 - 1
 _ABSENT, _ABSENT_BYTES = 2**32 - 1, b"\xff" * 4 * CLASSES
 _SPINS: Final = 200
 """Looks at a word between two at the clock: about 10 us."""
-_KERNEL: Final = re.compile(r'extern "C" __global__ void __launch_bounds__\(THREADS, 1\)\s+lenet\(')
+_KERNEL: Final = re.compile(r'extern "C" __global__ void __launch_bounds__\([^)]*\)\s+lenet\(')
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Predict the fused kernel's times on an RTX 4060 Ti from those of its variants on another GPU; prints Markdown.
+"""Predict the fused kernel's times on an RTX 4060 Ti from those on another GPU; prints Markdown.
 
-``python experiments/predict_ada.py docs/results/ada.json > docs/results/ada-prediction.md``
+``python experiments/predict_ada.py docs/results/fused-h200.md > docs/results/ada-prediction.md``
 
-No GPU is needed: `measure_ada.py` made the record.
+No GPU is needed: the page is what `fused_check.py` printed on one. NVRTC counts the registers.
 
 The model: a block takes as many cycles on both cards, and every multiprocessor works on its blocks one after the other.
 A launch's time is then a line in the number of waves. Both cards issue one instruction a cycle on each of a
@@ -12,9 +12,10 @@ multiprocessor's four parts, 32 lanes wide.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import linear_regression
@@ -23,13 +24,13 @@ from typing import Final
 from common import heading, row
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.fused import images_a_block, largest_split
-from lenet.documents import parse
 from lenet.errors import ResultsError
 from lenet.kernels import SPLIT, Variant, largest_that_fits
+from lenet.kernels.compiler import compile_variant
 
 BATCHES: Final = (1, 100, 1000, 10_000)
-WAVES: Final = (1, 2, 4, 8)
-"""Waves of the launches that the line is fitted to."""
+FITTED: Final = (100, 1000, 10_000)
+"""Batches whose times the line is fitted to."""
 PRODUCT: Final = 2 * 16 * 8 * 16
 """FLOP of an ``mma.m16n8k16``."""
 
@@ -79,39 +80,29 @@ COPIED: Final = 0.87
 """Share of the bus's rate that a copy reached on an H200: 54.9 of 63 GB/s, docs/results/floor-h200.md."""
 
 
+CARDS: Final = {"NVIDIA H200": H200, "NVIDIA GeForce RTX 4060 Ti": ADA}
+"""By the names that the driver gives them."""
+_ROW: Final = re.compile(r"\| (\w+) (float32|uint8), (\d) images?(?: over (\d) blocks)? x [^|]*\|(.*)\|")
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a variant.
+    """A variant's times.
 
     Attributes:
-        precision: Of the network.
-        images: Images a block.
-        bytes_in: Whether images are uint8.
-        blocks_an_image: Blocks that share an image.
-        registers: A thread, by NVRTC for compute capability 8.9.
-        share: The largest error of a logit, of its tolerance.
+        variant: As the card that it will run on gets it.
         microseconds: Of a launch behind another, by batch.
     """
 
-    precision: str
-    images: int
-    bytes_in: bool
-    blocks_an_image: int
-    registers: int
-    share: float
+    variant: Variant
     microseconds: dict[int, float]
 
-    @property
-    def variant(self) -> Variant:
-        """Its variant, as compiled for compute capability 8.9."""
-        return Variant(self.precision, self.images, self.bytes_in, ADA.shared_block, self.blocks_an_image)
 
-    @property
-    def name(self) -> str:
-        """Its name in tables."""
-        kind = "uint8" if self.bytes_in else "float32"
-        split = f", {self.blocks_an_image} blocks an image" if self.blocks_an_image > 1 else ""
-        return f"{self.precision} {kind}, {self.images} a block{split}"
+def name_of(variant: Variant) -> str:
+    """A variant's name in tables."""
+    kind = "uint8" if variant.bytes_in else "float32"
+    split = f", {variant.blocks_an_image} blocks an image" if variant.blocks_an_image > 1 else ""
+    return f"{variant.precision} {kind}, {variant.images} a block{split}"
 
 
 def blocks_at_once(card: Card, variant: Variant, registers: int) -> dict[str, int]:
@@ -151,16 +142,11 @@ def waves(card: Card, variant: Variant, batch: int) -> int:
     return -(-blocks_of(variant, batch) // card.multiprocessors)
 
 
-def fitted(measured: Measured, card: Card, count: int) -> float:
-    """Microseconds of a launch of so many waves, by the line through those of `WAVES`."""
-    batches = [batch_of(card, measured.variant, waves) for waves in WAVES]
-    slope, at_none = linear_regression(WAVES, [measured.microseconds[batch] for batch in batches])
+def fitted(measured: Measured, card: Card, count: int, batches: Sequence[int] = FITTED) -> float:
+    """Microseconds of a launch of so many waves, by the line through those of some batches."""
+    counts = [waves(card, measured.variant, batch) for batch in batches]
+    slope, at_none = linear_regression(counts, [measured.microseconds[batch] for batch in batches])
     return at_none + slope * count
-
-
-def batch_of(card: Card, variant: Variant, count: int) -> int:
-    """The batch that fills so many waves."""
-    return count * card.multiprocessors * variant.images
 
 
 def predict(measured: Measured, source: Card, target: Card, batch: int) -> tuple[float, float]:
@@ -197,45 +183,49 @@ def chosen(card: Card, precision: str, batch: int, *, bytes_in: bool) -> Variant
     return Variant(precision, images, bytes_in, card.shared_block)
 
 
-def measured_variants() -> Iterator[Variant]:
-    """Those that compute capability 8.9 gets in the batches of `BATCHES`; bf16 has fp16's."""
+def variants_of(card: Card) -> Iterator[Variant]:
+    """Those that a card gets in the batches of `BATCHES`; bf16 has fp16's."""
     for precision, bytes_in in (("fp32", False), ("fp16", False), ("fp16x2", False), ("fp32", True), ("fp16", True)):
-        found = {chosen(ADA, precision, batch, bytes_in=bytes_in) for batch in BATCHES}
+        found = {chosen(card, precision, batch, bytes_in=bytes_in) for batch in BATCHES}
         yield from sorted(found, key=lambda variant: (variant.images, -variant.blocks_an_image))
 
 
-def batches(card: Card, variant: Variant) -> list[int]:
-    """Those that are measured of a variant: few for one whose blocks share images, which runs in one wave alone."""
-    if variant.blocks_an_image > 1:
-        return [1]
-    return sorted({*BATCHES, *(batch_of(card, variant, count) for count in WAVES)})
-
-
-def read(path: Path) -> tuple[Card, list[Measured], str]:
-    """A record: the card, what was measured of its variants, and what made it.
+def read(path: Path) -> tuple[Card, dict[Variant, Measured], str]:
+    """A page of `fused_check.py`: the card, the times of the variants of `ADA`, and what made it.
 
     Raises:
-        ResultsError: It is not one.
+        ResultsError: It is not one, of another card, or lacks a variant.
     """
     try:
-        record = parse(path.read_text(encoding="utf-8"))
-        variants = [
-            Measured(**one | {"microseconds": {int(batch): time for batch, time in one["microseconds"].items()}})
-            for one in record["variants"]
-        ]
-        like = ADA if record["capability"] == ADA.capability else H200
-        card = replace(
-            like, name=record["card"], multiprocessors=int(record["multiprocessors"]), clock=float(record["clock"])
-        )
-        made_by = str(record["made_by"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = path.read_text(encoding="utf-8")
+        title, _, made_by = text.splitlines()[:3]
+        card = CARDS[title.removeprefix("# The fused kernel on ")]
+        sizes, rows = next(
+            re.finditer(r"^\| variant ((?:\| \d+ replay, back to back )+)\|\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+        ).groups()
+        found = {}
+        for precision, kind, images, blocks, times in _ROW.findall(rows):
+            variant = Variant(precision, int(images), kind == "uint8", ADA.shared_block, int(blocks or 1))
+            pairs = zip(re.findall(r"\d+", sizes), times.split("|"), strict=True)
+            found[variant] = Measured(variant, {int(size): float(cell.split(",")[1]) for size, cell in pairs})
+        return card, {variant: found[variant] for variant in variants_of(ADA)}, made_by
+    except (OSError, ValueError, KeyError, StopIteration, IndexError) as error:
         raise ResultsError(
-            f"{path} is no record of variants",
+            f"{path} is no page to predict from",
             found=f"{type(error).__name__}: {error}",
-            wanted="what `python experiments/measure_ada.py` prints",
-            hint="give docs/results/ada.json",
+            wanted=f"what `python experiments/fused_check.py` prints on an {' or '.join(CARDS)}",
+            hint="give docs/results/fused-h200.md",
         ) from error
-    return card, variants, made_by
+
+
+def registers_of(variant: Variant) -> int:
+    """Registers a thread, of the machine code for compute capability 8.9.
+
+    Raises:
+        BackendError: NVRTC is not installed.
+    """
+    (found,) = re.findall(r"Used (\d+) registers", compile_variant(variant, "sm_89").log)
+    return int(found)
 
 
 def rounded(microseconds: float) -> str:
@@ -243,65 +233,74 @@ def rounded(microseconds: float) -> str:
     return f"{float(f'{microseconds:.2g}'):,g}"
 
 
-def print_occupancy(variants: Sequence[Measured]) -> None:
+def print_occupancy() -> None:
     """Print what limits the blocks of a multiprocessor, and the waves of each batch."""
-    limited = (f"blocks, by {what}" for what in blocks_at_once(ADA, variants[0].variant, 1))
+    variants = [variant for variant in variants_of(ADA) if not variant.bytes_in]
+    limited = (f"blocks, by {what}" for what in blocks_at_once(ADA, variants[0], 1))
     heading("Occupancy", "variant", "registers a thread", *limited, "warps of 48")
-    for one in variants:
-        limits = blocks_at_once(ADA, one.variant, one.registers)
-        row(one.name, one.registers, *limits.values(), min(limits.values()) * one.variant.threads // 32)
+    for variant in variants:
+        registers = registers_of(variant)
+        limits = blocks_at_once(ADA, variant, registers)
+        row(name_of(variant), registers, *limits.values(), min(limits.values()) * variant.threads // 32)
     heading("Waves", "batch", "variant that the backend chooses", "blocks", "waves", "multiprocessors that work")
-    for precision, batch in product(dict.fromkeys(one.precision for one in variants), BATCHES):
+    for precision, batch in product(dict.fromkeys(variant.precision for variant in variants), BATCHES):
         variant = chosen(ADA, precision, batch, bytes_in=False)
         blocks, count = blocks_of(variant, batch), waves(ADA, variant, batch)
-        share = f"{blocks / (count * ADA.multiprocessors):.0%}"
-        row(batch, next(one.name for one in variants if one.variant == variant), blocks, count, share)
+        row(f"{batch:,}", name_of(variant), blocks, count, f"{blocks / (count * ADA.multiprocessors):.0%}")
 
 
-def print_prediction(variants: Sequence[Measured], source: Card) -> None:
+def print_prediction(measured: Mapping[Variant, Measured], source: Card) -> None:
     """Print the predicted times, and the copies from pinned memory beside them."""
     heading("Predicted forward passes", "images", *(f"batch {batch:,}" for batch in BATCHES))
-    for precision, bytes_in in dict.fromkeys((one.precision, one.bytes_in) for one in variants):
+    for precision, bytes_in in dict.fromkeys((variant.precision, variant.bytes_in) for variant in measured):
         cells = []
         for batch in BATCHES:
             variant = chosen(ADA, precision, batch, bytes_in=bytes_in)
-            one = next(one for one in variants if one.variant == variant)
-            least, most = predict(one, source, ADA, batch)
-            both = rounded(least), rounded(most)
+            both = map(rounded, predict(measured[variant], source, ADA, batch))
             cells.append(" to ".join(dict.fromkeys(both)))
         row(f"{precision} {'uint8' if bytes_in else 'float32'}", *cells)
     for bytes_in in (False, True):
-        size = image_bytes(replace(variants[0].variant, bytes_in=bytes_in))
+        size = image_bytes(Variant("fp32", 1, bytes_in, ADA.shared_block))
         times = (1e6 * batch * size / (COPIED * ADA.bus) for batch in BATCHES)
         row(f"the copy of {'uint8' if bytes_in else 'float32'}", *map(rounded, times))
 
 
-def print_check(variants: Sequence[Measured], source: Card) -> None:
-    """Print what the line says of batches on the card that it was measured on."""
-    heading("The model on the card that was measured", "variant", "batch", "waves", "by the line", "measured", "error")
-    for one, batch in product(variants, BATCHES):
-        if one.blocks_an_image == 1 and (count := waves(source, one.variant, batch)) > 1:
-            line, found = fitted(one, source, count), one.microseconds[batch]
-            row(one.name, batch, count, f"{line:.1f}", f"{found:.1f}", f"{line / found - 1:+.1%}")
+def print_check(measured: Mapping[Variant, Measured], source: Card) -> None:
+    """Print what the line through the two smaller batches says of the largest, on the card that was measured."""
+    *smaller, batch = FITTED
+    title = (
+        f"The model on the {source.name}: batch {batch:,}, by batches {' and '.join(f'{size:,}' for size in smaller)}"
+    )
+    heading(title, "variant", "waves of the three", "by the line", "measured", "error")
+    for variant, one in measured.items():
+        counts = [waves(source, variant, size) for size in FITTED]
+        if variant.blocks_an_image == 1 and counts[0] < counts[1]:
+            line, found = fitted(one, source, counts[2], smaller), one.microseconds[batch]
+            row(
+                name_of(variant), ", ".join(map(str, counts)), f"{line:.1f}", f"{found:.1f}", f"{line / found - 1:+.1%}"
+            )
+
+
+ASSUMED = """\
+**Nobody has measured these times: they are a prediction.** Microseconds of a launch behind another. This card's tensor
+cores are slower. Where two times stand, the first hides that behind other work, and the second adds it.
+
+Compute capability 8.9 lacks bulk copies, and its 99 KB of shared memory have no room for the fully connected layers'
+weights: blocks read them from L2. The measured kernels had them in shared memory, but for fp16x2's. The prediction adds
+nothing for that. It adds nothing either for integer instructions, which share half of this card's lanes.
+On the card, `python experiments/fused_check.py > mine.md` prints its times, in the table of replays back to back.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("record", type=Path, help="what `measure_ada.py` printed")
-    option = parser.parse_args(arguments)
-    source, variants, made_by = read(option.record)
-    print(f"# The fused kernel on an {ADA.name}: a prediction\n")
-    print("Nobody has measured these times on that card: they are computed. Microseconds of a launch behind another.")
-    print(f"\nMeasured on {source.name} at {source.clock / 1e9:.2f} GHz: {made_by}.")
-    print_prediction(variants, source)
-    print_occupancy(variants)
-    heading(
-        "Measured with the code for compute capability 8.9", "variant", "error, of the tolerance", *map(str, BATCHES)
-    )
-    for one in variants:
-        times = (f"{one.microseconds[batch]:.1f}" if batch in one.microseconds else "-" for batch in BATCHES)
-        row(one.name, f"{one.share:.2f}", *times)
-    print_check(variants, source)
+    parser.add_argument("page", type=Path, help="what `fused_check.py` printed")
+    source, measured, made_by = read(parser.parse_args(arguments).page)
+    print(f"# The fused kernel on an {ADA.name}: a prediction\n\n{ASSUMED}")
+    print(f"From an {source.name} at {source.clock / 1e9:.2f} GHz: {made_by}")
+    print_prediction(measured, source)
+    print_occupancy()
+    print_check(measured, source)
     return 0
 
 

@@ -210,3 +210,20 @@ def test_logits_that_are_wrong_are_told(wrong: float, capsys: pytest.CaptureFixt
     least, middle, most = sorted(map(float, times))
     assert (name, times) == ("a way", [f"{middle:.2f}", f"{most:.2f}", f"{least:.2f}"])
     assert share == ("10.00" if wrong else "0.00")
+
+
+def test_a_way_that_fails_is_named_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def broken() -> Iterator[tuple[object, np.ndarray]]:
+        with silent(torch.zeros(persistent.WORDS), lambda: True) as serving:
+            yield serving.ask, np.zeros(10)
+
+    bench, failures = OnACpu(0), load("common").failures
+    monkeypatch.setattr(bench, "ways", lambda: {"broken": broken, "a way": bench.way})
+    assert latency.compare(bench, rounds=10)
+    assert failures.pop() == "broken"
+    printed = capsys.readouterr().out
+    assert "**broken failed:** BackendError: ['the kernel does not answer']" in printed
+    assert [line.split(" | ")[0] for line in printed.splitlines() if line.startswith("| ")] == ["| way", "| a way"]

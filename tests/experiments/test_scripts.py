@@ -46,7 +46,6 @@ ON_A_GPU = (
     "energy_check",
     "fused_check",
     "latency",
-    "measure_ada",
     "placement",
     "timer_check",
     "train_fast",
