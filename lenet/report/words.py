@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lenet.report.language import Language
 from lenet.report.rounding import percent, ratio, significant
@@ -31,7 +31,8 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
             if name in rows and other in rows:
                 alike = overlap(rows[name], rows[other])
                 factor = rows[other].summary.median / rows[name].summary.median
-                words = _change(name, other, mode, factor, language, alike=alike)
+                unknown = bool(_without_interval((rows[name], rows[other])))
+                words = _change(name, other, mode, factor, language, alike=alike, unknown=unknown)
                 said.append(words + doubt((rows[name], rows[other]), language))
     return said
 
@@ -67,6 +68,12 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
     if not others:
         words = language.text("%(mode)s: %(name)s takes %(time)s ms a batch; no other runtime was measured.", **values)
         return words + doubt([first], language)
+    if unknown := _without_interval(rows):
+        values["names"] = ", ".join(row.case.backend for row in unknown)
+        words = language.text(
+            "%(mode)s: no fastest can be claimed; too few rounds of %(names)s ran for a 95 %% interval.", **values
+        )
+        return words + doubt(alike, language)
     if len(alike) > 1:
         words = language.text(
             "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
@@ -132,6 +139,10 @@ def copy_share(group: Sequence[Row], language: Language) -> list[str]:
     return said
 
 
+def _without_interval(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.summary.median_low is None or row.summary.median_high is None]
+
+
 def overlap(one: Row, other: Row) -> bool:
     """Whether the 95 % intervals of two medians overlap or are unknown. No change is then claimed."""
     bounds = (one.summary.median_low, one.summary.median_high, other.summary.median_low, other.summary.median_high)
@@ -141,7 +152,9 @@ def overlap(one: Row, other: Row) -> bool:
     return low <= other_high and other_low <= high
 
 
-def _change(name: str, other: str, mode: Mode, faster: float, language: Language, *, alike: bool) -> str:
+def _change(
+    name: str, other: str, mode: Mode, faster: float, language: Language, *, alike: bool, unknown: bool = False
+) -> str:
     forward = mode is Mode.FORWARD
     values = {
         "name": name,
@@ -150,6 +163,11 @@ def _change(name: str, other: str, mode: Mode, faster: float, language: Language
         "ratio": language.number(ratio(max(faster, 1 / faster))),
         "percent": language.number(percent(abs(1 / faster - 1))),
     }
+    if unknown:
+        return language.text(
+            "%(name)s, %(mode)s: no difference from %(other)s can be claimed; too few rounds ran for a 95 %% interval.",
+            **values,
+        )
     if alike:
         return language.text(
             "%(name)s, %(mode)s: no difference from %(other)s can be claimed; the 95 %% intervals overlap.", **values

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenet.report.language import ENGLISH
-from lenet.report.words import changes, copy_share, published_changes
+from lenet.report.words import changes, copy_share, fastest, published_changes
 from lenet.results import Case, Row
 from lenet.results.published import FIGURES
 from lenet.vocabulary import Mode
@@ -67,7 +67,11 @@ def test_no_difference_is_claimed_within_the_intervals(unknown: bool) -> None:
     if unknown:
         rows[1] = with_figures(rows[1], median=2e-3, median_low=None, median_high=None)
     (sentence,) = said(changes(rows, ENGLISH))
-    assert sentence == "x, forward: no difference from pytorch can be claimed; the 95 % intervals overlap."
+    why = "too few rounds ran for a 95 % interval" if unknown else "the 95 % intervals overlap"
+    assert sentence == f"x, forward: no difference from pytorch can be claimed; {why}."
+    (sentence,) = said(fastest(rows, ENGLISH))
+    named = "too few rounds of x ran for a 95 % interval" if unknown else "the 95 % intervals of pytorch, x overlap"
+    assert sentence == f"Forward: no fastest can be claimed; {named}."
 
 
 def test_a_row_that_may_not_be_trusted_is_named() -> None:
