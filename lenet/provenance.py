@@ -22,6 +22,7 @@ __all__ = [
     "package_version",
     "pip_install",
     "program",
+    "python",
     "source_commit",
     "versions",
     "without_git_variables",
@@ -164,4 +165,15 @@ def bound_to_this(module: str, *arguments: str) -> list[str]:
 
     Only Linux binds it.
     """
-    return [sys.executable, "-c", _LAUNCH, str(os.getpid()), module, *arguments]
+    return [*python(), "-c", _LAUNCH, str(os.getpid()), module, *arguments]
+
+
+def python() -> list[str]:
+    """This Python, as a child that finds modules where this process does.
+
+    Python searches the working directory too for a child's ``-c``. There it could find a folder of the user instead of
+    a library of the same name.
+    """
+    if sys.flags.isolated:
+        return [sys.executable, "-I"]
+    return [sys.executable, *([] if {"", str(Path.cwd())} & set(sys.path) else ["-P"])]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lenet import provenance
-from lenet.provenance import without_git_variables
+from lenet.provenance import bound_to_this, without_git_variables
 from tests import preloaded
 from tests.gate.fakes import git, repository
 
@@ -108,3 +108,18 @@ def test_a_saved_measurement_names_the_commit_of_the_suite(tmp_path: Path, other
     head = git(ROOT, "rev-parse", "HEAD")
     assert document["commit_info"]["id"] == head
     assert document["machine_info"]["commit"].removesuffix("+dirty") == head
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_child_finds_modules_of_the_working_directory_where_this_process_does(
+    searched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout of onnxruntime beside one must not take the library's place."""
+    (tmp_path / "module_of_the_user.py").write_text("print('found')")
+    monkeypatch.chdir(tmp_path)
+    if searched:
+        monkeypatch.syspath_prepend(tmp_path)
+    command = bound_to_this("module_of_the_user")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ("found" in done.stdout) == searched
+    assert ("No module named" in done.stderr) != searched

@@ -7,7 +7,6 @@ import hashlib
 import io
 import platform
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import PyTorchBackend, PyTorchRunner, build_network
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import Network
-from lenet.provenance import package_version
+from lenet.provenance import package_version, python
 from lenet.vocabulary import Precision
 
 __all__ = ["PyTorchAOT"]
@@ -162,7 +161,7 @@ def _compile(program: ExportedProgram, device: torch.device) -> bytes:
 
 def _try_loading(package: Path, index: int) -> None:
     """Load a package for a GPU in a process of its own, as a crash of PyTorch's loader would end this one."""
-    command = [sys.executable, "-c", _LOAD, str(package), str(index)]
+    command = [*python(), "-c", _LOAD, str(package), str(index)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -97,7 +97,7 @@ def compile_source(source: str, macros: Mapping[str, str], architecture: str) ->
     except Exception as error:
         raise BackendError(
             f"NVRTC cannot compile the kernel for {architecture}",
-            found=f"{error}\n{log.getvalue()}".strip(),
+            found=f"{error}\n{log.getvalue()}".replace("\0", "").strip(),
             wanted="a compiler that knows this architecture",
             hint="act on the compiler's log; a newer PyTorch brings a newer NVRTC",
         ) from error

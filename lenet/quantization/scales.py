@@ -18,7 +18,7 @@ import numpy as np
 from lenet import weights
 from lenet.architecture import LAYERS
 from lenet.documents import parse, to_json
-from lenet.errors import QuantizationError
+from lenet.errors import QuantizationError, WeightsError
 from lenet.files import write_atomically
 from lenet.quantization.formats import quantized_precision
 from lenet.vocabulary import Precision
@@ -86,7 +86,12 @@ def load(path: Path, arrays: Mapping[str, np.ndarray], precision: Precision) -> 
             wanted=f"the file that `lenet quantize` writes beside its weights for {precision}",
             hint=_hint(precision, path),
         )
-    tensors, metadata = weights.read_safetensors(path)
+    try:
+        tensors, metadata = weights.read_safetensors(path)
+    except WeightsError as error:
+        raise WeightsError(
+            error.summary, found=error.found, wanted="a whole file of scales", hint=_hint(precision, path)
+        ) from error
     try:
         notes = {key: parse(text) for key, text in metadata.items()}
         stated, digest = notes.pop("precision"), notes.pop("weights")
@@ -180,7 +185,10 @@ def resolve(arrays: Mapping[str, np.ndarray], precision: Precision, given: Scale
 
 
 def _hint(precision: Precision, source: Path | str) -> str:
-    """The command that makes the scales of the weights beside a file of scales, if they are not the shipped ones."""
+    """What makes the scales of the weights beside a file of scales, if they are not the shipped ones."""
     beside = source.with_suffix("").with_suffix(".safetensors") if isinstance(source, Path) else weights.SHIPPED
-    named = "FILE" if beside == weights.SHIPPED else shlex.quote(str(beside))
-    return f"lenet quantize --precision {precision} --weights {named}"
+    own = beside != weights.SHIPPED
+    named = shlex.quote(str(beside)) if own and beside.is_file() else "FILE"
+    command = f"lenet quantize --precision {precision} --weights {named}"
+    # The command replaces no such file.
+    return f"delete it, then {command}" if own and isinstance(source, Path) and source.exists() else command

@@ -71,7 +71,7 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
     if unknown := _without_interval(rows):
         values["names"] = ", ".join(row.case.backend for row in unknown)
         words = language.text(
-            "%(mode)s: no fastest can be claimed; too few rounds of %(names)s ran for a 95 %% interval.", **values
+            "%(mode)s: no fastest can be claimed; the rounds of %(names)s give no 95 %% interval.", **values
         )
         return words + doubt(alike, language)
     if len(alike) > 1:
@@ -165,7 +165,7 @@ def _change(
     }
     if unknown:
         return language.text(
-            "%(name)s, %(mode)s: no difference from %(other)s can be claimed; too few rounds ran for a 95 %% interval.",
+            "%(name)s, %(mode)s: no difference from %(other)s can be claimed; the rounds give no 95 %% interval.",
             **values,
         )
     if alike:

@@ -185,8 +185,9 @@ def why_it_does_not_compile(variant: Variant) -> str:
 @compiled
 def test_what_the_compiler_says_is_shown() -> None:
     variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"])
-    with pytest.raises(BackendError, match=r"(?s)NVRTC cannot compile the kernel for sm_1.*found:"):
+    with pytest.raises(BackendError, match=r"(?s)NVRTC cannot compile the kernel for sm_1.*found:") as caught:
         compile_variant(variant, "sm_1")
+    assert "\0" not in str(caught.value), "a terminal would show it, and a log would be no text"
 
 
 @pytest.mark.parametrize(("shared_bytes", "fitting"), [(227 * 1024, 8), (99 * 1024, 4), (64 * 1024, 2), (16 * 1024, 0)])

@@ -107,13 +107,32 @@ def test_a_bad_file_is_refused(fault: str, scales: Scales, arrays: Arrays, tmp_p
 
 
 def test_an_error_names_the_command_that_makes_the_scales(arrays: Arrays, tmp_path: Path) -> None:
-    path = path_beside(tmp_path / "my weights.v2.safetensors", INT8)
+    own = tmp_path / "my weights.v2.safetensors"
+    own.touch()
+    path = path_beside(own, INT8)
     with pytest.raises(QuantizationError) as missing:
         load(path, arrays, INT8)
     assert missing.value.hint == f"lenet quantize --precision int8 --weights '{tmp_path}/my weights.v2.safetensors'"
     with pytest.raises(QuantizationError) as of_others:
         resolve(arrays, INT8, None)
     assert of_others.value.hint == "lenet quantize --precision int8 --weights FILE"
+    with pytest.raises(QuantizationError) as of_another_suffix:
+        load(path_beside(tmp_path / "weights.bin", INT8), arrays, INT8)
+    assert of_another_suffix.value.hint == "lenet quantize --precision int8 --weights FILE"
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"missing"}))
+def test_a_file_that_the_command_would_not_replace_is_to_be_deleted_first(
+    fault: str, scales: Scales, arrays: Arrays, tmp_path: Path
+) -> None:
+    own = tmp_path / "weights.safetensors"
+    own.touch()
+    path = path_beside(own, INT8)
+    save(path, scales)
+    FAULTS[fault][0](path)
+    with pytest.raises(LenetError) as refused:
+        load(path, arrays, INT8)
+    assert refused.value.hint == f"delete it, then lenet quantize --precision int8 --weights {own}"
 
 
 def test_scales_of_other_weights_are_refused(scales: Scales, arrays: Arrays) -> None:

@@ -67,10 +67,10 @@ def test_no_difference_is_claimed_within_the_intervals(unknown: bool) -> None:
     if unknown:
         rows[1] = with_figures(rows[1], median=2e-3, median_low=None, median_high=None)
     (sentence,) = said(changes(rows, ENGLISH))
-    why = "too few rounds ran for a 95 % interval" if unknown else "the 95 % intervals overlap"
+    why = "the rounds give no 95 % interval" if unknown else "the 95 % intervals overlap"
     assert sentence == f"x, forward: no difference from pytorch can be claimed; {why}."
     (sentence,) = said(fastest(rows, ENGLISH))
-    named = "too few rounds of x ran for a 95 % interval" if unknown else "the 95 % intervals of pytorch, x overlap"
+    named = "the rounds of x give no 95 % interval" if unknown else "the 95 % intervals of pytorch, x overlap"
     assert sentence == f"Forward: no fastest can be claimed; {named}."
 
 

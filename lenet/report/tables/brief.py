@@ -20,11 +20,11 @@ from lenet.report.tables.doubts import doubts
 from lenet.report.tables.names import MARK, memory_name, runtime_name
 from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.sheet import Sheet, to_rich, without_empty_columns
-from lenet.report.tables.speed import narrow_speed_sheets, speed_groups
+from lenet.report.tables.speed import narrow_speed_sheets, shared_notes, speed_groups
 from lenet.report.tables.throughput import throughput_in_short
 from lenet.report.words import overlap
 from lenet.results import FAILED, NotRun, Row, pytorch_row
-from lenet.vocabulary import BASELINE_BACKEND, Mode
+from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
 __all__ = ["brief", "fastest", "noise", "not_run_in_short", "tight"]
 
@@ -46,13 +46,13 @@ def brief(
         cause: What disturbed the whole run, and what to do, if that is known.
     """
     sheets = narrow_speed_sheets(rows, others=others)
-    notes = dict.fromkeys(sheet.caption.partition("; !")[0] for sheet in sheets)
     said = fastest(rows, others=others)
     more = [f"Fastest in {len(said) - _MOST} more conditions: see the tables."] if len(said) > _MOST else []
     lines = (*noise(rows, cause), *islice(said, _MOST), *more, *not_run_in_short(missing))
-    # The last table has the notes that all share.
-    captions = [*[""] * (len(sheets) - 1), "; ".join(notes)]
-    tables = (tight(replace(sheet, caption=caption)) for sheet, caption in zip(sheets, captions, strict=False))
+    one_batch = [row for row in rows if row.case.mode in ONE_BATCH_MODES]
+    # The last table has the notes of all.
+    captions = [*[""] * (len(sheets) - 1), shared_notes(one_batch, ENGLISH)] if sheets else []
+    tables = (tight(replace(sheet, caption=caption)) for sheet, caption in zip(sheets, captions, strict=True))
     sustained = throughput_in_short(rows)
     return Group(*tables, *([tight(sustained)] if sustained else []), *map(Text, lines))
 

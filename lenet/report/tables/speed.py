@@ -13,7 +13,7 @@ from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
 from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
-__all__ = ["conditions_title", "narrow_speed_sheets", "published_sheet", "speed_groups", "speed_sheets"]
+__all__ = ["conditions_title", "narrow_speed_sheets", "published_sheet", "shared_notes", "speed_groups", "speed_sheets"]
 
 
 def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
@@ -108,18 +108,23 @@ def _speed_sheet(group: list[Row], rows: Sequence[Row], language: Language) -> S
         figures = (_cells(group, backend, mode, rows, language) for mode in ONE_BATCH_MODES)
         cells = [cell for one in figures for cell in one[: 4 if energy else 3]]
         lines.append((label, *cells))
-    rounds = sorted({row.summary.rounds for row in group})
-    between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
-    either = between.join(str(count) for count in dict.fromkeys((rounds[0], rounds[-1])))
-    notes = [language.known(group[0].case.images), language.text("median of %(rounds)s rounds", rounds=either)]
-    if note := weights_note(group, language):
-        notes.append(note)
+    notes = [shared_notes(group, language)]
     if any(row.unstable for row in group):
         notes.append(language.text("! is unstable: see its row"))
-    if energy:
-        notes.append(language.text("J/1000: joules for 1,000 images"))
     columns = _speed_columns(language, energy=energy)
     return Sheet(conditions_title(group, language), columns, tuple(lines), "; ".join(notes))
+
+
+def shared_notes(rows: Sequence[Row], language: Language) -> str:
+    """What a caption says of rows: their images, rounds and weights, and the unit of energy where they have it."""
+    rounds = sorted({row.summary.rounds for row in rows})
+    between = language.text(" or ") if len(rounds) <= 2 else language.text(" to ")  # noqa: PLR2004 - some were discarded
+    either = between.join(str(count) for count in dict.fromkeys((rounds[0], rounds[-1])))
+    images = dict.fromkeys(language.known(row.case.images) for row in rows)
+    notes = [*images, language.text("median of %(rounds)s rounds", rounds=either), weights_note(rows, language)]
+    if any(row.energy for row in rows):
+        notes.append(language.text("J/1000: joules for 1,000 images"))
+    return "; ".join(filter(None, notes))
 
 
 def _cells(group: list[Row], backend: str, mode: Mode, rows: Sequence[Row], language: Language) -> list[str]:

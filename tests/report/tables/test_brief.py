@@ -125,6 +125,15 @@ def test_columns_without_a_value_are_left_out_and_a_narrow_terminal_loses_none()
         assert "forward" in lines[0 if width > 40 else 1]
 
 
+def test_what_lies_under_several_tables_is_told_once() -> None:
+    """Each table has its own number of rounds."""
+    other = measured("pytorch", Mode.FORWARD, 1e-3)
+    small = replace(other, case=replace(other.case, batch_size=1), summary=replace(other.summary, rounds=37))
+    text = " ".join(render(brief([PYTORCH, small])).split())
+    assert text.count("median of") == 1
+    assert "; median of 37 or 100 rounds" in text
+
+
 def test_a_ratio_to_an_unstable_row_is_marked_in_each_table() -> None:
     rows = [doubtful(PYTORCH), TRIPY]
     (speed,) = speed_sheets(rows)
