@@ -363,6 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=1000, help="rounds of a turn (%(default)s)")
     option = parser.parse_args(arguments)
+    if option.rounds < 1:
+        parser.error(f"at least one round a turn: {option.rounds}")
     device = devices.resolve("cuda")
     arrays = weights.load().arrays
     print(f"# One image's latency on {devices.describe(device)}\n")

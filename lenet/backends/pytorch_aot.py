@@ -48,6 +48,9 @@ with contextlib.suppress(ImportError):  # on Windows; a dump of the memory of a 
 torch._inductor.aoti_load_package(sys.argv[1], run_single_threaded=True, device_index=int(sys.argv[2]))
 """
 
+_LOAD_SECONDS: Final = 120.0
+"""How long that may take: it imports PyTorch and starts CUDA."""
+
 
 class PyTorchAOT(PyTorchBackend):
     """A package of machine code that AOTInductor compiles for one batch size or for a range, kept in the engine cache.
@@ -162,7 +165,11 @@ def _compile(program: ExportedProgram, device: torch.device) -> bytes:
 def _try_loading(package: Path, index: int) -> None:
     """Load a package for a GPU in a process of its own, as a crash of PyTorch's loader would end this one."""
     command = [*python(), "-c", _LOAD, str(package), str(index)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        ended = f"a process that loaded it did not end within {_LOAD_SECONDS:g} s"
+        raise _failure("AOTInductor's package cannot be loaded", ended) from error
     if done.returncode:
         said = done.stderr.strip().splitlines()
         ended = f"a process that loaded it ended with {done.returncode}"

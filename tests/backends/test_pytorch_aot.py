@@ -180,12 +180,18 @@ def test_what_the_compiler_says_is_in_the_error(monkeypatch: pytest.MonkeyPatch,
         build()
 
 
+HANG = "#!/bin/sh\nexec sleep 60\n"
 CRASH = "#!/bin/sh\necho in the loader >&2\nkill -SEGV $$\n"
 
 
 @pytest.mark.parametrize(
     ("python", "found"),
-    [(None, "ended with 1 RuntimeError"), (CRASH, "ended with -11 in the loader"), ("#!/bin/sh\n", None)],
+    [
+        (None, "ended with 1 RuntimeError"),
+        (CRASH, "ended with -11 in the loader"),
+        (HANG, "did not end within 1 s"),
+        ("#!/bin/sh\n", None),
+    ],
 )
 def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: str | None, found: str | None
@@ -199,6 +205,7 @@ def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
         script.write_text(python)
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
+        monkeypatch.setattr(pytorch_aot, "_LOAD_SECONDS", 1.0)
     expected = pytest.raises(BackendError, match=found) if found else nullcontext()
     with expected:
         assert pytorch_aot._compile(cast(Any, None), torch.device("cuda", 0)) == b"no package"
