@@ -111,7 +111,6 @@ def test_inference(
     parity = RowParity(call, source, runner, reference, case.precision)
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         compared = parity.check_before()
-
     machine = limits.find()
     before = sampler.sample()
     run = partial(run_one_batch, call, case, runner)
@@ -125,8 +124,7 @@ def test_inference(
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"
     benchmark.extra_info.update(row_facts(case, samples, runner, machine, compared))
-    benchmark.extra_info.update(joules)
-    benchmark.extra_info.update({"throughput": asdict(throughput)} if throughput else {})
+    benchmark.extra_info.update({**joules, **({"throughput": asdict(throughput)} if throughput else {})})
     benchmark.extra_info["gpu_before"] = before.as_dict() if before else None
     benchmark.extra_info["gpu_after"] = after.as_dict() if after else None
     benchmark.extra_info["peak_memory_bytes"] = built.taken(peak, zero_copy=case.zero_copy) if peak else None

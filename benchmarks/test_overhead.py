@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -82,12 +82,15 @@ def test_overhead(
                 rounds=CALLS * (option("--rounds") or USUAL_ROUNDS),
                 warmup_rounds=CALLS * option("--warmups"),
             )
-    if benchmark.stats is None:  # --benchmark-disable
-        return
-    forward_seconds = benchmark.stats.stats.data
-    bare_seconds = bare_seconds[-len(forward_seconds) :]
-    added = [forward - alone for forward, alone in zip(forward_seconds, bare_seconds, strict=True)]
-    times = {"bare_us": bare_seconds, "forward_us": forward_seconds, "added_us": added}
-    benchmark.extra_info.update({"backend": backend.name, "precision": executed, "device": devices.describe(device)})
+    if benchmark.stats is not None:  # with --benchmark-disable it is
+        labels = {"backend": backend.name, "precision": executed, "device": devices.describe(device)}
+        benchmark.extra_info.update(labels | _added(bare_seconds, benchmark.stats.stats.data))
+
+
+def _added(bare_seconds: list[float], forward_seconds: list[float]) -> dict[str, Any]:
+    """Medians in microseconds: of the bare calls, of `forward`, and of what it adds."""
+    alone = bare_seconds[-len(forward_seconds) :]
+    added = [forward - bare for forward, bare in zip(forward_seconds, alone, strict=True)]
+    times = {"bare_us": alone, "forward_us": forward_seconds, "added_us": added}
     # Clocks tick in tens of nanoseconds, so more digits would be noise.
-    benchmark.extra_info.update({name: round(MICROSECONDS * median(all_), 2) for name, all_ in times.items()})
+    return {name: round(MICROSECONDS * median(all_), 2) for name, all_ in times.items()}

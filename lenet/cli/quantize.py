@@ -61,19 +61,13 @@ def command(
     other file is kept, and refused.
     """
     from lenet import quantization, weights
-    from lenet.errors import QuantizationError
     from lenet.files import make_directory, read_regular, write_atomically
     from lenet.vocabulary import Precision
 
     source, asked = path or weights.SHIPPED, Precision(precision)
     target = quantization.path_beside(source if out is None else out / source.name, asked)
     if out is None and source == weights.SHIPPED:
-        raise QuantizationError(
-            "the shipped weights have scales, which are not to be replaced",
-            found="neither --weights nor --out",
-            wanted="weights of your own, or a directory to write to",
-            hint=f"lenet quantize --precision {precision} --out quantized",
-        )
+        raise _shipped(asked)
     arrays = weights.load(source).arrays
     _refuse_to_replace(target, arrays, asked, reduce_range=reduce_range)
     if out is not None:
@@ -93,6 +87,17 @@ def command(
         write_atomically(out / source.name, read_regular(source, weights.LARGEST))
     quantization.save(target, scales)
     tell(f"{target}: {precision} scales by {method} of {scales.notes['images']} images ({split.content}), seed {seed}")
+
+
+def _shipped(precision: Precision) -> QuantizationError:
+    from lenet.errors import QuantizationError
+
+    return QuantizationError(
+        "the shipped weights have scales, which are not to be replaced",
+        found="neither --weights nor --out",
+        wanted="weights of your own, or a directory to write to",
+        hint=f"lenet quantize --precision {precision} --out quantized",
+    )
 
 
 def _refuse_to_replace(target: Path, arrays: Arrays, precision: Precision, *, reduce_range: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,10 @@ from lenet.report.rounding import accuracy, loss
 from lenet.terminal import tell
 from lenet.training.recipe import Recipe
 from lenet.vocabulary import Precision
+
+if TYPE_CHECKING:
+    from lenet.data.cifar10 import Split
+    from lenet.training.run import EpochRecord
 
 __all__ = ["command"]
 
@@ -105,10 +109,13 @@ def command(
             )
     if ranks.rank == 0:
         _draw_curves(out)
-        last = run.history[-1]
-        figures = f"test loss {loss(last.test_loss)}, accuracy {accuracy(last.test_accuracy)}"
-        tell(f"{figures} ({test.content}); written to {out}")
+        _tell_result(run.history[-1], test, out)
         _tell_what_is_next(out, data, accept_unknown=accept_unknown)
+
+
+def _tell_result(last: EpochRecord, test: Split, out: Path) -> None:
+    figures = f"test loss {loss(last.test_loss)}, accuracy {accuracy(last.test_accuracy)}"
+    tell(f"{figures} ({test.content}); written to {out}")
 
 
 def _tell_what_is_next(out: Path, data: Path | None, *, accept_unknown: bool) -> None:
