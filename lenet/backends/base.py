@@ -28,6 +28,7 @@ from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
 __all__ = [
+    "ADA",
     "AMPERE",
     "NO_GPU",
     "Availability",
@@ -120,6 +121,9 @@ class Availability:
 
 AMPERE: Final = (8, 0)
 """The first compute capability with TF32 and bfloat16."""
+
+ADA: Final = (8, 9)
+"""The first compute capability whose tensor cores have e4m3 numbers."""
 
 NO_GPU: Final = "PyTorch sees no CUDA device: check `nvidia-smi`"
 

@@ -22,13 +22,13 @@ import torch
 
 from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
-from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
+from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.documents import to_json
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
-from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, nvrtc_version
+from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, kernel_handle, nvrtc_version
 from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
@@ -48,7 +48,7 @@ HOST_IMAGES: Final = 2
 """The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
 Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
-_OLDEST_BY_PRECISION: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: (8, 9)}
+_OLDEST_BY_PRECISION: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: ADA}
 _ALIGNMENT: Final = 16
 """Bytes: the kernel reads images 16 at a time."""
 
@@ -223,7 +223,7 @@ class Kernel:
             stream=stream.cuda_stream,
         )
         launch = _driver().cuLaunchKernelEx
-        arguments = (ctypes.byref(config), ctypes.c_void_p(_handle(self.code.value)), addresses, None)
+        arguments = (ctypes.byref(config), ctypes.c_void_p(kernel_handle(self.code.value)), addresses, None)
 
         def call(_keep: object = (tensors, values, config, self.code)) -> torch.Tensor:
             status = launch(*arguments)
@@ -237,11 +237,6 @@ class Kernel:
             return logits
 
         return call
-
-
-def _handle(kernel: Any) -> int:
-    """The driver's ``CUkernel`` of a kernel of ``cuda.core``."""
-    return int(kernel.handle if hasattr(kernel, "handle") else kernel._handle)  # noqa: SLF001 - before cuda.core 1.0
 
 
 def load_kernel(
@@ -299,7 +294,7 @@ def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: b
         core.Device(device.index or 0).set_current()
         kernel = core.ObjectCode.from_cubin(cubin).get_kernel(ENTRY)
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        handle, ordinal = driver.CUkernel(_handle(kernel)), driver.CUdevice(device.index or 0)
+        handle, ordinal = driver.CUkernel(kernel_handle(kernel)), driver.CUdevice(device.index or 0)
         (status,) = driver.cuKernelSetAttribute(attribute, shared_bytes, handle, ordinal)
     except Exception as error:  # noqa: BLE001 - whatever the binding raises, the cache is to build anew
         refusals.append(str(error))

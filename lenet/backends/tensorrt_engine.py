@@ -15,14 +15,14 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version, tensorrt_versions
-from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner
+from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, Runner
 from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.onnx_model import onnx_model
 from lenet.backends.precision import DTYPES, check_override
@@ -35,10 +35,6 @@ from lenet.vocabulary import Precision
 __all__ = ["EngineRunner", "TensorRTBackend", "Version", "dotted"]
 
 Version: TypeAlias = tuple[int, int]
-
-
-_ADA: Final = (8, 9)
-"""The first compute capability with products of e4m3 numbers."""
 
 
 class _UnloadableError(BackendError):
@@ -131,7 +127,7 @@ class TensorRTBackend(Backend):
         ):
             older = " or ".join(self.before_ampere)
             raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
-        if precision is Precision.FP8 and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _ADA:
+        if precision is Precision.FP8 and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < ADA:
             raise self._unsupported(precision, device, "fp8 on a GPU of compute capability 8.9 or newer")
         check_override(precision, device)
         return precision

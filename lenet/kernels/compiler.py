@@ -16,7 +16,16 @@ from lenet.errors import BackendError
 from lenet.kernels import Variant
 from lenet.provenance import pip_install
 
-__all__ = ["INSTALL", "OPTIONS", "Compiled", "compile_source", "compile_variant", "cuda_core", "nvrtc_version"]
+__all__ = [
+    "INSTALL",
+    "OPTIONS",
+    "Compiled",
+    "compile_source",
+    "compile_variant",
+    "cuda_core",
+    "kernel_handle",
+    "nvrtc_version",
+]
 
 INSTALL: Final = pip_install('-e ".[fused]"')
 
@@ -52,6 +61,11 @@ def cuda_core() -> Any:
         raise BackendError(
             "cuda.core cannot be used here", found=str(error), wanted="NVIDIA's cuda-core", hint=INSTALL
         ) from error
+
+
+def kernel_handle(kernel: Any) -> int:
+    """The driver's ``CUkernel`` of a kernel of ``cuda.core``."""
+    return int(kernel.handle if hasattr(kernel, "handle") else kernel._handle)  # noqa: SLF001 - before cuda.core 1.0
 
 
 def nvrtc_version() -> str:

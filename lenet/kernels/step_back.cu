@@ -23,24 +23,31 @@ struct alignas(8) Slope {
 
 __device__ __forceinline__ int in_plane(int at) { return at % MAP1 / SIDE1 * MAP_ROW + at % SIDE1; }
 
+// Adds up slopes, and their products with the values from their places on. `AT_ONCE` of them are read before any is used.
+template <int AT_ONCE, int COUNT>
+__device__ __forceinline__ void add_slopes(
+    float (&sums)[COUNT], float& total, const Slope* slopes, int from, int to, const float* values) {
+#pragma unroll 1
+    for (int first = from; first < to; first += AT_ONCE) {
+        Slope s[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) s[i] = slopes[first + i];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) {
+            if (s[i].value == 0.0f) continue;  // the whole warp
+            total += s[i].value;
+#pragma unroll
+            for (int k = 0; k < COUNT; ++k) sums[k] += s[i].value * values[s[i].place + k];
+        }
+    }
+}
+
 __device__ __forceinline__ void find_weights2(float* gradient, const Slope* slopes, const float* maps) {
     int map = threadIdx.x / WARP - WARPS_INPUTS2, lane = threadIdx.x % WARP, input = lane / KERNEL, row = lane % KERNEL;
     if (map < 0 || input >= MAPS1) return;
     maps += input * MAP_PLANE + row * MAP_ROW;
     float sums[KERNEL] = {}, total = 0.0f;
-#pragma unroll 1
-    for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
-        Slope s[SIDE2];
-#pragma unroll
-        for (int i = 0; i < SIDE2; ++i) s[i] = slopes[first + i];
-#pragma unroll
-        for (int i = 0; i < SIDE2; ++i) {
-            if (s[i].value == 0.0f) continue;  // the whole warp
-            total += s[i].value;
-#pragma unroll
-            for (int k = 0; k < KERNEL; ++k) sums[k] += s[i].value * maps[s[i].place + k];
-        }
-    }
+    add_slopes<SIDE2>(sums, total, slopes, map * POOLED2, (map + 1) * POOLED2, maps);
 #pragma unroll
     for (int k = 0; k < KERNEL; ++k) gradient[CONV2 + (map * MAPS1 + input) * TAPS + row * KERNEL + k] = sums[k];
     if (lane == 0) gradient[CONV2_BIAS + map] = total;
@@ -91,19 +98,7 @@ __device__ __forceinline__ void find_weights1(float* to, const Slope* slopes, co
     pixels += row / KERNEL * PIXEL_PLANE + row % KERNEL * PIXEL_ROW + tap;
     slopes += map * MAP1 + quarter * EACH;
     float sums[TAPS_A_LANE] = {}, total = 0.0f;
-#pragma unroll 1
-    for (int first = 0; first < EACH; first += AT_ONCE) {
-        Slope s[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; ++i) s[i] = slopes[first + i];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; ++i) {
-            if (s[i].value == 0.0f) continue;  // the whole warp
-            total += s[i].value;
-#pragma unroll
-            for (int k = 0; k < TAPS_A_LANE; ++k) sums[k] += s[i].value * pixels[s[i].place + k];
-        }
-    }
+    add_slopes<AT_ONCE>(sums, total, slopes, 0, EACH, pixels);
     to += quarter * GRADIENT1;
 #pragma unroll
     for (int k = 0; k < TAPS_A_LANE; ++k)

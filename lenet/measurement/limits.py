@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from lenet import devices
-from lenet.backends.base import AMPERE
+from lenet.backends.base import ADA, AMPERE
 from lenet.backends.precision import DTYPES, allow_tf32
 from lenet.measurement.floor import Limits, Rates
 from lenet.measurement.protocol import Coursework
@@ -42,9 +42,6 @@ _ARITHMETIC_SECONDS: Final = 0.1
 
 _FEWEST_LOOKS: Final = 5
 """Looks at the clock that each limit is the best of, unless they take five times as long."""
-
-_ADA: Final = (8, 9)
-"""The first compute capability whose tensor cores multiply e4m3 numbers."""
 
 _AGAIN: Final = 2
 """How often the limits of a busy CPU are measured again."""
@@ -128,7 +125,7 @@ def _arithmetic_of_bytes(device: torch.device, capability: tuple[int, int]) -> d
     left, right = (torch.randint(-127, 128, (size, size), dtype=torch.int8, device=device) for _ in range(2))
     # PyTorch has no public int8 product, and a public e4m3 one only from 2.10 on.
     calls: dict[str, Callable[[], object]] = {Precision.INT8.value: lambda: torch._int_mm(left, right.t())}  # noqa: SLF001
-    if capability >= _ADA:
+    if capability >= ADA:
         wide = torch.rand(size, size, device=device)
         narrow, one = wide.to(torch.float8_e4m3fn), torch.ones((), device=device)
         calls[Precision.FP8.value] = lambda: torch._scaled_mm(  # noqa: SLF001

@@ -14,7 +14,7 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import Crop, scale_and_shift
 from lenet.errors import BackendError
 from lenet.kernels import step
-from lenet.kernels.compiler import compile_source, cuda_core
+from lenet.kernels.compiler import compile_source, cuda_core, kernel_handle
 from lenet.training.batches import Augment
 
 __all__ = ["Kernels", "Launch", "Memory", "load"]
@@ -108,9 +108,7 @@ class _Call:
 
     def __init__(self, launch: Any, loaded: Mapping[str, Any], kernel: step.StepKernel, *values: Any) -> None:
         self._kernel, self._code, self._values = kernel, loaded[kernel.name], values
-        # `_handle` before cuda.core 1.0.
-        handle = self._code.handle if hasattr(self._code, "handle") else self._code._handle  # noqa: SLF001
-        self._handle = ctypes.c_void_p(int(handle))
+        self._handle = ctypes.c_void_p(kernel_handle(self._code))
         self._arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         self._launch = launch
 
