@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,17 @@ def library(variant: Variant, *, bulk: bool = True, behind: str = "") -> ctypes.
         f'#include "emulator.h"\n{variant.source}\nusing Parameters = {parameters};\n#include "harness.inc"\n{behind}'
     )
     macros = variant.macros | {"EMULATED_BULK": str(bulk).lower()}
+    return compiled_library(source, ("emulator.h", "harness.inc"), macros)
+
+
+def compiled_library(source: str, included: Sequence[str], macros: Mapping[str, str]) -> ctypes.CDLL:
+    """A source that includes the emulator, compiled and loaded.
+
+    Args:
+        source: C++.
+        included: The files of this directory that it includes.
+        macros: The macros that it wants.
+    """
     options = [*OPTIONS, *(f"-D{name}={value}" for name, value in macros.items())]
 
     def compile_now(directory: Path) -> bytes:
@@ -37,8 +49,8 @@ def library(variant: Variant, *, bulk: bool = True, behind: str = "") -> ctypes.
         subprocess.run(command, cwd=directory, check=True)
         return (directory / "kernel.so").read_bytes()
 
-    included = [(HERE / name).read_text(encoding="utf-8") for name in ("emulator.h", "harness.inc")]
-    content = compiled(*_compiler(), [source, *included, *options], compile_now)
+    texts = [(HERE / name).read_text(encoding="utf-8") for name in included]
+    content = compiled(*_compiler(), [source, *texts, *options], compile_now)
     with TemporaryDirectory(prefix="lenet-emulator-") as directory:
         file = Path(directory) / "kernel.so"
         file.write_bytes(content)
