@@ -16,6 +16,7 @@ from lenet.data import cifar10
 from lenet.data.cifar10 import Split
 from lenet.data.synthetic import synthetic
 
+TRAIN_IMAGES = 50_000
 TEST_IMAGES = 10_000
 
 failures: list[str] = []
@@ -25,7 +26,24 @@ failures: list[str] = []
 def add_image_options(parser: argparse.ArgumentParser, count: int) -> None:
     """Add the options that `test_images` reads."""
     parser.add_argument("--images", type=int, default=count, help="the first so many test images (%(default)s)")
+    add_synthetic_option(parser)
+
+
+def add_synthetic_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `train_and_test` reads."""
     parser.add_argument("--synthetic", action="store_true", help="seeded noise in the place of CIFAR-10")
+
+
+def train_and_test(option: argparse.Namespace) -> tuple[Split, Split]:
+    """CIFAR-10's training and test images in ``LENET_DATA``, or noise with ``--synthetic``.
+
+    Raises:
+        DataError: CIFAR-10 is not there.
+    """
+    if option.synthetic:
+        return synthetic(TRAIN_IMAGES), synthetic(TEST_IMAGES)
+    directory = cifar10.default_directory(None)
+    return cifar10.load("train", directory), cifar10.load("test", directory)
 
 
 def test_images(option: argparse.Namespace) -> Split:

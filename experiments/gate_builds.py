@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,18 +40,41 @@ from lenet.vocabulary import InputType, Mode, Precision
 _READY = "ready"
 
 
-def one_process(name: str, device: str, batch_sizes: Sequence[int], rounds: int) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """A backend's rows, which a process measures.
+
+    Attributes:
+        backend: Its name.
+        device: Where it runs.
+        batch_sizes: One of each row.
+        rounds: Of each turn.
+    """
+
+    backend: str
+    device: str
+    batch_sizes: Sequence[int]
+    rounds: int
+
+    @property
+    def arguments(self) -> list[str]:
+        """This script's, for that process."""
+        sizes = map(str, self.batch_sizes)
+        return [self.backend, "--device", self.device, "--batch-size", *sizes, "--rounds", str(self.rounds)]
+
+
+def one_process(rows: Rows) -> None:
     """Build a row for each batch size, say so, and print their seconds once a line comes in.
 
     A row's seconds are the median over five turns of the median of the rounds of a forward pass.
     """
-    with ExitStack() as rows:
+    with ExitStack() as runners:
         timed = []
-        for size in batch_sizes:
-            spec = BuildSpec(devices.resolve(device), Precision.FP32, BatchRange.exactly(size))
+        for size in rows.batch_sizes:
+            spec = BuildSpec(devices.resolve(rows.device), Precision.FP32, BatchRange.exactly(size))
             images = torch.randn(size, *INPUT_SHAPE, device=spec.device)
-            runner = rows.enter_context(backends.load(name).build(weights.load().arrays, spec))
-            timed.append(partial(_seconds, runner, images, Coursework(rounds=rounds)))
+            runner = runners.enter_context(backends.load(rows.backend).build(weights.load().arrays, spec))
+            timed.append(partial(_seconds, runner, images, Coursework(rounds=rows.rounds)))
         print(_READY, flush=True)
         input()
         print(*(each() for each in timed))
@@ -71,9 +95,9 @@ def environment(caches: Path) -> dict[str, str]:
     return os.environ | {name: str(caches / directory) for name, directory in directories.items()}
 
 
-def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
+def measured(rows: Rows, caches: Sequence[Path]) -> list[list[float]]:
     """Seconds of a forward pass by set of caches and batch size, each set's in a fresh process that uses it."""
-    command = [sys.executable, __file__, "--one-process", *case]
+    command = [sys.executable, __file__, "--one-process", *rows.arguments]
     with ExitStack() as processes:
         started = []
         for folder in caches:
@@ -90,36 +114,35 @@ def measured(case: Sequence[str], caches: Sequence[Path]) -> list[list[float]]:
         return [[float(one) for one in process.communicate("\n")[0].split()] for process in started]
 
 
-def fill(case: Sequence[str], caches: Sequence[Path]) -> None:
-    """Build the rows of a case into each set of caches; on a GPU, several that TorchInductor tunes at a time."""
-    name, _, device, _, *sizes = case[: case.index("--rounds")]
-    if device != "cuda" or name not in warm_compile.BACKENDS:
+def fill(rows: Rows, caches: Sequence[Path]) -> None:
+    """Build the rows into each set of caches; on a GPU, several that TorchInductor tunes at a time."""
+    if rows.device != "cuda" or rows.backend not in warm_compile.BACKENDS:
         for directory in caches:
-            measured(case, [directory])
+            measured(rows, [directory])
         return
     with tempfile.NamedTemporaryFile() as lock, ThreadPoolExecutor(warm_compile.AT_ONCE) as pool:
         networks = [
-            ((name, Precision.FP32, size, InputType.FLOAT32), lock.name, environment(directory))
+            ((rows.backend, Precision.FP32, str(size), InputType.FLOAT32), lock.name, environment(directory))
             for directory in caches
-            for size in sizes
+            for size in rows.batch_sizes
         ]
         if not all(pool.map(warm_compile.build, *zip(*networks, strict=True))):
             raise RuntimeError("a network could not be built")
 
 
-def log_times(case: Sequence[str], builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
+def log_times(rows: Rows, builds: int, rounds: int, draw: random.Random) -> list[list[list[float]]]:
     """Log seconds by build, round and batch size."""
     with tempfile.TemporaryDirectory() as folder:
         caches = [Path(folder, str(number)) for number in range(builds)]
         for directory in caches:
             (directory / "lenet").mkdir(parents=True, mode=0o700)
-        fill(case, caches)
+        fill(rows, caches)
         found: dict[Path, list[list[float]]] = {directory: [] for directory in caches}
         for _ in range(rounds):
             order = draw.sample(caches, builds)
-            for directory, seconds in zip(order, measured(case, order), strict=True):
+            for directory, seconds in zip(order, measured(rows, order), strict=True):
                 found[directory].append([math.log(one) for one in seconds])
-                print(case[0], directory.name, *seconds, file=sys.stderr, flush=True)  # for a run that is cut off
+                print(rows.backend, directory.name, *seconds, file=sys.stderr, flush=True)  # for a run that is cut off
         return list(found.values())
 
 
@@ -134,19 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--one-process", action="store_true", help="time the first backend here, once told to")
     option = parser.parse_args(arguments)
     if option.one_process:
-        one_process(option.backends[0], option.device, option.batch_size, option.rounds)
+        one_process(Rows(option.backends[0], option.device, option.batch_size, option.rounds))
         return
     print(f"# Builds and processes on {devices.describe(devices.resolve(option.device))}\n")
     print(f"{option.builds} builds, {option.processes} processes of each, torch {torch.__version__}, fp32, forward; by")
     print("`experiments/gate_builds.py`. In brackets: 95 % intervals. p: of the F test for builds that share nothing.")
     head("row", "ms, median", "between builds, standard deviation", "within a build", "p")
     draw = random.Random(0)  # noqa: S311
-    sizes = [str(size) for size in option.batch_size]
     for name in option.backends:
         with told(name):
-            case = [name, "--device", option.device, "--batch-size", *sizes, "--rounds", str(option.rounds)]
-            times = log_times(case, option.builds, option.processes, draw)
-            for place, size in enumerate(sizes):
+            rows = Rows(name, option.device, option.batch_size, option.rounds)
+            times = log_times(rows, option.builds, option.processes, draw)
+            for place, size in enumerate(rows.batch_sizes):
                 of_size = [[one[place] for one in build] for build in times]
                 middle = 1e3 * math.exp(median(one for build in of_size for one in build))
                 row(f"{name} {size}", significant(middle), components(of_size, rounds=True))

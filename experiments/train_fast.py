@@ -26,11 +26,9 @@ import torch
 import torch.profiler
 from scipy.stats import ks_2samp, mannwhitneyu
 
-from common import failures, head, heading, row, told
+from common import add_synthetic_option, failures, head, heading, row, told, train_and_test
 from lenet import devices
-from lenet.data import cifar10
 from lenet.data.cifar10 import Split
-from lenet.data.synthetic import synthetic
 from lenet.documents import parse, to_json
 from lenet.models.pytorch_lenet import LeNet
 from lenet.provenance import source_commit, versions
@@ -322,7 +320,7 @@ def two_samples(done: list[dict[str, object]]) -> None:
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    parser.add_argument("--synthetic", action="store_true", help="seeded noise in the place of CIFAR-10")
+    add_synthetic_option(parser)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument(
         "--seeds", type=int, nargs=2, default=(0, 10), metavar=("FROM", "TO"), help="of our own kernels"
@@ -341,11 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option = parse_options(arguments)
     chosen = option.parts
     device = devices.resolve("cuda")
-    if option.synthetic:
-        train, test = synthetic(50_000), synthetic(10_000)
-    else:
-        directory = cifar10.default_directory(None)
-        train, test = cifar10.load("train", directory), cifar10.load("test", directory)
+    train, test = train_and_test(option)
     packages = ", ".join(f"{name} {version}" for name, version in versions(("torch", "numpy", "cuda-core")).items())
     print(f"# A faster training step on {devices.describe(device)}\n")
     print(

@@ -23,11 +23,9 @@ import torch
 import torch.profiler
 from torch.nn.functional import max_pool2d, relu
 
-from common import failures, head, heading, row, told
+from common import add_synthetic_option, failures, head, heading, row, told, train_and_test
 from lenet import devices
-from lenet.data import cifar10
 from lenet.data.cifar10 import Split
-from lenet.data.synthetic import synthetic
 from lenet.files import write_atomically
 from lenet.models.pytorch_lenet import LeNet
 from lenet.training import gpu_forward, loop
@@ -256,14 +254,10 @@ def beginning() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--synthetic", action="store_true", help="seeded noise in the place of CIFAR-10")
+    add_synthetic_option(parser)
     option = parser.parse_args(arguments)
     device = devices.resolve("cuda")
-    if option.synthetic:
-        train, test = synthetic(50_000), synthetic(10_000)
-    else:
-        directory = cifar10.default_directory(None)
-        train, test = cifar10.load("train", directory), cifar10.load("test", directory)
+    train, test = train_and_test(option)
     with told("the variants"):
         variants(train, device)
     with told("the profile"):

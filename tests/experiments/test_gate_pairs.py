@@ -183,8 +183,8 @@ def test_variance_intervals_hold_what_they_should() -> None:
 def test_builds_that_differ_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script, draw = load("gate_builds"), random.Random(5)  # noqa: S311
 
-    def measured(case: list[str], caches: list[Path]) -> list[list[float]]:
-        assert case[0] == "a-backend"
+    def measured(rows: Any, caches: list[Path]) -> list[list[float]]:
+        assert rows.backend == "a-backend"
         assert all((folder / "lenet").is_dir() for folder in caches)
         return [
             [1e-3 * math.exp(offset * int(folder.name) + draw.gauss(0, 0.001)) for offset in (0.1, 0)]
@@ -212,25 +212,26 @@ def test_networks_are_tuned_several_at_a_time_on_a_gpu(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(script.warm_compile, "build", build)
     caches = [tmp_path / "a", tmp_path / "b"]
-    case = ["pytorch-aot", "--device", "cuda", "--batch-size", "1", "7", "--rounds", "3"]
-    script.fill(case, caches)
+    rows = script.Rows("pytorch-aot", "cuda", [1, 7], 3)
+    script.fill(rows, caches)
     folders = [str(folder / "inductor") for folder in caches]
     assert built == set(product(["pytorch-aot"], ["fp32"], ["1", "7"], ["float32"], folders))
     monkeypatch.setattr(script.warm_compile, "build", lambda *_: False)
     with pytest.raises(RuntimeError, match="could not be built"):
-        script.fill(case, caches)
+        script.fill(rows, caches)
 
 
 def test_processes_time_their_rows(tmp_path: Path) -> None:
-    case = ["pytorch", "--batch-size", "1", "9", "--rounds", "3"]
-    found = load("gate_builds").measured(case, [tmp_path / "a", tmp_path / "b"])
+    script = load("gate_builds")
+    found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), [tmp_path / "a", tmp_path / "b"])
     assert np.shape(found) == (2, 2)
     assert np.all((np.array(found) > 1e-6) & (np.array(found) < 10))
 
 
 def test_a_process_that_ends_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = load("gate_builds")
     with pytest.raises(subprocess.CalledProcessError):
-        load("gate_builds").measured(["a-backend", "--batch-size", "1"], [tmp_path])
+        script.measured(script.Rows("a-backend", "cpu", [1], 1), [tmp_path])
     assert "a-backend" in capfd.readouterr().err
 
 
