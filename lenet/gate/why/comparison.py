@@ -105,6 +105,7 @@ def compare(base: Record, head: Record, case: Case, slowdown: tuple[float, float
 
 
 def _explanation(line: str, differences: Iterable[Difference]) -> Explanation:
+    line = " ".join(line.split())  # a library may name a part as it likes
     return Explanation(line if len(line) <= _LINE else f"{line[: _LINE - 3]}...", tuple(differences))
 
 

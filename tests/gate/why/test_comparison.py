@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lenet.gate.why.comparison import Explanation, compare
@@ -191,6 +191,7 @@ def test_the_changes_add_up(base: list[Part], head: list[Part], kinds: frozenset
 
 
 @given(parts, parts)
+@example([], [Part("node", "", "", "\n", 0.0, 1e-9)])
 def test_the_listed_times_add_up_and_the_line_is_short(base: list[Part], head: list[Part]) -> None:
     before, after = Record("a row", None, parts=tuple(base)), Record("a row", None, parts=tuple(head))
     found = compare(before, after, case(), (1.0, 1.1))
