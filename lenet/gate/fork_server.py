@@ -31,6 +31,7 @@ def main() -> int:
             importlib.import_module(module)
         except ImportError:  # a base may lack it; its suite says what it misses
             continue
+    gc.freeze()  # what a fork collects later it finds among its own
     _say(server, cannot=_why_not())
     while request := _next_request(server):
         arguments, variables, descriptors = request
@@ -80,7 +81,6 @@ def _work(arguments: list[str], variables: dict[str, str], descriptors: list[int
         os.dup2(log, standard)
     os.close(log)
     os.environ.update(variables, LENET_GATE_HEAR=str(hear), LENET_GATE_SAY=str(say))
-    gc.enable()
     import pytest
 
     return int(pytest.main(arguments))
