@@ -31,7 +31,6 @@ def main() -> int:
             importlib.import_module(module)
         except ImportError:  # a base may lack it; its suite says what it misses
             continue
-    gc.freeze()  # what a fork collects later it finds among its own
     _say(server, cannot=_why_not())
     while request := _next_request(server):
         arguments, variables, descriptors = request
