@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20, help="recorded pairs of a stage")
     parser.add_argument("--stages", type=int, default=1, help="of each percentage")
     parser.add_argument("--percent", type=float, action="append", help="slow-down of head; several for several heads")
-    parser.add_argument("--start", choices=[*STARTS, "both"], default="forked", help="how processes start; both in turns")
+    parser.add_argument(
+        "--start", choices=[*STARTS, "both"], default="forked", help="how processes start; both in turns"
+    )
     parser.add_argument("--turns", type=int, default=TURNS_ON_A_GPU, help="of each process and row")
     parser.add_argument("--minutes", type=float, default=60.0, help="no pair begins after so many")
     parser.add_argument("suite", nargs="*", help="options of the suite, after --")
