@@ -124,7 +124,7 @@ class Server:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_servers_take_turns_and_are_replaced_after_four_pairs(
+def test_servers_take_turns_and_are_replaced_after_two_pairs(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     made: list[Server] = []
@@ -146,7 +146,7 @@ def test_servers_take_turns_and_are_replaced_after_four_pairs(
     assert len(others) == 30
     heads = [servers["head"] for servers in others]
     pairs = [heads.count(server) for server in dict.fromkeys(heads)]
-    assert pairs == ([4] * 7 + [2] if count == 1 else [4] * 6 + [2] * 3)
+    assert pairs == [2] * 15
     assert heads[1] is heads[0] if count == 1 else heads[1] is not heads[0]
     assert all(server.closed for server in made)
 
