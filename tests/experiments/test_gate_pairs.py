@@ -288,3 +288,21 @@ def test_a_record_of_a_pair_has_what_the_analysis_reads() -> None:
     assert found["medians"] == {"row 1": [[1.0] * TURNS, [1.1] * TURNS]}
     assert found["canary"] == [[1.0] * TURNS] * 2
     assert record(0, 0, 3, {}).keys() - {"percent", "stage"} <= found.keys()
+
+
+def test_servers_and_new_interpreters_are_recorded_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two whole sets of one server, two forks each, and then the time is up."""
+    script, out, looks = load("gate_forks"), tmp_path / "servers.jsonl", iter([0.0] * 8 + [9.0])
+    measured = tmp_path / "measured.py"
+    measured.write_text(
+        "import sys\nfor _ in sys.stdin if sys.argv[2] == 'server' else [0]:\n    print('{\"1\": 0.25}', flush=True)\n"
+    )
+    monkeypatch.setattr(script, "__file__", str(measured))
+    monkeypatch.setattr(script, "SERVERS", 1)
+    monkeypatch.setattr(script, "FORKS", 2)
+    monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    script.record(out, 1.0)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all(one["fastest"] == {"1": 0.25} for one in found)
+    assert [one["server"] for one in found if one["start"] == "forked"] == [0, 0, 1, 1]
+    assert len(found) == 8

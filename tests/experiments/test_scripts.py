@@ -29,10 +29,20 @@ from tests.gate.test_session import Gate
 ROOT = EXPERIMENTS.parent
 RESULTS = ROOT / "docs" / "results"
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem not in {"common", "persistent"})
+FORKS = RESULTS / "gate-forks"
 RECORDS = sorted((RESULTS / "gate").glob("*.jsonl"))
 BASELINE = str(max((ROOT / ".benchmarks").glob("nvidia-*/*_campaign.json")))
 TABLES = {
     "gate_analysis": ("gate.md", [*map(str, RECORDS), "--draws=10"]),
+    "gate_forks": (
+        "gate-forks.md",
+        [
+            *map(str, RECORDS),
+            "--draws=10",
+            "--turns=2",
+            *(f"--{one}={FORKS / one}.jsonl" for one in ("servers", "pairs")),
+        ],
+    ),
     "gate_rules": ("gate-rules.md", [*map(str, RECORDS), "--draws=10"]),
     "hot_path": ("hot-path.md", ["--device=cpu", "--backend=pytorch", "--backend=fused"]),
     "parity": ("parity-h100.md", ["--device=cpu", "--batch-size=4", "--images=8", "pytorch", "fp32", "uint8"]),
