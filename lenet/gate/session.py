@@ -215,6 +215,7 @@ class _Gate:
                 only = None if earlier is None else earlier.patterns(earlier.failing)
             draw = random.Random(f"{self.journal.plan.seed} {stage.name} {number}")  # noqa: S311 - it keeps no secret
             try:
+                servers = None if compiles else place.servers(self._time_for(stage))
                 pair = measure_pair(
                     place.trees,
                     self.journal.plan.suite,
@@ -223,7 +224,7 @@ class _Gate:
                     only=only,
                     rounds=stage.rounds,
                     turns=self.journal.plan.turns,
-                    servers=None if compiles else place.servers(),
+                    servers=servers,
                     timeout=self._time_for(stage),
                     compiles=compiles,
                 )
@@ -319,8 +320,15 @@ class _Place:
                 self._servers = self._serving.enter_context(fork_servers(self._trees, self.folder))
         return self._trees
 
-    def servers(self) -> dict[str, ForkServer] | None:
-        """The servers that fork the next pair, once all have imported their modules; None if processes start afresh."""
+    def servers(self, seconds: float) -> dict[str, ForkServer] | None:
+        """The servers that fork the next pair, once all have imported their modules; None if processes start afresh.
+
+        Args:
+            seconds: How long the imports may take.
+
+        Raises:
+            TimeoutError: They took so long that the budget is over.
+        """
         if not self._servers:
             return None
         number = self._forked % (PAIRS_A_SERVER * len(self._servers))
@@ -328,17 +336,18 @@ class _Place:
             if self._forked:
                 self._serving.close()
                 self._servers = self._serving.enter_context(fork_servers(self.trees, self.folder))
-            if reason := self._why_not():
+            if reason := self._why_not(seconds):
                 self._servers = []
                 self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {reason}.")
                 return None
         self._forked += 1
         return self._servers[number % len(self._servers)]
 
-    def _why_not(self) -> str | None:
+    def _why_not(self, seconds: float) -> str | None:
         """Why the servers cannot fork; None if they can. It waits until they have imported their modules."""
         try:
-            seconds = min(self._gate.limits.pair, self._gate.deadline - time.monotonic())
             return next(filter(None, [one.cannot(seconds) for pair in self._servers for one in pair.values()]), None)
         except TimeoutError:
+            if time.monotonic() >= self._gate.deadline:
+                raise
             return "its imports took too long"

@@ -10,9 +10,10 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -119,7 +120,7 @@ class Server:
 
     def cannot(self, seconds: float) -> str | None:
         assert not self.closed
-        assert seconds == FOREVER.pair
+        assert 0 < seconds <= FOREVER.pair
         return None
 
 
@@ -149,6 +150,26 @@ def test_servers_take_turns_and_are_replaced_after_two_pairs(
     assert pairs == [2] * 15
     assert heads[1] is heads[0] if count == 1 else heads[1] is not heads[0]
     assert all(server.closed for server in made)
+
+
+def test_servers_that_import_until_the_budget_is_over_end_the_gate(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second servers do. Those of the first two pairs are quick."""
+    late = [0.0]
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late[0]))
+
+    class Slow(Server):
+        def cannot(self, _: float) -> str | None:
+            late[0] = 600
+            raise TimeoutError
+
+    kinds = iter([Server, Slow])
+    monkeypatch.setattr(
+        session, "fork_servers", lambda *_: nullcontext([dict.fromkeys(("base", "head"), next(kinds)())])
+    )
+    gate.start = "forked"
+    found = gate.run(lambda *_: plain({1: 1.0}), limits=TimeLimits(pair=FOREVER.pair, budget=600))
+    assert (found.stopped or "").startswith("the budget of 600 s is over")
+    assert (len(found.stages[0].counted), found.notes) == (2, ())
 
 
 def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate: Gate) -> None:
