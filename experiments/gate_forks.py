@@ -178,7 +178,9 @@ def print_servers(records: Sequence[dict[str, Any]]) -> None:
     print(
         f"{len(forks)} forks of {number} servers, and {len(records) - len(forks)} new interpreters, in turns. Shared:"
     )
-    print("the standard deviation of what all forks of a server have in common.")
+    print(
+        "the standard deviation of what all forks of a server have in common. Two servers differ by 1.4 times as much."
+    )
     columns = ("half of the fresh within", "half of the forks within", "shared, sd", "within a server, sd", "p")
     head("PyTorch, forward", *columns)
     for batch in map(str, BATCHES):
@@ -213,10 +215,8 @@ def half(values: Sequence[float]) -> str:
 def print_pairs(records: Sequence[dict[str, Any]]) -> None:
     """What differs from one turn to the next, and from one pair of fresh processes to the next."""
     heading("Pairs of fresh processes, recorded while the CPU was idle")
-    print(
-        "Shared: what the five turns of a pair have in common. That is an upper limit of what forks can share. A turn's"
-    )
-    print("log ratio is cut off at 10 %.")
+    print("Shared: what the five turns of a pair have in common. If a server fixed all of it, its forks would share as")
+    print("much. A turn's log ratio is cut off at 10 %.")
     head("row", "pairs", "shared, sd", "from turn to turn, sd", "p")
     for name in (LEFT_ALONE, CANARY):
         both = [

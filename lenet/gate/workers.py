@@ -43,7 +43,7 @@ PRECISION: Final = 0.002
 FEWEST_ROUNDS: Final = 10
 MOST_ROUNDS_ON_A_CPU: Final = 40
 """There a turn's median differs by several per cent from the other side's, whether it is of 40 rounds or of 200: see
-``docs/explanation/gate.md``."""
+``docs/results/gate-forks.md``."""
 PRECISION_ON_A_CPU: Final = 0.005
 """A tenth of what the turns of a quiet CPU differ by."""
 PROCESSORS_A_SERVER: Final = 4
@@ -110,7 +110,8 @@ def fork_servers(trees: tuple[Tree, Tree], folder: Path) -> Iterator[list[dict[s
     """Servers that fork the processes of base and of head. They import the suite's modules meanwhile.
 
     What a server's forks share, such as the layout of their memory, can make all of them a little slower or faster. So
-    there are several for each side where there are processors enough, and the pairs use them in turns.
+    there are several for each side where there are processors enough, the pairs use them in turns, and the session soon
+    replaces them.
 
     Args:
         trees: The checkouts of base and of head.
