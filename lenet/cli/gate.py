@@ -44,8 +44,8 @@ class Duration(click.ParamType[float]):
 @click.option("--resume", is_flag=True, help="Go on from the pairs that an earlier run left in --out.")
 @click.option(
     "--start",
-    type=click.Choice(["auto", "forked", "fresh"]),
-    default="auto",
+    type=click.Choice(["forked", "fresh"]),
+    default="forked",
     show_default=True,
     help="How processes start: forked from one that has imported PyTorch, or afresh.",
 )
