@@ -118,7 +118,7 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
             (
                 *([language.known(data)] if data else []),
                 text("delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance"),
-                *(f"{line['backend']}: {line['reason']}" for line in lines if line.get("reason")),
+                *(f"{line['backend']}: {language.known(line['reason'])}" for line in lines if line.get("reason")),
             )
         ),
     )
