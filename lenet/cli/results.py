@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.options import example_option, refuse_files_of_example, storage_option
+from lenet.cli.options import TypedPath, example_option, refuse_files_of_example, storage_option
 from lenet.terminal import tell
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("results")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=TypedPath())
 @storage_option
 @example_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
