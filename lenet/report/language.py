@@ -59,8 +59,11 @@ class Language:
             return self.text("CIFAR-10 training images")
         if found := re.fullmatch(r"CPU, (\d{1,6}) threads?", words):
             return self.plural("CPU, %(count)s thread", "CPU, %(count)s threads", int(found[1]))
-        found = None if self.code == "en" else reasons.find(words)
-        return self.text(found[0], **{name: self._value(value) for name, value in found[1].items()}) if found else words
+        reason = None if self.code == "en" else reasons.find(words)
+        if reason is None:
+            return words
+        message, values = reason
+        return self.text(message, **{name: self._value(value) for name, value in values.items()})
 
     def _value(self, words: str) -> str:
         """A value of a reason: a number, two as a range, or other reasons."""

@@ -20,13 +20,13 @@ from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import tensorrt, tensorrt_engine, tensorrt_rtx, tensorrt_versions
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
 from lenet.backends.tensorrt import TensorRT
 from lenet.backends.tensorrt_api import build_plan, logger
 from lenet.backends.tensorrt_engine import TensorRTBackend
 from lenet.backends.tensorrt_rtx import TensorRTRTX, targets
 from lenet.cli import main
+from lenet.engine_cache import EngineCacheWarning
 from lenet.errors import BackendError
 from lenet.export import to_onnx
 from lenet.models.pytorch_lenet import from_weights
