@@ -96,6 +96,14 @@ MESSAGES: Final = (
     text("NVML tells no energy of this GPU: it needs a whole GPU of the Volta generation or newer"),
     text("this machine has no RAPL: no package in %(folder)s; virtual machines seldom have it"),
     text("%(file)s may not be read: %(command)s allows it until the next boot"),
+    text("%(file)s cannot be read: %(error)s"),
+    text("%(file)s holds %(text)s, which is no whole number"),
+    text("NVML cannot be opened (%(error)s): check `nvidia-smi`"),
+    text("NVML does not know %(device)s: check `nvidia-smi -L`"),
+    text("NVML's counter ran backwards, from %(before)s to %(after)s mJ: the driver was reset; measure again"),
+    text("RAPL's counter of %(name)s ran backwards, from %(before)s to %(after)s uJ: it was reset; measure again"),
+    text("the counter %(name)s stood still for %(seconds)s s: its machine does not feed it"),
+    text("a cold cache is emptied between passes, which takes energy too: leave out --cold-cache"),
 )
 """What reasons are made from. A value may be a reason itself, or several with a semicolon between them."""
 
