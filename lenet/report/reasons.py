@@ -63,6 +63,7 @@ MESSAGES: Final = (
         "say"
     ),
     text("the logits of %(count)s of %(images)s images are not finite"),
+    text("%(layer)s gives up to %(largest)s, beyond %(precision)s's largest number %(limit)s"),
     # Cases and backends that did not run: lenet.backends, lenet.suite, benchmarks
     text("failed: %(error)s"),
     text("it failed unexpectedly: %(error)s"),
