@@ -182,7 +182,7 @@ class Kernel:
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
         )
-        arguments = (*pointers[:3], ctypes.c_int(batch), pointers[3])
+        arguments: list[driver.Argument] = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
         return prepare_launch(driver.library(), self.code.value, config, arguments, logits, tensors)
 
 

@@ -121,7 +121,7 @@ def _augment(
     scale, shift = scale_and_shift(images.device)
     made = torch.empty(len(order), *INPUT_SHAPE, device=images.device)
     drawn = (images, order, crops.top, crops.left, crops.flip)
-    values = (*map(_pointer, drawn), ctypes.c_int(padding), *map(_pointer, (scale, shift, made)))
+    values: list[Argument] = [*map(_pointer, drawn), ctypes.c_int(padding), *map(_pointer, (scale, shift, made))]
     prepare(step.AUGMENT, values)(len(order), stream(images.device))
     return made
 

@@ -91,7 +91,14 @@ def test_tables_of_backends_fit_80_columns_and_lose_nothing() -> None:
 
 def test_a_command_that_a_table_names_stays_in_one_line() -> None:
     command = "python -m pip install " + "something " * 9
-    line = {"name": LONGEST, "version": None, "summary": "", "reason": command, "backend": LONGEST, "precision": None}
+    line: dict[str, Any] = {
+        "name": LONGEST,
+        "version": None,
+        "summary": "",
+        "reason": command,
+        "backend": LONGEST,
+        "precision": None,
+    }
     step = {"name": "import", "passed": False, "seconds": 0.0, "message": ""}
     line |= {"passed": False, "steps": [step], "advice": command, "log": []}
     for what in backends_table([line], probed=False), doctor_table({}, [line]):
