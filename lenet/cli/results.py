@@ -35,6 +35,8 @@ def command(
         raise click.UsageError("--csv and --markdown are two forms: name one")
     refuse_files_of_example(files, example=example)
 
+    from rich.text import Text
+
     from lenet import results as saved
     from lenet.report import tables
 
@@ -52,7 +54,7 @@ def command(
         for measurement in measurements:
             tell(measurement.describe())
             if details and measurement.limits:
-                tell(tables.limits_line(measurement.limits))
+                tables.print_whole(Text(tables.limits_line(measurement.limits)))
         missing = saved.not_run(measurements)
         cause = measurements[0].cause if len(measurements) == 1 else None
         tables.print_whole(tables.details(rows, missing) if details else tables.brief(rows, missing, cause=cause))
