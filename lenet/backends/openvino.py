@@ -174,7 +174,7 @@ def _library() -> Any:
     """
     if "openvino" in sys.modules or _TELEMETRY in sys.modules:
         return importlib.import_module("openvino")
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] - which an import takes for a missing module
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # an import takes it for a missing module
     try:
         return importlib.import_module("openvino")
     finally:
