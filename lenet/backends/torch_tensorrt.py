@@ -116,6 +116,7 @@ class TorchTensorRT(Backend):
     def _unsupported_gpu(self, capability: Version) -> str | None:
         """Why the library does not run on a GPU of this compute capability; None where it does."""
         del capability
+        return None
 
     def _settle(self, library: Any, module: Any) -> None:
         """Choose the settings of a module whose engine is not loaded yet."""
@@ -247,9 +248,10 @@ def convert(library: Any, exported: ExportedProgram, spec: BuildSpec) -> bytes:
         try:
             return bytes(build(exported, **options))
         except Exception as error:
-            while error.__cause__ is not None:
-                error = error.__cause__
-            raise _refusal(library, str(error).partition("\n")[0] or repr(error), "converts as a whole") from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # which names the operator
+                cause = cause.__cause__
+            raise _refusal(library, str(cause).partition("\n")[0] or repr(cause), "converts as a whole") from error
 
 
 def _device(library: Any, device: torch.device) -> Any:

@@ -64,7 +64,7 @@ def install(monkeypatch: pytest.MonkeyPatch, backend: TorchTensorRT, **changes: 
 
 def use_fake(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (8, 9)) -> FakeTorchTensorRT:
     library = FakeTorchTensorRT()
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", library)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4060 Ti")
@@ -95,8 +95,10 @@ class TestProbe:
             (
                 TorchTensorRT(),
                 {"torch": "2.11.0", "tensorrt_cu13": "10.15.1.29"},
-                "torch-tensorrt 2.14.0 requires torch<2.15.0,>=2.14.0 (2.11.0 is installed) and "
-                "tensorrt-cu13<11.2.0,>=11.1.0 (10.15.1.29 is installed): ",
+                (
+                    "torch-tensorrt 2.14.0 requires torch<2.15.0,>=2.14.0 (2.11.0 is installed) and "
+                    "tensorrt-cu13<11.2.0,>=11.1.0 (10.15.1.29 is installed): "
+                ),
             ),
             (
                 TorchTensorRT(),
@@ -165,7 +167,7 @@ class TestProbe:
         monkeypatch.setattr(logging.getLogger("torch_tensorrt"), "level", logging.NOTSET)
         shown = warnings.showwarning
         found = TorchTensorRT().probe(CUDA)
-        logging.captureWarnings(False)
+        logging.captureWarnings(capture=False)
         assert found.reason == "torch_tensorrt cannot be loaded: libnvinfer.so.11: cannot open"
         assert found.broken
         assert warnings.showwarning is shown
@@ -315,7 +317,7 @@ class TestBuild:
         self, fake: FakeTorchTensorRT, arrays: Arrays
     ) -> None:
         fake.broken = UnsupportedOperatorException("Conversion of function aten::linalg_inv_ex not supported!\nWhile")
-        with pytest.raises(BackendError, match="a network that torch_tensorrt 2.14.0 converts as a whole") as caught:
+        with pytest.raises(BackendError, match=r"a network that torch_tensorrt 2\.14\.0 converts as a whole") as caught:
             build(arrays)
         assert caught.value.found == "Conversion of function aten::linalg_inv_ex not supported!"
 

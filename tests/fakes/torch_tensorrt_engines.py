@@ -25,8 +25,11 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import torch_tensorrt
 from lenet.backends.base import BatchRange, BuildSpec
+from lenet.backends.exported import export
+from lenet.backends.precision import DTYPES
 from lenet.documents import to_json
 from lenet.errors import BackendError
+from lenet.models.pytorch_lenet import network
 from lenet.vocabulary import InputType, Precision
 
 CUDA: Final = torch.device("cuda", 0)
@@ -46,7 +49,8 @@ class Inverse(nn.Module):
         self.conv1 = nn.Conv2d(3, 6, 5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.inv(self.conv1(images))
+        inverse: torch.Tensor = torch.linalg.inv(self.conv1(images))
+        return inverse
 
 
 def pretend_a_gpu() -> None:
@@ -59,27 +63,29 @@ def pretend_a_gpu() -> None:
     cuda.empty_cache = cuda.synchronize = lambda *_: None
 
 
-def keep_networks(library: Any) -> list[dict[str, Any]]:
+def keep_networks() -> list[dict[str, Any]]:
     """Have the builder build for compute capability 8.9; what it is asked to build is noted from here on."""
     found: list[dict[str, Any]] = []
     trt = sys.modules["tensorrt"]
-    interpreter = sys.modules["torch_tensorrt.dynamo.conversion._TRTInterpreter"]
+    interpreter: Any = sys.modules["torch_tensorrt.dynamo.conversion._TRTInterpreter"]
     populate = interpreter.TRTInterpreter._populate_trt_builder_config
 
     def configure(self: Any, *arguments: Any) -> Any:
-        config, network = populate(self, *arguments), self.ctx.net
+        config, net = populate(self, *arguments), self.ctx.net
         config.num_compute_capabilities = 1
         assert config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-        layers = [network.get_layer(index) for index in range(network.num_layers)]
-        found.append({
-            "tf32": config.get_flag(trt.BuilderFlag.TF32),
-            "level": config.builder_optimization_level,
-            "layers": [[one.type.name, one.get_output(0).dtype.name] for one in layers],
-            "bindings": [
-                [one.name, one.dtype.name, list(one.shape)] for one in (network.get_input(0), network.get_output(0))
-            ],
-            "lowered": self.module,
-        })
+        layers = [net.get_layer(index) for index in range(net.num_layers)]
+        found.append(
+            {
+                "tf32": config.get_flag(trt.BuilderFlag.TF32),
+                "level": config.builder_optimization_level,
+                "layers": [[one.type.name, one.get_output(0).dtype.name] for one in layers],
+                "bindings": [
+                    [one.name, one.dtype.name, list(one.shape)] for one in (net.get_input(0), net.get_output(0))
+                ],
+                "lowered": self.module,
+            }
+        )
         return config
 
     class Engine(SimpleNamespace):
@@ -103,13 +109,13 @@ def keep_networks(library: Any) -> list[dict[str, Any]]:
 def main() -> None:
     pretend_a_gpu()
     library = torch_tensorrt._library()
-    networks = keep_networks(library)
+    networks = keep_networks()
     arrays = weights.load().arrays
     generator = torch.Generator().manual_seed(0)
     plan = b""
     for name, spec in [*SPECS.items(), ("fp32 again", SPECS["fp32"])]:
-        network = torch_tensorrt.network(arrays, torch_tensorrt.DTYPES[spec.precision], spec.image_dtype)
-        plan = torch_tensorrt.convert(library, torch_tensorrt.export(network, spec), spec)
+        lenet = network(arrays, DTYPES[spec.precision], spec.image_dtype)
+        plan = torch_tensorrt.convert(library, export(lenet, spec), spec)
         asked = networks.pop()
         shape = spec.batches.optimum, *INPUT_SHAPE
         images = torch.randn(shape, generator=generator)
