@@ -17,8 +17,8 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -133,19 +133,17 @@ class TorchTensorRT(Backend):
             "version": f"{library.__version__}, torch {torch.__version__}, {self.builder} {built_by}",
             "target": f"{torch.cuda.get_device_name(spec.device)}, compute capability {dotted(capability)}",
             "precision": spec.precision,
-            "tf32": spec.precision is Precision.TF32,
             "input": spec.input,
             "batches": (spec.batches.minimum, spec.batches.optimum, spec.batches.maximum),
             "optimization_level": DEFAULT_LEVEL,
         }
         build = functools.partial(convert, library, exported, spec)
         load = _Loader(library, spec.device, self)
-        with warnings.catch_warnings(), torch.cuda.device(spec.device):  # it builds for the current device
-            warnings.simplefilter("ignore")
-            try:
+        try:
+            with torch.cuda.device(spec.device):  # it builds for the current device
                 engine = EngineCache(default_directory()).load_or_build(key, build, load)
-            except EngineRefusedError as error:
-                raise _refusal(library, load.problem, "loads the engine that it just built") from error
+        except EngineRefusedError as error:
+            raise _refusal(library, load.problem, "loads the engine that it just built") from error
         runner = _EngineRunner(engine, built_by, spec)
         with runner.on_stream():  # TensorRT for RTX compiles its kernels in the first pass
             runner.forward(torch.zeros(spec.batches.optimum, *INPUT_SHAPE, dtype=spec.image_dtype, device=spec.device))
@@ -198,19 +196,15 @@ class _Loader:
 
     def __call__(self, plan: bytes) -> Any | None:
         library = self._library
-        module = library.runtime.TorchTensorRTModule(
-            plan,
-            [INPUT],
-            [OUTPUT],
-            name="lenet",
-            settings=library.dynamo.CompilationSettings(device=_device(library, self._device), lazy_engine_init=True),
-        )
-        self._backend._settle(library, module)  # noqa: SLF001 - a part of it
-        try:
-            module.setup_engine()
-        except RuntimeError as error:
-            self.problem = str(error)
-            return None
+        settings = library.dynamo.CompilationSettings(device=_device(library, self._device), lazy_engine_init=True)
+        with _without_warnings():
+            module = library.runtime.TorchTensorRTModule(plan, [INPUT], [OUTPUT], name="lenet", settings=settings)
+            self._backend._settle(library, module)  # noqa: SLF001 - a part of it
+            try:
+                module.setup_engine()
+            except RuntimeError as error:
+                self.problem = str(error)
+                return None
         return module
 
 
@@ -246,7 +240,8 @@ def convert(library: Any, exported: ExportedProgram, spec: BuildSpec) -> bytes:
         if unknown := options.keys() - inspect.signature(build).parameters.keys():
             raise _refusal(library, f"it has no option {', '.join(sorted(unknown))}", "has the options of 2.14")
         try:
-            return bytes(build(exported, **options))
+            with _without_warnings():
+                return bytes(build(exported, **options))
         except Exception as error:
             cause: BaseException = error
             while cause.__cause__ is not None:  # which names the operator
@@ -263,9 +258,15 @@ def _library() -> Any:
     logger = logging.getLogger("torch_tensorrt")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)  # what it logs of an error, the error says as well
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")
+    with _without_warnings(), redirect_stdout(sys.stderr):
         return importlib.import_module("torch_tensorrt")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _unmet(distribution: str) -> list[str]:

@@ -20,6 +20,7 @@ from lenet import backends, parity
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import torch_tensorrt
 from lenet.backends.base import BatchRange, BuildSpec, Runner
+from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
 from lenet.backends.torch_tensorrt import TorchTensorRT, TorchTensorRTRTX
 from lenet.documents import parse
@@ -27,7 +28,7 @@ from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
 from lenet.weights import Arrays
 from tests.backends.holding import held, without_collector
-from tests.fakes.torch_tensorrt_api import FakeTorchTensorRT, UnsupportedOperatorException
+from tests.fakes.torch_tensorrt_api import FakeModule, FakeTorchTensorRT, UnsupportedOperatorException
 from tests.fakes.torch_tensorrt_signatures import RECORDED, signatures_in
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -154,7 +155,11 @@ class TestProbe:
         assert TorchTensorRT().probe(CUDA).reason == "PyTorch sees no CUDA device: check `nvidia-smi`"
 
     def test_unloadable_and_talkative(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         install(monkeypatch, TorchTensorRT())
         use_fake(monkeypatch)
@@ -167,10 +172,12 @@ class TestProbe:
         monkeypatch.setattr(logging.getLogger("torch_tensorrt"), "level", logging.NOTSET)
         shown = warnings.showwarning
         found = TorchTensorRT().probe(CUDA)
+        left = warnings.showwarning
         logging.captureWarnings(capture=False)
         assert found.reason == "torch_tensorrt cannot be loaded: libnvinfer.so.11: cannot open"
         assert found.broken
-        assert warnings.showwarning is shown
+        assert left is shown
+        assert caplog.records == []
         assert capsys.readouterr() == ("", "import error\n")
 
     @both
@@ -341,6 +348,21 @@ class TestBuild:
         with pytest.raises(BackendError, match=r"(?s)found:  Unable to deserialize.*loads the engine that it just"):
             build(arrays)
         assert list((tmp_path / "cache").glob("*.engine")) == []
+
+    def test_an_engine_of_the_cache_that_is_refused_is_built_anew_with_a_warning(
+        self, fake: FakeTorchTensorRT, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        build(arrays).close()
+        setup, refused = FakeModule.setup_engine, iter(["another driver"])
+
+        def set_up(module: FakeModule) -> None:
+            module._refuses = next(refused, "")
+            setup(module)
+
+        monkeypatch.setattr(FakeModule, "setup_engine", set_up)
+        with pytest.warns(EngineCacheWarning, match="the library refuses it"):
+            build(arrays).close()
+        assert len(fake.take("convert_exported_program_to_serialized_trt_engine")) == 2
 
     @pytest.mark.usefixtures("fake")
     @pytest.mark.parametrize("end", ["close", "del"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 
 from tests.fakes.torch_tensorrt_signatures import RECORDED
 
-__all__ = ["FakeTorchTensorRT", "UnsupportedOperatorException"]
+__all__ = ["FakeModule", "FakeTorchTensorRT", "UnsupportedOperatorException"]
 
 
 class UnsupportedOperatorException(RuntimeError):  # noqa: N818 - Torch-TensorRT's name
@@ -98,6 +99,7 @@ class FakeModule(nn.Module):
 
     def __init__(self, engine: nn.Module, calls: list[Any], refuses: str) -> None:
         super().__init__()
+        warnings.warn("RuntimeSettings is only honored on TRT-RTX builds", UserWarning, stacklevel=2)  # as the real one
         self.engine = engine
         self._calls, self._refuses = calls, refuses
         self._ready = False
