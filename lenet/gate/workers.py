@@ -68,7 +68,7 @@ class Tree:
         path: Root of the checkout.
         commit: The commit that is checked out.
         python: Interpreter of its environment.
-        caches: Directory of its compile caches.
+        caches: Directory of its own caches.
     """
 
     side: str
@@ -76,6 +76,15 @@ class Tree:
     commit: str
     python: str
     caches: Path
+
+    @property
+    def compilers(self) -> Path:
+        """Directory of the caches of TorchInductor and Triton, which both sides of a stage share.
+
+        They choose kernels by timing them, so another compilation of one graph may be 10 % slower. The caches are keyed
+        by the graph, the settings and the versions: what is alike on both sides is compiled once.
+        """
+        return self.caches.parent / "compilers"
 
 
 def case_pattern(case: Case) -> str:
@@ -193,8 +202,8 @@ def environment(tree: Tree, plugins: Path) -> dict[str, str]:
         **without_git_variables(),
         "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
         "LENET_CACHE": str(tree.caches / "lenet"),
-        "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
-        "TRITON_CACHE_DIR": str(tree.caches / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tree.compilers / "inductor"),
+        "TRITON_CACHE_DIR": str(tree.compilers / "triton"),
         # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
         "LENET_DATA": str(found.resolve()) if found else "",
     }

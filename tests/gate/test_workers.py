@@ -282,3 +282,14 @@ def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
         assert json.loads(os.read(hear, 100)) == {"rounds": rounds, "cpu": 1}
     os.close(hear)
     os.close(tell)
+
+
+def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None:
+    base, head = (
+        workers.environment(Tree(side, tmp_path / side, "", sys.executable, tmp_path / f"{side}-caches"), tmp_path)
+        for side in ("base", "head")
+    )
+    for name in "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR":
+        assert base[name] == head[name]
+        assert Path(base[name]).is_relative_to(tmp_path)
+    assert base["LENET_CACHE"] != head["LENET_CACHE"]
