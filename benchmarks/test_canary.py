@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 ROUNDS = 200
 ROUNDS_ON_A_CPU = 40
-"""As many as a row has there at most (`lenet.gate.workers`)."""
+"""As many as a row has there at most (`lenet.gate.rounds`)."""
 WARMUPS = 20
 BATCH_ON_A_GPU = 1000
 

@@ -33,7 +33,7 @@ class Turns:
         case: What the row measures.
         medians: One for each turn, in seconds.
         throttled: The largest share of a turn's rounds that were throttled.
-        rounds: Rounds that a turn needs for the precision that the gate wants (`lenet.gate.workers.rounds_needed`).
+        rounds: Rounds that a turn needs for the precision that the gate wants (`lenet.gate.rounds.rounds_needed`).
     """
 
     case: Case

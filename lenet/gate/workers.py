@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, pi, sqrt
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final
@@ -29,30 +28,19 @@ from lenet.gate.processes import (
     processor_seconds,
     share_of_others,
 )
-from lenet.measurement.summary import Summary
+from lenet.gate.rounds import rounds_needed
 from lenet.provenance import without_git_variables
 from lenet.report.tables import row_name
 from lenet.results import Case, Row
 from lenet.vocabulary import threads_name
 
-__all__ = ["Tree", "case_pattern", "environment", "fork_servers", "measure_pair", "rounds_needed"]
+__all__ = ["Tree", "case_pattern", "environment", "fork_servers", "measure_pair"]
 
-PRECISION: Final = 0.002
-"""The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
-
-FEWEST_ROUNDS: Final = 10
-MOST_ROUNDS_ON_A_CPU: Final = 40
-"""There a turn's median differs by several per cent from the other side's, whether it is of 40 rounds or of 200: see
-``docs/results/gate-forks.md``."""
-PRECISION_ON_A_CPU: Final = 0.005
-"""A tenth of what the turns of a quiet CPU differ by."""
 PROCESSORS_A_SERVER: Final = 4
 MOST_SERVERS: Final = 4
 """Of each side. A server keeps about 400 MB."""
 ROUNDS_AT_FIRST: Final = 20
 """Of a turn of the first pair, whose rounds tell how many the later ones need."""
-_QUARTILES_OF_SIGMA: Final = 1.349
-"""The distance between a normal distribution's quartiles, in standard deviations."""
 
 _CASE_OF_CANARY: Final = "test_canary["
 CANARY_FILE: Final = Path(__file__).parents[2] / "benchmarks" / "test_canary.py"
@@ -95,23 +83,6 @@ def case_pattern(case: Case) -> str:
     beginning = "-".join([case.backend, case.mode, str(case.batch_size), case.asked, case.host_memory or ""])
     rest = "(?!.*-uint8)" if case.input == "float32" else f".*-{case.input}"
     return beginning + rest + (f".*-{threads_name(case.threads)}" if case.threads else "")
-
-
-def rounds_needed(summary: Summary, *, on_a_cpu: bool) -> int:
-    """The rounds after which a row's median has the standard error `PRECISION`; at least `FEWEST_ROUNDS`.
-
-    On a CPU that is `PRECISION_ON_A_CPU`, and the rounds are at most `MOST_ROUNDS_ON_A_CPU`.
-
-    The median of n normal values has the standard error ``sqrt(pi / 2) sigma / sqrt(n)`` (Kenney and Keeping 1962,
-    Mathematics of Statistics, part 1, section 14.9). Sigma is estimated from the quartiles, which outliers do not move.
-
-    Args:
-        summary: Of a turn's rounds.
-        on_a_cpu: Whether the row is a CPU's.
-    """
-    error_of_one = sqrt(pi / 2) * summary.iqr / _QUARTILES_OF_SIGMA / summary.median
-    found = max(ceil((error_of_one / (PRECISION_ON_A_CPU if on_a_cpu else PRECISION)) ** 2), FEWEST_ROUNDS)
-    return min(found, MOST_ROUNDS_ON_A_CPU) if on_a_cpu else found
 
 
 @contextmanager

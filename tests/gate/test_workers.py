@@ -22,6 +22,7 @@ from lenet.errors import GateError
 from lenet.gate import fork_server, processes, workers
 from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
+from lenet.gate.rounds import rounds_needed
 from lenet.gate.workers import Tree, fork_servers, measure_pair
 from lenet.measurement.statistics import summarize
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row
@@ -268,8 +269,8 @@ def test_a_noisy_row_gets_more_rounds(spread: float, on_a_gpu: int, on_a_cpu: in
     half = spread / 2
     sample = [1 - half] * 25 + [1.0] * 50 + [1 + half] * 25
     summary = replace(summarize(sample), iqr=spread)
-    assert workers.rounds_needed(summary, on_a_cpu=False) == on_a_gpu
-    assert workers.rounds_needed(summary, on_a_cpu=True) == on_a_cpu
+    assert rounds_needed(summary, on_a_cpu=False) == on_a_gpu
+    assert rounds_needed(summary, on_a_cpu=True) == on_a_cpu
 
 
 def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
