@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +27,10 @@ from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
 from lenet.gate.rounds import rounds_needed
 from lenet.gate.workers import Tree, fork_servers, measure_pair
+from lenet.measurement.host_state import IdleHostWatch
+from lenet.measurement.protocol import Coursework
 from lenet.measurement.statistics import summarize
+from lenet.suite.instruments import Instruments
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
@@ -294,3 +300,21 @@ def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None
         assert base[name] == head[name]
         assert Path(base[name]).is_relative_to(tmp_path)
     assert base["LENET_CACHE"] != head["LENET_CACHE"]
+
+
+def test_a_turn_gives_the_suite_s_instruments_its_rounds_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    hear, say = os.pipe()
+    monkeypatch.setenv("LENET_GATE_HEAR", str(hear))
+    monkeypatch.setenv("LENET_GATE_SAY", str(say))
+    monkeypatch.setattr("gc.disable", lambda: None)  # else this process would collect nothing from here on
+    turns = runpy.run_path(str(Path(workers.__file__).with_name("turns.py")))
+    parts = {"protocol": Coursework(), "host": IdleHostWatch()}
+    instruments: Any = Instruments(sampler=None, energy=None, **parts)  # type: ignore[arg-type]
+    item = SimpleNamespace(
+        funcargs={**parts, "instruments": instruments}, stash={turns["_TURN"]: {"rounds": 12, "cpu": 0}}
+    )
+    next(turns["pytest_pyfunc_call"](item))
+    found = item.funcargs["instruments"]
+    assert (found.protocol.rounds, type(found.host)) == (12, turns["_GivenHost"])
+    turns["_hear"].close()
+    os.close(say)
