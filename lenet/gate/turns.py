@@ -162,8 +162,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     rounds = turn.get("rounds")
     if rounds and hasattr(protocol, "rounds") and not hasattr(protocol, "precision"):  # else it chooses their number
         given["protocol"] = replace(protocol, rounds=min(rounds, protocol.rounds))
-    if "instruments" in given:  # they hold what the suite made of these
-        given["instruments"] = replace(given["instruments"], protocol=given["protocol"], host=host)
+    instruments: Any = given.get("instruments")
+    if instruments:  # they hold what the suite made of these
+        given["instruments"] = replace(instruments, protocol=given["protocol"], host=host)
     # The suite's cases pin their rounds alone: the threads of what they compute before would share the CPU.
     with nullcontext() if "host" in given else host.on_a_quiet_cpu():
         return (yield)
