@@ -10,7 +10,6 @@ twenty times, for ``ncu``.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 import traceback
@@ -39,29 +38,33 @@ IMAGES = 2000
 EVERY = (*range(1, 301), 1000, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
-MARKS = 20
+MARKS, MARK_BYTES = 20, 256
 TURNS = 5
 FAULTS: list[str] = []
 """Names of what was wrong or failed."""
 
 
 class Marked(Variant):
-    """A variant that records when its first blocks, as many as share an image, pass the kernel's barriers.
+    """A variant that records when thread 0 of its first blocks, as many as share an image, passes a barrier.
 
-    Behind the logits it writes `MARKS` clock cycles for each block.
+    Behind the logits it writes `MARKS` clock cycles for each block. It leaves `MARK_BYTES` of the shared memory.
     """
 
     @property
     def source(self) -> str:
         """The source with the marks."""
-        head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
-        numbers = iter(range(100))
-        marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
-        mark = "__syncthreads(); {}[{}] = float(clock64() - began);"
-        kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(marks, next(numbers)), kernel)
-        begin = "long long began = clock64(); float* marks = logits + batch * CLASSES + blockIdx.x * {}; SHARED_MEMORY("
-        begin = begin.format(MARKS)
-        return str(head) + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
+        mark = f"if (threadIdx.x == 0 && marked < {MARKS + 1}) marks[marked++] = unsigned(clock64());"
+        source = Variant.source.fget(self)  # type: ignore[attr-defined]
+        source = source.replace("__syncthreads();", f"__syncthreads(); {mark}")
+        begin = f"if (threadIdx.x == 0) marked = 0; {mark} float* behind = logits + batch * CLASSES; SHARED_MEMORY("
+        head, kernel = source.split('extern "C" __global__')
+        kernel = kernel.replace("SHARED_MEMORY(", begin, 1)
+        end = f"""
+            if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image})
+                for (int i = 1; i < marked; ++i) behind[{MARKS} * blockIdx.x + i - 1] = float(marks[i] - marks[0]);
+        }}"""
+        declared = f"__shared__ unsigned marks[{MARKS + 1}], marked;"
+        return f'{declared}{head}extern "C" __global__{kernel[: kernel.rindex("}")]}{end}'
 
 
 class Check:
@@ -186,7 +189,8 @@ class Check:
 
     def spans(self, variant: Variant, batch: int) -> str:
         """Cycles between barriers in the first block, or in the last of the blocks that share the first image."""
-        kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
+        marked = {field.name: getattr(variant, field.name) for field in fields(variant)}
+        kernel = self.kernel(Marked(**marked | {"shared_bytes": variant.shared_bytes - MARK_BYTES}))
         marks = MARKS * variant.blocks_an_image
         logits = torch.zeros(batch * 10 + marks, device=self.device)
         launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))

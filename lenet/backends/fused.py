@@ -216,8 +216,9 @@ class Kernel:
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
         # cuLaunchKernelEx).
+        multiprocessors = torch.cuda.get_device_properties(self.parameters.device).multi_processor_count
         config = _LaunchConfig(
-            blocks=(self.variant.blocks(batch), 1, 1),
+            blocks=(self.variant.blocks(batch, multiprocessors), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
