@@ -93,9 +93,14 @@ class Variant:
     blocks_an_image: int = 1
 
     def blocks(self, batch: int, multiprocessors: int) -> int:
-        """Blocks of a launch: if staged one a multiprocessor at most, which takes its share of the batch in turns."""
+        """Blocks of a launch."""
         blocks = -(-batch // self.images) * self.blocks_an_image
-        return min(blocks, multiprocessors) if self.staged else blocks
+        return min(blocks, multiprocessors) if self.turns else blocks
+
+    @property
+    def turns(self) -> bool:
+        """Whether there is one block a multiprocessor at most, which takes its share of the batch in turns."""
+        return self.staged or (self.precision == Precision.FP32 and self.images == IMAGES_A_BLOCK[-1])
 
     @property
     def staged(self) -> bool:
