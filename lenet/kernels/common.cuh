@@ -106,13 +106,6 @@ __device__ __forceinline__ bool is_last_of(unsigned count, unsigned* counter) {
     return before == count - 1;
 }
 
-// Asks for pieces of 16 bytes to come to L2, where the GPU can.
-__device__ __forceinline__ void prefetch(const uint4* global, int pieces) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(16 * pieces) : "memory");
-#endif
-}
-
 // 16 bytes that are read once, and so are not worth a place in L1. Volatile: the load stays where it stands, early.
 __device__ __forceinline__ uint4 load_once(const uint4* from) {
     uint4 v;

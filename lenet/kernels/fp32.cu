@@ -398,14 +398,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     // Groups of copies: the constants and the first images; the other images; the slices, in their time. Images come
     // first: nothing that is wanted later may stand in their way.
     InFlight<PIECES, 0, IMAGES, THREADS> held;
-    auto ask_for_images = [&] {
-        if (HELD) {
-            held.fetch(PixelRows{from}, count);
-        } else {
-            copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
-        }
+    auto copy_first = [&] {
+        if (!HELD) copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
     };
-    ask_for_images();
+    if (HELD) held.fetch(PixelRows{from}, count);
+    copy_first();
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
     if (RESIDENT && BULK && threadIdx.x % 32 == 0)
@@ -430,8 +427,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         commit_copies();
         wait_for_copies<1>();
         __syncthreads();
-        if (TURNS && threadIdx.x == 0 && first + IMAGES < end)
-            prefetch(from + IMAGES * IMAGE_PIECES, min(IMAGES, end - first - IMAGES) * IMAGE_PIECES);
 
         float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
         float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
@@ -502,11 +497,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         __syncthreads();
         if (!TURNS || first + IMAGES >= end) break;
         first += IMAGES, from += IMAGES * IMAGE_PIECES, phase ^= 1;
-        int images_now = count;
         count = min(IMAGES, end - first);
-        ask_for_images();
+        copy_first();
         commit_copies();
-        classify(weights5, bias + BIAS5, hidden2, logits, images_now);
+        classify(weights5, bias + BIAS5, hidden2, logits, IMAGES);
+        if (HELD) held.fetch(PixelRows{from}, count);
         logits += IMAGES * CLASSES;
     }
     classify(weights5, bias + BIAS5, hidden2, logits, count);

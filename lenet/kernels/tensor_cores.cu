@@ -29,9 +29,8 @@ struct Places {
     unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
     Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
 
-    template <int COUNT>
     __device__ __forceinline__ void conv1(const Conv1& conv1, int tile) const {
-        conv1.tiles<COUNT>(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned short*>(maps));
+        conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned short*>(maps));
     }
 };
 
@@ -125,12 +124,10 @@ __device__ __forceinline__ void run_staged(const Places& at, const uint4* images
             __syncthreads();
             if (threadIdx.x == 0) parts[i].ask(stages + i * STAGE, parameters + FC1 + i * STAGE, STAGE);
             int windows = min((i + 1) * GROUP, count) * POOLED1;
-            constexpr int AT_ONCE = 1;
+            // A round of the warps waits for the images of its last tile.
 #pragma unroll 1
-            for (; (tile - warp + AT_ONCE * WARPS) * 16 <= windows; tile += AT_ONCE * WARPS) at.conv1<AT_ONCE>(conv1, tile);
-            if (i + 1 == STAGES)
-#pragma unroll 1
-                for (; tile * 16 < windows; tile += WARPS) at.conv1<1>(conv1, tile);
+            for (; i + 1 == STAGES ? tile * 16 < windows : (tile - warp + WARPS) * 16 <= windows; tile += WARPS)
+                at.conv1(conv1, tile);
         }
         auto copy_late = [&] {
             if (threadIdx.x == 0) late->ask(at.shared + FC2_AT, parameters + FC2, LATE);
@@ -179,7 +176,7 @@ __device__ __forceinline__ void run(const Places& at, const uint4* from, const u
             __syncthreads();
         }
         int tile = round * WARPS + warp;
-        if (tile < TILES) at.conv1<1>(conv1, tile);
+        if (tile < TILES) at.conv1(conv1, tile);
     }
     auto late = [&] { copy_late(at.arrivals[1], at.shared + FC2_AT, parameters + FC2, LATE); };
     auto ready = [&](int layer) {

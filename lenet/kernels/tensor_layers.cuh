@@ -191,44 +191,38 @@ struct Conv1 {
         }
     }
 
-    // COUNT tiles of 16 windows of the pool, STEP apart: lanes 4r + c have the sums of windows r and r + 8.
-    template <int COUNT>
-    __device__ __forceinline__ void tiles(unsigned tile, const unsigned* pixels, unsigned short* maps) const {
-        constexpr unsigned WINDOWS = IMAGES * POOLED1, STEP = WARPS * 16;
+    // 16 windows of the pool: lanes 4r + c have the sums of windows r and r + 8.
+    __device__ __forceinline__ void tile(unsigned tile, const unsigned* pixels, unsigned short* maps) const {
+        constexpr unsigned WINDOWS = IMAGES * POOLED1;
         unsigned group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
         unsigned number = tile * 16 + group, last = WINDOWS - 1;
         bool whole = WINDOWS % 16 == 0;
-        const unsigned* words[2 * COUNT][3];
-        unsigned chunks[2 * COUNT];
+        Window windows[2] = {Window(whole || number < last ? number : last),
+                             Window(whole || number + 8 < last ? number + 8 : last)};
+        const unsigned* words[2][3];
 #pragma unroll
-        for (int half = 0; half < 2 * COUNT; ++half) {
-            unsigned here = number + half % 2 * 8 + half / 2 * STEP;
-            Window window(whole || here < last ? here : last);
-            chunks[half] = window.chunk;
-            const unsigned* first = pixels + window.word;
+        for (int half = 0; half < 2; ++half) {
+            const unsigned* first = pixels + windows[half].word;
             words[half][0] = first + (member / 2 * (ROW / 2) + member % 2);
             words[half][1] = first + (member % 2 * (ROW / 2) + member / 2 * (PLANE / 2));
             words[half][2] = first + member * (ROW / 2);
         }
-        float sums[COUNT][COLUMNS1][4] = {};
+        float sums[COLUMNS1][4] = {};
 #pragma unroll
-        for (int step = 0; step < STEPS1; ++step)
+        for (int step = 0; step < STEPS1; ++step) {
+            Fragment a[PARTS];
 #pragma unroll
-            for (int j = 0; j < COUNT; ++j) {
-                Fragment a[PARTS];
+            for (int part = 0; part < PARTS; ++part)
 #pragma unroll
-                for (int part = 0; part < PARTS; ++part)
+                for (int i = 0; i < 4; ++i)
+                    a[part][i] = words[i % 2][pattern(2 * step + i / 2)][offset(2 * step + i / 2) + part * (PIXEL_PART / 2)];
 #pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        a[part][i] = words[2 * j + i % 2][pattern(2 * step + i / 2)]
-                                          [offset(2 * step + i / 2) + part * (PIXEL_PART / 2)];
+            for (int column = 0; column < COLUMNS1; ++column) product(sums[column], a, weights[step][column]);
+        }
 #pragma unroll
-                for (int column = 0; column < COLUMNS1; ++column) product(sums[j][column], a, weights[step][column]);
-            }
-#pragma unroll
-        for (int half = 0; half < 2 * COUNT; ++half) {
-            bool present = whole || number + half % 2 * 8 + half / 2 * STEP < WINDOWS;
-            finish_window(half % 2, sums[half / 2], present, maps + 8 * chunks[half]);
+        for (int half = 0; half < 2; ++half) {
+            bool present = whole || number + 8 * half < WINDOWS;
+            finish_window(half, sums, present, maps + 8 * windows[half].chunk);
         }
     }
 

@@ -228,7 +228,6 @@ inline bool is_last_of(unsigned count, unsigned* counter) {
     *counter = (*counter + 1) % count;
     return *counter == 0;
 }
-inline void prefetch(const uint4*, int) {}
 inline uint4 load_once(const uint4* from) { return *from; }
 template <int INDEX>
 inline float centred(unsigned word) { return float(word >> 8 * INDEX & 255) - 128.0f; }
