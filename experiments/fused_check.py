@@ -162,18 +162,11 @@ class Check:
         verdict = f"WRONG at {len(wrong)} batches: {wrong[:10]}" if wrong else f"{len(sizes)} batches right"
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
-    def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
-        """A function that replays one captured launch."""
+    def replay(self, kernel: Kernel, batch: int) -> Callable[[], object]:
+        """A launch as the backend makes it, which is a CUDA graph's."""
         images, logits = self.batch(batch, bytes_in=kernel.variant.bytes_in), torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
-        launch = kernel.bind(self.stream, images, logits)
-        launch()
-        self.stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
-            launch()
-        self.keep = launch
-        return graph.replay
+        return kernel.bind_graph(self.stream, images, logits)
 
     def events(
         self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
@@ -347,7 +340,9 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
     head("variant", "batch", "cycles between barriers, first block; of several an image, the last")
-    batches = {Marked.of(one): 1 if one.images == 1 else 1000 for one in kernels if one.images in (1, MOST)}
+    batches: dict[Variant, int] = {
+        Marked.of(one): 1 if one.images == 1 else 1000 for one in kernels if one.images in (1, MOST)
+    }
     for variant, marked in check.kernels(list(batches)).items():
         guarded(f"{title(variant)} | {batches[variant]}", partial(check.spans, marked, batches[variant]))
 

@@ -166,7 +166,7 @@ __device__ __forceinline__ void conv1(int tile, int count, const float* weights,
 // Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map. Of a lone image there are so few that two
 // lanes share one: each sums over half of the maps that it reads. They are 16 lanes apart, so that the lanes that load
 // together (8, of 16 bytes each) are neighbouring maps of one half, whose weights lie in different banks.
-constexpr int HALVES = IMAGES == 1 ? 2 : 1, PAIR = IMAGES == 1 ? 1 : 2;
+constexpr int HALVES = IMAGES == 1 ? 2 : 1;
 static_assert(2 * MAPS2 == WARP, "a warp has every map twice");
 
 __device__ __forceinline__ void conv2(int tile, int count, const float* weights, const float* bias, const float* maps,
@@ -176,8 +176,8 @@ __device__ __forceinline__ void conv2(int tile, int count, const float* weights,
     int map = HALVES == 2 ? tile % MAPS2 : tile % WARP / 2, half = HALVES == 2 ? tile / MAPS2 % 2 : 0;
     int place = HALVES == 2 ? tile / WARP : tile / WARP * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
     // Images in pairs, whose maps lie in different banks.
-    int image = place / (PAIR * STRIPS) * PAIR + place % PAIR, strip = place / PAIR % STRIPS;
-    if (image >= count) return;
+    int image = IMAGES == 1 ? 0 : place / (2 * STRIPS) * 2 + place % 2, strip = IMAGES == 1 ? place : place / 2 % STRIPS;
+    if (image >= count || strip >= STRIPS) return;
     int row = strip / ACROSS, window = strip % ACROSS * WINDOWS_A_THREAD;
 
     const float* from = maps + image * MAPS + half * MAPS1 / 2 * MAP + 2 * row * MAP_ROW + 2 * window;
@@ -388,7 +388,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     // The images of the block: its share of the batch in turns, or one turn of IMAGES.
     int block = blockIdx.x % BLOCKS, share = TURNS ? ceil_div(batch, gridDim.x) : IMAGES;
     int first = blockIdx.x / BLOCKS * share, end = min(batch, first + share);
-    if (first >= end) return;
+    if (TURNS && first >= end) return;
     int count = min(IMAGES, end - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * IMAGE_PIECES;
     from += block * 4 * ROWS2 * ROW_PIECES;  // two pools
@@ -453,7 +453,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
         copy_when_free(PIXELS_AT, FREE_AT);
         commit_copies();
-        int tiles2 = round_up(some, PAIR) * (WINDOWS2 / WINDOWS_A_THREAD) * MAPS2 * HALVES;
+        int tiles2 = round_up(some, IMAGES == 1 ? 1 : 2) * (WINDOWS2 / WINDOWS_A_THREAD) * MAPS2 * HALVES;
 #pragma unroll 1
         for (int tile = threadIdx.x; tile < tiles2; tile += THREADS)
             conv2(tile, some, weights2, bias + BIAS2, maps, features);
@@ -495,14 +495,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         __syncthreads();
         sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
         __syncthreads();
-        if (!TURNS || first + IMAGES >= end) break;
+        int images_here = count;
         first += IMAGES, from += IMAGES * IMAGE_PIECES, phase ^= 1;
         count = min(IMAGES, end - first);
-        copy_first();
-        commit_copies();
-        classify(weights5, bias + BIAS5, hidden2, logits, IMAGES);
+        if (TURNS) {
+            copy_first();
+            commit_copies();
+        }
+        classify(weights5, bias + BIAS5, hidden2, logits, images_here);
+        if (!TURNS || count <= 0) break;
         if (HELD) held.fetch(PixelRows{from}, count);
         logits += IMAGES * CLASSES;
     }
-    classify(weights5, bias + BIAS5, hidden2, logits, count);
 }

@@ -39,6 +39,8 @@ class Gpu:
     Attributes:
         compiled: The variants that NVRTC was asked for.
         launched: Images a block, blocks and threads of each launch.
+        graphs: What was asked of each graph.
+        destroyed: Numbers of graphs that are no more; negative ones are templates.
         status: What the driver answers to a launch.
         unloadable: How many cubins the driver refuses.
     """
@@ -46,6 +48,8 @@ class Gpu:
     def __init__(self) -> None:
         self.compiled: list[Variant] = []
         self.launched: list[tuple[int, int, int]] = []
+        self.graphs: list[Any] = []
+        self.destroyed: list[int] = []
         self.status = self.unloadable = 0
 
     def compile(self, variant: Variant, architecture: str) -> Compiled:
@@ -60,21 +64,52 @@ class Gpu:
             return None
         return SimpleNamespace(handle=int(cubin))
 
-    def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: Any) -> int:  # noqa: N802 - the driver's
+    cuLaunchKernelEx = None  # noqa: N815
+
+    def cuGraphCreate(self, graph: Any, flags: int) -> int:  # noqa: N802 - the driver's
+        assert flags == 0
+        self.graphs.append({})
+        graph._obj.value = len(self.graphs)
+        return self.status
+
+    def cuGraphAddKernelNode_v2(self, _node: Any, graph: Any, _after: None, after: Any, parameters: Any) -> int:  # noqa: N802
+        """Copies the arguments, as the driver does."""
+        grid = parameters._obj
+        addresses = (ctypes.c_void_p * 5).from_address(grid.arguments)
+        pointers = [ctypes.c_void_p.from_address(addresses[i]).value for i in (0, 1, 2, 4)]
+        batch = ctypes.c_int.from_address(addresses[3]).value
+        variant = self.compiled[grid.kernel or 0]
+        assert (after.value, grid.function, grid.extra, grid.context) == (0, None, None, None)
+        assert grid.shared_bytes == variant.shared_bytes
+        assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
+        self.graphs[graph.value - 1] = (variant, grid.blocks[0], grid.threads[0], pointers, batch)
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, handle: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        assert flags.value == 0
+        handle._obj.value = graph.value
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        self.destroyed.append(-graph.value)
+        return 0
+
+    def cuGraphExecDestroy(self, graph: Any) -> int:  # noqa: N802
+        self.destroyed.append(graph.value)
+        return 0
+
+    def cuGraphLaunch(self, graph: Any, stream: Any) -> int:  # noqa: N802
         if self.status:
             return self.status
-        assert extra is None
-        variant, grid = self.compiled[function.value or 0], config._obj
-        assert (grid.stream, grid.shared_bytes, grid.attribute_count) == (7, variant.shared_bytes, 0)
-        assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
-        images, parameters, logits, workspace = (ctypes.c_void_p.from_address(addresses[i]) for i in (0, 1, 2, 4))
-        batch = ctypes.c_int.from_address(addresses[3]).value
-        self.launched.append((variant.images, grid.blocks[0], grid.threads[0]))
+        assert stream.value == 7
+        variant, blocks, threads, pointers, batch = self.graphs[graph.value - 1]
+        images, parameters, logits, workspace = map(ctypes.c_void_p, pointers)
+        self.launched.append((variant.images, blocks, threads))
         size = batch * 3072 * (1 if variant.bytes_in else 4)
         library(variant).emulate(
             *(images, ctypes.c_size_t(size)),
             *(parameters, ctypes.c_size_t(len(pack(weights.load().arrays, variant)))),
-            *(logits, ctypes.c_int(batch), ctypes.c_int(grid.blocks[0])),
+            *(logits, ctypes.c_int(batch), ctypes.c_int(blocks)),
             *(workspace, ctypes.c_size_t(4 * batch * variant.workspace)),
         )
         return 0
@@ -99,7 +134,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
         "nvrtc_version": lambda: "13.0",
         "compile_variant": fake.compile,
         "_load": fake.load,
-        "_driver": lambda: fake,
+        "driver": lambda: fake,
         "new_stream": lambda _: stream,
     }.items():
         monkeypatch.setattr(fused, name, value)
@@ -247,9 +282,13 @@ def test_a_cubin_that_the_driver_refuses_is_an_error_with_its_reason(gpu: Gpu) -
 
 def test_a_launch_that_the_driver_refuses_is_an_error(gpu: Gpu) -> None:
     runner = build(BatchRange.exactly(1))
+    images, others = torch.zeros(2, 1, *INPUT_SHAPE)
+    runner.forward(images)
     gpu.status = 700
     with pytest.raises(BackendError, match=r"(?s)refuses to launch.*error 700"):
-        runner.forward(torch.zeros(1, *INPUT_SHAPE))
+        runner.forward(images)
+    with pytest.raises(BackendError, match=r"(?s)refuses to prepare the launch.*error 700"):
+        runner.forward(others)
 
 
 def test_images_at_an_odd_address_are_refused(gpu: Gpu) -> None:
@@ -286,7 +325,7 @@ def test_where_it_cannot_run_it_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     backend = Fused()
     assert backend.probe(CUDA)
     assert backend.probe(CPU).reason == "fused runs on cuda alone"
-    for what in ("cuda_core", "nvrtc_version", "_driver"):
+    for what in ("cuda_core", "nvrtc_version", "driver"):
         with monkeypatch.context() as patch:
             patch.setattr(fused, what, missing(what))
             assert backend.probe(CUDA).reason == f"{what} is missing: nothing: install it"
@@ -301,9 +340,9 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    fused._driver.cache_clear()
+    fused.driver.cache_clear()
     with pytest.raises(BackendError, match=r"driver cannot be loaded\n  found:  libcuda.so.1: cannot open"):
-        fused._driver()
+        fused.driver()
 
 
 @pytest.mark.usefixtures("gpu")
@@ -340,8 +379,8 @@ def test_a_quantised_network_runs_with_its_scales() -> None:
     assert not parity.Reference(arrays, images).compare(logits, "int8").right, "those are the shipped scales"
 
 
-@pytest.mark.usefixtures("gpu")
-def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bind", ["bind", "bind_graph"])
+def test_a_bound_launch_keeps_its_code_loaded(gpu: Gpu, monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
     """Code that nothing holds is unloaded; a call that is bound outlives its runner."""
 
     class Code:
@@ -352,11 +391,13 @@ def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -
     kernel = fused.load_kernel(weights.load().arrays, variant, CPU, 1)
     code = weakref.ref(kernel.code.value)
     stream: Any = SimpleNamespace(cuda_stream=7)
-    call = kernel.bind(stream, torch.zeros(1, *INPUT_SHAPE), torch.zeros(1, 10))
+    call = getattr(kernel, bind)(stream, torch.zeros(1, *INPUT_SHAPE), torch.zeros(1, 10))
     del kernel
     assert code() is not None
+    assert gpu.destroyed in ([], [-1])
     del call
     assert code() is None
+    assert gpu.destroyed == ([-1, 1] if bind == "bind_graph" else [])
 
 
 @pytest.mark.parametrize(
