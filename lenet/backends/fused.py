@@ -34,7 +34,6 @@ from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
 __all__ = [
-    "HOST_IMAGES",
     "LARGEST_BATCH",
     "Fused",
     "Kernel",
@@ -45,9 +44,9 @@ __all__ = [
 ]
 
 LARGEST_BATCH: Final = 2**20
-HOST_IMAGES: Final = 2
-"""The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
-Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
+_HOST_IMAGES: Final = {Precision.FP16: 1, Precision.BF16: 1}
+"""The most images a block where they lie in the host's memory, if not 2: small blocks keep the bus busy while others
+compute, and what the last image takes comes on top. Of 1, 2, 4 and 8 the fastest at batch 1,000, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
 _OLDEST_BY_PRECISION: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: ADA}
 _ALIGNMENT: Final = 16
@@ -114,14 +113,15 @@ class Fused(Backend):
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
         bytes_in = spec.input is InputType.UINT8
         kernels = {}
-        for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
+        from_host = functools.partial(min, _HOST_IMAGES.get(spec.precision, 2))
+        for images in sorted(sizes | {from_host(n) for n in sizes}):
             variant = Variant(spec.precision, images, bytes_in, shared_bytes)
             kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum, spec.scales)
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
             split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
-        return _FusedRunner(spec, choose, kernels, split)
+        return _FusedRunner(spec, choose, from_host, kernels, split)
 
 
 def shared_memory(device: torch.device) -> int:
@@ -303,6 +303,7 @@ class _FusedRunner(BindingRunner):
     Args:
         spec: What it was built for.
         choose: Images a block, by batch.
+        from_host: Images a block where they lie in the host's memory, by those where they lie on the device.
         kernels: By images a block.
         split: That which spreads an image over blocks, for the batches that its workspace holds, if there is one.
     """
@@ -313,11 +314,12 @@ class _FusedRunner(BindingRunner):
         self,
         spec: BuildSpec,
         choose: Callable[[int], int],
+        from_host: Callable[[int], int],
         kernels: Mapping[int, Kernel],
         split: Kernel | None,
     ) -> None:
         super().__init__(spec, new_stream(spec.device))
-        self._choose = choose
+        self._choose, self._from_host = choose, from_host
         self._kernels = kernels
         self._split = split
         with self.on_stream():
@@ -341,7 +343,7 @@ class _FusedRunner(BindingRunner):
         if self._split is not None and batch <= (len(self._split.workspace) if on_device else 1):
             return self._split
         size = self._choose(batch)
-        return self._kernels[size if on_device else min(size, HOST_IMAGES)]
+        return self._kernels[size if on_device else self._from_host(size)]
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:

@@ -203,9 +203,10 @@ def test_an_image_is_spread_over_blocks_where_each_has_a_multiprocessor(
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory() -> None:
-    runner = build(BatchRange.exactly(1000), Precision.FP16)
-    assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", "2")
+@pytest.mark.parametrize(("precision", "images"), [(Precision.FP16, "1"), (Precision.FP16X2, "2")])
+def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory(precision: Precision, images: str) -> None:
+    runner = build(BatchRange.exactly(1000), precision)
+    assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", images)
 
 
 @pytest.mark.usefixtures("gpu")
