@@ -25,6 +25,8 @@
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
 //
+// A block of 8 images takes its share of the batch in turns. The next turn's images are copied while fc3 runs.
+//
 // Where there are multiprocessors to spare, an image is spread over BLOCKS = 5 blocks, a row of conv2's windows each. Rows
 // of maps that two of them see both compute (30 for 14); of conv2 and fc1 each has a fifth. No block waits for another:
 //
@@ -48,7 +50,6 @@ constexpr int ROWS2 = SIDE2 / BLOCKS, ROWS1 = 2 * ROWS2 + KERNEL - 1, ROWS = 2 *
 constexpr int PIXELS_HERE = CHANNELS * ROWS * SIZE;
 constexpr int WINDOWS2 = ROWS2 * SIDE2, FEATURES_HERE = MAPS2 * WINDOWS2;
 
-// The batch of a block of 8 may be more than one: then it has its share of the launch's images, in turns.
 constexpr bool TURNS = IMAGES == 8;
 constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 

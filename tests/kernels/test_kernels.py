@@ -76,8 +76,8 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
 )
 def test_logits_are_the_reference_s(variant: Variant, batch: int, bulk: bool) -> None:
     """Blocks full and not, fc1's weights in shared memory and not, of both input types and ways to copy."""
-    if variant.staged and not bulk:
-        pytest.skip("staged images come in bulk")
+    if variant.staged and not bulk:  # a GPU without bulk copies has less shared memory
+        variant = replace(variant, shared_bytes=SHARED["sm_80"])
     arrays = weights.load().arrays
     images = normalize(pixels(batch))
     given = pixels(batch) if variant.bytes_in else images
