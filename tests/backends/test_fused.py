@@ -16,7 +16,7 @@ import torch
 
 from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends import fused
+from lenet.backends import fused, launch
 from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.data.augmentation import normalize
@@ -75,7 +75,7 @@ class Gpu:
     def cuGraphAddKernelNode_v2(self, _node: Any, graph: Any, _after: None, after: Any, parameters: Any) -> int:  # noqa: N802
         """Copies the arguments, as the driver does."""
         grid = parameters._obj
-        addresses = (ctypes.c_void_p * 5).from_address(grid.arguments)
+        addresses = [address or 0 for address in (ctypes.c_void_p * 5).from_address(grid.arguments)]
         pointers = [ctypes.c_void_p.from_address(addresses[i]).value for i in (0, 1, 2, 4)]
         batch = ctypes.c_int.from_address(addresses[3]).value
         variant = self.compiled[grid.kernel or 0]
@@ -341,9 +341,9 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    fused.driver.cache_clear()
+    launch.driver.cache_clear()
     with pytest.raises(BackendError, match=r"driver cannot be loaded\n  found:  libcuda.so.1: cannot open"):
-        fused.driver()
+        launch.driver()
 
 
 @pytest.mark.usefixtures("gpu")
