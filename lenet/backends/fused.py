@@ -205,9 +205,7 @@ class Kernel:
             arguments=ctypes.cast(addresses, ctypes.c_void_p),
             kernel=kernel_handle(self.code.value),
         )
-        with torch.cuda.device(self.parameters.device):
-            torch.cuda.current_stream()  # PyTorch's context is the one to run in
-            graph = Graph(driver(), node)
+        graph = Graph(driver(), node, stream.cuda_stream)
         arguments = graph.handle, ctypes.c_void_p(stream.cuda_stream)
         return prepared(driver().cuGraphLaunch, arguments, logits, (*keep, graph))
 

@@ -66,25 +66,33 @@ class Graph:
 
     Args:
         driver: The driver's library.
-        node: The launch, in the current context.
+        node: The launch.
+        stream: A stream of the context that it is to run in. The calling thread may have another, or none.
 
     Raises:
         BackendError: The driver refuses it.
     """
 
-    def __init__(self, driver: Any, node: KernelNode) -> None:
-        graph, added, self.handle = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-        status = driver.cuGraphCreate(ctypes.byref(graph), 0)
+    def __init__(self, driver: Any, node: KernelNode, stream: int) -> None:
+        self.handle, context = ctypes.c_void_p(), ctypes.c_void_p()
+        status = driver.cuStreamGetCtx(ctypes.c_void_p(stream), ctypes.byref(context))
+        status = status or driver.cuCtxPushCurrent_v2(context)
         if not status:
-            none = ctypes.c_size_t(0)
-            status = driver.cuGraphAddKernelNode_v2(ctypes.byref(added), graph, None, none, ctypes.byref(node))
-            status = status or driver.cuGraphInstantiateWithFlags(
-                ctypes.byref(self.handle), graph, ctypes.c_ulonglong(0)
-            )
-            driver.cuGraphDestroy(graph)
+            status = self._make(driver, node)
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
         if status:
             raise _refused("refuses to prepare the launch", status)
         weakref.finalize(self, driver.cuGraphExecDestroy, self.handle).atexit = False
+
+    def _make(self, driver: Any, node: KernelNode) -> int:
+        graph, added, none = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_size_t(0)
+        status: int = driver.cuGraphCreate(ctypes.byref(graph), 0)
+        if status:
+            return status
+        status = driver.cuGraphAddKernelNode_v2(ctypes.byref(added), graph, None, none, ctypes.byref(node))
+        status = status or driver.cuGraphInstantiateWithFlags(ctypes.byref(self.handle), graph, ctypes.c_ulonglong(0))
+        driver.cuGraphDestroy(graph)
+        return status
 
 
 def prepared(

@@ -39,6 +39,7 @@ class Gpu:
     Attributes:
         compiled: The variants that NVRTC was asked for.
         launched: Images a block, blocks and threads of each launch.
+        contexts: Those of the calling thread.
         graphs: What was asked of each graph.
         destroyed: Numbers of graphs that are no more; negative ones are templates.
         status: What the driver answers to a launch.
@@ -48,6 +49,7 @@ class Gpu:
     def __init__(self) -> None:
         self.compiled: list[Variant] = []
         self.launched: list[tuple[int, int, int]] = []
+        self.contexts: list[int] = []
         self.graphs: list[Any] = []
         self.destroyed: list[int] = []
         self.status = self.unloadable = 0
@@ -66,11 +68,25 @@ class Gpu:
 
     cuLaunchKernelEx = None  # noqa: N815
 
+    def cuStreamGetCtx(self, stream: Any, context: Any) -> int:  # noqa: N802
+        assert stream.value == 7
+        context._obj.value = 5
+        return self.status
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        self.contexts.append(context.value)
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        context._obj.value = self.contexts.pop()
+        return 0
+
     def cuGraphCreate(self, graph: Any, flags: int) -> int:  # noqa: N802 - the driver's
         assert flags == 0
+        assert self.contexts == [5], "the stream's"
         self.graphs.append({})
         graph._obj.value = len(self.graphs)
-        return self.status
+        return 0
 
     def cuGraphAddKernelNode_v2(self, _node: Any, graph: Any, _after: None, after: Any, parameters: Any) -> int:  # noqa: N802
         """Copies the arguments, as the driver does."""
@@ -396,6 +412,7 @@ def test_a_bound_launch_keeps_its_code_loaded(gpu: Gpu, monkeypatch: pytest.Monk
     del kernel
     assert code() is not None
     assert gpu.destroyed in ([], [-1])
+    assert gpu.contexts == []
     del call
     assert code() is None
     assert gpu.destroyed == ([-1, 1] if bind == "bind_graph" else [])
