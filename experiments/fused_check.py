@@ -166,7 +166,7 @@ class Check:
         """A launch as the backend makes it, which is a CUDA graph's."""
         images, logits = self.batch(batch, bytes_in=kernel.variant.bytes_in), torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
-        return kernel.bind_graph(self.stream, images, logits)
+        return kernel.bind(self.stream, images, logits, as_graph=True)
 
     def events(
         self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None

@@ -2,19 +2,14 @@
 
 It shows how far the other backends are from what the hardware can do. Images may stay in pinned host memory, which the
 kernel then reads over the bus, each byte once.
-
-A launch is one call of the driver through ctypes, with all of its arguments made beforehand: NVIDIA's bindings convert
-them at each call, and PyTorch's replay of a CUDA graph wants its stream to be the current one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -24,12 +19,11 @@ from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
-from lenet.backends.launch import Graph, KernelNode, LaunchConfig, driver, prepared
-from lenet.documents import to_json
+from lenet.engine_cache import Cached
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
-from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, kernel_handle, nvrtc_version
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, largest_that_fits, pack
+from lenet.kernels.compiler import cuda_core, nvrtc_version
+from lenet.kernels.driver import LaunchConfig, prepare_graph, prepare_launch
 from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
@@ -70,7 +64,7 @@ class Fused(Backend):
         try:
             cuda_core()
             nvrtc_version()
-            driver()
+            driver.library()
         except BackendError as error:
             return Availability(version, f"{error.summary}: {error.found}: {error.hint}")
         return Availability(version)
@@ -162,7 +156,9 @@ class Kernel:
     parameters: torch.Tensor
     workspace: torch.Tensor
 
-    def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def bind(
+        self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor, *, as_graph: bool = False
+    ) -> Callable[[], torch.Tensor]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
 
         Args:
@@ -170,53 +166,16 @@ class Kernel:
             images: (N, 3, 32, 32), contiguous, of the variant's input type, aligned to 16 bytes, on the device or in
                 pinned host memory.
             logits: float32 (N, 10) on the device.
+            as_graph: Whether as a CUDA graph of one launch. Such a call takes 2 us for 3.8
+                (docs/results/fused-step2-h200.md), but no capture of a graph can hold it.
 
         Returns:
             The call, which keeps the tensors and the code alive, and returns the logits. It raises `BackendError` where
             the driver refuses the launch.
-        """
-        addresses, keep = self._arguments(stream, images, logits)
-        # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
-        # cuLaunchKernelEx).
-        config = LaunchConfig(
-            blocks=(self._blocks(len(images)), 1, 1),
-            threads=(self.variant.threads, 1, 1),
-            shared_bytes=self.variant.shared_bytes,
-            stream=stream.cuda_stream,
-        )
-        arguments = (ctypes.byref(config), ctypes.c_void_p(kernel_handle(self.code.value)), addresses, None)
-        return prepared(driver().cuLaunchKernelEx, arguments, logits, (*keep, config))
-
-    def bind_graph(
-        self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor
-    ) -> Callable[[], torch.Tensor]:
-        """As `bind`, as a CUDA graph of this launch alone, which takes the driver less time to queue.
-
-        No capture can hold the call. It took 2 us for the 3.8 of a launch (docs/results/fused-step2-h200.md).
 
         Raises:
             BackendError: The driver refuses to make the graph.
         """
-        addresses, keep = self._arguments(stream, images, logits)
-        node = KernelNode(
-            blocks=(self._blocks(len(images)), 1, 1),
-            threads=(self.variant.threads, 1, 1),
-            shared_bytes=self.variant.shared_bytes,
-            arguments=ctypes.cast(addresses, ctypes.c_void_p),
-            kernel=kernel_handle(self.code.value),
-        )
-        graph = Graph(driver(), node, stream.cuda_stream)
-        arguments = graph.handle, ctypes.c_void_p(stream.cuda_stream)
-        return prepared(driver().cuGraphLaunch, arguments, logits, (*keep, graph))
-
-    def _blocks(self, batch: int) -> int:
-        multiprocessors = torch.cuda.get_device_properties(self.parameters.device).multi_processor_count
-        return self.variant.blocks(batch, multiprocessors)
-
-    def _arguments(
-        self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor
-    ) -> tuple[ctypes.Array[ctypes.c_void_p], tuple[object, ...]]:
-        """The addresses of the kernel's arguments, and what is to live as long as they are used."""
         batch = len(images)
         assert batch <= len(self.workspace)
         tensors = (images, self.parameters, logits, self.workspace)
@@ -224,9 +183,16 @@ class Kernel:
             if tensor.is_cuda:  # not given away while a launch is queued, whatever becomes of the kernel
                 tensor.record_stream(stream)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        values = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        return addresses, (tensors, values, self.code)
+        multiprocessors = torch.cuda.get_device_properties(self.parameters.device).multi_processor_count
+        config = LaunchConfig(
+            blocks=(self.variant.blocks(batch, multiprocessors), 1, 1),
+            threads=(self.variant.threads, 1, 1),
+            shared_bytes=self.variant.shared_bytes,
+            stream=stream.cuda_stream,
+        )
+        arguments: list[driver.Argument] = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
+        prepare = prepare_graph if as_graph else prepare_launch
+        return prepare(driver.library(), self.code.value, config, arguments, logits, tensors)
 
 
 def load_kernel(
@@ -244,55 +210,12 @@ def load_kernel(
         BackendError: There is no compiler, it failed, or the driver refuses what it made.
         QuantizationError: The scales do not fit the weights.
     """
-    major, minor = torch.cuda.get_device_capability(device)
-    architecture = f"sm_{major}{minor}"
-    version = nvrtc_version()
-    source = to_json([variant.source, variant.macros, variant.threads, OPTIONS])
-    key: EngineKey = {
-        "source": hashlib.sha256(source.encode()).hexdigest(),
-        "library": "nvrtc",
-        "version": version,
-        "target": architecture,
-    }
-    refusals: list[str] = []
+    found = driver.load_or_compile(variant.source, variant.macros, {ENTRY: variant.shared_bytes}, device)
     with torch.cuda.device(device):
-        torch.cuda.current_stream()  # PyTorch's context is the one to load into
-        try:
-            code = EngineCache(default_directory()).load_or_build(
-                key,
-                lambda: compile_variant(variant, architecture).cubin,
-                functools.partial(_load, variant.shared_bytes, device, refusals),
-            )
-        except EngineRefusedError as error:
-            raise BackendError(
-                "the driver refuses the kernel",
-                found="; ".join(refusals),
-                wanted=f"a kernel for {architecture}",
-                hint="check that the driver is as new as NVRTC",
-            ) from error
         # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
         parameters = torch.from_numpy(pack(arrays, variant, scales)).to(device)
         workspace = torch.zeros(largest_batch, variant.workspace).to(device)
-    return Kernel(variant, code, parameters, workspace)
-
-
-def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: bytes) -> Any | None:
-    """The kernel of a cubin, allowed its shared memory; None where the driver refuses, with the reason noted."""
-    core = cuda_core()
-    driver = importlib.import_module("cuda.bindings.driver")
-    try:
-        core.Device(device.index or 0).set_current()
-        kernel = core.ObjectCode.from_cubin(cubin).get_kernel(ENTRY)
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        handle, ordinal = driver.CUkernel(kernel_handle(kernel)), driver.CUdevice(device.index or 0)
-        (status,) = driver.cuKernelSetAttribute(attribute, shared_bytes, handle, ordinal)
-    except Exception as error:  # noqa: BLE001 - whatever the binding raises, the cache is to build anew
-        refusals.append(str(error))
-        return None
-    if int(status) != 0:
-        refusals.append(f"{shared_bytes} bytes of shared memory: {status}")
-        return None
-    return kernel
+    return Kernel(variant, replace(found, value=found.value[ENTRY]), parameters, workspace)
 
 
 class _FusedRunner(BindingRunner):
@@ -354,7 +277,7 @@ class _FusedRunner(BindingRunner):
         assert self.stream is not None
         kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
-        return Bound(kernel.bind_graph(self.stream, images, logits), logits)
+        return Bound(kernel.bind(self.stream, images, logits, as_graph=True), logits)
 
 
 def _oldest(precision: Precision) -> tuple[int, int]:
