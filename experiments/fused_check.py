@@ -2,23 +2,23 @@
 
 ``python experiments/fused_check.py > docs/results/fused-h100.md``
 
-A variant that fails is named, and the others still run. The exit status is then 1. ``--few`` runs each variant at three
-small batches and times nothing, for ``compute-sanitizer``. ``--zero-copy`` runs the kernel that reads the host's memory
-twenty times, for ``ncu``.
+A variant that fails is named, the others still run, and the exit status is 1. ``--few`` runs each variant at three
+small batches and times nothing, for ``compute-sanitizer``. ``--zero-copy`` is for ``ncu``.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise, product
 from statistics import median
+from typing import Self
 
 import torch
 
@@ -33,35 +33,41 @@ from lenet.provenance import source_commit
 from lenet.quantization import FORMATS
 from lenet.vocabulary import InputType, Precision
 
-MOST = 8
-IMAGES = 2000
-"""Number of different images; larger batches repeat them."""
-EVERY = (*range(1, 301), 1000, 10_000)
+MOST, IMAGES = 8, 2000  # images a block at most, and different images: larger batches repeat them
+EVERY = (*range(1, 301), 1000, 1057, 2113, 10_000)
 FEW = (1, 9, 17)
 SOME = (1, 2, 7, 9, 131, 133, 299, 1000)
-MARKS = 20
-TURNS = 5
-FAULTS: list[str] = []
-"""Names of what was wrong or failed."""
+MARKS, MARK_BYTES, TURNS = 20, 256, 5
+FAULTS: list[str] = []  # names of what was wrong or failed
 
 
 class Marked(Variant):
-    """A variant that records when its first blocks, as many as share an image, pass the kernel's barriers.
+    """A variant that records when thread 0 of its first blocks, as many as share an image, passes a barrier.
 
-    Behind the logits it writes `MARKS` clock cycles for each block.
+    Behind the logits it writes `MARKS` clock cycles for each block. It leaves `MARK_BYTES` of the shared memory.
     """
+
+    @classmethod
+    def of(cls, variant: Variant) -> Self:
+        """The variant with the marks."""
+        same = {field.name: getattr(variant, field.name) for field in fields(variant)}
+        return cls(**same | {"shared_bytes": variant.shared_bytes - MARK_BYTES})
 
     @property
     def source(self) -> str:
         """The source with the marks."""
-        head, kernel = Variant.source.fget(self).split('extern "C" __global__')  # type: ignore[attr-defined]
-        numbers = iter(range(100))
-        marks = f"if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image}) marks"
-        mark = "__syncthreads(); {}[{}] = float(clock64() - began);"
-        kernel = re.sub(r"__syncthreads\(\);", lambda _: mark.format(marks, next(numbers)), kernel)
-        begin = "long long began = clock64(); float* marks = logits + batch * CLASSES + blockIdx.x * {}; SHARED_MEMORY("
-        begin = begin.format(MARKS)
-        return str(head) + 'extern "C" __global__' + kernel.replace("SHARED_MEMORY(", begin, 1)
+        mark = f"if (threadIdx.x == 0 && marked < {MARKS + 1}) marks[marked++] = unsigned(clock64());"
+        source = Variant.source.fget(self)  # type: ignore[attr-defined]
+        source = source.replace("__syncthreads();", f"__syncthreads(); {mark}")
+        begin = f"if (threadIdx.x == 0) marked = 0; {mark} float* behind = logits + batch * CLASSES; SHARED_MEMORY("
+        head, kernel = source.split('extern "C" __global__')
+        kernel = kernel.replace("SHARED_MEMORY(", begin, 1)
+        end = f"""
+            if (threadIdx.x == 0 && blockIdx.x < {self.blocks_an_image})
+                for (int i = 1; i < marked; ++i) behind[{MARKS} * blockIdx.x + i - 1] = float(marks[i] - marks[0]);
+        }}"""
+        declared = f"__shared__ unsigned marks[{MARKS + 1}], marked;"
+        return f'{declared}{head}extern "C" __global__{kernel[: kernel.rindex("}")]}{end}'
 
 
 class Check:
@@ -94,22 +100,23 @@ class Check:
         """The variant with several blocks for an image."""
         return Variant("fp32", 1, bytes_in, self.shared_bytes, SPLIT)
 
-    def kernel(self, variant: Variant) -> Kernel:
-        """The variant, compiled and loaded."""
-        return load_kernel(self.arrays, variant, self.device, EVERY[-1])
+    def kernels(self, variants: Sequence[Variant]) -> dict[Variant, Future[Kernel]]:
+        """Variants, compiled and loaded side by side."""
+        with ThreadPoolExecutor() as pool:
+            load = partial(load_kernel, self.arrays, device=self.device, largest_batch=EVERY[-1])
+            return {variant: pool.submit(load, variant) for variant in variants}
+
+    def batch(self, count: int, *, bytes_in: bool) -> torch.Tensor:
+        """A copy of so many images, repeated where there are fewer."""
+        return self.images[bytes_in].repeat(-(-count // IMAGES), 1, 1, 1)[:count].clone()
 
     def run(self, kernel: Kernel, batch: int) -> tuple[float, float]:
         """The largest error of a batch's logits: absolute, and as a share of the tolerance.
 
-        The kernel runs twice. Logits and workspace (except its counters) are NaN before, and so is the memory behind
-        them.
+        The kernel runs twice. Logits, workspace (except its counters) and the memory behind them are NaN before.
         """
-        source = self.images[kernel.variant.bytes_in]
-        if batch > IMAGES:
-            images = source.repeat(batch // IMAGES, 1, 1, 1)
-        else:
-            images = torch.full_like(source[: batch + 8], 255 if kernel.variant.bytes_in else torch.nan)
-            images[:batch] = source[:batch]
+        images = self.batch(batch + 8, bytes_in=kernel.variant.bytes_in)
+        images[batch:] = 255 if kernel.variant.bytes_in else torch.nan
         logits = torch.empty(batch + 16, 10, device=self.device)
         workspace = torch.full((batch + 1, kernel.variant.workspace), torch.nan, device=self.device)
         workspace[:batch, -4:] = 0
@@ -127,9 +134,12 @@ class Check:
             raise AssertionError(f"batch {batch}: a counter is not 0 again")
         if not torch.equal(*runs):
             raise AssertionError(f"batch {batch}: the logits' bits differ from one launch to the next")
-        index = torch.arange(batch, device=self.device) % IMAGES
-        of = kernel.variant.precision, kernel.variant.bytes_in
-        delta = (logits[:batch].double() - self.wanted[of][index]).abs().nan_to_num(nan=torch.inf)
+        return self.errors(logits[:batch], kernel.variant.precision, bytes_in=kernel.variant.bytes_in)
+
+    def errors(self, logits: torch.Tensor, precision: str, *, bytes_in: bool) -> tuple[float, float]:
+        """The largest error of logits: absolute, and as a share of the tolerance."""
+        of, index = (precision, bytes_in), torch.arange(len(logits), device=self.device) % IMAGES
+        delta = (logits.double() - self.wanted[of][index]).abs().nan_to_num(nan=torch.inf)
         return delta.max().item(), (delta / self.allowed[of][index]).max().item()
 
     def chosen(self, precision: str, *, bytes_in: bool) -> Callable[[int], Variant]:
@@ -152,19 +162,11 @@ class Check:
         verdict = f"WRONG at {len(wrong)} batches: {wrong[:10]}" if wrong else f"{len(sizes)} batches right"
         return f"{verdict}, error {max(e for e, _ in errors.values()):.1e} ({worst:.2f} of the tolerance)"
 
-    def replay(self, kernel: Kernel, batch: int) -> Callable[[], None]:
-        """A function that replays one captured launch."""
-        images = self.images[kernel.variant.bytes_in].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
-        logits = torch.empty(batch, 10, device=self.device)
+    def replay(self, kernel: Kernel, batch: int) -> Callable[[], object]:
+        """A launch as the backend makes it, which is a CUDA graph's."""
+        images, logits = self.batch(batch, bytes_in=kernel.variant.bytes_in), torch.empty(batch, 10, device=self.device)
         torch.cuda.synchronize()
-        launch = kernel.bind(self.stream, images, logits)
-        launch()
-        self.stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
-            launch()
-        self.keep = launch
-        return graph.replay
+        return kernel.bind(self.stream, images, logits, as_graph=True)
 
     def events(
         self, call: Callable[[], object], calls: int = 1, rounds: int = 50, stream: torch.cuda.Stream | None = None
@@ -184,12 +186,12 @@ class Check:
                 times.append(1e3 * begin.elapsed_time(end) / calls)
         return float(median(times))
 
-    def spans(self, variant: Variant, batch: int) -> str:
+    def spans(self, loaded: Future[Kernel], batch: int) -> str:
         """Cycles between barriers in the first block, or in the last of the blocks that share the first image."""
-        kernel = self.kernel(Marked(**{field.name: getattr(variant, field.name) for field in fields(variant)}))
-        marks = MARKS * variant.blocks_an_image
-        logits = torch.zeros(batch * 10 + marks, device=self.device)
-        launch = kernel.bind(self.stream, self.images[variant.bytes_in][:batch], logits[: batch * 10].view(-1, 10))
+        kernel = loaded.result()
+        logits = torch.zeros(batch * 10 + MARKS * kernel.variant.blocks_an_image, device=self.device)
+        images = self.images[kernel.variant.bytes_in][:batch]
+        launch = kernel.bind(self.stream, images, logits[: batch * 10].view(-1, 10))
         for _ in range(20):  # the marks are the last launch's
             logits.zero_()
             torch.cuda.synchronize()
@@ -229,7 +231,7 @@ def title(variant: Variant) -> str:
     return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
 
 
-def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 300) -> float:
+def wall(call: Callable[[], object], wait: Callable[[], None], rounds: int = 100) -> float:
     """Median microseconds from a call to its synchronised result."""
     times = []
     for _ in range(rounds):
@@ -246,15 +248,13 @@ def build(check: Check, name: str, precision: Precision, batch: int, kind: Input
 
 
 def backend_row(check: Check, name: str, precision: Precision, batch: int) -> str:
-    """A backend through `Runner.forward`: events around one call, wall time to the synchronised result, error."""
-    images = check.images[False].repeat(-(-batch // IMAGES), 1, 1, 1)[:batch].clone()
+    """A backend's `Runner.forward`: events around one call, wall time to the synchronised result, error."""
+    images = check.batch(batch, bytes_in=False)
     torch.cuda.synchronize()
     with build(check, name, precision, batch) as runner, runner.on_stream(), torch.inference_mode():
         logits = runner.forward(images)
         runner.synchronize()
-        index = torch.arange(batch, device=check.device) % IMAGES
-        of = precision, False
-        share = ((logits - check.wanted[of][index]).abs() / check.allowed[of][index]).max().item()
+        share = check.errors(logits, precision, bytes_in=False)[1]
         around = check.events(lambda: runner.forward(images), stream=runner.stream)
         to_end = wall(lambda: runner.forward(images), runner.synchronize)
     return f"{around:.1f} | {to_end:.1f} | {share:.2f}"
@@ -268,21 +268,15 @@ def transfer_row(check: Check, precision: Precision, kind: InputType) -> str:
     with build(check, "fused", precision, 1000, kind) as runner, runner.on_stream(), torch.inference_mode():
         alone = wall(lambda: there.copy_(host, non_blocking=True), runner.synchronize)
         both = wall(lambda: runner.forward(there.copy_(host, non_blocking=True)), runner.synchronize)
-        runner.forward(host)
-        runner.synchronize()
-        zero = wall(lambda: runner.forward(host), runner.synchronize)
         logits = runner.forward(host)
         runner.synchronize()
-        of = precision, kind is InputType.UINT8
-        share = ((logits - check.wanted[of][:1000]).abs() / check.allowed[of][:1000]).max().item()
+        zero = wall(lambda: runner.forward(host), runner.synchronize)
+        share = check.errors(logits, precision, bytes_in=kind is InputType.UINT8)[1]
     return f"{alone:.1f} | {both:.1f} | {zero:.1f} | {share:.2f}"
 
 
 def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str, *, bytes_in: bool) -> None:
-    """Compare numbers of images in a block at batch 1000 from the host's memory, beside the copy alone.
-
-    Wall microseconds of the launch itself, without `forward`, in turns; the median of the turns' medians.
-    """
+    """Compare images a block at batch 1000 from the host's memory: wall microseconds of the launch, in turns."""
     host = (check.pixels if bytes_in else check.images[False].cpu())[:1000].pin_memory()
     there, logits = torch.empty_like(host, device=check.device), torch.empty(1000, 10, device=check.device)
     calls: dict[str, Callable[[], object]] = {"copy alone": lambda: there.copy_(host, non_blocking=True)}
@@ -302,11 +296,8 @@ def time_from_host(check: Check, kernels: dict[Variant, Kernel], precision: str,
 def zero_copy(check: Check) -> None:
     """Launch twenty times, reading bytes from the host's memory, fp16 at batch 1000; wait after each."""
     host = check.pixels[:1000].pin_memory()
-    with (
-        build(check, "fused", Precision.FP16, 1000, InputType.UINT8) as runner,
-        runner.on_stream(),
-        torch.inference_mode(),
-    ):
+    built = build(check, "fused", Precision.FP16, 1000, InputType.UINT8)
+    with built as runner, runner.on_stream(), torch.inference_mode():
         for _ in range(20):
             runner.forward(host)
             runner.synchronize()
@@ -315,15 +306,14 @@ def zero_copy(check: Check) -> None:
 def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
     """Compile and check every variant; return those that could be loaded, right or wrong."""
     head("variant", "correctness")
-    kernels: dict[Variant, Kernel] = {}
+    loaded = check.kernels([variant for variant, _ in variants(check)])
 
     def examine(variant: Variant, sizes: tuple[int, ...]) -> str:
-        kernels[variant] = check.kernel(variant)
-        return check.check(lambda _: kernels[variant], sizes)
+        return check.check(lambda _: loaded[variant].result(), sizes)
 
     for variant, sizes in variants(check):
         guarded(title(variant), partial(examine, variant, FEW if few else sizes))
-    return kernels
+    return {variant: kernel.result() for variant, kernel in loaded.items() if not kernel.exception()}
 
 
 def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
@@ -332,8 +322,7 @@ def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
     for precision, bytes_in in product(PRECISIONS, (False, True)):
         choose = check.chosen(precision, bytes_in=bytes_in)
         of_batch = partial(lambda choose, batch: kernels[choose(batch)], choose)
-        kind = "uint8" if bytes_in else "float32"
-        guarded(f"{precision} {kind}", partial(check.check, of_batch, range(1, 301)))
+        guarded(f"{precision} {'uint8' if bytes_in else 'float32'}", partial(check.check, of_batch, range(1, 301)))
 
 
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
@@ -351,9 +340,11 @@ def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
     for variant, kernel in kernels.items():
         guarded(title(variant), partial(times, kernel))
     head("variant", "batch", "cycles between barriers, first block; of several an image, the last")
-    for variant, batch in product(kernels, (1000, 1)):
-        if variant.images == 1 if batch == 1 else variant.images in (1, MOST) and variant.blocks_an_image == 1:
-            guarded(f"{title(variant)} | {batch}", partial(check.spans, variant, batch))
+    batches: dict[Variant, int] = {
+        Marked.of(one): 1 if one.images == 1 else 1000 for one in kernels if one.images in (1, MOST)
+    }
+    for variant, marked in check.kernels(list(batches)).items():
+        guarded(f"{title(variant)} | {batches[variant]}", partial(check.spans, marked, batches[variant]))
 
 
 def print_backends(check: Check) -> None:
@@ -396,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     batches = (1, 10, 100, 500, 1000, 10_000)
     chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
     print(f"\nImages a block that are chosen, by batch: {chosen}")
-    print(f"\nIn fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
+    print(f"In fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
     return bool(FAULTS)
 
 

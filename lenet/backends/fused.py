@@ -23,12 +23,11 @@ from lenet.engine_cache import Cached
 from lenet.errors import BackendError
 from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, largest_that_fits, pack
 from lenet.kernels.compiler import cuda_core, nvrtc_version
-from lenet.kernels.driver import LaunchConfig, prepare_launch
+from lenet.kernels.driver import LaunchConfig, prepare_graph, prepare_launch
 from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
 __all__ = [
-    "HOST_IMAGES",
     "LARGEST_BATCH",
     "Fused",
     "Kernel",
@@ -39,9 +38,9 @@ __all__ = [
 ]
 
 LARGEST_BATCH: Final = 2**20
-HOST_IMAGES: Final = 2
-"""The most images a block where they lie in the host's memory: small blocks keep the bus busy while others compute.
-Of 1, 2, 4 and 8 it was the fastest on an H100 at batch 1,000, in fp32 and fp16, or within 2 % of it."""
+_HOST_IMAGES: Final = {Precision.FP16: 1, Precision.BF16: 1}
+"""The most images a block where they lie in the host's memory, if not 2: small blocks keep the bus busy while others
+compute, and what the last one takes comes on top. Of 1, 2, 4 and 8 the fastest at batch 1,000, or within 2 % of it."""
 _OLDEST: Final = (7, 5)
 _OLDEST_BY_PRECISION: Final = {Precision.BF16: AMPERE, Precision.FP16X2: AMPERE, Precision.FP8: ADA}
 _ALIGNMENT: Final = 16
@@ -108,14 +107,15 @@ class Fused(Backend):
         sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
         bytes_in = spec.input is InputType.UINT8
         kernels = {}
-        for images in sorted(sizes | {min(n, HOST_IMAGES) for n in sizes}):
+        from_host = functools.partial(min, _HOST_IMAGES.get(spec.precision, 2))
+        for images in sorted(sizes | {from_host(n) for n in sizes}):
             variant = Variant(spec.precision, images, bytes_in, shared_bytes)
             kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum, spec.scales)
         variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
         most_split, split = largest_split(variant, multiprocessors), None
         if spec.batches.minimum <= most_split:
             split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
-        return _FusedRunner(spec, choose, kernels, split)
+        return _FusedRunner(spec, choose, from_host, kernels, split)
 
 
 def shared_memory(device: torch.device) -> int:
@@ -156,7 +156,9 @@ class Kernel:
     parameters: torch.Tensor
     workspace: torch.Tensor
 
-    def bind(self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def bind(
+        self, stream: torch.cuda.Stream, images: torch.Tensor, logits: torch.Tensor, *, as_graph: bool = False
+    ) -> Callable[[], torch.Tensor]:
         """A call that queues it, with all that can be worked out before. Any thread may make it.
 
         Args:
@@ -164,10 +166,15 @@ class Kernel:
             images: (N, 3, 32, 32), contiguous, of the variant's input type, aligned to 16 bytes, on the device or in
                 pinned host memory.
             logits: float32 (N, 10) on the device.
+            as_graph: Whether as a CUDA graph of one launch. Such a call takes 2 us for 3.8
+                (docs/results/fused-step2-h200.md), but no capture of a graph can hold it.
 
         Returns:
             The call, which keeps the tensors and the code alive, and returns the logits. It raises `BackendError` where
             the driver refuses the launch.
+
+        Raises:
+            BackendError: The driver refuses to make the graph.
         """
         batch = len(images)
         assert batch <= len(self.workspace)
@@ -176,14 +183,16 @@ class Kernel:
             if tensor.is_cuda:  # not given away while a launch is queued, whatever becomes of the kernel
                 tensor.record_stream(stream)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+        multiprocessors = torch.cuda.get_device_properties(self.parameters.device).multi_processor_count
         config = LaunchConfig(
-            blocks=(self.variant.blocks(batch), 1, 1),
+            blocks=(self.variant.blocks(batch, multiprocessors), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
         )
         arguments: list[driver.Argument] = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
-        return prepare_launch(driver.library(), self.code.value, config, arguments, logits, tensors)
+        prepare = prepare_graph if as_graph else prepare_launch
+        return prepare(driver.library(), self.code.value, config, arguments, logits, tensors)
 
 
 def load_kernel(
@@ -215,6 +224,7 @@ class _FusedRunner(BindingRunner):
     Args:
         spec: What it was built for.
         choose: Images a block, by batch.
+        from_host: Images a block where they lie in the host's memory, by those where they lie on the device.
         kernels: By images a block.
         split: That which spreads an image over blocks, for the batches that its workspace holds, if there is one.
     """
@@ -225,11 +235,12 @@ class _FusedRunner(BindingRunner):
         self,
         spec: BuildSpec,
         choose: Callable[[int], int],
+        from_host: Callable[[int], int],
         kernels: Mapping[int, Kernel],
         split: Kernel | None,
     ) -> None:
         super().__init__(spec, new_stream(spec.device))
-        self._choose = choose
+        self._choose, self._from_host = choose, from_host
         self._kernels = kernels
         self._split = split
         with self.on_stream():
@@ -253,7 +264,7 @@ class _FusedRunner(BindingRunner):
         if self._split is not None and batch <= (len(self._split.workspace) if on_device else 1):
             return self._split
         size = self._choose(batch)
-        return self._kernels[size if on_device else min(size, HOST_IMAGES)]
+        return self._kernels[size if on_device else self._from_host(size)]
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:
@@ -266,7 +277,7 @@ class _FusedRunner(BindingRunner):
         assert self.stream is not None
         kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
-        return Bound(kernel.bind(self.stream, images, logits), logits)
+        return Bound(kernel.bind(self.stream, images, logits, as_graph=True), logits)
 
 
 def _oldest(precision: Precision) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """LeNet as one CUDA kernel: its source, its variants, and the weights in the order that it reads them.
 
-Three sources, each told its sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` and ``quantized.cu``. Nothing here needs
-CUDA; `lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
+Three sources, told their sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` with ``tensor_layers.cuh``, and
+``quantized.cu``. Nothing here needs CUDA; `lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ _SIDE2 = SPLIT
 _BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
 # Of fp32.cu: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind its sums.
 _FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
-# Of tensor_cores.cu, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), the rows of the
+# Of tensor_layers.cuh, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), rows of the
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
+_FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; arrivals and sums of a staged variant
 _SCALES, _PLANE_PADDING = 5, 16
 # Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two arrivals;
 # then an image's maps and pixels.
@@ -91,9 +92,25 @@ class Variant:
     shared_bytes: int
     blocks_an_image: int = 1
 
-    def blocks(self, batch: int) -> int:
+    def blocks(self, batch: int, multiprocessors: int) -> int:
         """Blocks of a launch."""
-        return -(-batch // self.images) * self.blocks_an_image
+        blocks = -(-batch // self.images) * self.blocks_an_image
+        return min(blocks, multiprocessors) if self.turns else blocks
+
+    @property
+    def turns(self) -> bool:
+        """Whether there is one block a multiprocessor at most, which takes its share of the batch in turns."""
+        return self.staged or (self.precision == Precision.FP32 and self.images == IMAGES_A_BLOCK[-1])
+
+    @property
+    def staged(self) -> bool:
+        """Whether the next images come while a block computes.
+
+        It needs the shared memory of compute capability 9.0, and pays for float32 images.
+        """
+        if self.precision not in {Precision.FP16, Precision.BF16} or self.images != IMAGES_A_BLOCK[-1] or self.bytes_in:
+            return False
+        return self.needed_bytes + 16 * (_FRAGMENTS3 + _STAGED) <= self.shared_bytes
 
     @property
     def workspace(self) -> int:
@@ -131,7 +148,7 @@ class Variant:
         if self.precision in FORMATS:
             return shared | {"E4M3": str(self.precision == Precision.FP8).lower()}
         bfloat = str(self.precision == Precision.BF16).lower()
-        return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts)}
+        return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts), "STAGED": str(self.staged).lower()}
 
     @property
     def source(self) -> str:
@@ -139,7 +156,7 @@ class Variant:
         if self.precision in FORMATS:
             names = ["formats.cuh", "quantized.cu"]
         else:
-            names = ["fp32.cu" if self.precision == Precision.FP32 else "tensor_cores.cu"]
+            names = ["fp32.cu"] if self.precision == Precision.FP32 else ["tensor_layers.cuh", "tensor_cores.cu"]
         return "\n".join((_DIRECTORY / name).read_text(encoding="utf-8") for name in ("common.cuh", *names))
 
     @property
@@ -234,7 +251,7 @@ def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
 
 
 def _pack_parts(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
-    """16-bit fragments and float32 biases and scales, in the order of ``tensor_cores.cu``'s offsets."""
+    """16-bit fragments and float32 biases and scales, in the order of ``tensor_layers.cuh``'s offsets."""
     matrices = {
         "conv1": _conv1_matrix(exact["conv1.weight"]),
         "conv2": _conv2_matrix(exact["conv2.weight"]),
@@ -287,7 +304,7 @@ def _b_fragments(parts: np.ndarray) -> np.ndarray:
 
 
 def _conv1_pixel(quad: int, member: int) -> tuple[int, int, int] | None:
-    """Channel, row and column of the first of two pixels of a window: ``tensor_cores.cu`` draws the quads."""
+    """Channel, row and column of the first of two pixels of a window: ``tensor_layers.cuh`` draws the quads."""
     if quad < 9:  # noqa: PLR2004
         return quad // 3, quad % 3 * 2 + member // 2, member % 2 * 2
     if quad < 12:  # noqa: PLR2004

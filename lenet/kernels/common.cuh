@@ -56,34 +56,42 @@ constexpr bool BULK = false;
 #endif
 
 // In shared memory, the arrival of one bulk copy (an `mbarrier`): `begin` by one thread; behind a barrier of the block,
-// `wait` by each thread that reads what came.
+// `wait` by each thread that reads what came. One thread may also `prepare` it and `ask` for one copy after the other.
 struct alignas(8) Arrival {
     unsigned long long state;
 
 #if __CUDA_ARCH__ >= 900
-    // `to` and `from` are aligned to 16 bytes. What threads wrote at `to`, they did before a barrier of the block.
-    __device__ __forceinline__ void begin(uint4* to, const uint4* from, int chunks) {
+    __device__ __forceinline__ void prepare() {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address()) : "memory");
+    }
+    // `to` and `from` are aligned to 16 bytes. What threads wrote or read at `to`, they did before a barrier of the block.
+    __device__ __forceinline__ void ask(uint4* to, const uint4* from, int chunks) {
         unsigned at = address(), bytes = 16 * chunks;
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                      ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from), "r"(bytes), "r"(at)
                      : "memory");
     }
-    __device__ __forceinline__ void wait() {
+    // Waits for the first copy or, where `phase` is 1, the second, and so on in turns.
+    __device__ __forceinline__ void wait(unsigned phase = 0) {
         unsigned done = 0;
         while (!done)
-            asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+            asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                          : "=r"(done)
-                         : "r"(address())
+                         : "r"(address()), "r"(phase)
                          : "memory");
     }
     __device__ __forceinline__ unsigned address() { return static_cast<unsigned>(__cvta_generic_to_shared(this)); }
 #else
-    __device__ __forceinline__ void begin(uint4*, const uint4*, int) {}
-    __device__ __forceinline__ void wait() {}
+    __device__ __forceinline__ void prepare() {}
+    __device__ __forceinline__ void ask(uint4*, const uint4*, int) {}
+    __device__ __forceinline__ void wait(unsigned = 0) {}
 #endif
+    __device__ __forceinline__ void begin(uint4* to, const uint4* from, int chunks) {
+        prepare();
+        ask(to, from, chunks);
+    }
 };
 
 // Counts one more, and says whether that makes `count`; the counter is then 0 again. What this thread wrote before, or

@@ -1,7 +1,7 @@
 """Our kernels on a GPU: compiled or taken from the cache, loaded, and launched.
 
 A launch is one call of the driver through ctypes, with all of its arguments made beforehand: NVIDIA's bindings convert
-them at each call, and the replay of a CUDA graph wants its stream to be the current one.
+them at each call, and PyTorch's replay of a CUDA graph wants its stream to be the current one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import functools
 import hashlib
 import importlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedErro
 from lenet.errors import BackendError
 from lenet.kernels.compiler import OPTIONS, compile_source, cuda_core, kernel_handle, nvrtc_version
 
-__all__ = ["LaunchConfig", "library", "load_or_compile", "prepare_launch"]
+__all__ = ["LaunchConfig", "library", "load_or_compile", "prepare_graph", "prepare_launch"]
 
 T = TypeVar("T")
 Argument: TypeAlias = ctypes.c_void_p | ctypes.c_int | ctypes.c_float
@@ -36,6 +37,21 @@ class LaunchConfig(ctypes.Structure):
         ("stream", ctypes.c_void_p),
         ("attributes", ctypes.c_void_p),
         ("attribute_count", ctypes.c_uint),
+    ]
+
+
+class _KernelNode(ctypes.Structure):
+    """The driver API's ``CUDA_KERNEL_NODE_PARAMS_v2``; where it has no context, the kernel's is the current one."""
+
+    _fields_: ClassVar = [
+        ("function", ctypes.c_void_p),
+        ("blocks", ctypes.c_uint * 3),
+        ("threads", ctypes.c_uint * 3),
+        ("shared_bytes", ctypes.c_uint),
+        ("arguments", ctypes.c_void_p),
+        ("extra", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
     ]
 
 
@@ -77,22 +93,90 @@ def prepare_launch(
         The call, which keeps all of these alive and the kernel loaded. It raises `BackendError` where the driver
         refuses the launch.
     """
-    launch = driver.cuLaunchKernelEx
-    addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
-    told = (ctypes.byref(config), ctypes.c_void_p(kernel_handle(kernel)), addresses, None)
+    told = (ctypes.byref(config), ctypes.c_void_p(kernel_handle(kernel)), _addresses(arguments), None)
+    return _call(driver.cuLaunchKernelEx, told, result, (kernel, config, arguments, keep))
 
-    def call(_keep: object = (kernel, config, arguments, keep)) -> T:
+
+def prepare_graph(
+    driver: Any, kernel: Any, config: LaunchConfig, arguments: Sequence[Argument], result: T, keep: object
+) -> Callable[[], T]:
+    """As `prepare_launch`, as a CUDA graph of this launch alone, which takes the driver less time to queue.
+
+    What stands in the config and in the arguments is copied. No capture of a graph can hold the call.
+
+    Raises:
+        BackendError: The driver refuses to make the graph.
+    """
+    addresses = _addresses(arguments)
+    node = _KernelNode(
+        blocks=config.blocks,
+        threads=config.threads,
+        shared_bytes=config.shared_bytes,
+        arguments=ctypes.cast(addresses, ctypes.c_void_p),
+        kernel=kernel_handle(kernel),
+    )
+    graph = _Graph(driver, node, config.stream)
+    told = graph.handle, ctypes.c_void_p(config.stream)
+    return _call(driver.cuGraphLaunch, told, result, (kernel, graph, keep))
+
+
+class _Graph:
+    """A CUDA graph of one launch, destroyed with this object: the driver then frees it when the last launch is done.
+
+    Args:
+        driver: The driver's library.
+        node: The launch.
+        stream: A stream of the context that it is to run in. The calling thread may have another, or none.
+
+    Raises:
+        BackendError: The driver refuses it.
+    """
+
+    def __init__(self, driver: Any, node: _KernelNode, stream: int) -> None:
+        self.handle, context = ctypes.c_void_p(), ctypes.c_void_p()
+        status = driver.cuStreamGetCtx(ctypes.c_void_p(stream), ctypes.byref(context))
+        status = status or driver.cuCtxPushCurrent_v2(context)
+        if not status:
+            status = self._make(driver, node)
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+        if status:
+            raise _refused("prepare the launch of", status)
+        weakref.finalize(self, driver.cuGraphExecDestroy, self.handle).atexit = False
+
+    def _make(self, driver: Any, node: _KernelNode) -> int:
+        graph, added, none = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_size_t(0)
+        status: int = driver.cuGraphCreate(ctypes.byref(graph), 0)
+        if status:
+            return status
+        status = driver.cuGraphAddKernelNode_v2(ctypes.byref(added), graph, None, none, ctypes.byref(node))
+        status = status or driver.cuGraphInstantiateWithFlags(ctypes.byref(self.handle), graph, ctypes.c_ulonglong(0))
+        driver.cuGraphDestroy(graph)
+        return status
+
+
+def _addresses(arguments: Sequence[Argument]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
+
+
+def _call(launch: Callable[..., int], told: tuple[object, ...], result: T, keep: object) -> Callable[[], T]:
+    """A call that queues a launch, keeps what it needs, and returns the result."""
+
+    def call(_keep: object = keep) -> T:
         status = launch(*told)
         if status:
-            raise BackendError(
-                "the driver refuses to launch a kernel",
-                found=f"error {status}",
-                wanted="a launch",
-                hint="an earlier error of this process's CUDA work shows here as well",
-            )
+            raise _refused("launch", status)
         return result
 
     return call
+
+
+def _refused(what: str, status: int) -> BackendError:
+    return BackendError(
+        f"the driver refuses to {what} a kernel",
+        found=f"error {status}",
+        wanted="a launch",
+        hint="an earlier error of this process's CUDA work shows here as well",
+    )
 
 
 def load_or_compile(

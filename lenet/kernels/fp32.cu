@@ -25,6 +25,8 @@
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
 //
+// A block of 8 images takes its share of the batch in turns. The next turn's images are copied while fc3 runs.
+//
 // Where there are multiprocessors to spare, an image is spread over BLOCKS = 5 blocks, a row of conv2's windows each. Rows
 // of maps that two of them see both compute (30 for 14); of conv2 and fc1 each has a fifth. No block waits for another:
 //
@@ -48,6 +50,7 @@ constexpr int ROWS2 = SIDE2 / BLOCKS, ROWS1 = 2 * ROWS2 + KERNEL - 1, ROWS = 2 *
 constexpr int PIXELS_HERE = CHANNELS * ROWS * SIZE;
 constexpr int WINDOWS2 = ROWS2 * SIDE2, FEATURES_HERE = MAPS2 * WINDOWS2;
 
+constexpr bool TURNS = IMAGES == 8;
 constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 
 // Parameters in global memory, in floats; `_pack_fp32` of `lenet.kernels` writes them. Where blocks share an image fc1's
@@ -118,11 +121,12 @@ constexpr int FIRST_TILES = ceil_div(THREADS, PLACES * GROUPS);
 constexpr int FIRST_IMAGES = BYTES || IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;
 
 // Tiles of conv1 and its pool: 2 rows x 4 columns of MAPS_A_THREAD maps, so two windows of the pool.
-__device__ __forceinline__ void conv1(int tile, const float* weights, const float* bias, const float* pixels, float* maps) {
+__device__ __forceinline__ void conv1(int tile, int count, const float* weights, const float* bias, const float* pixels,
+                                      float* maps) {
     constexpr int COLUMNS = 4;
     int group = tile % GROUPS, place = tile / GROUPS;
     int image = place / PLACES;
-    if (image >= IMAGES) return;
+    if (image >= count) return;
     int row = place % PLACES / (SIDE1 / 2), column = place % (SIDE1 / 2);
 
     const float* from = pixels + image * PIXELS_HERE + 2 * row * SIZE + COLUMNS * column;
@@ -166,13 +170,16 @@ __device__ __forceinline__ void conv1(int tile, const float* weights, const floa
 constexpr int HALVES = IMAGES == 1 ? 2 : 1;
 static_assert(2 * MAPS2 == WARP, "a warp has every map twice");
 
-__device__ __forceinline__ void conv2(int tile, const float* weights, const float* bias, const float* maps, float* features) {
+__device__ __forceinline__ void conv2(int tile, int count, const float* weights, const float* bias, const float* maps,
+                                      float* features) {
     constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
     constexpr int STRIPS = WINDOWS2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
     int map = HALVES == 2 ? tile % MAPS2 : tile % WARP / 2, half = HALVES == 2 ? tile / MAPS2 % 2 : 0;
     int place = HALVES == 2 ? tile / WARP : tile / WARP * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
-    if (place >= IMAGES * STRIPS) return;
-    int image = place % IMAGES, row = place / IMAGES / ACROSS, window = place / IMAGES % ACROSS * WINDOWS_A_THREAD;
+    // Images in pairs, whose maps lie in different banks.
+    int image = IMAGES == 1 ? 0 : place / (2 * STRIPS) * 2 + place % 2, strip = IMAGES == 1 ? place : place / 2 % STRIPS;
+    if (image >= count || strip >= STRIPS) return;
+    int row = strip / ACROSS, window = strip % ACROSS * WINDOWS_A_THREAD;
 
     const float* from = maps + image * MAPS + half * MAPS1 / 2 * MAP + 2 * row * MAP_ROW + 2 * window;
     weights += (half * MAPS1 / 2 * MAPS2 + map) * FILTER2;
@@ -314,7 +321,7 @@ __device__ __forceinline__ void copy_slice(Arrival& arrival, float* shared, cons
     if (!RESIDENT) return;
     if (BULK) {
         if (threadIdx.x % 32 == 0)
-            arrival.begin(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
+            arrival.ask(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
         return;
     }
 #pragma unroll 1
@@ -323,10 +330,10 @@ __device__ __forceinline__ void copy_slice(Arrival& arrival, float* shared, cons
 
 // Waits for a slice, which all but the last PENDING groups of copies hold where it did not come in bulk.
 template <int PENDING>
-__device__ __forceinline__ void wait_for_slice(Arrival& arrival) {
+__device__ __forceinline__ void wait_for_slice(Arrival& arrival, unsigned phase) {
     wait_for_copies<PENDING>();
     __syncwarp();
-    if (RESIDENT && BULK) arrival.wait();
+    if (RESIDENT && BULK) arrival.wait(phase);
 }
 
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
@@ -379,7 +386,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     int warp = threadIdx.x / 32;
     Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
 
-    int block = blockIdx.x % BLOCKS, first = blockIdx.x / BLOCKS * IMAGES, count = min(IMAGES, batch - first);
+    // The images of the block: its share of the batch in turns, or one turn of IMAGES.
+    int block = blockIdx.x % BLOCKS, share = TURNS ? ceil_div(batch, gridDim.x) : IMAGES;
+    int first = blockIdx.x / BLOCKS * share, end = min(batch, first + share);
+    if (TURNS && first >= end) return;
+    int count = min(IMAGES, end - first);
     const uint4* from = static_cast<const uint4*>(images) + static_cast<long long>(first) * IMAGE_PIECES;
     from += block * 4 * ROWS2 * ROW_PIECES;  // two pools
     logits += static_cast<long long>(first) * CLASSES;
@@ -388,13 +399,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     // Groups of copies: the constants and the first images; the other images; the slices, in their time. Images come
     // first: nothing that is wanted later may stand in their way.
     InFlight<PIECES, 0, IMAGES, THREADS> held;
-    if (HELD) {
-        held.fetch(PixelRows{from}, count);
-    } else {
-        copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
-    }
+    auto copy_first = [&] {
+        if (!HELD) copy_pixels(reinterpret_cast<uint4*>(pixels), from, 0, min(FIRST_IMAGES, count));
+    };
+    if (HELD) held.fetch(PixelRows{from}, count);
+    copy_first();
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
+    if (RESIDENT && BULK && threadIdx.x % 32 == 0)
+        for (int i = 0; i < 3; ++i) arrivals[i].prepare();
     float weights3[DEPTH_HERE][4] = {};
     if constexpr (BLOCKS > 1) {
         fetch_slice<DEPTH_HERE, HIDDEN1>(weights3, parameters + FC1 + (block * SHARES + warp) * DEPTH_HERE * HIDDEN1);
@@ -404,79 +417,95 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         else if (threadIdx.x == 0)
             arrivals[0].begin(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
     }
-    if (HELD) {
-        held.settle(StorePixels{pixels});
-    } else {
-        copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
-    }
-    commit_copies();
-    wait_for_copies<1>();
-    __syncthreads();
-
-    float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
-    float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
-    auto copy_when_free = [&](int from_here, int to_here) {
-        int at = HOME + warp * NEXT_HOME;
-        if (from_here <= at && at < to_here) copy_slice(arrivals[0], home, parameters + FC1 + warp * SLICE, SLICE);
-    };
-    auto copy_late = [&] {
-        copy_slice(arrivals[1], late_home, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
-    };
-    copy_when_free(FREE_AT, END);
-    if (ROOMY) copy_late();
-    commit_copies();
+    unsigned phase = 0;
 #pragma unroll 1
-    for (int first_tile = 0; first_tile < IMAGES * PLACES * GROUPS; first_tile += THREADS) {
-        conv1(first_tile + threadIdx.x, weights1, bias + BIAS1, pixels, maps);
-        if (FIRST_IMAGES < IMAGES && first_tile == 0) {
-            wait_for_copies<1>();
-            __syncthreads();
+    while (true) {
+        if (HELD) {
+            held.settle(StorePixels{pixels});
+        } else {
+            copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
         }
-    }
-    __syncthreads();
+        commit_copies();
+        wait_for_copies<1>();
+        __syncthreads();
 
-    copy_when_free(PIXELS_AT, FREE_AT);
-    commit_copies();
+        float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
+        float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
+        auto copy_when_free = [&](int from_here, int to_here) {
+            int at = HOME + warp * NEXT_HOME;
+            if (from_here <= at && at < to_here) copy_slice(arrivals[0], home, parameters + FC1 + warp * SLICE, SLICE);
+        };
+        auto copy_late = [&] {
+            copy_slice(arrivals[1], late_home, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
+        };
+        copy_when_free(FREE_AT, END);
+        if (ROOMY) copy_late();
+        commit_copies();
+        int some = TURNS ? count : IMAGES;
 #pragma unroll 1
-    for (int tile = threadIdx.x; tile < round_up(IMAGES * WINDOWS2 / WINDOWS_A_THREAD * MAPS2 * HALVES, 32); tile += THREADS)
-        conv2(tile, weights2, bias + BIAS2, maps, features);
-    __syncthreads();
+        for (int first_tile = 0; first_tile < some * PLACES * GROUPS; first_tile += THREADS) {
+            conv1(first_tile + threadIdx.x, some, weights1, bias + BIAS1, pixels, maps);
+            if (FIRST_IMAGES < IMAGES && first_tile == 0) {
+                wait_for_copies<1>();
+                __syncthreads();
+            }
+        }
+        __syncthreads();
 
-    Sums sums = {};
-    if constexpr (BLOCKS > 1) {
-        multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
-        store_sums<HIDDEN1>(sums, home);
-        wait_for_copies<0>();  // before any block ends
-        if (BULK) arrivals[0].wait();
-        __syncthreads();
-        if (!leave_sums(shared + HOME, workspace, block)) return;
-        sum_blocks(workspace, bias + BIAS3, hidden1);
-    } else {
-        if (!ROOMY) copy_late();
+        copy_when_free(PIXELS_AT, FREE_AT);
         commit_copies();
-        wait_for_slice<1>(arrivals[0]);
-        multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
-            sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
-        __syncwarp();  // fc2's weights and the sums lie where the weights did
-        copy_slice(arrivals[2], home2, parameters + FC2 + warp * SLICE2, SLICE2);
-        commit_copies();
-        wait_for_slice<1>(arrivals[1]);
-        multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
-            sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
-            features + SHARES * EARLY + warp * LATE);
-        store_sums<HIDDEN1>(sums, home);
+        int tiles2 = round_up(some, IMAGES == 1 ? 1 : 2) * (WINDOWS2 / WINDOWS_A_THREAD) * MAPS2 * HALVES;
+#pragma unroll 1
+        for (int tile = threadIdx.x; tile < tiles2; tile += THREADS)
+            conv2(tile, some, weights2, bias + BIAS2, maps, features);
         __syncthreads();
-        sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+
+        Sums sums = {};
+        if constexpr (BLOCKS > 1) {
+            multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
+            store_sums<HIDDEN1>(sums, home);
+            wait_for_copies<0>();  // before any block ends
+            if (BULK) arrivals[0].wait();
+            __syncthreads();
+            if (!leave_sums(shared + HOME, workspace, block)) return;
+            sum_blocks(workspace, bias + BIAS3, hidden1);
+        } else {
+            if (!ROOMY) copy_late();
+            commit_copies();
+            wait_for_slice<1>(arrivals[0], phase);
+            multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
+                sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+            __syncwarp();  // fc2's weights and the sums lie where the weights did
+            copy_slice(arrivals[2], home2, parameters + FC2 + warp * SLICE2, SLICE2);
+            commit_copies();
+            wait_for_slice<1>(arrivals[1], phase);
+            multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
+                sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+                features + SHARES * EARLY + warp * LATE);
+            store_sums<HIDDEN1>(sums, home);
+            __syncthreads();
+            sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+        }
+        wait_for_copies<0>();
+        if (RESIDENT && BULK) arrivals[2].wait(phase);
+        __syncthreads();
+        Sums sums2 = {};
+        multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
+            sums2, RESIDENT || BLOCKS > 1 ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+        store_sums<HIDDEN2>(sums2, home);
+        __syncthreads();
+        sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
+        __syncthreads();
+        int images_here = count;
+        first += IMAGES, from += IMAGES * IMAGE_PIECES, phase ^= 1;
+        count = min(IMAGES, end - first);
+        if (TURNS) {
+            copy_first();
+            commit_copies();
+        }
+        classify(weights5, bias + BIAS5, hidden2, logits, images_here);
+        if (!TURNS || count <= 0) break;
+        if (HELD) held.fetch(PixelRows{from}, count);
+        logits += IMAGES * CLASSES;
     }
-    wait_for_copies<0>();
-    if (RESIDENT && BULK) arrivals[2].wait();
-    __syncthreads();
-    Sums sums2 = {};
-    multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-        sums2, RESIDENT || BLOCKS > 1 ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
-    store_sums<HIDDEN2>(sums2, home);
-    __syncthreads();
-    sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
-    __syncthreads();
-    classify(weights5, bias + BIAS5, hidden2, logits, count);
 }

@@ -45,6 +45,9 @@ class Gpu:
     Attributes:
         compiled: The variants that NVRTC was asked for.
         launched: Images a block, blocks and threads of each launch.
+        contexts: Those of the calling thread.
+        graphs: What was asked of each graph.
+        destroyed: Numbers of graphs that are no more; negative ones are templates.
         status: What the driver answers to a launch.
         unloadable: How many cubins the driver refuses.
     """
@@ -52,6 +55,9 @@ class Gpu:
     def __init__(self) -> None:
         self.compiled: list[Variant] = []
         self.launched: list[tuple[int, int, int]] = []
+        self.contexts: list[int] = []
+        self.graphs: list[Any] = []
+        self.destroyed: list[int] = []
         self.status = self.unloadable = 0
 
     def compile(self, _source: str, macros: dict[str, str], architecture: str) -> Compiled:
@@ -67,21 +73,66 @@ class Gpu:
             return None
         return {ENTRY: SimpleNamespace(handle=int(cubin))}
 
-    def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: Any) -> int:  # noqa: N802 - the driver's
+    cuLaunchKernelEx = None  # noqa: N815
+
+    def cuStreamGetCtx(self, stream: Any, context: Any) -> int:  # noqa: N802
+        assert stream.value == 7
+        context._obj.value = 5
+        return self.status
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        self.contexts.append(context.value)
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        context._obj.value = self.contexts.pop()
+        return 0
+
+    def cuGraphCreate(self, graph: Any, flags: int) -> int:  # noqa: N802 - the driver's
+        assert flags == 0
+        assert self.contexts == [5], "the stream's"
+        self.graphs.append({})
+        graph._obj.value = len(self.graphs)
+        return 0
+
+    def cuGraphAddKernelNode_v2(self, _node: Any, graph: Any, _after: None, after: Any, parameters: Any) -> int:  # noqa: N802
+        """Copies the arguments, as the driver does."""
+        grid = parameters._obj
+        addresses = [address or 0 for address in (ctypes.c_void_p * 5).from_address(grid.arguments)]
+        pointers = [ctypes.c_void_p.from_address(addresses[i]).value for i in (0, 1, 2, 4)]
+        batch = ctypes.c_int.from_address(addresses[3]).value
+        variant = self.compiled[grid.kernel or 0]
+        assert (after.value, grid.function, grid.extra, grid.context) == (0, None, None, None)
+        assert grid.shared_bytes == variant.shared_bytes
+        assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
+        self.graphs[graph.value - 1] = (variant, grid.blocks[0], grid.threads[0], pointers, batch)
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, handle: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        assert flags.value == 0
+        handle._obj.value = graph.value
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        self.destroyed.append(-graph.value)
+        return 0
+
+    def cuGraphExecDestroy(self, graph: Any) -> int:  # noqa: N802
+        self.destroyed.append(graph.value)
+        return 0
+
+    def cuGraphLaunch(self, graph: Any, stream: Any) -> int:  # noqa: N802
         if self.status:
             return self.status
-        assert extra is None
-        variant, grid = self.compiled[function.value or 0], config._obj
-        assert (grid.stream, grid.shared_bytes, grid.attribute_count) == (7, variant.shared_bytes, 0)
-        assert [*grid.blocks[1:], *grid.threads[1:]] == [1, 1, 1, 1]
-        images, parameters, logits, workspace = (ctypes.c_void_p.from_address(addresses[i]) for i in (0, 1, 2, 4))
-        batch = ctypes.c_int.from_address(addresses[3]).value
-        self.launched.append((variant.images, grid.blocks[0], grid.threads[0]))
+        assert stream.value == 7
+        variant, blocks, threads, pointers, batch = self.graphs[graph.value - 1]
+        images, parameters, logits, workspace = map(ctypes.c_void_p, pointers)
+        self.launched.append((variant.images, blocks, threads))
         size = batch * 3072 * (1 if variant.bytes_in else 4)
         library(variant).emulate(
             *(images, ctypes.c_size_t(size)),
             *(parameters, ctypes.c_size_t(len(pack(weights.load().arrays, variant)))),
-            *(logits, ctypes.c_int(batch), ctypes.c_int(grid.blocks[0])),
+            *(logits, ctypes.c_int(batch), ctypes.c_int(blocks)),
             *(workspace, ctypes.c_size_t(4 * batch * variant.workspace)),
         )
         return 0
@@ -179,9 +230,10 @@ def test_an_image_is_spread_over_blocks_where_each_has_a_multiprocessor(
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory() -> None:
-    runner = build(BatchRange.exactly(1000), Precision.FP16)
-    assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", "2")
+@pytest.mark.parametrize(("precision", "images"), [(Precision.FP16, "1"), (Precision.FP16X2, "2")])
+def test_a_zero_copy_row_tells_the_kernel_that_reads_the_host_s_memory(precision: Precision, images: str) -> None:
+    runner = build(BatchRange.exactly(1000), precision)
+    assert (runner.facts()["images_a_block"], runner.facts(zero_copy=True)["images_a_block"]) == ("8", images)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -258,9 +310,13 @@ def test_a_cubin_that_the_driver_refuses_is_an_error_with_its_reason(gpu: Gpu) -
 
 def test_a_launch_that_the_driver_refuses_is_an_error(gpu: Gpu) -> None:
     runner = build(BatchRange.exactly(1))
+    images, others = torch.zeros(2, 1, *INPUT_SHAPE)
+    runner.forward(images)
     gpu.status = 700
     with pytest.raises(BackendError, match=r"(?s)refuses to launch.*error 700"):
-        runner.forward(torch.zeros(1, *INPUT_SHAPE))
+        runner.forward(images)
+    with pytest.raises(BackendError, match=r"(?s)refuses to prepare the launch.*error 700"):
+        runner.forward(others)
 
 
 def test_images_at_an_odd_address_are_refused(gpu: Gpu) -> None:
@@ -341,8 +397,8 @@ def test_a_quantised_network_runs_with_its_scales() -> None:
     assert not parity.Reference(arrays, images).compare(logits, "int8").right, "those are the shipped scales"
 
 
-@pytest.mark.usefixtures("gpu")
-def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("as_graph", [False, True])
+def test_a_bound_launch_keeps_its_code_loaded(gpu: Gpu, monkeypatch: pytest.MonkeyPatch, as_graph: bool) -> None:
     """Code that nothing holds is unloaded; a call that is bound outlives its runner."""
 
     class Code:
@@ -353,8 +409,10 @@ def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -
     kernel = fused.load_kernel(weights.load().arrays, variant, CPU, 1)
     code = weakref.ref(kernel.code.value)
     stream: Any = SimpleNamespace(cuda_stream=7)
-    call = kernel.bind(stream, torch.zeros(1, *INPUT_SHAPE), torch.zeros(1, 10))
+    call = kernel.bind(stream, torch.zeros(1, *INPUT_SHAPE), torch.zeros(1, 10), as_graph=as_graph)
     del kernel
     assert code() is not None
+    assert (gpu.contexts, gpu.destroyed) == ([], [-1] if as_graph else [])
     del call
     assert code() is None
+    assert gpu.destroyed == ([-1, 1] if as_graph else [])

@@ -85,6 +85,7 @@ def emulate(
     workspace: np.ndarray | None = None,
     *,
     bulk: bool = True,
+    multiprocessors: int = 132,
 ) -> np.ndarray:
     """Logits (N, 10), float32; NaN where the kernel wrote none.
 
@@ -105,7 +106,7 @@ def emulate(
         ctypes.c_size_t(parameters.nbytes),
         pointer(logits),
         ctypes.c_int(len(images)),
-        ctypes.c_int(variant.blocks(len(images))),
+        ctypes.c_int(variant.blocks(len(images), multiprocessors)),
         pointer(workspace),
         ctypes.c_size_t(workspace.nbytes),
     )

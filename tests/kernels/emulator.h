@@ -36,7 +36,7 @@ constexpr int min(int a, int b) { return a < b ? a : b; }
 constexpr unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 
 struct Index { unsigned x; };
-static Index threadIdx, blockIdx;
+static Index threadIdx, blockIdx, gridDim;
 
 namespace emulator {
 
@@ -74,6 +74,7 @@ struct BulkCopy {
     void* to;
     const void* from;
     size_t bytes;
+    unsigned asked;  // copies so far
 };
 
 static uint4* shared;
@@ -195,13 +196,26 @@ constexpr bool BULK = EMULATED_BULK;
 struct Arrival {
     float guard[2];  // a real one is not to be written over: NaNs as long as nobody does
 
-    void begin(uint4* to, const uint4* from, int chunks) {
+    void prepare() {
         emulator::misused |= emulator::bulk_copies.count(this) > 0;
-        emulator::bulk_copies[this] = {to, from, size_t(chunks) * 16};
+        emulator::bulk_copies[this] = {};
     }
-    void wait() {
+    void ask(uint4* to, const uint4* from, int chunks) {
         auto found = emulator::bulk_copies.find(this);
-        if (found == emulator::bulk_copies.end() || !std::isnan(guard[0]) || !std::isnan(guard[1])) {
+        if (found == emulator::bulk_copies.end() || found->second.bytes) {
+            emulator::misused = true;
+            return;
+        }
+        found->second = {to, from, size_t(chunks) * 16, found->second.asked + 1};
+    }
+    void begin(uint4* to, const uint4* from, int chunks) {
+        prepare();
+        ask(to, from, chunks);
+    }
+    void wait(unsigned phase = 0) {
+        auto found = emulator::bulk_copies.find(this);
+        if (found == emulator::bulk_copies.end() || found->second.asked % 2 == phase || !std::isnan(guard[0]) ||
+            !std::isnan(guard[1])) {
             emulator::misused = true;
             return;
         }
