@@ -24,7 +24,7 @@ import noxfile
 from lenet.cli import main
 from lenet.cli.gate import Duration
 from lenet.files import only_writer
-from lenet.gate import command, report, session, workers
+from lenet.gate import command, processes, report, session, workers
 from lenet.gate.command import Options
 from lenet.gate.decision import Rule
 from lenet.gate.pairs import TURNS, Pair
@@ -39,10 +39,11 @@ AT_ONCE: Any = partial(Rule, alpha=1.0, looks=(1,))
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the quick suite's repository goes; with a canary that needs no torch, and decided on one pair."""
+    """Where the quick suite's repository goes; canary and servers need no torch, and one pair decides."""
     canary = tmp_path / "test_canary.py"
     canary.write_text(CANARY)
     monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(processes, "_PRELOADED", ("pytest",))
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
     return tmp_path / "clone"
