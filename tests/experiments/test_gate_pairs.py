@@ -240,9 +240,8 @@ def fake_python(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> 
 def test_each_set_of_caches_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All have started before the first is told to measure."""
     script = load("gate_builds")
-    fake_python(
-        monkeypatch, tmp_path, 'echo >> "$0.started"; echo ready; read go; echo ${#LENET_CACHE}; wc -l < "$0.started"'
-    )
+    answer = 'echo ready; read go; echo ${#LENET_CACHE}; wc -l < "$0.started"'
+    fake_python(monkeypatch, tmp_path, f'echo >> "$0.started"; {answer}')
     caches = [tmp_path / "long", tmp_path / "b"]
     found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), caches)
     assert found == [[len(str(folder / "lenet")), 2] for folder in caches]
