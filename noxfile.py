@@ -272,9 +272,14 @@ def _install_sets() -> dict[str, list[list[str]]]:
     """The arguments of each pip call, for a machine with an NVIDIA GPU and for one without."""
     everywhere = nox.project.dependency_groups(_PROJECT, "test", "types")
     front_end = nox.project.dependency_groups(_PROJECT, "tripy-front-end")
+    apart = nox.project.dependency_groups(_PROJECT, "torch-tensorrt-front-end")
     return {
         "gpu": [["--find-links", _NVIDIA_PAGE, "--editable", f"{_ROOT}[gpu]", *everywhere]],
-        "cpu": [["--editable", f"{_ROOT}[cpu]", *everywhere], ["--no-deps", *front_end]],
+        "cpu": [
+            ["--editable", f"{_ROOT}[cpu]", *everywhere],
+            ["--no-deps", *front_end],
+            ["--no-deps", "--target", str(_TORCH / "front-ends"), *apart],
+        ],
     }
 
 

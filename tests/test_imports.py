@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = (
     *("torch", "torchvision", "numpy", "scipy", "matplotlib", "pandas", "sympy", "PIL", "triton", "hypothesis"),
     *("jax", "jaxlib", "onnx", "onnxruntime", "openvino", "nvtripy", "tensorrt", "tensorrt_rtx"),
+    "torch_tensorrt",
 )
 PROGRAM = f"""
 import json, sys, time

@@ -57,6 +57,7 @@ class Entry:
 
 _TORCH: Final = ("torch",)
 _TENSORRT: Final = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_TENSORRT_RTX: Final = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 _EXPORTER: Final = (("onnx",),)
 """What `lenet.export` needs: it makes the graph that a library is given."""
 
@@ -115,7 +116,7 @@ _TABLE: Final = (
     Entry(
         "tensorrt-rtx",
         "lenet.backends.tensorrt_rtx:TensorRTRTX",
-        (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), *_EXPORTER),
+        (_TENSORRT_RTX, *_EXPORTER),
         '-e ".[tensorrt-rtx]"',
         "TensorRT for RTX, kernels compiled on this GPU",
     ),
@@ -139,6 +140,20 @@ _TABLE: Final = (
         (("jax",), ("jaxlib",)),
         '-e ".[jax]"',
         "JAX, compiled by XLA",
+    ),
+    Entry(
+        "torch-tensorrt",
+        "lenet.backends.torch_tensorrt:TorchTensorRT",
+        (("torch-tensorrt",), _TORCH, _TENSORRT),
+        '-e ".[torch-tensorrt]"',
+        "torch.export and Torch-TensorRT",
+    ),
+    Entry(
+        "torch-tensorrt-rtx",
+        "lenet.backends.torch_tensorrt:TorchTensorRTRTX",
+        (("torch-tensorrt-rtx",), _TORCH, _TENSORRT_RTX),
+        '-e ".[torch-tensorrt-rtx]"',
+        "torch.export and Torch-TensorRT, on TensorRT for RTX",
     ),
 )
 _BY_NAME: Final = {line.name: line for line in _TABLE}

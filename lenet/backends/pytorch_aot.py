@@ -21,10 +21,11 @@ from torch.export import ExportedProgram
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, BuildSpec, Runner
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
+from lenet.backends.exported import digest_of, export
 from lenet.backends.inductor import advice, cpp_compiler, keep_caches_private, keep_quiet, shortened
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import PyTorchBackend, PyTorchRunner, build_network
+from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import Network
 from lenet.provenance import package_version, python
@@ -74,7 +75,7 @@ class PyTorchAOT(PyTorchBackend):
         network = build_network(arrays, spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, about its own modules and about TF32
-            program = _export(network, spec)
+            program = export(network, spec)
             key = _key(network, program, spec)
             load = _Loader(spec.device)
             try:
@@ -131,18 +132,6 @@ def _entry_point(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     return call
 
 
-def _export(network: Network, spec: BuildSpec) -> ExportedProgram:
-    """The network's graph, for every batch size of the spec."""
-    batches = spec.batches
-    size, shapes = batches.optimum, None
-    if not batches.static:
-        size = max(size, 2)  # an example of one image would fix the batch size at one
-        shapes = ({0: torch.export.Dim("batch", min=batches.minimum, max=batches.maximum)},)
-    example = torch.zeros(size, *INPUT_SHAPE, dtype=spec.image_dtype, device=spec.device)
-    with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=shapes)
-
-
 def _compile(program: ExportedProgram, device: torch.device) -> bytes:
     """The package of a graph.
 
@@ -187,13 +176,9 @@ def _failure(problem: str, found: str) -> BackendError:
 
 def _key(network: Network, program: ExportedProgram, spec: BuildSpec) -> EngineKey:
     """All that a package depends on; its code is compiled for this very processor, and knows the number of threads."""
-    source = hashlib.sha256(program.graph_module.code.encode())
-    for name, parameter in sorted(network.state_dict().items()):
-        source.update(f"{name} {parameter.dtype}".encode())
-        source.update(parameter.cpu().view(torch.uint8).numpy().tobytes())
     settings = [item for item in sorted(inductor.save_config_portable().items()) if item[0] not in _NO_SETTINGS]
     return {
-        "source": source.hexdigest(),
+        "source": digest_of(network, program),
         "library": "torch",
         "version": f"{torch.__version__}, {torch.version.git_version}",
         "target": _target(spec.device),

@@ -20,9 +20,9 @@ from torch.export.pt2_archive._package import AOTICompiledModel
 
 from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends import pytorch_aot
+from lenet.backends import exported, pytorch_aot
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.backends.engine_cache import EngineCache, digest
+from lenet.engine_cache import EngineCache, digest
 from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
 from tests import preloaded
@@ -118,14 +118,14 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise BackendError("noted", found="", wanted="", hint="")
 
     monkeypatch.setattr(EngineCache, "load_or_build", note)
-    export, programs = pytorch_aot._export, dict[BuildSpec, Any]()
+    export, programs = exported.export, dict[BuildSpec, Any]()
 
     def export_once(network: Any, spec: BuildSpec) -> Any:  # it takes a second
         if spec not in programs:
             programs[spec] = export(network, spec)
         return programs[spec]
 
-    monkeypatch.setattr(pytorch_aot, "_export", export_once)
+    monkeypatch.setattr(pytorch_aot, "export", export_once)
     return found
 
 

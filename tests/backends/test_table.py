@@ -94,14 +94,20 @@ def installs(extra: str) -> set[str]:
     return found
 
 
+NEEDED = {Requirement(each).name for each in PROJECT["dependencies"]}
 LINES = [backends.entry(name) for name in backends.names()]
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_an_environment_with_a_gpu_has_every_backend(line: Entry) -> None:
-    """But JAX, whose extra for a GPU is one of its own."""
-    needed = {Requirement(each).name for each in PROJECT["dependencies"]}
-    assert (installs("gpu") | installs("jax-cuda") | needed) & set(line.packages[0])
+    """But JAX and Torch-TensorRT, whose extras for a GPU are their own."""
+    alone = ("jax-cuda", "torch-tensorrt", "torch-tensorrt-rtx")
+    assert (installs("gpu").union(NEEDED, *map(installs, alone))) & set(line.packages[0])
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_no_other_environment_has_the_releases_that_torch_tensorrt_pins(extra: str) -> None:
+    assert not {name for name in installs(extra) if name.startswith("torch")}
 
 
 def test_an_environment_without_a_gpu_has_what_one_with_a_gpu_has_and_needs_none_of() -> None:
@@ -112,7 +118,7 @@ def test_an_environment_without_a_gpu_has_what_one_with_a_gpu_has_and_needs_none
 def test_the_command_installs_the_packages(line: Entry) -> None:
     extras = re.search(r"-e \"\.\[(.*)\]\"", line.requirements)
     named = set().union(*map(installs, extras[1].split(","))) if extras else {Requirement(line.requirements).name}
-    missing = {package[0] for package in line.packages if not named & set(package)}
+    missing = {package[0] for package in line.packages if not (named | NEEDED) & set(package)}
     assert missing <= set(FROM_ELSEWHERE)
     assert line.packages[0][0] not in missing, "the library itself"
 

@@ -46,6 +46,8 @@ LIGHT: Final[Mapping[str, str]] = {
     "series-10": "#7d5533",
     "series-11": "#66720d",
     "series-12": "#7340b8",
+    "series-13": "#c026a3",
+    "series-14": "#1c7f1c",
     "part-copy": "#b8860b",
     "part-forward": "#2b6f9e",
     "part-rest": "#7b8794",
@@ -75,6 +77,8 @@ DARK: Final[Mapping[str, str]] = {
     "series-10": "#c79a72",
     "series-11": "#b5c24f",
     "series-12": "#b78af0",
+    "series-13": "#f07ad8",
+    "series-14": "#7fd65c",
     "part-copy": "#dfb03f",
     "part-forward": "#64aedd",
     "part-rest": "#97a3af",
@@ -108,6 +112,8 @@ MARKERS: Final = {
     "⬢": "M-1.8-3.1H1.8L3.6 0L1.8 3.1H-1.8L-3.6 0Z",
     "▶": "M3.4 0L-2.6 3.3V-3.3Z",
     "◀": "M-3.4 0L2.6 3.3V-3.3Z",
+    "▬": "M-3.6-1.5h7.2v3h-7.2Z",
+    "▮": "M-1.5-3.6h3v7.2h-3Z",
 }
 """The markers of series, in the order of their colours: the sign for a legend, and its outline for a chart."""
 

@@ -54,9 +54,17 @@ def test_an_engine_within_a_runner_tells_its_layers_and_tactics(backend: str) ->
     assert facts == {}
 
 
-def test_a_plan_within_a_runner_is_loaded_and_hashed() -> None:
-    runner = SimpleNamespace(_executable=SimpleNamespace(serialized_tensorrt_engine=PLAN))
-    layers, facts = engine_layers("tripy", runner)
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("tripy", "serialized_tensorrt_engine"),
+        ("torch-tensorrt", "serialized_engine"),
+        ("torch-tensorrt-rtx", "serialized_engine"),
+    ],
+)
+def test_a_plan_within_a_runner_is_loaded_and_hashed(backend: str, name: str) -> None:
+    runner = SimpleNamespace(_held=SimpleNamespace(**{name: PLAN}))
+    layers, facts = engine_layers(backend, runner)
     assert layers == [{"name": "fc1", "kind": "", "tactic": ""}]
     assert facts == {"plan_sha256": hashlib.sha256(PLAN).hexdigest()}
 

@@ -16,7 +16,13 @@ from typing import Any, Final
 
 import torch
 
-ENGINES: Final = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "tripy": "tensorrt"}
+ENGINES: Final = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "torch-tensorrt": "tensorrt",
+    "torch-tensorrt-rtx": "tensorrt_rtx",
+    "tripy": "tensorrt",
+}
 """The module that inspects a backend's engine."""
 
 _LIBRARIES: Final = (
@@ -32,6 +38,8 @@ _LIBRARIES: Final = (
     "torch",
     "triton",
 )
+_PLANS: Final = ("serialized_tensorrt_engine", "serialized_engine")
+"""What TriPy's and Torch-TensorRT's holders of an engine call its plan."""
 _SWITCHES: Final = (
     "backends.cuda.matmul.allow_tf32",
     "backends.cudnn.allow_tf32",
@@ -156,10 +164,10 @@ def engine_layers(backend: str, runner: object) -> tuple[list[dict[str, str]], d
     facts = {}
     engine = _held(runner, lambda one: hasattr(one, "create_engine_inspector"))
     if engine is None:
-        holder = _held(runner, lambda one: hasattr(one, "serialized_tensorrt_engine"))
+        holder = _held(runner, lambda one: any(hasattr(one, name) for name in _PLANS))
         if holder is None:
             raise LookupError("the runner holds no engine")
-        plan = bytes(holder.serialized_tensorrt_engine)
+        plan = bytes(next(getattr(holder, name) for name in _PLANS if hasattr(holder, name)))
         facts["plan_sha256"] = hashlib.sha256(plan).hexdigest()
         engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
