@@ -32,7 +32,8 @@ _NVIDIA_PAGE = "https://nvidia.github.io/TensorRT-Incubator/packages.html"
 # With one process a core, and no more than eight: each imports PyTorch. `-n 0` in what follows them means one process.
 _PARALLEL = ("-p", "xdist", "-n=logical", "--maxprocesses=8", "--dist=worksteal", "--benchmark-disable")
 # Each test process would start compiling ones, which import PyTorch too: 8 s of CPU time where no kernel is cached yet.
-_ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+# Without bytecode each process compiles the tests anew, which takes 8 s more.
+_ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 _STANDIN = ("-p", "tests.standins.mlir_tensorrt_cpu.plugin")
 _PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_export.py", "tests/parity")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +25,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.engine_cache import EngineCache, digest
 from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
+from tests import preloaded
 from tests.backends.holding import held, without_collector
 
 CPU = torch.device("cpu")
@@ -184,6 +188,10 @@ HANG = "#!/bin/sh\nexec sleep 60\n"
 CRASH = "#!/bin/sh\necho in the loader >&2\nkill -SEGV $$\n"
 
 
+def _forked(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    return preloaded.run(*command[command.index("-c") :], cwd=Path.cwd(), env=os.environ)
+
+
 @pytest.mark.parametrize(
     ("python", "found"),
     [
@@ -200,7 +208,10 @@ def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
         Path(package_path).write_bytes(b"no package")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
-    if python is not None:
+    if python is None:  # the program itself, forked from a process that has imported PyTorch
+        forked = SimpleNamespace(run=_forked, TimeoutExpired=subprocess.TimeoutExpired)
+        monkeypatch.setattr(pytorch_aot, "subprocess", forked)
+    else:
         script = tmp_path / "python"
         script.write_text(python)
         script.chmod(0o755)

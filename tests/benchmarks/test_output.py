@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 from click.testing import CliRunner
 
 from lenet import results
 from lenet.cli import main
+from tests import preloaded
 from tests.benchmarks.test_suite import ROOT, benchmarks, environment, the_file
 from tests.report import documents
 
@@ -29,16 +29,18 @@ def without_a_reader() -> IO[bytes]:
     return os.fdopen(writer, "wb")
 
 
+def _lose(output: Callable[[], IO[bytes]]) -> None:
+    with output() as lost:
+        os.dup2(lost.fileno(), 1)
+
+
 @pytest.mark.parametrize("output", [full, without_a_reader])
 def test_a_run_whose_output_is_lost_is_saved_and_exits_with_3(output: Callable[[], IO[bytes]], tmp_path: Path) -> None:
     if output is full and not Path("/dev/full").exists():
         pytest.skip("no /dev/full here, as on macOS")
     options = ("--device=cpu", "--benchmark-autosave", f"--benchmark-storage={tmp_path}", "-p", "no:cacheprovider")
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_canary.py", *options]
-    with output() as lost:
-        done: Any = subprocess.run(
-            command, stdout=lost, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(), check=False
-        )
+    command = ("-m", "pytest", "benchmarks/test_canary.py", *options)
+    done = preloaded.run(*command, cwd=ROOT, env=environment(), prepare=partial(_lose, output))
     assert done.returncode == 3, done.stderr
     (saved,) = results.stored_files(tmp_path)
     assert f"lenet: the run's output could not be written; saved: {saved}" in done.stderr

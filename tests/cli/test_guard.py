@@ -16,7 +16,7 @@ from tests import preloaded
 from tests.report import documents
 
 ROOT = Path(__file__).parents[2]
-WAYS = (("-m", "lenet"), ("-c", "from lenet.cli import main; main()"))
+MODULE, SCRIPT = ("-m", "lenet"), ("-c", "from lenet.cli import main; main()")
 """``python -m lenet``, and what the script ``lenet`` does."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 """In which Python flushes at its end, as it does by default."""
@@ -102,8 +102,11 @@ def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
     assert "mend what the system names" in done.stderr
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["module", "script"])
-@pytest.mark.parametrize("fault", ["full", "closed", "broken pipe"])
+@pytest.mark.parametrize(
+    ("way", "fault"),
+    [(MODULE, "full"), (SCRIPT, "full"), (SCRIPT, "closed"), (MODULE, "broken pipe")],
+    ids=["module-full", "script-full", "script-closed", "module-broken pipe"],
+)
 def test_standard_error_that_cannot_be_written_is_no_verdict(way: tuple[str, str], fault: str, tmp_path: Path) -> None:
     """Both streams of `2>&1 | true` are gone, and an error is to be told."""
     if fault == "closed":

@@ -7,6 +7,7 @@ import math
 import random
 import runpy
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import product
@@ -221,15 +222,36 @@ def test_networks_are_tuned_several_at_a_time_on_a_gpu(tmp_path: Path, monkeypat
         script.fill(rows, caches)
 
 
-def test_processes_time_their_rows(tmp_path: Path) -> None:
+def test_a_process_times_its_rows(tmp_path: Path) -> None:
     script = load("gate_builds")
-    found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), [tmp_path / "a", tmp_path / "b"])
-    assert np.shape(found) == (2, 2)
+    found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), [tmp_path])
+    assert np.shape(found) == (1, 2)
     assert np.all((np.array(found) > 1e-6) & (np.array(found) < 10))
 
 
-def test_a_process_that_ends_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def fake_python(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:
+    """A program of the shell in the place of Python, which takes seconds to import PyTorch."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{program}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def test_each_set_of_caches_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have started before the first is told to measure."""
     script = load("gate_builds")
+    answer = 'echo ready; read go; echo ${#LENET_CACHE}; wc -l < "$0.started"'
+    fake_python(monkeypatch, tmp_path, f'echo >> "$0.started"; {answer}')
+    caches = [tmp_path / "long", tmp_path / "b"]
+    found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), caches)
+    assert found == [[len(str(folder / "lenet")), 2] for folder in caches]
+
+
+def test_a_process_that_ends_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = load("gate_builds")
+    fake_python(monkeypatch, tmp_path, 'echo "no $*" >&2; exit 1')
     with pytest.raises(subprocess.CalledProcessError):
         script.measured(script.Rows("a-backend", "cpu", [1], 1), [tmp_path])
     assert "a-backend" in capfd.readouterr().err

@@ -8,12 +8,14 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lenet import quantization
 from lenet.backends.base import BatchRange, BuildSpec
 from lenet.data.synthetic import synthetic
 from lenet.errors import DeviceError
@@ -104,9 +106,10 @@ def test_a_script_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_script_prints_the_tables_of_its_file(
-    name: str, data_directory: Path | None, capsys: pytest.CaptureFixture[str]
+    name: str, data_directory: Path | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document, arguments = TABLES[name]
+    monkeypatch.setattr(quantization, "calibrate", partial(quantization.calibrate, count=32))  # images, not 256
     if name.startswith(("parity", "quantization")) and data_directory is None:
         arguments = [*arguments, "--synthetic"]
     assert not load(name).main(arguments)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,12 @@ import noxfile
 from lenet.cli import main
 from lenet.cli.gate import Duration
 from lenet.files import only_writer
-from lenet.gate import command, report, session, workers
+from lenet.gate import command, processes, report, session, workers
 from lenet.gate.command import Options
 from lenet.gate.decision import Rule
-from lenet.gate.pairs import TURNS, Pair
-from tests.gate.fakes import CANARY, git, plain, repository
+from lenet.gate.pairs import Pair
+from lenet.gate.processes import WorkerError
+from tests.gate.fakes import CANARY, git, pair, plain, repository, row, side
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
@@ -39,10 +40,11 @@ AT_ONCE: Any = partial(Rule, alpha=1.0, looks=(1,))
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the quick suite's repository goes; with a canary that needs no torch, and decided on one pair."""
+    """Where the quick suite's repository goes; canary and servers need no torch, and one pair decides."""
     canary = tmp_path / "test_canary.py"
     canary.write_text(CANARY)
     monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(processes, "_PRELOADED", ("pytest",))
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
     return tmp_path / "clone"
@@ -59,20 +61,32 @@ def gate(root: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
     return done, json.loads((root / "gate" / "gate.json").read_text())
 
 
+GOOD_PAIR = plain({1: 1.0, 2: 1.0})
+
+
 @pytest.fixture
-def scripted(quick: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Pair | Exception], None]:
+    """Sets what comes of each pair, which is then not measured."""
+
+    def set_pair(found: Pair | Exception) -> None:
+        def measure_pair(trees: tuple[workers.Tree, workers.Tree], *_: Any, compiles: bool, **__: Any) -> Pair:
+            if isinstance(found, Exception):
+                raise found
+            base, head = (
+                replace(which, commit=tree.commit) for which, tree in zip((found.base, found.head), trees, strict=True)
+            )
+            return replace(found, base=base, head=head, compiles=compiles)
+
+        monkeypatch.setattr(session, "measure_pair", measure_pair)
+
+    return set_pair
+
+
+@pytest.fixture
+def scripted(quick: Path, script: Callable[[Pair | Exception], None]) -> Path:
     """A repository of the quick suite, whose pairs are not measured: for what becomes of a verdict."""
-    root = repository(quick, GOOD, GOOD)
-
-    def measure_pair(trees: tuple[workers.Tree, workers.Tree], *_: Any, compiles: bool, **__: Any) -> Pair:
-        found = plain({1: 1.0, 2: 1.0})
-        base, head = (
-            replace(which, commit=tree.commit) for which, tree in zip((found.base, found.head), trees, strict=True)
-        )
-        return replace(found, base=base, head=head, compiles=compiles)
-
-    monkeypatch.setattr(session, "measure_pair", measure_pair)
-    return root
+    script(GOOD_PAIR)
+    return repository(quick, GOOD, GOOD)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +94,9 @@ def scripted(quick: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (GOOD, 0, "PASS", "no row became slower"),
         ({ONE: 1.5, TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
-        ({"pytorch-forward-3-fp32": 1.0, TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
-        ({ONE: "failed: the logits are wrong", TWO: 2.0}, 1, "FAIL", "pytorch forward fp32 1"),
-        ({ONE: "killed", TWO: 2.0}, 2, "ERROR", "the process of head did not measure"),
         ({ONE: "hangs", TWO: 2.0}, 2, "ERROR", "the process of head hung"),
     ],
-    ids=["no change", "slow-down", "renamed row", "wrong logits", "killed worker", "hung worker"],
+    ids=["no change", "slow-down", "hung worker"],
 )
 def test_the_exit_code_says_what_came_of_it(
     quick: Path, monkeypatch: pytest.MonkeyPatch, head: Any, code: int, verdict: str, reason: str
@@ -102,6 +113,41 @@ def test_the_exit_code_says_what_came_of_it(
     if "hangs" in head.values():
         assert document["found"] == f"no answer in time, at test_inference[{ONE}-pinned-turn0]"
         assert not is_alive(int((quick.parent / "child").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "verdict", "reason"),
+    [
+        (pair(GOOD_PAIR.base, side("head", {"row 2": row(2, 1.0), "row 3": row(3, 1.0)})), 1, "FAIL", "row 1"),
+        (
+            pair(GOOD_PAIR.base, side("head", {"row 2": row(2, 1.0)}, not_run={f"{ONE}-pinned": "failed: the logits"})),
+            1,
+            "FAIL",
+            "row 1",
+        ),
+        (
+            WorkerError("the process of head did not measure", found="killed by SIGKILL", wanted="a run", hint="why"),
+            2,
+            "ERROR",
+            "the process of head did not measure",
+        ),
+    ],
+    ids=["renamed row", "wrong logits", "killed worker"],
+)
+def test_the_exit_code_says_what_came_of_a_pair(
+    scripted: Path,
+    script: Callable[[Pair | Exception], None],
+    found: Pair | Exception,
+    code: int,
+    verdict: str,
+    reason: str,
+) -> None:
+    """`test_workers` has the processes."""
+    script(found)
+    done, document = gate(scripted)
+    assert (done.exit_code, document["verdict"]) == (code, verdict), done.output
+    assert reason in document["reason"]
+    assert (scripted / "gate" / "gate.md").read_text().startswith(f"### {verdict}: ")
 
 
 def is_alive(process: int) -> bool:
@@ -240,57 +286,6 @@ def test_nox_says_all_of_pip_s_reason(monkeypatch: pytest.MonkeyPatch, tmp_path:
     failure = noxfile._install_gpu_set(session, "a GPU", [["--editable"]])
     assert reason in failure
     assert any(reason in one for one in told)
-
-
-SLOWED = """            began = time.perf_counter()
-            logits = self._network(images)
-            until = began + 8 * (time.perf_counter() - began)
-            while time.perf_counter() < until:
-                pass
-            return logits
-"""
-
-
-def test_a_slow_down_of_the_real_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the real canary and forked processes; on one pair, so by a factor that no noise makes or hides.
-
-    The stage that would confirm it is left out: it does the same once more (`test_session`).
-
-    A machine that others use may disturb the canary of a pair, and the gate then rightly says that it does not know: it
-    is asked again, as a person would.
-    """
-    root = tmp_path / "clone"
-    root.mkdir()
-    for name in ("lenet", "benchmarks", "conftest.py", "pyproject.toml", ".gitignore"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, root / name)
-    git(root, "init", "--quiet", "--initial-branch=base")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message=base")
-    git(root, "checkout", "--quiet", "-b", "change")
-    file = root / "lenet" / "backends" / "pytorch_eager.py"
-    source = file.read_text().replace("            return self._network(images)\n", SLOWED)
-    file.write_text(source.replace("from collections.abc", "import time\nfrom collections.abc", 1))
-    git(root, "commit", "--quiet", "--all", "--message=slower")
-    monkeypatch.setattr(command, "Rule", AT_ONCE)
-    monkeypatch.setattr(session, "STAGES", ("first",))
-    monkeypatch.setattr(session, "explain", lambda *_, **__: {})
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_PLUGINS", "tests.benchmarks.short_limits")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    rows = ("--synthetic", "--backend=pytorch", "--mode=forward", "--batch-size=1", "--device=cpu", "--rounds=20")
-    ask = partial(gate, root, "--tolerance=1", "--harm=3", "--start=forked", *rows)
-    done, document = ask()
-    for _ in range(3):
-        if document["stages"][0]["void"]:
-            done, document = ask()
-    assert document["stages"][0]["decisions"]["pytorch forward fp32 1"]["verdict"] == "FAIL", done.output
-    assert done.exit_code == 3, "a FAIL that is not confirmed is INCONCLUSIVE"
-    assert [row["name"] for row in document["rows"]] == ["pytorch forward fp32 1"]
-    assert document["rows"][0]["ratio"] > 3
-    assert document["notes"] == [], "the servers could fork"
-    assert all(len(pair["medians"]["canary"][0]) == TURNS for stage in document["stages"] for pair in stage["pairs"])
 
 
 @pytest.mark.parametrize(

@@ -51,31 +51,44 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, *INPUT_SHAPE), dtype=torch.uint8, generator=generator)
 
 
+COPIES, BULK, BOTH = (False,), (True,), (False, True)
+
+
 @emulated
-@pytest.mark.parametrize("bulk", [False, True], ids=["copies", "bulk"])
 @pytest.mark.parametrize(
-    ("variant", "batch"),
+    ("variant", "batch", "bulk"),
     [
-        (Variant("fp32", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
-        (Variant("fp32", 8, bytes_in=True, shared_bytes=SHARED["sm_90"]), 8),
-        (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3),
-        (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
-        (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_75"]), 1),
-        (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=SPLIT), 3),
-        (Variant("fp32", 1, bytes_in=True, shared_bytes=SHARED["sm_89"], blocks_an_image=SPLIT), 1),
-        (Variant("fp16", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13),
-        (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3),
-        (Variant("fp16", 4, bytes_in=False, shared_bytes=SHARED["sm_90"]), 6),
-        (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3),
-        (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1),
-        (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3),
+        (variant, batch, bulk)
+        for variant, batch, ways in (
+            (Variant("fp32", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13, BOTH),
+            (Variant("fp32", 8, bytes_in=True, shared_bytes=SHARED["sm_90"]), 8, BULK),
+            (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3, COPIES),
+            (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3, BULK),
+            (Variant("fp32", 2, bytes_in=True, shared_bytes=SHARED["sm_75"]), 1, COPIES),
+            (Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED["sm_90"], blocks_an_image=SPLIT), 3, BULK),
+            (Variant("fp32", 1, bytes_in=True, shared_bytes=SHARED["sm_89"], blocks_an_image=SPLIT), 1, COPIES),
+            (Variant("fp16", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13, BOTH),
+            (Variant("fp16", 4, bytes_in=True, shared_bytes=SHARED["sm_89"]), 3, COPIES),
+            (Variant("fp16", 4, bytes_in=False, shared_bytes=SHARED["sm_90"]), 6, BULK),
+            (Variant("fp16", 2, bytes_in=True, shared_bytes=SHARED["sm_90"]), 3, BULK),
+            (Variant("bf16", 1, bytes_in=True, shared_bytes=SHARED["sm_90"]), 1, BULK),
+            (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3, BOTH),
+        )
+        for bulk in ways
     ],
     ids=lambda value: (
-        f"{value.precision}-{value.images}-{value.blocks_an_image}" if isinstance(value, Variant) else None
+        f"{value.precision}-{value.images}-{value.blocks_an_image}"
+        if isinstance(value, Variant)
+        else {True: "bulk", False: "copies"}[value]
+        if isinstance(value, bool)
+        else None
     ),
 )
 def test_logits_are_the_reference_s(variant: Variant, batch: int, bulk: bool) -> None:
-    """Blocks full and not, fc1's weights in shared memory and not, of both input types and ways to copy."""
+    """Blocks full and not, fc1's weights in shared memory and not, of both input types and ways to copy.
+
+    Each precision, input type and number of images or blocks is there with both ways to copy, or in code that is.
+    """
     if variant.staged and not bulk:  # a GPU without bulk copies has less shared memory
         variant = replace(variant, shared_bytes=SHARED["sm_80"])
     arrays = weights.load().arrays

@@ -148,9 +148,17 @@ def dependent(count: int, size: int, autocorrelation: float) -> Floats:
     return series
 
 
-@pytest.mark.parametrize("kind", SERIES)
-@pytest.mark.parametrize("spikes", [0.0, 0.02])
-@pytest.mark.parametrize(("size", "autocorrelation", "least"), [(100, 0.4, 0.95), (100, 0.6, 0.94), (30, 0.4, 0.93)])
+@pytest.mark.parametrize(
+    ("size", "autocorrelation", "least", "kind", "spikes"),
+    [
+        (100, 0.4, 0.95, "Gaussian", 0.0),
+        (100, 0.4, 0.95, "skewed", 0.02),
+        (100, 0.6, 0.94, "Gaussian", 0.02),
+        (100, 0.6, 0.94, "skewed", 0.0),
+        (30, 0.4, 0.93, "Gaussian", 0.0),
+        (30, 0.4, 0.93, "skewed", 0.02),
+    ],
+)
 def test_the_interval_holds_the_median_where_rounds_resemble_the_ones_before(
     kind: str, spikes: float, size: int, autocorrelation: float, least: float
 ) -> None:

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lenet.cli import main
-from lenet.report import page, sources
+from lenet.report import curves, page, sources
+from lenet.report.charts import Chart, Painter
 from lenet.report.language import ENGLISH
 from tests.report import documents
 
@@ -66,6 +67,21 @@ def spoilt(document: Any, place: Place, value: Any) -> Any:
     return found
 
 
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a history that was drawn before the chart is the same: matplotlib takes half a second for it."""
+    draw, drawn = curves.draw_chart, {}
+
+    def draw_once(painter: Painter, history: Any, quantity: str) -> Chart:
+        key = repr((painter.language, history, quantity))
+        if key not in drawn:
+            drawn[key] = draw(painter, history, quantity)
+        return drawn[key]
+
+    monkeypatch.setattr(curves, "draw_chart", draw_once)
+
+
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
