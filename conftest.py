@@ -10,11 +10,12 @@ import pytest
 from lenet.data import cifar10
 from lenet.errors import DataError
 from lenet.provenance import without_git_variables
+from lenet.suite.options import path_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lenet", "LeNet")
-    group.addoption("--data", type=Path, help="directory of CIFAR-10 (default: $LENET_DATA, else ./data)")
+    group.addoption("--data", type=path_of("--data"), help="directory of CIFAR-10 (default: $LENET_DATA, else ./data)")
     group.addoption("--synthetic", action="store_true", help="seeded synthetic images, whatever data is here")
     text = "use a cifar-10-batches-bin whose files are not the official ones; rows then say so"
     group.addoption("--accept-unknown-data", action="store_true", help=text)

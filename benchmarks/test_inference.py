@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lenet.measurement.protocol import Protocol
 from lenet.results import Case
 from lenet.suite.bridge import Store
 from lenet.suite.fixtures import MachineLimits
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
 
     from lenet.backends.base import Backend, BuildSpec
     from lenet.data.cifar10 import Split
-    from lenet.measurement.gpu_state import GpuSampler
-    from lenet.measurement.host_state import HostWatch
     from lenet.quantization import Scales
     from lenet.suite.builds import Builds
-    from lenet.suite.energy import EnergyMeter
     from lenet.suite.images import Batches
+    from lenet.suite.instruments import Instruments
     from lenet.weights import Weights
 
 
@@ -86,14 +83,11 @@ def test_inference(
     backend: Backend,
     spec: BuildSpec,
     case: Case,
-    protocol: Protocol,
-    sampler: GpuSampler,
-    host: HostWatch,
+    instruments: Instruments,
     limits: MachineLimits,
     build: Builds,
     network: Weights,
     batches: Batches,
-    energy: EnergyMeter,
 ) -> None:
     from lenet.comparison import RowParity
     from lenet.suite.facts import failing_with_the_layer, row_facts
@@ -112,14 +106,14 @@ def test_inference(
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         compared = parity.check_before()
     machine = limits.find()
-    before = sampler.sample()
+    before = instruments.sampler.sample()
     run = partial(run_one_batch, call, case, runner)
     if case.mode is Mode.THROUGHPUT:
         request.addfinalizer(build.close)  # what a runner keeps of a ring would count as other rows' memory
         run = partial(run_sustained, case, backend, built, network.arrays, batches)
     with failing_with_the_layer(backend, network, built, reference, case.precision):
-        samples, throughput, peak, joules = run(protocol, sampler, host, energy)
-    after = sampler.sample()
+        samples, throughput, peak, joules = run(instruments)
+    after = instruments.sampler.sample()
     with failing_with_the_layer(backend, network, built, reference, case.precision):
         parity.check_after()
     benchmark.group = f"{case.mode}, batch {case.batch_size}, {spec.precision}, {spec.input}"

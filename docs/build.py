@@ -13,7 +13,7 @@ _DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(_DOCS.parent))
 
 from lenet.errors import LenetError  # noqa: E402 - found by the line above
-from lenet.files import make_directory  # noqa: E402
+from lenet.files import make_directory, typed_path  # noqa: E402
 from lenet.terminal import tell  # noqa: E402
 
 _SIZES: Final = ((1440, 900), (390, 844))
@@ -26,13 +26,14 @@ def main() -> int:
         The exit code: 2 if the folder cannot be written, else Sphinx's.
     """
     parser = argparse.ArgumentParser(prog="nox -s docs --", description="Build the documentation.")
-    parser.add_argument("--out", type=Path, default=_DOCS.parent / "build" / "docs", help="folder of the site")
+    parser.add_argument("--out", default=str(_DOCS.parent / "build" / "docs"), help="folder of the site")
     parser.add_argument("--pictures", action="store_true", help="take the pictures of docs/pictures as well")
     options = parser.parse_args()
     try:
-        if (options.out / ".buildinfo").is_file():  # a site of Sphinx, of which old pages would stay
-            shutil.rmtree(options.out, ignore_errors=True)
-        make_directory(options.out)
+        out = typed_path(options.out, "--out")
+        if (out / ".buildinfo").is_file():  # a site of Sphinx, of which old pages would stay
+            shutil.rmtree(out, ignore_errors=True)
+        make_directory(out)
     except LenetError as error:
         tell(error.told, err=True)
         return error.exit_code
@@ -41,11 +42,11 @@ def main() -> int:
 
     strict = ["--fail-on-warning", "--quiet", "--jobs=auto"]
     with tempfile.TemporaryDirectory() as read:  # pages are read anew each time, so each warning is said each time
-        code = sphinx([*strict, "--builder=html", f"--doctree-dir={read}", str(_DOCS), str(options.out)])
+        code = sphinx([*strict, "--builder=html", f"--doctree-dir={read}", str(_DOCS), str(out)])
     if code == 0:
-        tell(f"the site is {options.out / 'index.html'}")
+        tell(f"the site is {out / 'index.html'}")
         if options.pictures:
-            take_pictures(options.out)
+            take_pictures(out)
     return int(code)
 
 

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -34,6 +35,7 @@ from lenet.gate.processes import ForkServer
 from lenet.gate.stages import Stage
 from lenet.gate.workers import fork_servers, measure_pair
 
+STARTS: Final = ("forked", "fresh")
 CALL: Final = "lenet/suite/one_batch.py"
 KERNEL: Final = "lenet/kernels/fp32.cu"
 COPY_RATE: Final = 50e9
@@ -95,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20, help="recorded pairs of a stage")
     parser.add_argument("--stages", type=int, default=1, help="of each percentage")
     parser.add_argument("--percent", type=float, action="append", help="slow-down of head; several for several heads")
-    parser.add_argument("--start", choices=["forked", "fresh"], default="forked", help="how processes start")
+    parser.add_argument(
+        "--start", choices=[*STARTS, "both"], default="forked", help="how processes start; both in turns"
+    )
     parser.add_argument("--turns", type=int, default=TURNS_ON_A_GPU, help="of each process and row")
     parser.add_argument("--minutes", type=float, default=60.0, help="no pair begins after so many")
     parser.add_argument("suite", nargs="*", help="options of the suite, after --")
@@ -132,15 +136,17 @@ def measure(repository: Path, option: argparse.Namespace, deadline: float, name:
         scratch = Path(folder)
         trees = stack.enter_context(checked_out(find_commits(repository, "base"), scratch / "stage"))
         servers: list[dict[str, ForkServer]] = []
-        if option.start == "forked":
+        if option.start != "fresh":
             servers = stack.enter_context(fork_servers(trees, scratch / "pairs"))
-        stage = Stage(name, Rule())
+        stage, in_turns = Stage(name, Rule()), cycle(servers)
         for number in range(option.pairs + 1):
             if time.monotonic() > deadline:
                 return
             for server in (one for pair in servers for one in pair.values()) if number == 1 else ():
                 if reason := server.cannot(600):
                     raise SystemExit(f"the server cannot fork: {reason}")
+            start = STARTS[number % 2] if option.start == "both" else option.start
+            fork = number > 0 and start == "forked"
             pair = measure_pair(
                 trees,
                 option.suite,
@@ -148,14 +154,14 @@ def measure(repository: Path, option: argparse.Namespace, deadline: float, name:
                 random.Random(f"{name} {number}"),  # noqa: S311
                 rounds=stage.rounds,
                 turns=option.turns,
-                servers=servers[number % len(servers)] if number and servers else None,
+                servers=next(in_turns) if fork else None,
                 timeout=600,
                 compiles=number == 0,
             )
             stage.add(pair)
             print(f"{name}: pair {number}, {pair.seconds:.1f} s", file=sys.stderr, flush=True)
             if number:
-                yield record_of(pair, number, option.start)
+                yield record_of(pair, number, start)
 
 
 def record_of(pair: Pair, number: int, start: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
-from lenet.errors import OutputError
+from lenet.errors import LenetError, OutputError
 
 try:
     import fcntl as _fcntl
@@ -30,6 +30,7 @@ __all__ = [
     "read_regular",
     "reading_remedy",
     "remedy",
+    "typed_path",
     "write_atomically",
 ]
 
@@ -197,6 +198,22 @@ def _remove_leftovers(directory: Path) -> None:
                     path.unlink()
             finally:
                 os.close(descriptor)
+
+
+def typed_path(text: str, option: str) -> Path:
+    """The path that a person typed for an option or an argument.
+
+    Raises:
+        LenetError: It is empty, as an unset variable of a shell leaves it. Python would take the current directory.
+    """
+    if not text:
+        raise LenetError(
+            f"{option} is empty",
+            found='""',
+            wanted="a path",
+            hint="name one (`.` is the current directory), or leave it out",
+        )
+    return Path(text)
 
 
 def make_directory(path: Path, option: str = "--out") -> None:

@@ -2,19 +2,14 @@
 
 It shows how far the other backends are from what the hardware can do. Images may stay in pinned host memory, which the
 kernel then reads over the bus, each byte once.
-
-A launch is one call of the driver through ctypes, with all of its arguments made beforehand: NVIDIA's bindings convert
-them at each call, and the replay of a CUDA graph wants its stream to be the current one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -24,11 +19,11 @@ from lenet.architecture import CLASSES
 from lenet.backends import entry, installed_version
 from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
-from lenet.documents import to_json
+from lenet.engine_cache import Cached
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, pack
-from lenet.kernels.compiler import OPTIONS, compile_variant, cuda_core, kernel_handle, nvrtc_version
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, largest_that_fits, pack
+from lenet.kernels.compiler import cuda_core, nvrtc_version
+from lenet.kernels.driver import LaunchConfig, prepare_launch
 from lenet.quantization import Scales
 from lenet.vocabulary import InputType, Precision
 
@@ -70,7 +65,7 @@ class Fused(Backend):
         try:
             cuda_core()
             nvrtc_version()
-            _driver()
+            driver.library()
         except BackendError as error:
             return Availability(version, f"{error.summary}: {error.found}: {error.hint}")
         return Availability(version)
@@ -144,37 +139,6 @@ def largest_split(variant: Variant, multiprocessors: int) -> int:
     return multiprocessors // variant.blocks_an_image if runs else 0
 
 
-class _LaunchConfig(ctypes.Structure):
-    """The driver API's ``CUlaunchConfig``: blocks, threads a block, bytes of shared memory, stream, attributes."""
-
-    _fields_: ClassVar = [
-        ("blocks", ctypes.c_uint * 3),
-        ("threads", ctypes.c_uint * 3),
-        ("shared_bytes", ctypes.c_uint),
-        ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.c_void_p),
-        ("attribute_count", ctypes.c_uint),
-    ]
-
-
-@functools.cache
-def _driver() -> Any:
-    """The driver's library.
-
-    Raises:
-        BackendError: There is none.
-    """
-    try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise BackendError(
-            "NVIDIA's driver cannot be loaded",
-            found=str(error),
-            wanted="libcuda.so.1, of CUDA 12 or newer",
-            hint="check `nvidia-smi`",
-        ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A variant on the device, with its weights.
@@ -212,31 +176,14 @@ class Kernel:
             if tensor.is_cuda:  # not given away while a launch is queued, whatever becomes of the kernel
                 tensor.record_stream(stream)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        values = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        # The kernel belongs to no context: it runs in its stream's, whatever the calling thread's is (CUDA Driver API,
-        # cuLaunchKernelEx).
-        config = _LaunchConfig(
+        config = LaunchConfig(
             blocks=(self.variant.blocks(batch), 1, 1),
             threads=(self.variant.threads, 1, 1),
             shared_bytes=self.variant.shared_bytes,
             stream=stream.cuda_stream,
         )
-        launch = _driver().cuLaunchKernelEx
-        arguments = (ctypes.byref(config), ctypes.c_void_p(kernel_handle(self.code.value)), addresses, None)
-
-        def call(_keep: object = (tensors, values, config, self.code)) -> torch.Tensor:
-            status = launch(*arguments)
-            if status:
-                raise BackendError(
-                    "the driver refuses to launch the kernel",
-                    found=f"error {status}",
-                    wanted="a launch",
-                    hint="an earlier error of this process's CUDA work shows here as well",
-                )
-            return logits
-
-        return call
+        arguments: list[driver.Argument] = [*pointers[:3], ctypes.c_int(batch), pointers[3]]
+        return prepare_launch(driver.library(), self.code.value, config, arguments, logits, tensors)
 
 
 def load_kernel(
@@ -254,55 +201,12 @@ def load_kernel(
         BackendError: There is no compiler, it failed, or the driver refuses what it made.
         QuantizationError: The scales do not fit the weights.
     """
-    major, minor = torch.cuda.get_device_capability(device)
-    architecture = f"sm_{major}{minor}"
-    version = nvrtc_version()
-    source = to_json([variant.source, variant.macros, variant.threads, OPTIONS])
-    key: EngineKey = {
-        "source": hashlib.sha256(source.encode()).hexdigest(),
-        "library": "nvrtc",
-        "version": version,
-        "target": architecture,
-    }
-    refusals: list[str] = []
+    found = driver.load_or_compile(variant.source, variant.macros, {ENTRY: variant.shared_bytes}, device)
     with torch.cuda.device(device):
-        torch.cuda.current_stream()  # PyTorch's context is the one to load into
-        try:
-            code = EngineCache(default_directory()).load_or_build(
-                key,
-                lambda: compile_variant(variant, architecture).cubin,
-                functools.partial(_load, variant.shared_bytes, device, refusals),
-            )
-        except EngineRefusedError as error:
-            raise BackendError(
-                "the driver refuses the kernel",
-                found="; ".join(refusals),
-                wanted=f"a kernel for {architecture}",
-                hint="check that the driver is as new as NVRTC",
-            ) from error
         # Copies from pageable memory: done when they return, on whatever stream the kernel will run.
         parameters = torch.from_numpy(pack(arrays, variant, scales)).to(device)
         workspace = torch.zeros(largest_batch, variant.workspace).to(device)
-    return Kernel(variant, code, parameters, workspace)
-
-
-def _load(shared_bytes: int, device: torch.device, refusals: list[str], cubin: bytes) -> Any | None:
-    """The kernel of a cubin, allowed its shared memory; None where the driver refuses, with the reason noted."""
-    core = cuda_core()
-    driver = importlib.import_module("cuda.bindings.driver")
-    try:
-        core.Device(device.index or 0).set_current()
-        kernel = core.ObjectCode.from_cubin(cubin).get_kernel(ENTRY)
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        handle, ordinal = driver.CUkernel(kernel_handle(kernel)), driver.CUdevice(device.index or 0)
-        (status,) = driver.cuKernelSetAttribute(attribute, shared_bytes, handle, ordinal)
-    except Exception as error:  # noqa: BLE001 - whatever the binding raises, the cache is to build anew
-        refusals.append(str(error))
-        return None
-    if int(status) != 0:
-        refusals.append(f"{shared_bytes} bytes of shared memory: {status}")
-        return None
-    return kernel
+    return Kernel(variant, replace(found, value=found.value[ENTRY]), parameters, workspace)
 
 
 class _FusedRunner(BindingRunner):

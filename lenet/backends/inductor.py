@@ -13,7 +13,7 @@ from torch._inductor import codecache
 from torch._inductor import config as inductor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from lenet.backends.engine_cache import private_directory
+from lenet.engine_cache import private_directory
 
 __all__ = ["advice", "cpp_compiler", "keep_caches_private", "keep_quiet", "shortened"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -27,6 +28,8 @@ _OLDEST: Final = 2024
 """The first year of releases whose properties are those used here."""
 
 _PRECISIONS: Final = (Precision.FP32, Precision.INT8)
+
+_TELEMETRY: Final = "openvino_telemetry"
 
 _LAYERS: Final = frozenset({"Convolution", "FullyConnected"})
 """What the runtime model calls LeNet's layers with weights."""
@@ -165,4 +168,14 @@ class _OpenVINORunner(BindingRunner):
 
 
 def _library() -> Any:
-    return importlib.import_module("openvino")
+    """OpenVINO, without its telemetry.
+
+    Its import would tell Google Analytics, by a fork of this process. Where the telemetry is missing it does not.
+    """
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # an import takes it for a missing module
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]

@@ -21,11 +21,11 @@ from torch.export import ExportedProgram
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends.base import Availability, BuildSpec, Runner
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.exported import digest_of, export
 from lenet.backends.inductor import advice, cpp_compiler, keep_caches_private, keep_quiet, shortened
 from lenet.backends.precision import allow_tf32
 from lenet.backends.pytorch_eager import PyTorchBackend, PyTorchRunner, build_network
+from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.models.pytorch_lenet import Network
 from lenet.provenance import package_version, python

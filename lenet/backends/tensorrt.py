@@ -10,9 +10,9 @@ import torch
 from lenet import devices
 from lenet.backends.base import BuildSpec, Runner, new_stream
 from lenet.backends.buffer_cache import Bound, GraphRunner
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey
 from lenet.backends.tensorrt_api import accepted
 from lenet.backends.tensorrt_engine import EngineRunner, TensorRTBackend, Version
+from lenet.engine_cache import Cached, EngineCache, EngineKey
 from lenet.vocabulary import Precision
 
 __all__ = ["CudaGraphRunner", "TensorRT"]

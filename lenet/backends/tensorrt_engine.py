@@ -23,10 +23,10 @@ import torch
 from lenet.architecture import CLASSES, INPUT_SHAPE
 from lenet.backends import entry, installed_version, tensorrt_versions
 from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, Runner
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.onnx_model import onnx_model
 from lenet.backends.precision import DTYPES, check_override
 from lenet.backends.tensorrt_api import DEFAULT_LEVEL, accepted, build_plan, created, failure, logger, made
+from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT, missing_packages
 from lenet.quantization import FORMATS

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import torch
 
 from lenet.backends.base import BatchRange, BuildSpec, Runner, new_stream
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey
 from lenet.backends.tensorrt_api import accepted, build_plan, made
 from lenet.backends.tensorrt_engine import EngineRunner, TensorRTBackend, Version, dotted
+from lenet.engine_cache import Cached, EngineCache, EngineKey
 from lenet.errors import BackendError
 from lenet.vocabulary import Precision
 

@@ -32,7 +32,6 @@ from torch.export import ExportedProgram
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, installed_version, tensorrt_versions
 from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.backends.exported import digest_of, export
 from lenet.backends.precision import DTYPES, check_override
 from lenet.backends.pytorch_eager import PyTorchRunner
@@ -40,6 +39,7 @@ from lenet.backends.tensorrt import TensorRT
 from lenet.backends.tensorrt_api import DEFAULT_LEVEL
 from lenet.backends.tensorrt_engine import Version, dotted
 from lenet.backends.tensorrt_rtx import TensorRTRTX, targets
+from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
 from lenet.export import INPUT, OUTPUT
 from lenet.models.pytorch_lenet import network

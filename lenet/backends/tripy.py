@@ -26,8 +26,8 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, tensorrt_versions
 from lenet.backends.base import AMPERE, NO_GPU, Availability, Backend, BatchRange, BuildSpec, Runner
 from lenet.backends.buffer_cache import BindingRunner, Bound
-from lenet.backends.engine_cache import Cached, EngineCache, EngineKey, default_directory, problem_of_file
 from lenet.backends.precision import DTYPES
+from lenet.engine_cache import Cached, EngineCache, EngineKey, default_directory, problem_of_file
 from lenet.errors import BackendError
 from lenet.models import byte_input
 from lenet.models.byte_input import fold_normalization

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lenet.cli.options import onnx_precision_option, weights_option, write_model
+from lenet.cli.options import TypedPath, onnx_precision_option, weights_option, write_model
 from lenet.report.rounding import significant
 
 __all__ = ["command"]
@@ -21,7 +21,7 @@ __all__ = ["command"]
     help="The backend to build for. Only TensorRT for RTX can build for a GPU that is not here.",
 )
 @click.option("--target", required=True, help="Compute capability to build for, such as sm89 for an RTX 4060 Ti.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--out", type=TypedPath(), required=True, help="The file to write.")
 @weights_option
 @onnx_precision_option
 @click.option("--min-batch", type=int, default=1, show_default=True, help="The smallest batch.")

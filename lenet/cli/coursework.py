@@ -16,7 +16,7 @@ from typing import Final
 
 import click
 
-from lenet.cli.options import data_option, device_option, download_option, load_split, unknown_option
+from lenet.cli.options import TypedPath, data_option, device_option, download_option, load_split, unknown_option
 from lenet.errors import CourseworkError, LenetError, how_it_ended
 from lenet.provenance import bound_to_this, program
 from lenet.settings import Settings
@@ -91,7 +91,7 @@ class _Files:
 @click.command("coursework")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Folder for everything that is made.  [default: coursework, with --quick coursework/quick]",
 )
 @click.option(

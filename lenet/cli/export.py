@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from lenet.cli.options import onnx_precision_option, weights_option, write_model
+from lenet.cli.options import TypedPath, onnx_precision_option, weights_option, write_model
 from lenet.report.rounding import significant
 
 __all__ = ["command"]
 
 
 @click.command("export")
-@click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--onnx", "out", type=TypedPath(), required=True, help="The file to write.")
 @weights_option
 @onnx_precision_option
 def command(*, out: Path, path: Path | None, precision: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from lenet.cli.options import TypedPath
 from lenet.settings import Settings
 
 __all__ = ["command"]
@@ -32,9 +33,7 @@ class Duration(click.ParamType[float]):
 
 @click.command("gate", context_settings={"ignore_unknown_options": True})
 @click.option("--base", "reference", required=True, help="Compare with the last common ancestor of HEAD and this.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("gate"), show_default=True, help="Directory of the report."
-)
+@click.option("--out", type=TypedPath(), default=Path("gate"), show_default=True, help="Directory of the report.")
 @click.option("--tolerance", type=float, default=0.01, show_default=True, help="Share of slow-down that is tolerated.")
 @click.option("--harm", type=float, default=0.05, show_default=True, help="Largest slow-down of a row that passes.")
 @click.option(
@@ -44,8 +43,8 @@ class Duration(click.ParamType[float]):
 @click.option("--resume", is_flag=True, help="Go on from the pairs that an earlier run left in --out.")
 @click.option(
     "--start",
-    type=click.Choice(["auto", "forked", "fresh"]),
-    default="auto",
+    type=click.Choice(["forked", "fresh"]),
+    default="forked",
     show_default=True,
     help="How processes start: forked from one that has imported PyTorch, or afresh.",
 )

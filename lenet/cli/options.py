@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenet.files import typed_path
 from lenet.report.rounding import count
 from lenet.terminal import tell
 from lenet.vocabulary import Precision
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lenet.data.cifar10 import Split
 
 __all__ = [
+    "TypedPath",
     "data_option",
     "device_option",
     "download_option",
@@ -32,9 +34,22 @@ __all__ = [
     "write_model",
 ]
 
+
+class TypedPath(click.Path):
+    """A path that is not empty."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(path_type=Path, **more)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of such a text."""
+        name = param.opts[0] if isinstance(param, click.Option) else "FILE"
+        return super().convert(typed_path(value, name) if isinstance(value, str) else value, param, ctx)
+
+
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Directory that holds cifar-10-batches-py or cifar-10-batches-bin.  [default: $LENET_DATA, else ./data]",
 )
 
@@ -62,14 +77,12 @@ threads_option = click.option(
 )
 
 
-weights_option = click.option(
-    "--weights", "path", type=click.Path(path_type=Path), help="A weights file.  [default: the shipped one]"
-)
+weights_option = click.option("--weights", "path", type=TypedPath(), help="A weights file.  [default: the shipped one]")
 
 
 storage_option = click.option(
     "--storage",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     default=Path(".benchmarks"),
     show_default=True,
     help="Directory of the baselines, which holds the saved runs in its directory local.",

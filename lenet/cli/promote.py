@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from lenet.cli.options import storage_option
+from lenet.cli.options import TypedPath, storage_option
 from lenet.terminal import tell
 
 __all__ = ["command"]
 
 
 @click.command("promote")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=TypedPath())
 @storage_option
 def command(*, file: Path, storage: Path) -> None:
     """Make a saved measurement a baseline for later runs on the same machine."""

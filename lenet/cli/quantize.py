@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.options import data_option, download_option, load_split, unknown_option, weights_option
+from lenet.cli.options import TypedPath, data_option, download_option, load_split, unknown_option, weights_option
 from lenet.terminal import tell
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["command"]
 @weights_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=TypedPath(file_okay=False),
     help="Directory to write to, which gets the weights too.  [default: beside the weights]",
 )
 @click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lenet.cli.options import example_option, refuse_files_of_example, storage_option
+from lenet.cli.options import TypedPath, example_option, refuse_files_of_example, storage_option
 from lenet.errors import ResultsError
 from lenet.report.rounding import count
 from lenet.terminal import tell
@@ -16,15 +16,11 @@ __all__ = ["command"]
 
 
 @click.command("report")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page to write."
-)
-@click.option("--run", type=click.Path(path_type=Path), help="Run directory of `lenet train`.")
-@click.option("--parity", type=click.Path(path_type=Path), help="What `lenet evaluate --backend all --json` printed.")
-@click.option(
-    "--gate", "gates", type=click.Path(path_type=Path), multiple=True, help="A gate.json of `nox -s gate`; repeatable."
-)
+@click.argument("files", nargs=-1, type=TypedPath())
+@click.option("--out", type=TypedPath(), default=Path("report.html"), show_default=True, help="The page to write.")
+@click.option("--run", type=TypedPath(), help="Run directory of `lenet train`.")
+@click.option("--parity", type=TypedPath(), help="What `lenet evaluate --backend all --json` printed.")
+@click.option("--gate", "gates", type=TypedPath(), multiple=True, help="A gate.json of `nox -s gate`; repeatable.")
 @click.option("--lang", type=click.Choice(["en", "ru"]), default="en", show_default=True, help="Language of the page.")
 @click.option("--sheets", is_flag=True, help="Only the coursework's five sheets, unfolded.")
 @storage_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.options import example_option, refuse_files_of_example, storage_option
+from lenet.cli.options import TypedPath, example_option, refuse_files_of_example, storage_option
 from lenet.terminal import tell
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("results")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=TypedPath())
 @storage_option
 @example_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every row as CSV.")
@@ -34,6 +34,8 @@ def command(
     if as_csv and as_markdown:
         raise click.UsageError("--csv and --markdown are two forms: name one")
     refuse_files_of_example(files, example=example)
+
+    from rich.text import Text
 
     from lenet import results as saved
     from lenet.report import tables
@@ -52,7 +54,7 @@ def command(
         for measurement in measurements:
             tell(measurement.describe())
             if details and measurement.limits:
-                tell(tables.limits_line(measurement.limits))
+                tables.print_whole(Text(tables.limits_line(measurement.limits)))
         missing = saved.not_run(measurements)
         cause = measurements[0].cause if len(measurements) == 1 else None
         tables.print_whole(tables.details(rows, missing) if details else tables.brief(rows, missing, cause=cause))

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from lenet.cli.options import data_option, device_option, download_option, load_split, threads_option, unknown_option
+from lenet.cli.options import (
+    TypedPath,
+    data_option,
+    device_option,
+    download_option,
+    load_split,
+    threads_option,
+    unknown_option,
+)
 from lenet.provenance import program
 from lenet.report.rounding import accuracy, loss
 from lenet.terminal import tell
@@ -36,9 +44,7 @@ def _recipe_option(field: str, text: str) -> Callable[[Callable[..., None]], Cal
 @data_option
 @unknown_option
 @download_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/lenet"), show_default=True, help="Run directory."
-)
+@click.option("--out", type=TypedPath(), default=Path("runs/lenet"), show_default=True, help="Run directory.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run directory.")
 @device_option
 @threads_option

@@ -42,9 +42,10 @@ class Agreement:
         top1_agreement: Share of images classified as by the reference, 0-1.
         right: Whether every logit is within its tolerance.
         images: Number of images.
-        diverging_layer: The layer at fault, where the backend is wrong and it could be told.
+        diverging_layer: The layer at fault, where the backend is wrong and it could be told; where the weights are at
+            fault, that whose output overflows.
         facts: What the build says of itself, such as an engine's hash.
-        reason: Why figures are not finite, where they are not.
+        reason: Why figures are not finite or logits are wrong, where the weights or the numbers of images tell it.
     """
 
     backend: str
@@ -165,7 +166,10 @@ def _agreement(
     loss = cross_entropy(logits.double(), split.labels).item()
     is_finite = logits.isfinite().all(1)
     accuracy = ((logits.argmax(1) == split.labels) & is_finite).double().mean().item()
-    layer = None if compared.right else layer_at_fault(backend, arrays, spec, reference.images, executed)
+    too_large = compared.overflow
+    layer = too_large.layer if too_large else None
+    if not compared.right and too_large is None:
+        layer = layer_at_fault(backend, arrays, spec, reference.images, executed)
     return Agreement(
         backend=name,
         version=version,
@@ -182,7 +186,7 @@ def _agreement(
         images=len(split),
         diverging_layer=layer,
         facts=facts,
-        reason=why_not_finite(int((~is_finite).sum()), len(split)),
+        reason=str(too_large) if too_large else why_not_finite(int((~is_finite).sum()), len(split)),
     )
 
 

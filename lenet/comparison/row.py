@@ -8,6 +8,7 @@ import torch
 
 from lenet import parity
 from lenet.backends.base import Runner
+from lenet.errors import LenetError, WeightsError
 
 __all__ = ["RowParity"]
 
@@ -43,6 +44,7 @@ class RowParity:
 
         Raises:
             ParityError: Logits are wrong.
+            WeightsError: They are wrong because a layer's output overflows, whatever computes it.
         """
         logits = [self._logits_of(first) for first in reversed(self._firsts)]
         compared = self._reference.compare(torch.cat(logits[::-1]), self._executed)
@@ -79,7 +81,14 @@ class RowParity:
         self._runner.synchronize()
         return logits.cpu().clone()
 
-    def _wrong(self, summary: str, compared: parity.Comparison) -> parity.ParityError:
+    def _wrong(self, summary: str, compared: parity.Comparison) -> LenetError:
+        if compared.overflow is not None:
+            return WeightsError(
+                f"the weights do not fit {self._executed}, so nothing is timed",
+                found=str(compared.overflow),
+                wanted="weights with which no layer's output overflows",
+                hint="choose another precision, or other weights",
+            )
         return parity.ParityError(
             summary,
             found=str(compared),

@@ -62,7 +62,7 @@ class Options:
         timeout: Seconds that a pair of processes may take.
         budget: Seconds that the gate may take; None for as long as it needs.
         resume: Whether to go on from the pairs in ``out``.
-        start: How processes start: ``forked``, ``fresh``, or ``auto``.
+        start: How processes start: ``forked`` or ``fresh``.
         seed: Seeds the order in each pair; None draws one.
     """
 
@@ -74,7 +74,7 @@ class Options:
     timeout: float
     budget: float | None = None
     resume: bool = False
-    start: str = "auto"
+    start: str = "forked"
     seed: int | None = None
 
 
@@ -194,10 +194,8 @@ def _refuse_unusable(options: Options) -> None:
 def _measure(commits: Commits, options: Options) -> Outcome:
     rule = Rule(tolerance=options.tolerance, harm=options.harm)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    on_a_gpu = _on_a_gpu(options.suite)
-    start = options.start if options.start != "auto" else "forked" if on_a_gpu else "fresh"
-    turns = TURNS_ON_A_GPU if on_a_gpu else TURNS
-    plan = Plan(commits.base, commits.head, options.suite, asdict(rule), start, turns, seed)
+    turns = TURNS_ON_A_GPU if _on_a_gpu(options.suite) else TURNS
+    plan = Plan(commits.base, commits.head, options.suite, asdict(rule), options.start, turns, seed)
     try:
         accepted = find_acceptances(commits.repository, commits.base, commits.head)
         journal = (Journal.go_on if options.resume else Journal.begin)(options.out, plan)
@@ -230,10 +228,10 @@ def _measure(commits: Commits, options: Options) -> Outcome:
 def _places(options: Options) -> tuple[str, ...]:
     """The options by which the same command finds the record of pairs, and starts processes alike."""
     out = () if options.out == OUT else (f"--out={options.out}",)
-    return (*out, *(() if options.start == "auto" else (f"--start={options.start}",)))
+    return (*out, *(() if options.start == "forked" else (f"--start={options.start}",)))
 
 
 def _on_a_gpu(suite: tuple[str, ...]) -> bool:
-    """Whether the suite measures on a GPU. Its processes are forked there, as an import takes longer than the rest."""
+    """Whether the suite measures on a GPU."""
     devices = [one.partition("=")[2] for one in suite if one.startswith("--device=")]
     return _GPU.exists() and "cpu" not in devices

@@ -33,6 +33,9 @@ Progress = Callable[[Stage, Pair | None, int], None]
 """Called when a stage begins (with None for the pair) and after each pair, with the most pairs that the stage takes."""
 
 STAGES: Final = ("first", "again")
+PAIRS_A_SERVER: Final = 2
+"""Pairs after which a server is replaced. What its forks share can make all of them a little slower or faster. Even if
+they shared all that differs from process to process, false alarms would be rare: see ``docs/results/gate-forks.md``."""
 PROBES: Final = 4
 """Processes that say why: on a CPU each side is profiled twice."""
 _SHORTEST: Final = 0.1
@@ -220,7 +223,7 @@ class _Gate:
                     only=only,
                     rounds=stage.rounds,
                     turns=self.journal.plan.turns,
-                    servers=None if compiles else place.servers(number),
+                    servers=None if compiles else place.servers(),
                     timeout=self._time_for(stage),
                     compiles=compiles,
                 )
@@ -301,8 +304,9 @@ class _Place:
         self._scratch = scratch
         self._stack = stack
         self._trees: tuple[Tree, Tree] | None = None
+        self._serving = stack.enter_context(ExitStack())
         self._servers: list[dict[str, ForkServer]] = []
-        self._ready = False
+        self._forked = 0
 
     @property
     def trees(self) -> tuple[Tree, Tree]:
@@ -312,19 +316,29 @@ class _Place:
             made = checked_out(self._gate.commits, self._scratch / self.name, self._gate.deadline)
             self._trees = self._stack.enter_context(made)
             if self._gate.journal.plan.start == "forked":
-                self._servers = self._stack.enter_context(fork_servers(self._trees, self.folder))
+                self._servers = self._serving.enter_context(fork_servers(self._trees, self.folder))
         return self._trees
 
-    def servers(self, number: int) -> dict[str, ForkServer] | None:
-        """The servers that fork a pair, once all have imported their modules; None if processes start afresh."""
-        if self._servers and not self._ready:
-            try:
-                seconds = min(self._gate.limits.pair, self._gate.deadline - time.monotonic())
-                reasons = [one.cannot(seconds) for pair in self._servers for one in pair.values()]
-            except TimeoutError:
-                reasons = ["its imports took too long"]
-            if found := next(filter(None, reasons), None):
+    def servers(self) -> dict[str, ForkServer] | None:
+        """The servers that fork the next pair, once all have imported their modules; None if processes start afresh."""
+        if not self._servers:
+            return None
+        number = self._forked % (PAIRS_A_SERVER * len(self._servers))
+        if number == 0:
+            if self._forked:
+                self._serving.close()
+                self._servers = self._serving.enter_context(fork_servers(self.trees, self.folder))
+            if reason := self._why_not():
                 self._servers = []
-                self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {found}.")
-            self._ready = True
-        return self._servers[number % len(self._servers)] if self._servers else None
+                self._gate.notes.append(f"Processes were not forked but started afresh: the server said that {reason}.")
+                return None
+        self._forked += 1
+        return self._servers[number % len(self._servers)]
+
+    def _why_not(self) -> str | None:
+        """Why the servers cannot fork; None if they can. It waits until they have imported their modules."""
+        try:
+            seconds = min(self._gate.limits.pair, self._gate.deadline - time.monotonic())
+            return next(filter(None, [one.cannot(seconds) for pair in self._servers for one in pair.values()]), None)
+        except TimeoutError:
+            return "its imports took too long"

@@ -41,6 +41,11 @@ PRECISION: Final = 0.002
 """The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
 
 FEWEST_ROUNDS: Final = 10
+MOST_ROUNDS_ON_A_CPU: Final = 40
+"""There a turn's median differs by several per cent from the other side's, whether it is of 40 rounds or of 200: see
+``docs/explanation/gate.md``."""
+PRECISION_ON_A_CPU: Final = 0.005
+"""A tenth of what the turns of a quiet CPU differ by."""
 PROCESSORS_A_SERVER: Final = 4
 MOST_SERVERS: Final = 4
 """Of each side. A server keeps about 400 MB."""
@@ -63,7 +68,7 @@ class Tree:
         path: Root of the checkout.
         commit: The commit that is checked out.
         python: Interpreter of its environment.
-        caches: Directory of its compile caches.
+        caches: Directory of its own caches.
     """
 
     side: str
@@ -71,6 +76,15 @@ class Tree:
     commit: str
     python: str
     caches: Path
+
+    @property
+    def compilers(self) -> Path:
+        """Directory of the caches of TorchInductor and Triton, which both sides of a stage share.
+
+        They choose kernels by timing them, so another compilation of one graph may be 10 % slower. The caches are keyed
+        by the graph, the settings and the versions: what is alike on both sides is compiled once.
+        """
+        return self.caches.parent / "compilers"
 
 
 def case_pattern(case: Case) -> str:
@@ -83,17 +97,21 @@ def case_pattern(case: Case) -> str:
     return beginning + rest + (f".*-{threads_name(case.threads)}" if case.threads else "")
 
 
-def rounds_needed(summary: Summary) -> int:
+def rounds_needed(summary: Summary, *, on_a_cpu: bool) -> int:
     """The rounds after which a row's median has the standard error `PRECISION`; at least `FEWEST_ROUNDS`.
+
+    On a CPU that is `PRECISION_ON_A_CPU`, and the rounds are at most `MOST_ROUNDS_ON_A_CPU`.
 
     The median of n normal values has the standard error ``sqrt(pi / 2) sigma / sqrt(n)`` (Kenney and Keeping 1962,
     Mathematics of Statistics, part 1, section 14.9). Sigma is estimated from the quartiles, which outliers do not move.
 
     Args:
         summary: Of a turn's rounds.
+        on_a_cpu: Whether the row is a CPU's.
     """
     error_of_one = sqrt(pi / 2) * summary.iqr / _QUARTILES_OF_SIGMA / summary.median
-    return max(ceil((error_of_one / PRECISION) ** 2), FEWEST_ROUNDS)
+    found = max(ceil((error_of_one / (PRECISION_ON_A_CPU if on_a_cpu else PRECISION)) ** 2), FEWEST_ROUNDS)
+    return min(found, MOST_ROUNDS_ON_A_CPU) if on_a_cpu else found
 
 
 @contextmanager
@@ -183,8 +201,8 @@ def environment(tree: Tree, plugins: Path) -> dict[str, str]:
         **without_git_variables(),
         "PYTHONPATH": os.pathsep.join([str(tree.path), str(plugins), *_inherited_path(tree)]),
         "LENET_CACHE": str(tree.caches / "lenet"),
-        "TORCHINDUCTOR_CACHE_DIR": str(tree.caches / "inductor"),
-        "TRITON_CACHE_DIR": str(tree.caches / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tree.compilers / "inductor"),
+        "TRITON_CACHE_DIR": str(tree.compilers / "triton"),
         # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
         "LENET_DATA": str(found.resolve()) if found else "",
     }
@@ -333,7 +351,8 @@ class _Worker:
         rows: dict[str, list[Row]] = {}
         for row in measurement.rows:
             rows.setdefault(row_name(row.case), []).append(row)
-        whole = {name: _turns(turns) for name, turns in rows.items() if len(turns) == self._turns}
+        on_a_cpu = measurement.machine["gpu"] is None
+        whole = {name: _turns(turns, on_a_cpu=on_a_cpu) for name, turns in rows.items() if len(turns) == self._turns}
         not_run = {item.name: item.reason for item in measurement.not_run}
         return Side(measurement.commit, measurement.machine, measurement.fingerprint, whole, canary, not_run)
 
@@ -383,7 +402,7 @@ class _Worker:
         return f", at {_short(self.at)}" if self.at else ""
 
 
-def _turns(rows: Sequence[Row]) -> Turns:
+def _turns(rows: Sequence[Row], *, on_a_cpu: bool) -> Turns:
     shares = [row.throttled / max(row.summary.rounds + row.throttled, 1) for row in rows]
-    rounds = max(rounds_needed(row.summary) for row in rows)
+    rounds = max(rounds_needed(row.summary, on_a_cpu=on_a_cpu) for row in rows)
     return Turns(rows[0].case, tuple(row.summary.median for row in rows), max(shares), rounds)

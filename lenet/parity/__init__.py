@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lenet.parity.comparison import ENOUGH_IMAGES, Bounds, Closeness, Comparison, Reference, compare
 from lenet.parity.diverging_layer import diverging_layer, probing_scales
-from lenet.parity.network import reference
+from lenet.parity.network import Overflow, reference
 from lenet.parity.quantized import quantized_reference
 from lenet.parity.tolerance import SIGMAS, ParityError, Rounding, rounding, tolerance
 
@@ -14,6 +14,7 @@ __all__ = [
     "Bounds",
     "Closeness",
     "Comparison",
+    "Overflow",
     "ParityError",
     "Reference",
     "Rounding",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lenet.errors import WeightsError
-from lenet.parity.network import EXACT, forward, reference, variants
+from lenet.parity.network import EXACT, Overflow, forward, overflow, reference, variants
 from lenet.parity.quantized import quantized_reference
 from lenet.parity.tolerance import SIGMAS, tolerance
 from lenet.quantization import Scales, quantize, quantized_precision, resolve
@@ -96,6 +96,7 @@ class Comparison:
         flips: Images with another largest logit although the reference's lead exceeds both logits' tolerances.
         images: Number of images.
         closeness: To the precision's arithmetic. None if there are too few images to tell.
+        overflow: Why logits are beyond their tolerance, if the weights do not fit the precision.
     """
 
     max_abs_delta: float
@@ -104,6 +105,7 @@ class Comparison:
     flips: int
     images: int
     closeness: Closeness | None = None
+    overflow: Overflow | None = None
 
     @property
     def right(self) -> bool:
@@ -118,6 +120,7 @@ class Comparison:
         return (
             f"max |delta logit| {self.max_abs_delta:.2e}, {self.max_share:.3g} of the tolerance{near}, "
             f"top-1 agreement {self.top1_agreement:.4f} over {self.images:,} images"
+            f"{f'; {self.overflow}' if self.overflow else ''}"
         )
 
 
@@ -227,10 +230,21 @@ class Reference:
         part = slice(first, first + len(logits))
         wanted, allowed = self.wanted(executed)[part], self.tolerance(executed)[part]
         found = compare(logits, wanted, allowed)
+        if found.max_share > 1:
+            found = replace(found, overflow=self._overflow(logits, wanted, allowed, executed, self.images[part]))
         few = slice(first, min(part.stop, _ROUNDED))
         if few.stop - first < ENOUGH_IMAGES or not math.isfinite(found.max_abs_delta):
             return found
         return replace(found, closeness=self._closeness(logits[: few.stop - first], executed, few))
+
+    def _overflow(
+        self, logits: torch.Tensor, wanted: torch.Tensor, allowed: torch.Tensor, executed: str, images: torch.Tensor
+    ) -> Overflow | None:
+        """Of the first images whose logits are wrong."""
+        if quantized_precision(executed) is not None:
+            return None
+        wrong = ~((logits.detach().cpu().double() - wanted).abs() <= allowed).all(1)
+        return overflow(self._arrays, images[wrong.to(images.device)][:_CHUNK], executed)
 
     def _closeness(self, logits: torch.Tensor, executed: str, part: slice) -> Closeness:
         sigma = self.tolerance(executed)[part] / SIGMAS

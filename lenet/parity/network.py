@@ -18,8 +18,10 @@ __all__ = [
     "EXACT",
     "TRUNCATED_TO_TF32",
     "Arithmetic",
+    "Overflow",
     "folded",
     "forward",
+    "overflow",
     "reference",
     "variants",
 ]
@@ -89,6 +91,14 @@ _VARIANTS: Final[Mapping[str, tuple[Arithmetic, ...]]] = {
 }
 
 
+_FORMATS: Final[Mapping[str, torch.dtype]] = {
+    Precision.FP16: torch.float16,
+    Precision.FP16X2: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
+"""What holds a layer's output, if it is not float32."""
+
+
 def variants(executed: str, *, of_bytes: bool = False) -> tuple[Arithmetic, ...]:
     """The ways in which a right runtime of a precision may round. None for float32 and what is nearly as exact.
 
@@ -133,6 +143,45 @@ def forward(arrays: Mapping[str, np.ndarray], images: torch.Tensor, arithmetic: 
 def reference(arrays: Mapping[str, np.ndarray], images: torch.Tensor) -> torch.Tensor:
     """`forward` in exact arithmetic, with which logits are compared: float64 (N, 10) on the CPU."""
     return forward(arrays, images)
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A layer whose output is beyond what a precision holds, so that the weights are at fault and no backend is.
+
+    Attributes:
+        layer: Its name.
+        largest: The largest size of a value there, in exact arithmetic.
+        limit: The largest number of the precision's format.
+        precision: The precision.
+    """
+
+    layer: str
+    largest: float
+    limit: float
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.layer} gives up to {self.largest:.3g}, beyond {self.precision}'s largest number {self.limit:.6g}"
+
+
+def overflow(arrays: Mapping[str, np.ndarray], images: torch.Tensor, executed: str) -> Overflow | None:
+    """The first layer whose output, before its activation, overflows in a precision; None if none does.
+
+    Args:
+        arrays: float32 weights by parameter name.
+        images: (N, 3, 32, 32): normalised float32, or uint8 bytes.
+        executed: The precision that the backend runs, not a quantised one: these saturate.
+    """
+    limit = torch.finfo(_FORMATS.get(executed, torch.float32)).max
+    x = normalized(images)
+    with torch.inference_mode():
+        for layer in LAYERS:
+            x = apply(layer, x, parameters_of(layer, arrays))
+            largest = x.abs().max().item()
+            if largest > limit:
+                return Overflow(layer.name, largest, limit, executed)
+    return None
 
 
 def folded(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,10 +17,13 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import get_decimal_symbol, get_group_symbol
 
+from lenet.report import reasons
+
 __all__ = ["ENGLISH", "LANGUAGES", "Language", "find_language"]
 
 LANGUAGES: Final = ("en", "ru")
 _CATALOGUES: Final = Path(__file__).parent / "locales"
+_RANGE: Final = r"[\d,]+(\.\d+)?( to [\d,]+(\.\d+)?)?"
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -56,22 +59,17 @@ class Language:
             return self.text("CIFAR-10 training images")
         if found := re.fullmatch(r"CPU, (\d{1,6}) threads?", words):
             return self.plural("CPU, %(count)s thread", "CPU, %(count)s threads", int(found[1]))
-        return self._known_reason(words)
+        reason = None if self.code == "en" else reasons.find(words)
+        if reason is None:
+            return words
+        message, values = reason
+        return self.text(message, **{name: self._value(value) for name, value in values.items()})
 
-    def _known_reason(self, words: str) -> str:
-        """Why energy is missing, of `lenet.measurement.energy`, in this language; other words unchanged."""
-        if words == "NVML tells no energy of this GPU: it needs a whole GPU of the Volta generation or newer":
-            return self.text("NVML tells no energy of this GPU: it needs a whole GPU of the Volta generation or newer")
-        rapl = r"this machine has no RAPL: no package in (\S+); virtual machines seldom have it"
-        if found := re.fullmatch(rapl, words):
-            return self.text(
-                "this machine has no RAPL: no package in %(folder)s; virtual machines seldom have it", folder=found[1]
-            )
-        if found := re.fullmatch(r"(\S+) may not be read: (`[^`]+`) allows it until the next boot", words):
-            return self.text(
-                "%(file)s may not be read: %(command)s allows it until the next boot", file=found[1], command=found[2]
-            )
-        return words
+    def _value(self, words: str) -> str:
+        """A value of a reason: a number, two as a range, or other reasons."""
+        if re.fullmatch(_RANGE, words):
+            return self.text(" to ").join(map(self.number, words.split(" to ")))
+        return "; ".join(map(self.known, words.split("; ")))
 
     def number(self, rounded: str) -> str:
         """A rounded number in the locale's form. It keeps every digit.

@@ -8,7 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["accuracy", "count", "delta", "loss", "percent", "ratio", "shape", "significant", "thousands", "tick"]
+__all__ = [
+    "accuracy",
+    "count",
+    "delta",
+    "loss",
+    "percent",
+    "ratio",
+    "shape",
+    "share",
+    "significant",
+    "thousands",
+    "tick",
+]
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -47,8 +59,8 @@ def thousands(value: float) -> str:
 
 
 def loss(value: float) -> str:
-    """A mean cross-entropy in nats, to seven decimals as in the coursework."""
-    return f"{value:.7f}"
+    """A mean cross-entropy in nats, to seven decimals as in the coursework; with an exponent from 100 on."""
+    return f"{value:.7f}" if value < 100 else f"{value:.2e}"  # noqa: PLR2004 - as said
 
 
 def accuracy(value: float) -> str:
@@ -59,6 +71,11 @@ def accuracy(value: float) -> str:
 def delta(value: float) -> str:
     """A small difference, to two digits: 9.5e-06."""
     return f"{value:.1e}" if value else "0"
+
+
+def share(value: float) -> str:
+    """A share of a tolerance, to two digits; with an exponent far from 1: 0.095, 120, 3.4e+12."""
+    return significant(value, digits=2) if 1e-3 <= value < 1e6 else delta(value)  # noqa: PLR2004 - as said
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from lenet.backends.base import Backend, Runner
 from lenet.comparison import layer_at_fault
+from lenet.errors import WeightsError
 from lenet.measurement.floor import Limits, floor
 from lenet.measurement.gpu_state import throttling_problem
 from lenet.measurement.host_state import slowed_problem
@@ -39,6 +40,8 @@ def failing_with_the_layer(
     """Fail the row if its logits are wrong. If builds are quick, the message names the layer at fault."""
     try:
         yield
+    except WeightsError as error:  # no backend is at fault
+        pytest.fail(f"{error.summary}: {error.found}; {error.hint}", pytrace=False)
     except ParityError as error:
         where = f"; {error.hint}"
         if built.build_seconds <= _QUICK_BUILD:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lenet.suite.builds import Builds
     from lenet.suite.energy import EnergyMeter
     from lenet.suite.images import Batches, Splits
+    from lenet.suite.instruments import Instruments
     from lenet.weights import Weights
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "energy",
     "executed",
     "host",
+    "instruments",
     "limits",
     "network",
     "protocol",
@@ -201,6 +203,14 @@ def energy(request: pytest.FixtureRequest, device: torch.device, sampler: GpuSam
 
     asked = request.config.getoption("--energy") and not storage.in_gate(request.config)
     return EnergyMeter(device, sampler, request.config.stash[RUN].notes, asked=asked)
+
+
+@pytest.fixture(scope="session")
+def instruments(protocol: Protocol, sampler: GpuSampler, host: HostWatch, energy: EnergyMeter) -> Instruments:
+    """What each row is measured with."""
+    from lenet.suite.instruments import Instruments
+
+    return Instruments(protocol, sampler, host, energy)
 
 
 @pytest.fixture

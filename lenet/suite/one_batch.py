@@ -8,53 +8,40 @@ from functools import partial
 import torch
 
 from lenet.backends.base import Runner
-from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import peak_memory
-from lenet.measurement.protocol import Protocol
 from lenet.measurement.rounds import measure
 from lenet.measurement.statistics import median
 from lenet.results import Case
-from lenet.suite.energy import EnergyMeter, passes
+from lenet.suite.energy import passes
 from lenet.suite.images import Batches
+from lenet.suite.instruments import Instruments
 from lenet.suite.sustained import Measured
 from lenet.vocabulary import HostMemory
 
 __all__ = ["call_of", "run_one_batch"]
 
 
-def run_one_batch(
-    call: Callable[[], torch.Tensor],
-    case: Case,
-    runner: Runner,
-    protocol: Protocol,
-    sampler: GpuSampler,
-    host: HostWatch,
-    energy: EnergyMeter,
-) -> Measured:
+def run_one_batch(call: Callable[[], torch.Tensor], case: Case, runner: Runner, instruments: Instruments) -> Measured:
     """Measure a row.
 
     Args:
         call: The call that is timed, by `call_of`.
         case: What the row measures.
         runner: Its runner.
-        protocol: How many rounds to run.
-        sampler: Reads what throttles the GPU.
-        host: Watches the CPU that launches a GPU's work.
-        energy: Measures the row's energy.
+        instruments: What measures it.
     """
     with torch.inference_mode(), runner.on_stream():
         samples = measure(
             call,
             mode=case.mode,
             stream=runner.stream,
-            protocol=protocol,
+            protocol=instruments.protocol,
             cold_cache=case.cold_cache,
-            throttling=sampler.throttling,
-            host=host,
+            throttling=instruments.sampler.throttling,
+            host=instruments.host,
         )
         peak = peak_memory(call, runner.spec.device)
-    joules = energy(passes(call, runner, case, median(samples.seconds.tolist())), runner, case)
+    joules = instruments.energy(passes(call, runner, case, median(samples.seconds.tolist())), runner, case)
     return Measured(samples, None, peak, joules)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from lenet import backends, settings
-from lenet.errors import did_you_mean
+from lenet.errors import LenetError, did_you_mean
+from lenet.files import typed_path
 from lenet.measurement.environment import usable_cpus
 from lenet.measurement.protocol import DEFAULT_DEPTH, Adaptive, Coursework, Protocol
 from lenet.vocabulary import ONE_BATCH_MODES, HostMemory, InputType, Mode, Precision
@@ -28,6 +29,7 @@ __all__ = [
     "check_options",
     "chosen",
     "only_lists",
+    "path_of",
     "protocol_of",
     "use_settings",
 ]
@@ -42,6 +44,9 @@ CHOICES: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "threads": ("--threads", ()),
 }
 """By the fixture of a case: the option for its values, and its default values. Without values it is no parameter."""
+
+_PATHS: Final = ("--benchmark-compare", "--benchmark-histogram", "--benchmark-storage")
+"""pytest-benchmark's options for a path. It takes an empty one for none, or for the current directory."""
 
 _ROUNDS: Final = 100
 _TIME_LIMIT: Final = 10.0
@@ -83,7 +88,10 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--no-save", action="store_true", help="do not save the run below .benchmarks/local")
     group.addoption(
-        "--weights", type=Path, metavar="FILE", help="safetensors of `lenet train` to measure (default: the shipped)"
+        "--weights",
+        type=path_of("--weights"),
+        metavar="FILE",
+        help="safetensors of `lenet train` to measure (default: the shipped)",
     )
     group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.addoption("--cold-cache", action="store_true", help="empty the GPU's L2 cache before each forward pass")
@@ -99,11 +107,14 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def check_options(option: argparse.Namespace) -> None:
-    """Refuse options that contradict each other.
+    """Refuse empty paths, and options that contradict each other.
 
     Raises:
-        pytest.UsageError: Two options contradict each other.
+        pytest.UsageError: There is such an option.
     """
+    for name in _PATHS:
+        if vars(option).get(name.removeprefix("--").replace("-", "_")) in ("", [""]):
+            path_of(name)("")
     if option.benchmark_compare_fail and not option.benchmark_compare:
         raise pytest.UsageError("--benchmark-compare-fail wants --benchmark-compare: nothing is compared without it")
     adaptive = option.protocol == "adaptive"
@@ -190,6 +201,18 @@ def protocol_of(config: pytest.Config) -> Protocol:
     if option("--protocol") == "adaptive":
         return Adaptive(warmups=option("--warmups"), time_limit=option("--time-limit") or _TIME_LIMIT)
     return Coursework(warmups=option("--warmups"), rounds=option("--rounds") or _ROUNDS)
+
+
+def path_of(option: str) -> Callable[[str], Path]:
+    """A converter for an option that takes a path."""
+
+    def convert(text: str) -> Path:
+        try:
+            return typed_path(text, option)
+        except LenetError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    return convert
 
 
 def _choice(what: str, choices: Iterable[str]) -> Callable[[str], str]:

@@ -15,11 +15,9 @@ import torch
 from lenet.backends.base import Backend
 from lenet.comparison import check_in_flight
 from lenet.errors import UnavailableError
-from lenet.measurement.gpu_state import GpuSampler
-from lenet.measurement.host_state import HostWatch
 from lenet.measurement.memory import PeakMemory, peak_memory
 from lenet.measurement.parallel import ParallelRunners, numbers_of_runners, threads
-from lenet.measurement.protocol import DEFAULT_DEPTH, Protocol
+from lenet.measurement.protocol import DEFAULT_DEPTH
 from lenet.measurement.recorder import Round, Samples
 from lenet.measurement.ring import Ring
 from lenet.measurement.rounds import measure_sustained
@@ -27,8 +25,9 @@ from lenet.measurement.statistics import median, quantile
 from lenet.measurement.sustained import Pipeline
 from lenet.results import Case, Throughput
 from lenet.suite.builds import Built
-from lenet.suite.energy import CHUNK, EnergyMeter
+from lenet.suite.energy import CHUNK
 from lenet.suite.images import Batches
+from lenet.suite.instruments import Instruments
 from lenet.vocabulary import HostMemory
 
 __all__ = ["Measured", "depth_of", "run_sustained"]
@@ -65,10 +64,7 @@ def run_sustained(
     built: Built,
     arrays: Mapping[str, np.ndarray],
     batches: Batches,
-    protocol: Protocol,
-    sampler: GpuSampler,
-    host: HostWatch,
-    energy: EnergyMeter,
+    instruments: Instruments,
 ) -> Measured:
     """Check and measure a row, and check it again. Nothing of it is held afterwards but by the runner.
 
@@ -78,10 +74,7 @@ def run_sustained(
         built: Its runner. On a CPU others are built like it.
         arrays: The weights by parameter name.
         batches: The images.
-        protocol: How many windows to run.
-        sampler: Reads what throttles the GPU.
-        host: Watches the CPU that queues a GPU's work.
-        energy: Measures the row's energy.
+        instruments: What measures it.
 
     Raises:
         ParityError: A batch in flight got wrong logits.
@@ -97,13 +90,17 @@ def run_sustained(
         stack.enter_context(built.runner.on_stream())
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         samples = measure_sustained(
-            pipeline, stream=built.runner.stream, protocol=protocol, throttling=sampler.throttling, host=host
+            pipeline,
+            stream=built.runner.stream,
+            protocol=instruments.protocol,
+            throttling=instruments.sampler.throttling,
+            host=instruments.host,
         )
         peak = peak_memory(pipeline.lap, spec.device)
         copy = forward = None
         if isinstance(pipeline, Ring):
             copy, forward = _brief(pipeline.copies), _brief(pipeline.passes)
-        joules = energy(lambda: case.batch_size * pipeline.work(CHUNK), built.runner, case)
+        joules = instruments.energy(lambda: case.batch_size * pipeline.work(CHUNK), built.runner, case)
         check_in_flight(pipeline, reference, case.batch_size, case.precision)
         p50, p95, p99 = (quantile(samples.latency, share) for share in (0.5, 0.95, 0.99))
         return Measured(samples, Throughput(pipeline.depth, p50, p95, p99, copy, forward), peak, joules)

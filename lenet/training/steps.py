@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from lenet import devices
 from lenet.architecture import CLASSES, INPUT_SHAPE
-from lenet.errors import BackendError
+from lenet.errors import BackendError, OutputError
 from lenet.kernels.step import SCRATCH
 from lenet.models.pytorch_lenet import LeNet
 from lenet.terminal import tell
@@ -345,7 +345,7 @@ def _load_kernels(device: torch.device) -> Kernels | None:
     """Our own kernels for a GPU; None where they cannot be compiled or loaded, with the reason printed."""
     try:
         return step_kernels.load(device)
-    except BackendError as error:
+    except (BackendError, OutputError) as error:
         tell(
             f"lenet: {error.summary} ({error.found}). PyTorch's operators train instead, more slowly: {error.hint}",
             err=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
+import itertools
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ from lenet.backends.base import BatchRange, BuildSpec, Runner
 from lenet.backends.fused import LARGEST_BATCH, Fused, images_a_block, largest_split
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, SPLIT, Variant, pack
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, pack
 from lenet.kernels.compiler import OPTIONS, Compiled
 from lenet.quantization import calibrate
 from lenet.vocabulary import InputType, Precision
@@ -29,6 +29,12 @@ from tests.backends.holding import held, without_collector
 from tests.kernels.emulation import COMPILER, library
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+SHARED_BYTES = 232_448
+VARIANTS = [
+    *(Variant(*one, SHARED_BYTES) for one in itertools.product(PRECISIONS, IMAGES_A_BLOCK, (False, True))),
+    *(Variant(Precision.FP32, 1, bytes_in, SHARED_BYTES, SPLIT) for bytes_in in (False, True)),
+]
 
 emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator is compiled by g++, which is not installed")
 
@@ -48,17 +54,18 @@ class Gpu:
         self.launched: list[tuple[int, int, int]] = []
         self.status = self.unloadable = 0
 
-    def compile(self, variant: Variant, architecture: str) -> Compiled:
+    def compile(self, _source: str, macros: dict[str, str], architecture: str) -> Compiled:
         assert architecture == "sm_90"
+        variant = next(variant for variant in VARIANTS if variant.macros == macros)
         self.compiled.append(variant)
         return Compiled(str(len(self.compiled) - 1).encode(), "")
 
-    def load(self, _shared: int, _device: torch.device, refusals: list[str], cubin: bytes) -> Any:
+    def load(self, _kernels: dict[str, int], _device: torch.device, refusals: list[str], cubin: bytes) -> Any:
         if self.unloadable:
             self.unloadable -= 1
             refusals.append("error 209: no kernel image")
             return None
-        return SimpleNamespace(handle=int(cubin))
+        return {ENTRY: SimpleNamespace(handle=int(cubin))}
 
     def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: Any) -> int:  # noqa: N802 - the driver's
         if self.status:
@@ -83,7 +90,7 @@ class Gpu:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
     fake = Gpu()
-    properties = SimpleNamespace(shared_memory_per_block_optin=232_448, multi_processor_count=132)
+    properties = SimpleNamespace(shared_memory_per_block_optin=SHARED_BYTES, multi_processor_count=132)
     stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
     for name, value in {
         "is_available": lambda: True,
@@ -97,12 +104,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
     for name, value in {
         "cuda_core": lambda: None,
         "nvrtc_version": lambda: "13.0",
-        "compile_variant": fake.compile,
-        "_load": fake.load,
-        "_driver": lambda: fake,
         "new_stream": lambda _: stream,
     }.items():
         monkeypatch.setattr(fused, name, value)
+    for name, value in {
+        "nvrtc_version": lambda: "13.0",
+        "compile_source": fake.compile,
+        "_load": fake.load,
+        "library": lambda: fake,
+    }.items():
+        monkeypatch.setattr(driver, name, value)
     monkeypatch.setenv("LENET_CACHE", str(tmp_path / "cache"))
     return fake
 
@@ -286,24 +297,14 @@ def test_where_it_cannot_run_it_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     backend = Fused()
     assert backend.probe(CUDA)
     assert backend.probe(CPU).reason == "fused runs on cuda alone"
-    for what in ("cuda_core", "nvrtc_version", "_driver"):
+    for module, what in ((fused, "cuda_core"), (fused, "nvrtc_version"), (driver, "library")):
         with monkeypatch.context() as patch:
-            patch.setattr(fused, what, missing(what))
+            patch.setattr(module, what, missing(what))
             assert backend.probe(CUDA).reason == f"{what} is missing: nothing: install it"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 0))
     assert backend.probe(CUDA).reason == "compute capability 7.0, 7.5 or newer is wanted"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "sees no CUDA device" in str(backend.probe(CUDA).reason)
-
-
-def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(ctypes, "CDLL", fail)
-    fused._driver.cache_clear()
-    with pytest.raises(BackendError, match=r"driver cannot be loaded\n  found:  libcuda.so.1: cannot open"):
-        fused._driver()
 
 
 @pytest.mark.usefixtures("gpu")
@@ -347,8 +348,8 @@ def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -
     class Code:
         handle = 0
 
-    monkeypatch.setattr(fused, "_load", lambda *_: Code())
-    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=232_448)
+    monkeypatch.setattr(driver, "_load", lambda *_: {ENTRY: Code()})
+    variant = Variant("fp32", 1, bytes_in=False, shared_bytes=SHARED_BYTES)
     kernel = fused.load_kernel(weights.load().arrays, variant, CPU, 1)
     code = weakref.ref(kernel.code.value)
     stream: Any = SimpleNamespace(cuda_stream=7)
@@ -357,51 +358,3 @@ def test_a_bound_launch_keeps_its_code_loaded(monkeypatch: pytest.MonkeyPatch) -
     assert code() is not None
     del call
     assert code() is None
-
-
-@pytest.mark.parametrize(
-    ("status", "wrong", "refusals"),
-    [
-        (0, None, []),
-        (1, None, ["1000 bytes of shared memory: 1"]),
-        (0, RuntimeError("no kernel image"), ["no kernel image"]),
-    ],
-    ids=["fits", "too much shared memory", "cannot be loaded"],
-)
-def test_a_kernel_is_loaded_where_it_will_run_and_allowed_its_shared_memory(
-    monkeypatch: pytest.MonkeyPatch, status: int, wrong: Exception | None, refusals: list[str]
-) -> None:
-    kernel, asked = SimpleNamespace(handle=7), list[object]()
-
-    def get_kernel(name: str) -> object:
-        asked.append(name)
-        if wrong:
-            raise wrong
-        return kernel
-
-    def set_attribute(*arguments: object) -> tuple[int]:
-        asked.extend(arguments)
-        return (status,)
-
-    def from_cubin(cubin: bytes) -> object:
-        asked.append(cubin)
-        return SimpleNamespace(get_kernel=get_kernel)
-
-    core = SimpleNamespace(
-        Device=lambda ordinal: SimpleNamespace(set_current=lambda: asked.append(ordinal)),
-        ObjectCode=SimpleNamespace(from_cubin=from_cubin),
-    )
-    driver = SimpleNamespace(
-        CUfunction_attribute=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="most shared memory"),
-        CUkernel=lambda handle: ("kernel", handle),
-        CUdevice=lambda ordinal: ("device", ordinal),
-        cuKernelSetAttribute=set_attribute,
-    )
-    monkeypatch.setattr(fused, "cuda_core", lambda: core)
-    monkeypatch.setattr(importlib, "import_module", {"cuda.bindings.driver": driver}.__getitem__)
-    found: list[str] = []
-    loaded = fused._load(1000, torch.device("cuda", 1), found, b"cubin")
-    assert loaded is (None if refusals else kernel)
-    assert found == refusals
-    assert asked[:3] == [1, b"cubin", ENTRY]
-    assert asked[3:] == ([] if wrong else ["most shared memory", 1000, ("kernel", 7), ("device", 1)])

@@ -19,7 +19,7 @@ from lenet import backends, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import exported, pytorch_aot
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.backends.engine_cache import EngineCache, digest
+from lenet.engine_cache import EngineCache, digest
 from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
 from tests.backends.holding import held, without_collector

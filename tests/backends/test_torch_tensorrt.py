@@ -18,9 +18,9 @@ from lenet import backends, parity
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import torch_tensorrt
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.backends.engine_cache import EngineCacheWarning
 from lenet.backends.precision import DTYPES
 from lenet.backends.torch_tensorrt import TorchTensorRT, TorchTensorRTRTX
+from lenet.engine_cache import EngineCacheWarning
 from lenet.errors import BackendError
 from lenet.vocabulary import InputType, Precision
 from lenet.weights import Arrays

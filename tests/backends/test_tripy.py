@@ -19,10 +19,10 @@ from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, load
 from lenet.backends import tripy as backend_module
 from lenet.backends.base import Availability, BatchRange, BuildSpec
-from lenet.backends.engine_cache import Cached, EngineCache, EngineCacheWarning
 from lenet.backends.tripy import TriPy, cached_executable, compile_executable
 from lenet.comparison import compare_backends, doctor
 from lenet.data.synthetic import synthetic
+from lenet.engine_cache import Cached, EngineCache, EngineCacheWarning
 from lenet.errors import BackendError, OutputError
 from lenet.models.pytorch_lenet import LeNet
 from lenet.vocabulary import InputType, Precision

@@ -143,6 +143,8 @@ def test_checkouts_are_alike_and_are_removed(root: Path, tmp_path: Path) -> None
             assert stat.S_IMODE((tree.caches / "lenet").stat().st_mode) == 0o700
         assert len({len(str(tree.path)) for tree in trees}) == 1
         assert trees[0].caches != trees[1].caches
+        assert trees[0].compilers == trees[1].compilers
+        assert trees[0].compilers.is_relative_to(stage)
         (trees[0].path / "conftest.py").write_text("# whatever a worker leaves")
     assert not stage.exists()
     assert len(git(root, "worktree", "list").splitlines()) == 1

@@ -52,7 +52,7 @@ def gate(root: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
     before = Path.cwd()
     os.chdir(root)
     try:
-        done = CliRunner().invoke(main, ["gate", "--base=base", *arguments])
+        done = CliRunner().invoke(main, ["gate", "--base=base", "--start=fresh", *arguments])
     finally:
         os.chdir(before)
     assert len(git(root, "worktree", "list").splitlines()) == 1
@@ -354,7 +354,7 @@ def test_two_gates_do_not_write_into_one_directory(quick: Path) -> None:
     ("driver", "suite", "on_a_gpu"),
     [(True, (), True), (True, ("--device=cuda",), True), (True, ("--device=cpu",), False), (False, (), False)],
 )
-def test_processes_are_forked_where_there_is_a_gpu(
+def test_the_suite_measures_on_a_gpu_where_there_is_one_and_no_option_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, driver: bool, suite: tuple[str, ...], on_a_gpu: bool
 ) -> None:
     monkeypatch.setattr(command, "_GPU", tmp_path if driver else tmp_path / "nothing")
@@ -411,6 +411,6 @@ def test_a_directory_of_one_s_own_does_not_make_the_worktree_dirty(scripted: Pat
 
 
 def test_what_goes_on_names_the_directory_and_the_start() -> None:
-    options = Options("main", (), Path("elsewhere"), 0.01, 0.05, 900, start="forked")
-    assert command._places(options) == ("--out=elsewhere", "--start=forked")
-    assert command._places(replace(options, out=Path("gate"), start="auto")) == ()
+    options = Options("main", (), Path("elsewhere"), 0.01, 0.05, 900, start="fresh")
+    assert command._places(options) == ("--out=elsewhere", "--start=fresh")
+    assert command._places(replace(options, out=Path("gate"), start="forked")) == ()

@@ -49,6 +49,8 @@ class Gate:
         self.script: Script = lambda _stage, _number: plain({1: 1.0})
         self.stages: list[str] = []
         self.only: list[Sequence[str] | None] = []
+        self.start = "fresh"
+        self.servers: list[Any] = []
         monkeypatch.setattr(session, "checked_out", self._checked_out)
         monkeypatch.setattr(session, "measure_pair", self._measure_pair)
         monkeypatch.setattr(session, "explain", lambda *_, **__: {})
@@ -65,6 +67,7 @@ class Gate:
 
     def _measure_pair(self, _trees: Any, _suite: Any, folder: Path, *_: Any, only: Any, **more: Any) -> Pair:
         self.only.append(only)
+        self.servers.append(more["servers"])
         found = self.script(self.stages[-1], int(folder.name))
         wanted = {
             which: {name: row for name, row in side.rows.items() if only is None or is_wanted(row.case, only)}
@@ -75,7 +78,7 @@ class Gate:
 
     def plan(self, rule: Rule) -> Plan:
         """What the gate measures."""
-        return Plan(self.commits.base, self.commits.head, ("--x",), asdict(rule), "fresh", TURNS, 1)
+        return Plan(self.commits.base, self.commits.head, ("--x",), asdict(rule), self.start, TURNS, 1)
 
     def run(
         self, script: Script, rule: Rule | None = None, *, resume: bool = False, limits: TimeLimits = FOREVER
@@ -107,6 +110,45 @@ def test_no_change_passes_after_seven_pairs_and_one_to_compile(gate: Gate) -> No
     assert [(one.verdict, one.pairs) for one in found.rows] == [("PASS", 7)] * 2
     assert found.rows[0].ratio == pytest.approx(1.004)
     assert found.rows[0].reason == "slower by less than 5%: at most +0.7%"
+
+
+class Server:
+    """Of one side, in the place of a process that forks."""
+
+    closed = False
+
+    def cannot(self, seconds: float) -> str | None:
+        assert not self.closed
+        assert seconds == FOREVER.pair
+        return None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_servers_take_turns_and_are_replaced_after_two_pairs(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    made: list[Server] = []
+
+    @contextmanager
+    def fork_servers(_trees: Any, _folder: Path) -> Iterator[list[dict[str, Server]]]:
+        assert all(server.closed for server in made)
+        own = [{side: Server() for side in ("base", "head")} for _ in range(count)]
+        made.extend(server for pair in own for server in pair.values())
+        yield own
+        for server in made:
+            server.closed = True
+
+    monkeypatch.setattr(session, "fork_servers", fork_servers)
+    gate.start = "forked"
+    gate.run(lambda _, number: plain({1: 1.5 if number % 2 else 0.7}))
+    first, *others = gate.servers
+    assert first is None, "the first pair is of new interpreters"
+    assert len(others) == 30
+    heads = [servers["head"] for servers in others]
+    pairs = [heads.count(server) for server in dict.fromkeys(heads)]
+    assert pairs == [2] * 15
+    assert heads[1] is heads[0] if count == 1 else heads[1] is not heads[0]
+    assert all(server.closed for server in made)
 
 
 def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate: Gate) -> None:

@@ -74,7 +74,7 @@ class Place:
     ) -> subprocess.Popen[str]:
         own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), "LENET_DATA": str(self._folder)}
         return subprocess.Popen(
-            [python, "-c", PROGRAM, str(self._canary), str(looks), "gate", "--base=base", *arguments],
+            [python, "-c", PROGRAM, str(self._canary), str(looks), "gate", "--base=base", "--start=fresh", *arguments],
             cwd=self.root,
             env=os.environ | own | variables,
             stdout=subprocess.PIPE,

@@ -45,6 +45,24 @@ test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}], start=sys
 """
 """A gate that its own worker kills, whichever has the first turn."""
 
+COLLECTS = """
+import atexit, gc, os
+from pathlib import Path
+
+import pytest
+
+atexit.register(Path(os.environ["LENET_DATA"], "taken-apart").touch)
+if gc.isenabled():
+    pytest.exit("the imports collect garbage", returncode=9)
+
+
+@pytest.fixture(autouse=True)
+def _collects():
+    if not gc.isenabled() or not gc.get_freeze_count():
+        pytest.exit("no garbage is collected, or that of the imports too", returncode=9)
+"""
+"""Of cases that end with a code of their own unless only what they make themselves is collected."""
+
 
 @pytest.fixture(autouse=True)
 def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,10 +83,13 @@ def measure(
     *,
     only: list[str] | None = None,
     start: str = "fresh",
+    more: str = "",
 ) -> Pair:
     trees = []
     for side, speeds in (("base", base), ("head", head)):
         root = repository(tmp_path / side, speeds, speeds)
+        with (root / "benchmarks" / "test_inference.py").open("a") as cases:
+            cases.write(more)
         trees.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
     draw = random.Random(0)  # noqa: S311
     both, folder = (trees[0], trees[1]), tmp_path / "pairs"
@@ -127,6 +148,16 @@ def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
 def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
     assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == turns(TWO)
     assert f"{TURNS} deselected" in (tmp_path / "pairs" / "0" / "head.log").read_text()
+
+
+@each_start
+def test_a_process_collects_nothing_that_it_imports_and_is_not_taken_apart(tmp_path: Path, start: str) -> None:
+    assert set(measure(tmp_path, GOOD, start=start, more=COLLECTS).head.rows) == {
+        "pytorch forward fp32 1",
+        "pytorch forward fp32 2",
+    }
+    assert not (tmp_path / "taken-apart").exists()
+    assert "passed" in (tmp_path / "pairs" / "0" / "head.log").read_text().splitlines()[-1]
 
 
 @each_start
@@ -229,13 +260,16 @@ def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pyt
     assert fork_server._why_not() == "its imports opened /dev/nvidia0"
 
 
-@pytest.mark.parametrize(("spread", "rounds"), [(0.0, 10), (0.001, 10), (0.01, 22), (0.1, 2158)])
-def test_a_noisy_row_gets_more_rounds(spread: float, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("spread", "on_a_gpu", "on_a_cpu"), [(0.0, 10, 10), (0.01, 22, 10), (0.03, 195, 32), (0.1, 2158, 40)]
+)
+def test_a_noisy_row_gets_more_rounds(spread: float, on_a_gpu: int, on_a_cpu: int) -> None:
     """Of a sample whose quartiles are so far apart, as a share of the median."""
     half = spread / 2
     sample = [1 - half] * 25 + [1.0] * 50 + [1 + half] * 25
     summary = replace(summarize(sample), iqr=spread)
-    assert workers.rounds_needed(summary) == rounds
+    assert workers.rounds_needed(summary, on_a_cpu=False) == on_a_gpu
+    assert workers.rounds_needed(summary, on_a_cpu=True) == on_a_cpu
 
 
 def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
@@ -248,3 +282,14 @@ def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
         assert json.loads(os.read(hear, 100)) == {"rounds": rounds, "cpu": 1}
     os.close(hear)
     os.close(tell)
+
+
+def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None:
+    base, head = (
+        workers.environment(Tree(side, tmp_path / side, "", sys.executable, tmp_path / f"{side}-caches"), tmp_path)
+        for side in ("base", "head")
+    )
+    for name in "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR":
+        assert base[name] == head[name]
+        assert Path(base[name]).is_relative_to(tmp_path)
+    assert base["LENET_CACHE"] != head["LENET_CACHE"]

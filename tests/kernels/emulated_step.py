@@ -28,7 +28,7 @@ def kernels() -> Kernels:
     """
     names = [kernel.name for kernel in (step.AUGMENT, *step.KERNELS)]
     loaded = {name: SimpleNamespace(handle=number) for number, name in enumerate(names, 1)}
-    found = step_kernels.launching(library(), loaded, lambda _device: ctypes.c_void_p())
+    found = step_kernels.launching(library(), loaded, lambda _device: 0)
 
     def bind(memory: Memory) -> Launch:
         memory.scratch.fill_(torch.nan)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from lenet.backends.engine_cache import EngineCache
+from lenet.engine_cache import EngineCache
 
 _store: EngineCache | None = None
 

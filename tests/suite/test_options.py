@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -131,3 +132,19 @@ def test_threads_are_refused_where_they_cannot_run(monkeypatch: pytest.MonkeyPat
         parsed("--threads=5")
     with pytest.raises(pytest.UsageError, match="'0' is no whole number of at least 1"):
         parsed("--threads=0")
+
+
+@pytest.mark.parametrize("value", ["", [""]])
+@pytest.mark.parametrize("name", ["benchmark_compare", "benchmark_histogram", "benchmark_storage"])
+def test_an_empty_path_of_pytest_benchmark_is_refused(name: str, value: object) -> None:
+    """It would compare with nothing, or write to the current directory."""
+    option = parsed().option
+    setattr(option, name, value)
+    with pytest.raises(pytest.UsageError, match=rf'--{name.replace("_", "-")} is empty\n  found:  ""'):
+        options.check_options(option)
+
+
+def test_an_empty_path_of_the_suite_is_refused() -> None:
+    with pytest.raises(pytest.UsageError, match=r"--weights is empty"):
+        parsed("--weights=")
+    assert parsed("--weights=w").option.weights == Path("w")

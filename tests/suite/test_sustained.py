@@ -27,6 +27,7 @@ from lenet.results import Case
 from lenet.suite import sustained
 from lenet.suite.builds import Built
 from lenet.suite.energy import CHUNK
+from lenet.suite.instruments import Instruments
 from lenet.suite.options import check_depth
 from lenet.vocabulary import InputType, Mode, Precision
 from lenet.weights import Arrays
@@ -231,9 +232,8 @@ def test_a_row_of_a_gpu_is_checked_measured_and_taken_apart(monkeypatch: pytest.
         protocol = Coursework(warmups=1, rounds=10)
         built, backend = Built(runner, 0), cast("Backend", None)
         meter: Any = lambda work, *_: {"images": work()}  # noqa: E731
-        found = sustained.run_sustained(
-            CASE, backend, built, arrays, batches, protocol, sampler, IdleHostWatch(), meter
-        )
+        instruments = Instruments(protocol, sampler, IdleHostWatch(), meter)
+        found = sustained.run_sustained(CASE, backend, built, arrays, batches, instruments)
     assert found.throughput is not None
     assert found.samples.seconds == pytest.approx([2e-3] * 10)
     assert found.samples.latency.size >= 10 * 0.1 / 2e-3

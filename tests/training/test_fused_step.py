@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,17 @@ import torch
 from lenet import weights
 from lenet.data.augmentation import draw_crop
 from lenet.data.synthetic import synthetic
+from lenet.engine_cache import EngineCacheWarning
 from lenet.errors import BackendError
+from lenet.kernels import driver
 from lenet.kernels import step as step_source
+from lenet.kernels.compiler import Compiled
 from lenet.models.pytorch_lenet import LeNet
 from lenet.training import batches, loop, step_kernels
 from lenet.training.ranks import Ranks
 from lenet.training.recipe import Recipe
 from lenet.training.run import EpochRecord, Run, new_run
+from lenet.training.step_kernels import Kernels
 from lenet.training.steps import FusedStep, Step, _load_kernels, exact_float32, step_for
 from tests.kernels.emulated_step import kernels, library
 from tests.kernels.emulation import COMPILER
@@ -103,9 +107,9 @@ def test_what_is_not_a_number_stays_so() -> None:
 def test_a_launch_that_the_driver_refuses_is_an_error() -> None:
     unknown = SimpleNamespace(handle=99)
     loaded = {kernel.name: unknown for kernel in (step_source.AUGMENT, *step_source.KERNELS)}
-    refused = step_kernels.launching(library(), loaded, lambda _device: ctypes.c_void_p())
+    refused = step_kernels.launching(library(), loaded, lambda _device: 0)
     crops = draw_crop(1, torch.Generator())
-    with pytest.raises(BackendError, match=r"refuses to launch augment\n  found:  error 400"):
+    with pytest.raises(BackendError, match=r"refuses to launch a kernel\n  found:  error 400"):
         refused.augment(SPLIT.images, torch.tensor([0]), crops, 4)
 
 
@@ -121,6 +125,92 @@ def test_where_kernels_cannot_be_loaded_the_reason_is_printed(
         "lenet: cuda.core cannot be used here (no module). PyTorch's operators train instead, more slowly: install it\n"
     )
     assert capsys.readouterr().err == told
+
+
+class Compiler:
+    """NVRTC and the driver, of which the emulator stands in. A cubin is a text.
+
+    Attributes:
+        compiled: How often something was compiled.
+    """
+
+    compiled = 0
+
+    def compile(self, _source: str, _macros: object, architecture: str) -> Compiled:
+        self.compiled += 1
+        return Compiled(f"cubin for {architecture}".encode(), "")
+
+    def load(self, kernels: dict[str, int], _device: object, refusals: list[str], cubin: bytes) -> dict[str, object]:
+        assert (cubin, refusals) == (b"cubin for sm_90", [])
+        return {name: SimpleNamespace(handle=number) for number, name in enumerate(kernels, 1)}
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
+    found = Compiler()
+    for name, value in {"compile_source": found.compile, "_load": found.load, "library": library}.items():
+        monkeypatch.setattr(driver, name, value)
+    monkeypatch.setattr(driver, "nvrtc_version", lambda: "13.0")
+    monkeypatch.setattr(step_kernels, "_stream", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda *_: nullcontext())
+    monkeypatch.setenv("LENET_CACHE", str(tmp_path / "cache"))
+    return found
+
+
+def start() -> Kernels | None:
+    """As a process begins."""
+    step_kernels.load.cache_clear()
+    return _load_kernels(CPU)
+
+
+@emulated
+def test_a_second_process_compiles_nothing_and_trains_with_the_same_kernels(compiler: Compiler) -> None:
+    for _ in range(2):
+        found = start()
+        assert found is not None
+        run = new_run(RECIPE, SPLIT, CPU)
+        run.optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
+        before = run.model.fc3.weight.detach().clone()
+        step = FusedStep(run.model, run.optimizer, 6, found)
+        step(torch.ones(6, 3, 32, 32), torch.arange(6))
+        assert (run.model.fc3.weight != before).any()
+    assert compiler.compiled == 1
+
+
+@emulated
+def test_a_damaged_entry_of_the_cache_is_compiled_anew(compiler: Compiler, tmp_path: Path) -> None:
+    start()
+    (entry,) = (tmp_path / "cache").glob("*.engine")
+    content = entry.read_bytes()
+    entry.write_bytes(content.replace(b"cubin for", b"nibuc for"))
+    with pytest.warns(EngineCacheWarning, match="it is damaged"):
+        assert start() is not None
+    assert compiler.compiled == 2
+    assert entry.read_bytes() == content
+
+
+@emulated
+def test_other_source_is_another_entry(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    start()
+    monkeypatch.setattr(step_source, "source", lambda: "another")
+    start()
+    monkeypatch.setattr(step_source, "MACROS", {"SCRATCH": "1"})
+    start()
+    assert compiler.compiled == 3
+
+
+@pytest.mark.usefixtures("compiler")
+def test_without_a_cache_that_can_be_written_pytorch_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LENET_CACHE", str(tmp_path / "file"))
+    assert start() is None
+    told = capsys.readouterr().err
+    assert told.startswith("lenet: the engine cache cannot be written (")
+    assert "PyTorch's operators train instead, more slowly: " in told
 
 
 @needs_gpu

@@ -173,15 +173,20 @@ def test_a_gpu_sees_the_batches_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_gpu
 def test_a_gpu_learns_as_a_cpu_does() -> None:
-    """The same batches and weights; from there on only rounding differs, which 40 steps do not amplify much."""
+    """The same batches and weights, so each tensor ends, within a twentieth of its way, at the same place.
+
+    Rounding alone leaves a millionth. But it may decide which of two nearly equal values a pool takes: one such choice
+    in 40 steps leads a tensor away by a hundredth of its way.
+    """
     device = torch.device("cuda", torch.cuda.current_device())
     with exact_float32():
-        for_cpu, for_gpu = new_run(RECIPE, SPLIT, CPU), new_run(RECIPE, SPLIT, device)
+        before, for_cpu, for_gpu = (new_run(RECIPE, SPLIT, one) for one in (CPU, CPU, device))
         on_cpu = Step(for_cpu.model, for_cpu.optimizer, Ranks())
         on_gpu = step_for(for_gpu.model, for_gpu.optimizer, RECIPE.batch_size, Ranks())
         assert epochs(on_cpu, 1, 320) == pytest.approx(epochs(on_gpu, 1, 320), rel=1e-3)
-        for one, other in zip(for_cpu.model.parameters(), for_gpu.model.parameters(), strict=True):
-            torch.testing.assert_close(one.detach(), other.detach().cpu(), rtol=0, atol=1e-4)
+        each = zip(*(run.model.parameters() for run in (before, for_cpu, for_gpu)), strict=True)
+        for start, one, other in each:
+            assert (one - other.cpu()).norm() < 0.05 * (one - start).norm()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from lenet.report.tables import (
     throughput_sheet,
     without_empty_columns,
 )
+from lenet.report.tables.doubts import doubts
 from lenet.results import Case, Measurement, Row
 
 __all__ = ["MachinePart", "Speed", "machine_part"]
@@ -149,8 +150,5 @@ def _speeds(rows: Sequence[Row], groups: Sequence[Sequence[Row]], painter: Paint
 
 def _unstable(rows: Sequence[Row], anchors: Mapping[Case, str]) -> dict[str, list[tuple[str, str]]]:
     """Each reason not to trust a row once, with the rows."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for row, name in zip(rows, row_names(rows), strict=True):
-        for why in row.unstable:
-            found.setdefault(why, []).append((anchors[row.case], name))
-    return found
+    rows_told = [(anchors[row.case], name) for row, name in zip(rows, row_names(rows), strict=True)]
+    return {doubt.text: [rows_told[place] for place in doubt.places] for doubt in doubts(rows)}

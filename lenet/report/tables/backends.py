@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from lenet.report.language import ENGLISH, Language
-from lenet.report.rounding import accuracy, delta, loss, significant
+from lenet.report.rounding import accuracy, delta, loss, share
 from lenet.report.tables.not_run import not_run_lines
 from lenet.report.tables.sheet import NOTHING, Sheet, to_rich
 
@@ -23,22 +20,20 @@ _LOG_LINES: Final = 20
 """Number of a log's last lines to show; ``--json`` has all."""
 
 
-def backends_table(lines: Sequence[Mapping[str, str | None]], *, probed: bool) -> Table:
-    """The table of backends: name, summary, the library's version, and whether the backend is available.
+def backends_table(lines: Sequence[Mapping[str, Any]], *, probed: bool) -> RenderableType:
+    """The table of backends: name, summary, the library's version, and whether the backend is available, or why not.
 
     Args:
         lines: ``name``, ``summary``, ``version`` and ``reason`` (None if it is available) of each.
         probed: Whether the backends were probed, or only looked up among the installed distributions.
     """
-    table = Table()
-    table.add_column("backend", style="bold", no_wrap=True)
-    table.add_column("what it is")
-    table.add_column("version")
-    table.add_column("runs here" if probed else "installed", overflow="fold")
-    for line in lines:
-        state = f"no: {line['reason']}" if line["reason"] else "yes"
-        table.add_row(line["name"], line["summary"], line["version"] or "-", escape(state))
-    return table
+    columns = ("backend", "version", "runs here" if probed else "installed", "what it is")
+    cells = [
+        (line["name"], line["version"] or NOTHING, "no" if line["reason"] else "yes", line["summary"]) for line in lines
+    ]
+    # Commands to copy stand below the table, unbroken.
+    reasons = [_unbroken(f"{line['name']}: {line['reason']}") for line in lines if line["reason"]]
+    return Group(to_rich(Sheet("", columns, tuple(cells)), prose={3}), *reasons)
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -49,16 +44,12 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         lines: `lenet.comparison.doctor.Examination` as JSON.
     """
     present = ", ".join(f"{name} {version}" for name, version in machine.items() if version)
-    table = Table()
-    table.add_column("backend", style="bold", no_wrap=True)
-    table.add_column("version")
-    table.add_column("runs")
-    for step in _STEPS:
-        table.add_column(step, justify="right")
+    cells = []
     for line in lines:
         steps = {step["name"]: f"{step['seconds']:.1f} s" if step["passed"] else "no" for step in line["steps"]}
-        cells = [steps.get(step, "-") for step in _STEPS]
-        table.add_row(line["backend"], line["version"] or "-", line["precision"] or "-", *cells)
+        known = (line["version"] or NOTHING, line["precision"] or NOTHING)
+        cells.append((line["backend"], *known, *(steps.get(step, NOTHING) for step in _STEPS)))
+    table = to_rich(Sheet("", ("backend", "version", "runs", *_STEPS), tuple(cells)))
     details: list[RenderableType] = []
     for line in lines:
         if line["passed"]:
@@ -67,10 +58,15 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         failed = line["steps"][-1]
         details.append(Text(f"{line['backend']}: {failed['name']}: {failed['message']}", style="bold"))
         if line["advice"] and line["advice"] != failed["message"]:
-            details.append(Text(f"  next: {line['advice']}"))
+            details.append(_unbroken(f"  next: {line['advice']}"))
         if line["advice"] != failed["message"]:
             details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
     return Group(Text(present), table, *details)
+
+
+def _unbroken(text: str) -> Text:
+    """A line that holds a command to copy, which the terminal may wrap and rich may not."""
+    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def parity_table(lines: Sequence[Mapping[str, Any]], not_run: Mapping[str, str], data: str = "") -> RenderableType:
@@ -89,7 +85,10 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
     number, text = language.number, language.text
 
     def shown(value: float | None, rounded: Callable[[float], str]) -> str:
-        return text("not finite") if value is None else number(rounded(value))
+        return stacked(text("not finite")) if value is None else number(rounded(value))
+
+    def stacked(words: str) -> str:
+        return words.replace(" ", "\n")  # 80 columns have room for one word
 
     cells = []
     for line in lines:
@@ -103,8 +102,8 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
                 number(accuracy(line["accuracy"])),
                 *(NOTHING if value is None else number(delta(value)) for value in deltas),
                 shown(line["max_abs_delta"], delta),
-                shown(line["share_of_tolerance"], partial(significant, digits=2)),
-                text("yes") if line["right"] else text("NO: %(layer)s", layer=layer),
+                shown(line["share_of_tolerance"], share),
+                text("yes") if line["right"] else stacked(text("NO: %(layer)s", layer=layer)),
             )
         )
     headings = (
@@ -119,7 +118,7 @@ def parity_sheet(lines: Sequence[Mapping[str, Any]], language: Language = ENGLIS
             (
                 *([language.known(data)] if data else []),
                 text("delta: against PyTorch; logits: largest difference from float64, and its share of the tolerance"),
-                *(f"{line['backend']}: {line['reason']}" for line in lines if line.get("reason")),
+                *(f"{line['backend']}: {language.known(line['reason'])}" for line in lines if line.get("reason")),
             )
         ),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult  # noqa: TID251 - for a type
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from lenet.terminal import Terminal, visible
 
@@ -50,8 +52,12 @@ def of_columns(sheet: Sheet, places: Sequence[int]) -> Sheet:
     return replace(sheet, columns=tuple(sheet.columns[place] for place in places), lines=lines)
 
 
-def to_rich(sheet: Sheet) -> Table:
+def to_rich(sheet: Sheet, *, prose: Collection[int] = ()) -> Table:
     """The sheet for the terminal: the first column to the left, numbers to the right.
+
+    Args:
+        sheet: The table.
+        prose: Other columns, counted from 0, to the left, whose cells may take several lines.
 
     Print it with ``crop=False``, and nothing is cut off.
     """
@@ -60,11 +66,12 @@ def to_rich(sheet: Sheet) -> Table:
     table = _FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box = SIMPLE_HEAD
     for number, heading in enumerate(sheet.columns):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
-    words = (word for line in sheet.lines for word in visible(line[0]).split())
-    table.columns[0].min_width = max(map(len, words), default=0)
-    for line in sheet.lines:
-        table.add_row(*map(escape, line))
+        left = number == 0 or number in prose
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    names = [_Name(visible(line[0])) for line in sheet.lines]
+    table.columns[0].min_width = max((name.least for name in names), default=0)
+    for name, line in zip(names, sheet.lines, strict=True):
+        table.add_row(name, *map(escape, line[1:]))
     return table
 
 
@@ -85,6 +92,29 @@ def print_whole(*what: RenderableType) -> None:
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(*what, crop=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A row's name. It breaks at a space, and where a word is too long after a hyphen."""
+
+    text: str
+
+    @property
+    def least(self) -> int:
+        """Columns that it needs."""
+        return max(map(len, _hyphens_broken(self.text).split()), default=0)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(self.least, max(map(len, self.text.split("\n"))))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        words = self.text.split(" ")
+        yield Text(" ".join(word if len(word) <= options.max_width else _hyphens_broken(word) for word in words))
+
+
+def _hyphens_broken(text: str) -> str:
+    return text.replace("-", "-\n")
 
 
 class _FittingTable(Table):

@@ -21,8 +21,8 @@ def test_the_quality_table_has_the_coursework_s_form_and_names_the_layer_at_faul
     assert sheet.title == "LeNet on 10,000 images"
     assert sheet.lines == (
         ("pytorch", "fp32", "0.8123400", "0.7251", "-", "-", "9.5e-06", "0.11", "yes"),
-        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: unknown layer"),
-        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO: conv2"),
+        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO:\nunknown\nlayer"),
+        ("tripy", "tf32", "0.8123400", "0.7251", "2.0e-04", "1.0e-04", "9.5e-06", "0.11", "NO:\nconv2"),
     )
 
 
@@ -39,8 +39,8 @@ def test_the_doctor_says_what_worked_and_of_what_did_not_what_to_do_and_the_log_
     ]
     text = render(doctor_table({"torch": "2.14", "gpu": None}, lines), 120)
     head, _, details = text.partition("fine: it is right\n")
-    cells = [row.replace("│", " ").split() for row in head.splitlines() if row.startswith("│")]
-    assert cells == [
+    rows = [row.split() for row in head.splitlines()]
+    assert [row for row in rows if row and row[0] in {"fine", "absent", "broken"}] == [
         ["fine", "-", "-", "1.2", "s", "-", "-", "1.2", "s"],
         ["absent", "-", "-", "no", "-", "-", "-"],
         ["broken", "-", "-", "1.2", "s", "no", "-", "-"],

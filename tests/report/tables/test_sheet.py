@@ -37,7 +37,7 @@ def test_a_narrow_terminal_loses_no_column(width: int) -> None:
     line = {"backend": "pytorch-cudagraph", "precision": "fp16", "loss": 0.79971234, "accuracy": 0.7223, "images": 10}
     line |= {"delta_loss": 5.1e-9, "delta_accuracy": 1e-4, "max_abs_delta": 9.5e-6, "share_of_tolerance": 0.095}
     text = render(to_rich(sheet := parity_sheet([line | {"right": True, "diverging_layer": None}])), width)
-    assert all(cell in text for cell in sheet.lines[0])
+    assert all(part in text for part in ("pytorch-", "cudagraph", *sheet.lines[0][1:]))
     assert max(map(len, text.splitlines())) <= max(width, 80)
 
 

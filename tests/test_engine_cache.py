@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet.backends import engine_cache
-from lenet.backends.engine_cache import Cached, EngineCache, EngineCacheWarning, EngineKey, digest
+from lenet import engine_cache
+from lenet.engine_cache import Cached, EngineCache, EngineCacheWarning, EngineKey, digest
 from lenet.errors import BackendError, OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -71,9 +71,7 @@ def rebuilt_with_one_warning(cache: EngineCache, key: EngineKey = KEY, reason: s
 
 def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
     prelude = (
-        "import os, sys, time; from pathlib import Path\n"
-        "from lenet.backends.engine_cache import EngineCache\n"
-        f"KEY = {KEY!r}\n"
+        f"import os, sys, time; from pathlib import Path\nfrom lenet.engine_cache import EngineCache\nKEY = {KEY!r}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", prelude + code, *arguments]
