@@ -105,6 +105,7 @@ def open_session(
     options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    library.set_default_logger_severity(3)  # of what is said before there is a session, such as of plugins
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     provider = _PROVIDERS[spec.device.type]
     settings: dict[str, str] = {}
