@@ -73,11 +73,8 @@ def add_options(parser: pytest.Parser) -> None:
         "where the batch of end_to_end and throughput lies: pinned or pageable memory that is copied from, or "
         "zero-copy, which is pinned memory that the device reads itself (default: pinned)",
     )
-    several(
-        "--input",
-        _choice("input type", InputType),
-        "float32 for normalised images, or uint8 for bytes (default: float32)",
-    )
+    text = "float32 for normalised images, or uint8 for bytes (default: float32)"
+    several("--input", _choice("input type", InputType), text)
     several("--threads", _threads, "CPU threads of a CPU's cases, at most its CPUs (default: PyTorch's own choice)")
     group.addoption("--energy", action="store_true", help="measure each row's energy after its rounds, in about 2 s")
     group.addoption(
