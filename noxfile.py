@@ -1,8 +1,8 @@
 """The project's sessions, such as ``nox -s tests`` and ``nox -s bench``. ``nox -l`` lists them.
 
 The sessions that need PyTorch share one environment, ``.nox/torch``. It is installed again only if the dependencies in
-pyproject.toml, Python, or the presence of an NVIDIA GPU change. With a GPU it gets every inference runtime, without one
-those that install anywhere.
+pyproject.toml, Python, or the presence of an NVIDIA GPU change. With a GPU it gets every inference runtime but
+JAX and Torch-TensorRT, without one those that install anywhere.
 """
 
 from __future__ import annotations

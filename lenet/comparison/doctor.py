@@ -218,7 +218,7 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._end()
             step = Step("process", passed=False, seconds=seconds, message=f"no answer in {seconds:g} s")
-            advice = "see the log; a first build can be slow: try again"
+            advice = "a first build can be slow: try again; `lenet doctor --json` has the log"
             return Examination(self._name, None, None, (step,), advice, _lines(self._output()[1]))
         output, log = self._output()
         try:

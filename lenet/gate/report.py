@@ -126,7 +126,7 @@ def summary(outcome: Outcome) -> list[str]:
     head, base, seconds = commits.head[:12], commits.base[:12], f"{outcome.seconds:.0f} s"
     found = [
         f"Head {head} against base {base}, the last common ancestor with {commits.reference}.",
-        f"{pairs} pairs of {outcome.start} processes in {seconds}: {counted} counted, {discarded} throttled.",
+        f"{pairs} pairs of {outcome.start} processes: {counted} counted, {discarded} throttled. This run took {seconds}.",
         f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}; up to {rule.looks[-1]} pairs.",
     ]
     others = median(pair.others for stage in stages for pair in stage.pairs)
