@@ -123,10 +123,11 @@ def summary(outcome: Outcome) -> list[str]:
     pairs = sum(len(stage.pairs) for stage in stages)
     counted = sum(len(stage.counted) for stage in stages)
     discarded = sum(stage.discarded for stage in stages)
-    head, base, seconds = commits.head[:12], commits.base[:12], f"{outcome.seconds:.0f} s"
+    head, base = commits.head[:12], commits.base[:12]
     found = [
         f"Head {head} against base {base}, the last common ancestor with {commits.reference}.",
-        f"{pairs} pairs of {outcome.start} processes: {counted} counted, {discarded} throttled. This run took {seconds}.",
+        f"{pairs} pairs of {outcome.start} processes: {counted} counted, {discarded} throttled.",
+        f"This run took {outcome.seconds:.0f} s.",
         f"Tolerance {rule.tolerance:.1%}, harm {rule.harm:.1%}, alpha {rule.alpha:.1%}; up to {rule.looks[-1]} pairs.",
     ]
     others = median(pair.others for stage in stages for pair in stage.pairs)
