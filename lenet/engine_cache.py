@@ -87,9 +87,23 @@ class Cached(Generic[T]):
 
 
 def default_directory() -> Path:
-    """``$LENET_CACHE``, or else the user's cache directory for ``lenet-bench``."""
+    """``$LENET_CACHE``, or else the user's cache directory for ``lenet-bench``.
+
+    Raises:
+        OutputError: LENET_CACHE is in the home directory of a user that there is not.
+    """
     chosen = os.environ.get("LENET_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lenet-bench")
+    if not chosen:
+        return platformdirs.user_cache_path("lenet-bench")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise OutputError(
+            "there is no directory for built engines",
+            found=f"LENET_CACHE={chosen}: {error}",
+            wanted="a directory that can be made",
+            hint=_ELSEWHERE,
+        ) from error
 
 
 def private_directory(name: str) -> Path:

@@ -286,6 +286,9 @@ class TestDirectory:
         assert engine_cache.default_directory() == Path.home() / "engines"
 
     def test_the_users_cache_directory_is_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LENET_CACHE", "~nobody-of-this-name/engines")
+        with pytest.raises(OutputError, match="LENET_CACHE=~nobody-of-this-name/engines"):
+            engine_cache.default_directory()
         monkeypatch.delenv("LENET_CACHE", raising=False)
         assert engine_cache.default_directory() == platformdirs.user_cache_path("lenet-bench")
 

@@ -86,7 +86,9 @@ class Journal:
             schema, recorded = header["schema"], _plan(header["plan"]) if header["schema"] == SCHEMA else None
         except OSError as error:
             raise _refused(path, error.strerror or str(error)) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except TypeError as error:
+            raise _refused(path, f"another version wrote it: {error}") from error
+        except (ValueError, KeyError, AttributeError) as error:
             raise _refused(path, f"its first line is damaged: {error}") from error
         if recorded is None:
             raise _refused(path, f"schema {schema!r}, and this version writes {SCHEMA}")

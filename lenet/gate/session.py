@@ -305,7 +305,7 @@ class _Place:
         self._scratch = scratch
         self._stack = stack
         self._trees: tuple[Tree, Tree] | None = None
-        self._serving = stack.enter_context(ExitStack())
+        self._serving = ExitStack()
         self._servers: list[dict[str, ForkServer]] = []
         self._forked = 0
 
@@ -316,6 +316,7 @@ class _Place:
             self._gate.note(f"{self.name} builds: base and head are checked out")
             made = checked_out(self._gate.commits, self._scratch / self.name, self._gate.deadline)
             self._trees = self._stack.enter_context(made)
+            self._stack.enter_context(self._serving)  # so that no server writes into a checkout that is being removed
             if self._gate.journal.plan.start == "forked":
                 self._servers = self._serving.enter_context(fork_servers(self._trees, self.folder))
         return self._trees

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, content: str | 
     with pytest.raises(GateError, match=r"--resume cannot go on from .*pairs\.jsonl") as caught:
         Journal.go_on(tmp_path, PLAN)
     assert reason in caught.value.found
+
+
+def test_a_plan_with_other_fields_is_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lenet.gate import journal
+
+    monkeypatch.setattr(journal, "asdict", lambda plan: {"speed": 1, **asdict(plan)})
+    Journal.begin(tmp_path, PLAN)
+    with pytest.raises(GateError, match="--resume cannot go on") as caught:
+        Journal.go_on(tmp_path, PLAN)
+    assert caught.value.found.startswith("another version wrote it: ")
 
 
 def test_a_record_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ class Gate:
         self.only: list[Sequence[str] | None] = []
         self.start = "fresh"
         self.servers: list[Any] = []
+        self.made: list[Any] = []
         monkeypatch.setattr(session, "checked_out", self._checked_out)
         monkeypatch.setattr(session, "measure_pair", self._measure_pair)
         monkeypatch.setattr(session, "explain", lambda *_, **__: {})
@@ -65,6 +66,8 @@ class Gate:
             for which, python in zip(("base", "head"), pythons, strict=True)
         )
         yield base, head
+        for server in self.made:
+            assert server.closed, "a checkout is removed while a server may write into it"
 
     def _measure_pair(self, _trees: Any, _suite: Any, folder: Path, *_: Any, only: Any, **more: Any) -> Pair:
         self.only.append(only)
@@ -128,7 +131,7 @@ class Server:
 def test_servers_take_turns_and_are_replaced_after_two_pairs(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    made: list[Server] = []
+    made: list[Server] = gate.made
 
     @contextmanager
     def fork_servers(_trees: Any, _folder: Path) -> Iterator[list[dict[str, Server]]]:
