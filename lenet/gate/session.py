@@ -215,9 +215,10 @@ class _Gate:
                 only = None if earlier is None else earlier.patterns(earlier.failing)
             draw = random.Random(f"{self.journal.plan.seed} {stage.name} {number}")  # noqa: S311 - it keeps no secret
             try:
-                servers = None if compiles else place.servers(self._time_for(stage))
+                trees = place.trees
+                servers = place.servers(self._time_for(stage), compiles=compiles)
                 pair = measure_pair(
-                    place.trees,
+                    trees,
                     self.journal.plan.suite,
                     place.folder / str(number),
                     draw,
@@ -311,7 +312,7 @@ class _Place:
 
     @property
     def trees(self) -> tuple[Tree, Tree]:
-        """The checkouts. The servers begin to import as soon as they are there, while the first pair compiles."""
+        """The checkouts. The servers begin to import as soon as they are there."""
         if self._trees is None:
             self._gate.note(f"{self.name} builds: base and head are checked out")
             made = checked_out(self._gate.commits, self._scratch / self.name, self._gate.deadline)
@@ -321,16 +322,18 @@ class _Place:
                 self._servers = self._serving.enter_context(fork_servers(self._trees, self.folder))
         return self._trees
 
-    def servers(self, seconds: float) -> dict[str, ForkServer] | None:
+    def servers(self, seconds: float, *, compiles: bool) -> dict[str, ForkServer] | None:
         """The servers that fork the next pair, once all have imported their modules; None if processes start afresh.
 
         Args:
             seconds: How long the imports may take.
+            compiles: Whether it is the first pair. Where there are processors for several servers, that is of new
+                interpreters, which compile while the servers import.
 
         Raises:
             TimeoutError: They took so long that the budget is over.
         """
-        if not self._servers:
+        if not self._servers or (compiles and len(self._servers) > 1):
             return None
         number = self._forked % (PAIRS_A_SERVER * len(self._servers))
         if number == 0:
