@@ -128,9 +128,7 @@ class Server:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_servers_take_turns_and_are_replaced(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+def test_servers_take_turns_and_are_replaced(gate: Gate, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     made: list[Server] = gate.made
 
     @contextmanager
@@ -172,7 +170,7 @@ def test_servers_that_import_until_the_budget_is_over_end_the_gate(gate: Gate, m
     gate.start = "forked"
     found = gate.run(lambda *_: plain({1: 1.0}), limits=TimeLimits(pair=FOREVER.pair, budget=600))
     assert (found.stopped or "").startswith("the budget of 600 s is over")
-    assert (len(found.stages[0].counted), found.notes) == (2, ())
+    assert (len(found.stages[0].pairs), found.notes) == (session.PAIRS_A_SERVER, ())
 
 
 def test_a_slow_down_is_confirmed_by_fresh_builds_of_the_failing_rows_alone(gate: Gate) -> None:
