@@ -32,7 +32,7 @@ from lenet.export import INPUT, OUTPUT, missing_packages
 from lenet.quantization import FORMATS
 from lenet.vocabulary import Precision
 
-__all__ = ["EngineRunner", "TensorRTBackend", "Version", "dotted"]
+__all__ = ["EngineRunner", "StronglyTyped", "TensorRTBackend", "Version", "dotted"]
 
 Version: TypeAlias = tuple[int, int]
 
@@ -41,7 +41,38 @@ class _UnloadableError(BackendError):
     """The library is installed and cannot be loaded."""
 
 
-class TensorRTBackend(Backend):
+class StronglyTyped(Backend):
+    """A backend whose network says which type an operator runs in.
+
+    Attributes:
+        precisions: Those that it knows.
+        before_ampere: The precisions that GPUs of a compute capability below 8.0 can run.
+    """
+
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    precisions: ClassVar[tuple[str, ...]]
+    before_ampere: ClassVar[tuple[Precision, ...]]
+
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        """The precision asked for: the network is strongly typed, and TF32 is switched on or off explicitly."""
+        if device.type not in self.devices:
+            raise self._unsupported(precision, device, "an NVIDIA GPU")
+        if precision not in self.precisions:
+            raise self._unsupported(precision, device, " or ".join(self.precisions))
+        if (
+            precision not in self.before_ampere
+            and torch.cuda.is_available()
+            and torch.cuda.get_device_capability(device) < AMPERE
+        ):
+            older = " or ".join(self.before_ampere)
+            raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
+        if precision is Precision.FP8 and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < ADA:
+            raise self._unsupported(precision, device, "fp8 on a GPU of compute capability 8.9 or newer")
+        check_override(precision, device)
+        return precision
+
+
+class TensorRTBackend(StronglyTyped):
     """What the two libraries share.
 
     Args:
@@ -51,13 +82,11 @@ class TensorRTBackend(Backend):
     Attributes:
         module: The library's module.
         supported: The first version that is supported, and the first that no longer is.
-        before_ampere: The precisions that GPUs of a compute capability below 8.0 can run.
     """
 
-    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    precisions: ClassVar[tuple[str, ...]] = (*DTYPES, *FORMATS)
     module: ClassVar[str]
     supported: ClassVar[tuple[Version, Version]]
-    before_ampere: ClassVar[tuple[Precision, ...]]
 
     def __init__(self, *, cuda_graph: bool = False, optimization_level: int = DEFAULT_LEVEL) -> None:
         self.cuda_graph = cuda_graph
@@ -113,24 +142,6 @@ class TensorRTBackend(Backend):
         if absent := self._missing_device(device):
             return Availability(version, absent)
         return Availability(version, self._unsupported_gpu(trt, torch.cuda.get_device_capability(device)))
-
-    def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """The precision asked for: the network is strongly typed, and TF32 is switched on or off explicitly."""
-        if device.type not in self.devices:
-            raise self._unsupported(precision, device, "an NVIDIA GPU")
-        if precision not in DTYPES and precision not in FORMATS:
-            raise self._unsupported(precision, device, " or ".join((*DTYPES, *FORMATS)))
-        if (
-            precision not in self.before_ampere
-            and torch.cuda.is_available()
-            and torch.cuda.get_device_capability(device) < AMPERE
-        ):
-            older = " or ".join(self.before_ampere)
-            raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
-        if precision is Precision.FP8 and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < ADA:
-            raise self._unsupported(precision, device, "fp8 on a GPU of compute capability 8.9 or newer")
-        check_override(precision, device)
-        return precision
 
     def _build(self, arrays: Mapping[str, np.ndarray], spec: BuildSpec) -> Runner:
         model = onnx_model(arrays, spec)

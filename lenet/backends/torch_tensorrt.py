@@ -31,13 +31,13 @@ from torch.export import ExportedProgram
 
 from lenet.architecture import INPUT_SHAPE
 from lenet.backends import entry, installed_version, tensorrt_versions
-from lenet.backends.base import AMPERE, Availability, Backend, BuildSpec, Runner
+from lenet.backends.base import Availability, BuildSpec, Runner
 from lenet.backends.exported import digest_of, export
-from lenet.backends.precision import DTYPES, check_override
+from lenet.backends.precision import DTYPES
 from lenet.backends.pytorch_eager import PyTorchRunner
 from lenet.backends.tensorrt import TensorRT
 from lenet.backends.tensorrt_api import DEFAULT_LEVEL
-from lenet.backends.tensorrt_engine import Version, dotted
+from lenet.backends.tensorrt_engine import StronglyTyped, Version, dotted
 from lenet.backends.tensorrt_rtx import TensorRTRTX, targets
 from lenet.engine_cache import Cached, EngineCache, EngineKey, EngineRefusedError, default_directory
 from lenet.errors import BackendError
@@ -53,16 +53,15 @@ _OLDEST: Final = (2, 14)
 """The first release whose networks are strongly typed without being told: it has TensorRT 11."""
 
 
-class TorchTensorRT(Backend):
+class TorchTensorRT(StronglyTyped):
     """Torch-TensorRT on TensorRT. A pass runs the engine without a CUDA graph.
 
     Attributes:
         builder: The backend of the library that builds and runs the engine.
-        before_ampere: The precisions that GPUs of a compute capability below 8.0 can run.
     """
 
     name: ClassVar[str] = "torch-tensorrt"
-    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    precisions: ClassVar[tuple[str, ...]] = tuple(DTYPES)
     builder: ClassVar[str] = TensorRT.name
     before_ampere: ClassVar[tuple[Precision, ...]] = TensorRT.before_ampere
 
@@ -79,22 +78,6 @@ class TorchTensorRT(Backend):
         except Exception as error:  # noqa: BLE001 - an installed library can fail to load in any way
             return Availability(version, f"torch_tensorrt cannot be loaded: {error}", broken=True)
         return Availability(version, self._unsupported_gpu(torch.cuda.get_device_capability(device)))
-
-    def executed_precision(self, precision: Precision, device: torch.device) -> str:
-        """The precision asked for: the network is strongly typed, and TF32 is switched on or off explicitly."""
-        if device.type not in self.devices:
-            raise self._unsupported(precision, device, "an NVIDIA GPU")
-        if precision not in DTYPES:
-            raise self._unsupported(precision, device, " or ".join(DTYPES))
-        if (
-            precision not in self.before_ampere
-            and torch.cuda.is_available()
-            and torch.cuda.get_device_capability(device) < AMPERE
-        ):
-            older = " or ".join(self.before_ampere)
-            raise self._unsupported(precision, device, f"{older}, or a GPU of compute capability 8.0 or newer")
-        check_override(precision, device)
-        return precision
 
     def _problem(self) -> str | None:
         """What is wrong with the installed distributions, with what to do; None where nothing is."""
