@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 ROUNDS = 200
-ROUNDS_ON_A_CPU = 40
+ROUNDS_ON_A_CPU = 100
 """As many as a row has there at most (`lenet.gate.rounds`)."""
 WARMUPS = 20
 BATCH_ON_A_GPU = 1000

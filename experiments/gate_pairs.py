@@ -30,7 +30,7 @@ from gate_study import git, make_base
 
 from lenet.gate.checkouts import checked_out, find_commits
 from lenet.gate.decision import Rule
-from lenet.gate.pairs import CANARY, TURNS_ON_A_GPU, Pair
+from lenet.gate.pairs import CANARY, TURNS, Pair
 from lenet.gate.processes import ForkServer
 from lenet.gate.stages import Stage
 from lenet.gate.workers import fork_servers, measure_pair
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--start", choices=[*STARTS, "both"], default="forked", help="how processes start; both in turns"
     )
-    parser.add_argument("--turns", type=int, default=TURNS_ON_A_GPU, help="of each process and row")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each process and row")
     parser.add_argument("--minutes", type=float, default=60.0, help="no pair begins after so many")
     parser.add_argument("suite", nargs="*", help="options of the suite, after --")
     option = parser.parse_args(arguments)

@@ -22,7 +22,7 @@ from lenet.errors import GateError
 from lenet.gate.interrupts import uninterrupted
 from lenet.gate.pairs import SIDES
 from lenet.gate.scratch import remove_worktree
-from lenet.gate.workers import Tree
+from lenet.gate.trees import Tree
 from lenet.provenance import git, git_command, package_version, without_git_variables
 
 __all__ = ["Commits", "checked_out", "find_commits"]

@@ -20,7 +20,7 @@ from lenet.gate.display import GateDisplay
 from lenet.gate.interrupts import hear, interruptible, uninterrupted
 from lenet.gate.journal import Journal, Plan
 from lenet.gate.outcome import Outcome
-from lenet.gate.pairs import TURNS, TURNS_ON_A_GPU
+from lenet.gate.pairs import TURNS
 from lenet.gate.session import TimeLimits
 from lenet.gate.session import run as measure
 from lenet.provenance import git
@@ -45,8 +45,6 @@ _UNFINISHED: Final = GateError(
     wanted="a gate that ended",
     hint="wait for it, or go on from its pairs with --resume",
 )
-_GPU: Final = Path("/dev/nvidiactl")
-"""What an NVIDIA driver makes, in a container too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +192,7 @@ def _refuse_unusable(options: Options) -> None:
 def _measure(commits: Commits, options: Options) -> Outcome:
     rule = Rule(tolerance=options.tolerance, harm=options.harm)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    turns = TURNS_ON_A_GPU if _on_a_gpu(options.suite) else TURNS
-    plan = Plan(commits.base, commits.head, options.suite, asdict(rule), options.start, turns, seed)
+    plan = Plan(commits.base, commits.head, options.suite, asdict(rule), options.start, TURNS, seed)
     try:
         accepted = find_acceptances(commits.repository, commits.base, commits.head)
         journal = (Journal.go_on if options.resume else Journal.begin)(options.out, plan)
@@ -229,9 +226,3 @@ def _places(options: Options) -> tuple[str, ...]:
     """The options by which the same command finds the record of pairs, and starts processes alike."""
     out = () if options.out == OUT else (f"--out={options.out}",)
     return (*out, *(() if options.start == "forked" else (f"--start={options.start}",)))
-
-
-def _on_a_gpu(suite: tuple[str, ...]) -> bool:
-    """Whether the suite measures on a GPU."""
-    devices = [one.partition("=")[2] for one in suite if one.startswith("--device=")]
-    return _GPU.exists() and "cpu" not in devices

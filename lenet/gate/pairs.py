@@ -10,19 +10,17 @@ from typing import Any, Final, Self
 
 from lenet.results import Case
 
-__all__ = ["CANARY", "SIDES", "TURNS", "TURNS_ON_A_GPU", "Pair", "Side", "Turns"]
+__all__ = ["CANARY", "SIDES", "TURNS", "Pair", "Side", "Turns"]
 
 SIDES: Final = ("base", "head")
 CANARY: Final = "canary"
-TURNS: Final = 5
+TURNS: Final = 3
 """How often each process measures a row, in turns with the other. A disturbance often hits only one of two times that
-lie a moment apart, and the median over the turns drops it."""
+lie a moment apart, and the median over the turns drops it. A row differs more from process to process than from turn to
+turn: see ``docs/results/gate-h200.md`` and ``docs/results/gate-turns.md``."""
 
 _LEAST, _MOST = 1e-12, 1e9
 """Seconds."""
-
-TURNS_ON_A_GPU: Final = 3
-"""There a row differs more from process to process than from turn to turn: see ``docs/results/gate-h200.md``."""
 
 
 @dataclass(frozen=True, slots=True)

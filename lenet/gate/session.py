@@ -24,8 +24,9 @@ from lenet.gate.pairs import Pair
 from lenet.gate.processes import ForkServer, WorkerError
 from lenet.gate.scratch import bytes_needed, refuse_full_disk, scratch_directory
 from lenet.gate.stages import Stage, refuse_unlike
+from lenet.gate.trees import Tree
 from lenet.gate.why import Explanation, explain
-from lenet.gate.workers import Tree, fork_servers, measure_pair
+from lenet.gate.workers import fork_servers, measure_pair
 
 __all__ = ["Progress", "TimeLimits", "run"]
 

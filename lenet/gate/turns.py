@@ -1,8 +1,9 @@
 """A pytest plugin for the gate's workers: each case waits until its turn.
 
 Both processes of a pair start together, and run their cases in turns, each case several times. So the two times of a
-row lie a moment apart, and one process waits while the other measures. The workers load a copy of this file, also those
-of a base that lacks it. It therefore imports nothing of lenet.
+row lie a moment apart, and one process waits while the other measures. On a CPU they also alternate within a turn,
+after each chunk of about 10 ms: its speed changes in less time than a turn takes. The workers load a copy of this file,
+also those of a base that lacks it. It therefore imports nothing of lenet.
 
 A worker writes lines of JSON to one pipe, and continues for each line that it reads from another. Such a line may say
 how many rounds the case has, and on which CPU it runs.
@@ -15,9 +16,11 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +31,8 @@ _say = int(os.environ["LENET_GATE_SAY"])
 _SESSION = pytest.StashKey[pytest.Session]()
 _TURN = pytest.StashKey[dict[str, Any]]()
 _hear = os.fdopen(int(os.environ["LENET_GATE_HEAR"]), encoding="utf-8")
+_CHUNK = 0.004
+"""Seconds of the canary's rounds between two hand-overs. The suite's rows have chunks of 0.01 s."""
 
 
 class _NoLimits:
@@ -41,17 +46,21 @@ class _GivenHost:
     """In the place of the suite's fixture `host`: the two sides' turns of a case are launched from one CPU.
 
     CPUs of a shared host differ in speed, since each has a neighbour of its own. No CPU counts as slowed, so no round
-    waits for a quiet one. On a CPU as the device nothing is pinned: its threads would share one.
+    waits for a quiet one. On a CPU as the device the sides alternate at each look at the host, which the suite takes
+    before the first round and after each chunk.
 
     Args:
-        cpu: The CPU.
+        cpu: The CPU. On a CPU as the device the thread is kept there if it computes alone: others would share it.
+        sustained: Whether the case keeps batches in flight. On a CPU threads of its own compute them.
     """
 
-    def __init__(self, cpu: int | None) -> None:
+    def __init__(self, cpu: int | None, *, sustained: bool) -> None:
         self._cpu = cpu
+        self._sustained = sustained
 
     def is_slowed(self) -> bool:
-        """No."""
+        """No. On a CPU as the device it is the other side's turn first."""
+        _alternate()
         return False
 
     def move(self) -> bool:
@@ -65,8 +74,7 @@ class _GivenHost:
     def on_a_quiet_cpu(self) -> Iterator[None]:
         """Keep the calling thread on the CPU for as long as the context lasts."""
         allowed = os.sched_getaffinity(0)
-        torch = sys.modules.get("torch")
-        if self._cpu is None or self._cpu not in allowed or torch is None or not torch.cuda.is_initialized():
+        if self._cpu not in allowed or not (_on_a_gpu() or (_has_one_thread() and not self._sustained)):
             yield
             return
         os.sched_setaffinity(0, {self._cpu})
@@ -83,6 +91,37 @@ def _wait(**message: object) -> dict[str, Any]:
     if not answer:
         pytest.exit("the gate is gone")
     return dict(json.loads(answer))
+
+
+def _on_a_gpu() -> bool:
+    """Whether the process uses a GPU."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
+
+
+def _has_one_thread() -> bool:
+    """Whether PyTorch computes in the calling thread alone."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.get_num_threads() == 1
+
+
+def _alternate() -> None:
+    """Let the other side run its chunk of rounds, and wait until it has. On a GPU a turn is not divided."""
+    if not _on_a_gpu():
+        _wait(within=True)
+
+
+class _Chunks:
+    """Divides the canary's rounds into chunks."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def __call__(self) -> None:
+        """Before a round: hand over if the chunk is over."""
+        if time.perf_counter() - self._began > _CHUNK:
+            _alternate()
+            self._began = time.perf_counter()
 
 
 @pytest.fixture
@@ -154,7 +193,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     Both sides measure in turns and in a drawn order. So a busy CPU harms neither side more.
     """
     given, turn = pyfuncitem.funcargs, pyfuncitem.stash[_TURN]
-    host = _GivenHost(turn.get("cpu"))
+    host = _GivenHost(turn.get("cpu"), sustained=getattr(given.get("case"), "mode", None) == "throughput")
     for name, other in (("limits", _NoLimits()), ("host", host)):
         if name in given:
             given[name] = other
@@ -165,6 +204,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     instruments: Any = given.get("instruments")
     if instruments:  # they hold what the suite made of these
         given["instruments"] = replace(instruments, protocol=given["protocol"], host=host)
-    # The suite's cases pin their rounds alone: the threads of what they compute before would share the CPU.
-    with nullcontext() if "host" in given else host.on_a_quiet_cpu():
+    if "host" in given:  # the suite's cases pin their rounds alone: the threads of what they compute before would share
+        return (yield)
+    benchmark: Any = given.get("benchmark")
+    if benchmark:
+        benchmark.pedantic = partial(benchmark.pedantic, setup=_Chunks())
+    with host.on_a_quiet_cpu():
         return (yield)

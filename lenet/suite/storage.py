@@ -19,7 +19,7 @@ __all__ = ["in_gate", "prepare", "save_files", "save_nothing_without_rows", "sto
 
 _OPTION: Final = "--benchmark-storage"
 _GATE: Final = "lenet_gate_turns"
-"""The plugin that `lenet.gate.workers` loads into the processes that it measures with."""
+"""The plugin that `lenet.gate.trees` copies into the processes that it measures with."""
 
 
 @dataclass(frozen=True, slots=True)

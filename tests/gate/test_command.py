@@ -24,11 +24,12 @@ import noxfile
 from lenet.cli import main
 from lenet.cli.gate import Duration
 from lenet.files import only_writer
-from lenet.gate import command, processes, report, session, workers
+from lenet.gate import command, processes, report, session, trees
 from lenet.gate.command import Options
 from lenet.gate.decision import Rule
 from lenet.gate.pairs import Pair
 from lenet.gate.processes import WorkerError
+from lenet.gate.trees import Tree
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row, side
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where the quick suite's repository goes; canary and servers need no torch, and one pair decides."""
     canary = tmp_path / "test_canary.py"
     canary.write_text(CANARY)
-    monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(trees, "CANARY_FILE", canary)
     monkeypatch.setattr(processes, "_PRELOADED", ("pytest",))
     monkeypatch.setattr(command, "Rule", AT_ONCE)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
@@ -69,7 +70,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Pair | Exception], None
     """Sets what comes of each pair, which is then not measured."""
 
     def set_pair(found: Pair | Exception) -> None:
-        def measure_pair(trees: tuple[workers.Tree, workers.Tree], *_: Any, compiles: bool, **__: Any) -> Pair:
+        def measure_pair(trees: tuple[Tree, Tree], *_: Any, compiles: bool, **__: Any) -> Pair:
             if isinstance(found, Exception):
                 raise found
             base, head = (
@@ -343,17 +344,6 @@ def test_two_gates_do_not_write_into_one_directory(quick: Path) -> None:
             os.chdir(before)
     assert done.exit_code == 2
     assert "choose another directory with --out" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("driver", "suite", "on_a_gpu"),
-    [(True, (), True), (True, ("--device=cuda",), True), (True, ("--device=cpu",), False), (False, (), False)],
-)
-def test_the_suite_measures_on_a_gpu_where_there_is_one_and_no_option_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, driver: bool, suite: tuple[str, ...], on_a_gpu: bool
-) -> None:
-    monkeypatch.setattr(command, "_GPU", tmp_path if driver else tmp_path / "nothing")
-    assert command._on_a_gpu(suite) is on_a_gpu
 
 
 def test_the_files_are_written_where_nobody_reads_the_table(scripted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lenet.gate.pairs import TURNS
-from lenet.gate.workers import Tree, fork_servers, measure_pair
+from lenet.gate.trees import Tree
+from lenet.gate.workers import fork_servers, measure_pair
 from tests.gate.fakes import git
 
 ROOT = Path(__file__).parents[2]

@@ -28,8 +28,8 @@ from lenet.gate.outcome import Outcome
 from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
 from lenet.gate.session import TimeLimits
+from lenet.gate.trees import Tree
 from lenet.gate.why import Explanation
-from lenet.gate.workers import Tree
 from lenet.report.tables import to_markdown
 from lenet.results import Case
 from tests.gate.fakes import COMMITS, MACHINE, pair, plain, row, side

@@ -32,10 +32,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from lenet.cli import main
-from lenet.gate import command, processes, workers
+from lenet.gate import command, processes, trees
 from lenet.gate.decision import Rule
 processes._PRELOADED = ("pytest",)
-workers.CANARY_FILE = Path(sys.argv.pop(1))
+trees.CANARY_FILE = Path(sys.argv.pop(1))
 command.Rule = partial(Rule, alpha=1.0, looks=(int(sys.argv.pop(1)),))
 exec(os.environ.pop("FIRST", ""))
 main()

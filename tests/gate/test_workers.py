@@ -22,11 +22,13 @@ import psutil
 import pytest
 
 from lenet.errors import GateError
-from lenet.gate import fork_server, processes, workers
+from lenet.gate import fork_server, processes, trees, workers
 from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
 from lenet.gate.rounds import rounds_needed
-from lenet.gate.workers import Tree, fork_servers, measure_pair
+from lenet.gate.trees import Tree, environment
+from lenet.gate.worker import Worker
+from lenet.gate.workers import fork_servers, measure_pair
 from lenet.measurement.host_state import IdleHostWatch
 from lenet.measurement.protocol import Coursework
 from lenet.measurement.statistics import summarize
@@ -42,10 +44,10 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tests.gate import test_workers
-from tests.gate.test_workers import ONE, TWO, workers
+from tests.gate.test_workers import ONE, TWO, trees
 
 folder = Path(sys.argv[1])
-workers.CANARY_FILE = folder / "test_canary.py"
+trees.CANARY_FILE = folder / "test_canary.py"
 test_workers.processes._PRELOADED = test_workers.QUICK
 os.environ["GATE"] = str(os.getpid())
 test_workers.measure(folder, *2 * [{ONE: "kills the gate", TWO: 2.0}], start=sys.argv[2])
@@ -70,13 +72,34 @@ def _collects():
 """
 """Of cases that end with a code of their own unless only what they make themselves is collected."""
 
+ALTERNATES = """
+import os
+from pathlib import Path
+
+
+@pytest.fixture
+def host():
+    return None
+
+
+def test_chunks(host, request):
+    side = Path.cwd().name
+    look = request.node.funcargs["host"].is_slowed
+    look()
+    for _ in range(3 if side == "head" else 2):
+        with Path(os.environ["LENET_DATA"], "chunks").open("a") as chunks:
+            print(side, file=chunks)
+        look()
+"""
+"""A case that looks at the host as the suite's rows do, before the first round and after each chunk."""
+
 
 @pytest.fixture(autouse=True)
 def _canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One that needs no torch, which takes seconds to import."""
     canary = tmp_path / "test_canary.py"
     canary.write_text(CANARY)
-    monkeypatch.setattr(workers, "CANARY_FILE", canary)
+    monkeypatch.setattr(trees, "CANARY_FILE", canary)
     monkeypatch.setattr(processes, "_PRELOADED", QUICK)
     monkeypatch.setenv("LENET_DATA", str(tmp_path))
     monkeypatch.setenv("PYTEST_ADDOPTS", "--an-option-for-another-suite")
@@ -92,20 +115,20 @@ def measure(
     start: str = "fresh",
     more: str = "",
 ) -> Pair:
-    trees = []
+    both = []
     for side, speeds in (("base", base), ("head", head)):
         root = repository(tmp_path / side, speeds, speeds)
         with (root / "benchmarks" / "test_inference.py").open("a") as cases:
             cases.write(more)
-        trees.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
+        both.append(Tree(side, root, git(root, "rev-parse", "HEAD"), sys.executable, tmp_path / "caches"))
     draw = random.Random(0)  # noqa: S311
-    both, folder = (trees[0], trees[1]), tmp_path / "pairs"
+    sides, folder = (both[0], both[1]), tmp_path / "pairs"
     with ExitStack() as stack:
         servers = None
         if start == "forked":
-            servers, *_ = stack.enter_context(fork_servers(both, folder))
+            servers, *_ = stack.enter_context(fork_servers(sides, folder))
             assert [server.cannot(120) for server in servers.values()] == [None, None]
-        return measure_pair(both, (), folder / "0", draw, only=only, servers=servers, timeout=60)
+        return measure_pair(sides, (), folder / "0", draw, only=only, servers=servers, timeout=60)
 
 
 each_start = pytest.mark.parametrize("start", ["fresh", "forked"])
@@ -147,7 +170,7 @@ def test_a_row_that_lacks_a_turn_is_not_measured(tmp_path: Path) -> None:
 
 def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
     good = plain({1: 1.1})
-    disturbed = replace(row(1, 1.1), medians=(1.1, 9.0, 1.1, 0.2, 1.1))
+    disturbed = replace(row(1, 1.1), medians=(1.1, 9.0, 1.1))
     found = pair(good.base, replace(good.head, rows={"row 1": disturbed}))
     assert found.ratio("row 1") == pytest.approx(math.log(1.1))
 
@@ -165,6 +188,18 @@ def test_a_process_collects_nothing_that_it_imports_and_is_not_taken_apart(tmp_p
     }
     assert not (tmp_path / "taken-apart").exists()
     assert "passed" in (tmp_path / "pairs" / "0" / "head.log").read_text().splitlines()[-1]
+
+
+@each_start
+def test_on_a_cpu_the_sides_alternate_within_a_turn(tmp_path: Path, start: str) -> None:
+    """Each chunk of a side follows one of the other, until one of them has no more."""
+    measure(tmp_path, GOOD, start=start, more=ALTERNATES, only=["turn"])
+    chunks = (tmp_path / "chunks").read_text().split()
+    assert len(chunks) == TURNS * 5
+    for turn in range(TURNS):
+        first, second, *rest = chunks[5 * turn : 5 * turn + 5]
+        assert {first, second} == {"base", "head"}
+        assert rest == [first, second, "head"]
 
 
 @each_start
@@ -217,20 +252,20 @@ def test_an_environment_of_a_tree_s_own_is_not_mixed_with_the_user_s_path(
     tree = Tree("base", tmp_path / "base", "", sys.executable, tmp_path)
     plugins = tmp_path / "plugins"
     for one, theirs in ((tree, [str(Path.cwd() / "relative")]), (replace(tree, python="another"), [])):
-        found = workers.environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
+        found = environment(one, plugins)["PYTHONPATH"].split(os.pathsep)
         assert found == [str(tree.path), str(plugins), *theirs]
 
 
 def test_a_server_that_is_killed_is_an_error_that_names_it(tmp_path: Path) -> None:
     root = repository(tmp_path / "tree", GOOD, GOOD)
-    trees = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
-    with fork_servers((trees[0], trees[1]), tmp_path / "pairs") as (servers, *_):
+    both = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
+    with fork_servers((both[0], both[1]), tmp_path / "pairs") as (servers, *_):
         assert servers["head"].cannot(120) is None
         server = servers["head"]._process
         server.kill()
         draw = random.Random(0)  # noqa: S311
         with pytest.raises(WorkerError, match="the server of head's processes ended") as caught:
-            measure_pair((trees[0], trees[1]), (), tmp_path / "pairs" / "0", draw, servers=servers, timeout=60)
+            measure_pair((both[0], both[1]), (), tmp_path / "pairs" / "0", draw, servers=servers, timeout=60)
     assert caught.value.found == "killed by SIGKILL"
 
 
@@ -243,13 +278,13 @@ def test_forks_of_a_server_share_its_imports_and_nothing_that_they_do(tmp_path: 
     )
     (root / "benchmarks" / "test_inference.py").write_text(spy + cases)
     git(root, "commit", "--quiet", "--all", "--message=spy")
-    trees = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
+    both = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
     draw = random.Random(0)  # noqa: S311
-    with fork_servers((trees[0], trees[1]), tmp_path / "pairs") as (servers, *_):
+    with fork_servers((both[0], both[1]), tmp_path / "pairs") as (servers, *_):
         assert [server.cannot(120) for server in servers.values()] == [None, None]
         for number in range(2):
             folder = tmp_path / "pairs" / str(number)
-            found = measure_pair((trees[0], trees[1]), (), folder, draw, servers=servers, timeout=60)
+            found = measure_pair((both[0], both[1]), (), folder, draw, servers=servers, timeout=60)
             assert set(found.head.rows) == {"pytorch forward fp32 1", "pytorch forward fp32 2"}
             assert found.others < 1, "what the server's forks used is the gate's own"
 
@@ -267,21 +302,23 @@ def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pyt
     assert fork_server._why_not() == "its imports opened /dev/nvidia0"
 
 
-@pytest.mark.parametrize(
-    ("spread", "on_a_gpu", "on_a_cpu"), [(0.0, 10, 10), (0.01, 22, 10), (0.03, 195, 32), (0.1, 2158, 40)]
-)
-def test_a_noisy_row_gets_more_rounds(spread: float, on_a_gpu: int, on_a_cpu: int) -> None:
+@pytest.mark.parametrize(("spread", "rounds"), [(0.0, 10), (0.01, 22), (0.03, 195), (0.1, 2158)])
+def test_a_noisy_row_of_a_gpu_gets_more_rounds(spread: float, rounds: int) -> None:
     """Of a sample whose quartiles are so far apart, as a share of the median."""
     half = spread / 2
     sample = [1 - half] * 25 + [1.0] * 50 + [1 + half] * 25
-    summary = replace(summarize(sample), iqr=spread)
-    assert rounds_needed(summary, on_a_cpu=False) == on_a_gpu
-    assert rounds_needed(summary, on_a_cpu=True) == on_a_cpu
+    assert rounds_needed(replace(summarize(sample), iqr=spread), on_a_cpu=False) == rounds
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1e-3, 60), (1e-4, 600), (0.5, 10)])
+def test_a_turn_on_a_cpu_lasts_for_some_alternations(seconds: float, rounds: int) -> None:
+    assert rounds_needed(summarize([seconds] * 20), on_a_cpu=True) == rounds
 
 
 def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
-    worker = object.__new__(workers._Worker)
+    worker = object.__new__(Worker)
     hear, tell = os.pipe()
+    worker.left = []
     worker._tell, worker._rounds = tell, {f"{ONE}-": 12, f"{TWO}-": 34}
     for at, rounds in ((f"x.py::test_inference[{TWO}-pinned-turn0]", 34), ("x.py::test_canary[turn0]", 20)):
         worker.at = at
@@ -293,7 +330,7 @@ def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
 
 def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None:
     base, head = (
-        workers.environment(Tree(side, tmp_path / side, "", sys.executable, tmp_path / f"{side}-caches"), tmp_path)
+        environment(Tree(side, tmp_path / side, "", sys.executable, tmp_path / f"{side}-caches"), tmp_path)
         for side in ("base", "head")
     )
     for name in "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR":

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lenet.gate.trees import Tree
+from lenet.gate.trees import environment as variables_of
 from lenet.gate.why.comparison import Difference, Explanation, compare, on_gpu, unexplained
 from lenet.gate.why.page import plain, to_markdown
 from lenet.gate.why.processes import Environment, profile
 from lenet.gate.why.records import Record, least
-from lenet.gate.workers import Tree
-from lenet.gate.workers import environment as variables_of
 from lenet.results import Case
 
 __all__ = ["Difference", "Explanation", "explain", "plain", "to_markdown"]

@@ -15,9 +15,9 @@ from typing import Final
 
 from lenet import documents
 from lenet.files import read_regular
+from lenet.gate.trees import Tree
 from lenet.gate.why.comparison import on_gpu
 from lenet.gate.why.records import Record, parse
-from lenet.gate.workers import Tree
 from lenet.provenance import without_git_variables
 from lenet.results import Case
 from lenet.vocabulary import Mode

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lenet.gate.trees import Tree
 from lenet.gate.why import explain
-from lenet.gate.workers import Tree
 from lenet.results import Case
 from lenet.vocabulary import ONE_BATCH_MODES, Mode
 from tests.gate.why.trees import EAGER, FORWARD, NETWORK, SLOW_ALGORITHM, case, delay, tree

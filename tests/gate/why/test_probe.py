@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from lenet.backends import base as interface
+from lenet.gate.trees import environment
 from lenet.gate.why import processes
 from lenet.gate.why.comparison import compare
 from lenet.gate.why.probe import rows
 from lenet.gate.why.processes import profile
 from lenet.gate.why.records import Record, parse
-from lenet.gate.workers import environment
 from lenet.results import Case
 from tests.gate.why.trees import EAGER, FORWARD, NETWORK, RUNNER, SLOW_ALGORITHM, case, tree
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lenet.gate.trees import Tree
 from lenet.gate.why import explain
-from lenet.gate.workers import Tree
 from tests.gate.why.trees import case
 
 ROW = "a row"
@@ -97,7 +97,7 @@ def test_an_interrupt_ends_the_process_and_goes_on(tmp_path: Path) -> None:
     started = tmp_path / "started"
     tree = python(tmp_path, "base", f"sleep 600 & echo $! > {started}.new; mv {started}.new {started}; wait")
     program = (
-        "from pathlib import Path\nfrom lenet.gate.why import explain\nfrom lenet.gate.workers import Tree\n"
+        "from pathlib import Path\nfrom lenet.gate.why import explain\nfrom lenet.gate.trees import Tree\n"
         "from tests.gate.why.trees import case\n"
         f"tree = Tree('base', Path({str(tree.path)!r}), '0', {tree.python!r}, Path({str(tree.path)!r}))\n"
         f"explain([tree, tree], {{'a row': case()}}, Path({str(tmp_path / 'why')!r}), timeout=600, slowdowns={{}})\n"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import lenet
-from lenet.gate.workers import Tree
+from lenet.gate.trees import Tree
 from lenet.results import Case
 from lenet.vocabulary import Mode
 
