@@ -1,12 +1,12 @@
 """What the forks of one server share on a CPU, and what that would do to the gate's verdicts; prints Markdown.
 
 ``python experiments/gate_forks.py --record SERVERS.jsonl --minutes 20``
-``python experiments/gate_forks.py --servers SERVERS.jsonl --pairs PAIRS.jsonl --turns 120 docs/results/gate/*.jsonl``
+``python experiments/gate_forks.py --servers FILE --pairs FILE --turns FILE docs/results/gate/*.jsonl``
 
 The first command starts servers and new interpreters in turns, and records the fastest round of each process. Other
 work makes a median slower, but hardly the fastest of 2,000 rounds. The second prints what the servers' forks share,
-the spread of pairs of both kinds (`gate_pairs.py --start both`), what differs between the pairs of fresh processes in
-records of `gate_study.py`, and simulated gates.
+the spread of pairs (`gate_pairs.py --start forked --start fresh`, and `--start forked --start whole`), what differs
+between the pairs of fresh processes in records of `gate_study.py`, and simulated gates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count, groupby
 from operator import itemgetter
@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 from gate_analysis import CANARY, LEFT_ALONE, Record, read
-from gate_pairs_analysis import print_starts, series_of
-from gate_rules import LAST, Array, Candidate, candidates, gates, noises
+from gate_pairs_analysis import Series, centred, print_starts, series_of
+from gate_rules import LAST, Array, Candidate, candidates, gates, recorded
 
 from common import components, head, heading, row
 
@@ -40,8 +40,6 @@ CHUNKS, ROUNDS = 20, 100
 IDLE = 0.1
 """The largest share of the processors that others take in a pair that counts as idle."""
 HARM = 0.05
-TURNS = (10, 20, 40, 100, 200)
-"""Rounds of a turn."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("files", type=Path, nargs="*", help="records of gate_study.py")
     parser.add_argument("--servers", type=Path, help="records of --record")
     parser.add_argument("--pairs", type=Path, help="records of gate_pairs.py")
+    parser.add_argument("--turns", type=Path, help="records of gate_pairs.py, with divided and with whole turns")
     parser.add_argument("--draws", type=int, default=4000, help="gates to draw for each line (%(default)s)")
     parser.add_argument("--record", type=Path, help="append records to this file, and print nothing")
     parser.add_argument("--minutes", type=float, default=20.0, help="no process starts after so many")
-    parser.add_argument("--turns", type=int, default=0, help="measure so many turns of each number of rounds")
     parser.add_argument("--process", choices=["server", "fresh"], help="used by the script itself")
     option = parser.parse_args(arguments)
     if option.process:
@@ -65,13 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if option.servers:
             print_servers([json.loads(line) for line in option.servers.read_text().splitlines()])
         if option.pairs:
+            heading("Pairs of forked and of fresh processes, in turns")
             print_kinds(read(option.pairs))
         records = [one for file in option.files for one in read(file) if "error" not in one]
         if records:
             print_pairs(records)
-            print_gates(records, option.draws)
         if option.turns:
-            print_turns(option.turns)
+            turns = read(option.turns)
+            heading("Pairs whose sides alternate within a turn (forked) and pairs of whole turns, in turns")
+            print_kinds(turns)
+            print_gates(series_of(with_canary(turns)), option.draws)
 
 
 def serve(*, fresh: bool) -> None:
@@ -194,17 +195,21 @@ def print_servers(records: Sequence[dict[str, Any]]) -> None:
 
 
 def print_kinds(records: Sequence[Record]) -> None:
-    """The pairs of both kinds that were taken in turns on one machine."""
-    heading("Pairs of forked and of fresh processes, in turns")
-    print("Forks of a stage have one server. Others: the share of the processors that other programs took, median.")
+    """The pairs of several kinds that were taken in turns on one machine."""
+    machines = {(one["cpu"], one["card"]) for one in records}
+    print(f"Machine: {', '.join(card or cpu for cpu, card in machines)}. Forks of a stage have one server. Others: the")
+    print("share of the processors that other programs took, median.")
     head("start", "pairs", "stages", "seconds a pair, median", "others")
     for start, several in groupby(sorted(records, key=itemgetter("start")), itemgetter("start")):
         those = list(several)
         cells = [median(one[name] for one in those) for name in ("seconds", "others")]
         row(start, len(those), len({one["stage"] for one in those}), f"{cells[0]:.1f}", f"{cells[1]:.0%}")
-    # The canary is judged like a row.
-    whole = [{**one, "medians": {**one["medians"], CANARY: one["canary"]}} for one in records]
-    print_starts(series_of(whole), list(whole[0]["medians"]))
+    print_starts(series_of(with_canary(records)), [*records[0]["medians"], CANARY])
+
+
+def with_canary(records: Sequence[Record]) -> list[Record]:
+    """The records with their canary among the rows: it is judged like one."""
+    return [{**one, "medians": {**one["medians"], CANARY: one["canary"]}} for one in records]
 
 
 def half(values: Sequence[float]) -> str:
@@ -230,19 +235,18 @@ def print_pairs(records: Sequence[dict[str, Any]]) -> None:
         row(name, len(turns), components([list(one) for one in turns]))
 
 
-def print_gates(records: Sequence[dict[str, Any]], draws: int) -> None:
+def print_gates(by_kind: Mapping[tuple[str, int], Series], draws: int) -> None:
     """Gates whose pairs have an offset in common for as long as they have a server in common."""
     draw = np.random.default_rng(0)
-    noise = noises(records, draw)["recorded, five turns"]
+    rows = by_kind["forked", 0][0][0]["medians"]
+    noise = recorded([stage for name in rows for stage in centred(by_kind, "forked", name)], draw)
     rule = next(one for one in candidates() if one.name == "mixture")
     heading("If the forks of a server shared an offset")
-    print(
-        "Gates of two rows. The noise is that of recorded pairs of fresh processes. An offset comes on top, drawn anew"
-    )
+    print("Gates of two rows. The noise is that of the pairs whose sides alternate. An offset comes on top, drawn anew")
     print("with each server. False: a row FAILs that is unchanged. Confirmed: it FAILs with the next servers too.")
     columns = ("false", "false, confirmed", "PASS", "pairs", "5 % slower: confirmed FAIL", "PASS")
     head("sd of the offset of a pair", "pairs a server", *columns)
-    for offset in (0.01, 0.02, 0.03):
+    for offset in (0.0, 0.01, 0.02, 0.03):
         for pairs in (1, 2, 4, LAST):
             row(f"{offset:.1%}", pairs if pairs < LAST else "all", *outcomes(rule, noise, draws, offset, pairs, draw))
 
@@ -268,25 +272,6 @@ def outcomes(
     shares = (failed.any(1), (failed & again).any(1), passed.all(1))
     cells = [f"{share.mean():.2%}" for share in shares]
     return (*cells, f"{taken.max(1).mean():.1f}", f"{found.mean():.1%}", f"{missed.mean():.1%}")
-
-
-def print_turns(number: int) -> None:
-    """How far the medians of two turns differ, by the rounds of a turn: of two equal networks in one process."""
-    heading("The spread of a turn's log ratio, by its rounds")
-    print(f"{number} turns of two equal networks in one process, in alternation. Half of the log ratios lie within:")
-    head("rounds", *(f"batch {batch}" for batch in BATCHES))
-    cells: dict[int, list[str]] = {rounds: [] for rounds in TURNS}
-    for batch in BATCHES:
-        calls = [forward(batch), forward(batch)]
-        found: dict[int, list[float]] = {rounds: [] for rounds in TURNS}
-        for _ in range(number):
-            for rounds in TURNS:
-                medians = {place: median(timed(calls[place], rounds + 5)[5:]) for place in random.sample((0, 1), 2)}
-                found[rounds].append(math.log(medians[1] / medians[0]))
-        for rounds, ratios in found.items():
-            cells[rounds].append(half(ratios))
-    for rounds, both in cells.items():
-        row(rounds, *both)
 
 
 if __name__ == "__main__":

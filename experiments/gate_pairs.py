@@ -9,6 +9,8 @@ Head is slower in every row. In a forward row of `fused` each block of the kerne
 In the other forward rows of a GPU a kernel that spins follows the pass. End to end, at batch 1 the host waits before
 the launch; for larger batches a part of the batch is copied once more. On a CPU a wait goes before the pass. The canary
 is unchanged. What a row gained is measured, and need not be just the percentage: a kernel of its own takes over 1 us.
+
+``--start=whole`` forks processes whose turns are not divided: the sides do not alternate within one.
 """
 
 from __future__ import annotations
@@ -33,15 +35,18 @@ from lenet.gate.decision import Rule
 from lenet.gate.pairs import CANARY, TURNS, Pair
 from lenet.gate.processes import ForkServer
 from lenet.gate.stages import Stage
+from lenet.gate.trees import plugins_of
 from lenet.gate.workers import fork_servers, measure_pair
 
-STARTS: Final = ("forked", "fresh")
+STARTS: Final = ("forked", "fresh", "whole")
 CALL: Final = "lenet/suite/one_batch.py"
 KERNEL: Final = "lenet/kernels/fp32.cu"
 COPY_RATE: Final = 50e9
 """Bytes a second that the added copy is assumed to take; what it really took is measured."""
 SM_CLOCK: Final = 1.9e9
 """Hz, likewise."""
+HAND_OVER: Final = "_wait(within=True)"
+"""What divides a turn, in `lenet.gate.turns`."""
 
 SLOWED: Final = """
 
@@ -97,13 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20, help="recorded pairs of a stage")
     parser.add_argument("--stages", type=int, default=1, help="of each percentage")
     parser.add_argument("--percent", type=float, action="append", help="slow-down of head; several for several heads")
-    parser.add_argument(
-        "--start", choices=[*STARTS, "both"], default="forked", help="how processes start; both in turns"
-    )
+    parser.add_argument("--start", choices=STARTS, action="append", help="how processes start; several in turns")
     parser.add_argument("--turns", type=int, default=TURNS, help="of each process and row")
     parser.add_argument("--minutes", type=float, default=60.0, help="no pair begins after so many")
     parser.add_argument("suite", nargs="*", help="options of the suite, after --")
     option = parser.parse_args(arguments)
+    option.start = option.start or ["forked"]
     deadline = time.monotonic() + 60 * option.minutes
     with tempfile.TemporaryDirectory(prefix="gate-pairs-") as folder:
         repository = Path(folder) / "repository"
@@ -136,8 +140,11 @@ def measure(repository: Path, option: argparse.Namespace, deadline: float, name:
         scratch = Path(folder)
         trees = stack.enter_context(checked_out(find_commits(repository, "base"), scratch / "stage"))
         servers: list[dict[str, ForkServer]] = []
-        if option.start != "fresh":
+        if option.start != ["fresh"]:
             servers = stack.enter_context(fork_servers(trees, scratch / "pairs"))
+        plugin = plugins_of(scratch / "pairs") / "lenet_gate_turns.py"
+        divided = plugin.read_text()
+        assert HAND_OVER in divided
         stage, in_turns = Stage(name, Rule()), cycle(servers)
         for number in range(option.pairs + 1):
             if time.monotonic() > deadline:
@@ -145,8 +152,9 @@ def measure(repository: Path, option: argparse.Namespace, deadline: float, name:
             for server in (one for pair in servers for one in pair.values()) if number == 1 else ():
                 if reason := server.cannot(600):
                     raise SystemExit(f"the server cannot fork: {reason}")
-            start = STARTS[number % 2] if option.start == "both" else option.start
-            fork = number > 0 and start == "forked"
+            start = option.start[number % len(option.start)]
+            fork = number > 0 and start != "fresh"
+            plugin.write_text(divided.replace(HAND_OVER, "pass") if start == "whole" else divided)
             pair = measure_pair(
                 trees,
                 option.suite,

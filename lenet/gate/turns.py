@@ -1,9 +1,9 @@
 """A pytest plugin for the gate's workers: each case waits until its turn.
 
 Both processes of a pair start together, and run their cases in turns, each case several times. So the two times of a
-row lie a moment apart, and one process waits while the other measures. On a CPU they also alternate within a turn,
-after each chunk of about 10 ms: its speed changes in less time than a turn takes. The workers load a copy of this file,
-also those of a base that lacks it. It therefore imports nothing of lenet.
+row lie a moment apart, and one process waits while the other measures. If a row's time is a CPU's, they also alternate
+within a turn, after each chunk of about 10 ms: the CPU's speed changes in less time than a turn takes. The workers load
+a copy of this file, also those of a base that lacks it. It therefore imports nothing of lenet.
 
 A worker writes lines of JSON to one pipe, and continues for each line that it reads from another. Such a line may say
 how many rounds the case has, and on which CPU it runs.
@@ -46,21 +46,22 @@ class _GivenHost:
     """In the place of the suite's fixture `host`: the two sides' turns of a case are launched from one CPU.
 
     CPUs of a shared host differ in speed, since each has a neighbour of its own. No CPU counts as slowed, so no round
-    waits for a quiet one. On a CPU as the device the sides alternate at each look at the host, which the suite takes
-    before the first round and after each chunk.
+    waits for a quiet one. Where the row's time is the CPU's, the sides alternate at each look at the host, which the
+    suite takes before the first round and after each chunk.
 
     Args:
         cpu: The CPU. On a CPU as the device the thread is kept there if it computes alone: others would share it.
-        sustained: Whether the case keeps batches in flight. On a CPU threads of its own compute them.
+        mode: The case's mode. On a CPU threads of its own compute the batches of a throughput row.
     """
 
-    def __init__(self, cpu: int | None, *, sustained: bool) -> None:
+    def __init__(self, cpu: int | None, mode: str | None) -> None:
         self._cpu = cpu
-        self._sustained = sustained
+        self._mode = mode
 
     def is_slowed(self) -> bool:
-        """No. On a CPU as the device it is the other side's turn first."""
-        _alternate()
+        """No. But it may be the other side's turn first."""
+        if self._mode == "end_to_end" or not _on_a_gpu():
+            _wait(within=True)
         return False
 
     def move(self) -> bool:
@@ -74,7 +75,7 @@ class _GivenHost:
     def on_a_quiet_cpu(self) -> Iterator[None]:
         """Keep the calling thread on the CPU for as long as the context lasts."""
         allowed = os.sched_getaffinity(0)
-        if self._cpu not in allowed or not (_on_a_gpu() or (_has_one_thread() and not self._sustained)):
+        if self._cpu not in allowed or not (_on_a_gpu() or (_has_one_thread() and self._mode != "throughput")):
             yield
             return
         os.sched_setaffinity(0, {self._cpu})
@@ -105,22 +106,21 @@ def _has_one_thread() -> bool:
     return torch is not None and torch.get_num_threads() == 1
 
 
-def _alternate() -> None:
-    """Let the other side run its chunk of rounds, and wait until it has. On a GPU a turn is not divided."""
-    if not _on_a_gpu():
-        _wait(within=True)
-
-
 class _Chunks:
-    """Divides the canary's rounds into chunks."""
+    """Divides the canary's rounds into chunks, by looks at the host as the suite's rows take them.
 
-    def __init__(self) -> None:
+    Args:
+        host: The host.
+    """
+
+    def __init__(self, host: _GivenHost) -> None:
+        self._host = host
         self._began = 0.0
 
     def __call__(self) -> None:
-        """Before a round: hand over if the chunk is over."""
+        """Before a round: look if the chunk is over."""
         if time.perf_counter() - self._began > _CHUNK:
-            _alternate()
+            self._host.is_slowed()
             self._began = time.perf_counter()
 
 
@@ -193,7 +193,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     Both sides measure in turns and in a drawn order. So a busy CPU harms neither side more.
     """
     given, turn = pyfuncitem.funcargs, pyfuncitem.stash[_TURN]
-    host = _GivenHost(turn.get("cpu"), sustained=getattr(given.get("case"), "mode", None) == "throughput")
+    host = _GivenHost(turn.get("cpu"), getattr(given.get("case"), "mode", None))
     for name, other in (("limits", _NoLimits()), ("host", host)):
         if name in given:
             given[name] = other
@@ -208,6 +208,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         return (yield)
     benchmark: Any = given.get("benchmark")
     if benchmark:
-        benchmark.pedantic = partial(benchmark.pedantic, setup=_Chunks())
+        benchmark.pedantic = partial(benchmark.pedantic, setup=_Chunks(host))
     with host.on_a_quiet_cpu():
         return (yield)

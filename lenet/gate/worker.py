@@ -42,7 +42,8 @@ class Worker:
     ) -> None:
         self.tree = tree
         self.at: str | None = None
-        self.within = self.hands_over = False
+        self.within = False
+        self._divided: set[str] = set()
         self.left: list[str] = []
         self._rounds: Mapping[str, int] = {}
         self._turns = turns
@@ -100,8 +101,19 @@ class Worker:
         """Wait until it waits."""
         message = self._next()
         self.within = "within" in message
-        self.hands_over |= self.within
         self.at = message.get("at", self.at)
+        if self.within:
+            self._divided.add(self._row)
+
+    @property
+    def divides(self) -> bool:
+        """Whether the case that waits hands over within its turn, as it did in an earlier one."""
+        return self._row in self._divided
+
+    @property
+    def _row(self) -> str:
+        """The name of the case that waits, without its turn."""
+        return str(self.at).rpartition("turn")[0]
 
     def go(self, cpu: int | None = None) -> None:
         """Let the process run on. After its last case it writes its results and ends.

@@ -137,9 +137,9 @@ def _take_turns(base: Worker, head: Worker, draw: random.Random, rounds: Mapping
 def _measure_both(order: tuple[Worker, Worker], cpu: int) -> None:
     """Let both measure a case: one after the other, or in alternation if they hand over within it.
 
-    Where they do, nothing is timed before both are ready: they prepare at the same time.
+    If they do, nothing is timed before both are ready. From the second turn on they therefore prepare at the same time.
     """
-    if all(worker.hands_over for worker in order):
+    if all(worker.divides for worker in order):
         for worker in order:
             worker.go(cpu)
         for worker in order:

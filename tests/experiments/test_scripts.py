@@ -41,8 +41,7 @@ TABLES = {
         [
             *map(str, RECORDS),
             "--draws=10",
-            "--turns=2",
-            *(f"--{one}={FORKS / one}.jsonl" for one in ("servers", "pairs")),
+            *(f"--{one}={FORKS / one}.jsonl" for one in ("servers", "pairs", "turns")),
         ],
     ),
     "gate_rules": ("gate-rules.md", [*map(str, RECORDS), "--draws=10"]),
