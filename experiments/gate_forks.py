@@ -247,7 +247,7 @@ def print_gates(by_kind: Mapping[tuple[str, int], Series], draws: int) -> None:
     columns = ("false", "false, confirmed", "PASS", "pairs", "5 % slower: confirmed FAIL", "PASS")
     head("sd of the offset of a pair", "pairs a server", *columns)
     for offset in (0.0, 0.01, 0.02, 0.03):
-        for pairs in (1, 2, 4, LAST):
+        for pairs in (1, 2, 3, 4, LAST):
             row(f"{offset:.1%}", pairs if pairs < LAST else "all", *outcomes(rule, noise, draws, offset, pairs, draw))
 
 

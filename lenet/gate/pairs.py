@@ -17,7 +17,7 @@ CANARY: Final = "canary"
 TURNS: Final = 3
 """How often each process measures a row, in turns with the other. A disturbance often hits only one of two times that
 lie a moment apart, and the median over the turns drops it. A row differs more from process to process than from turn to
-turn: see ``docs/results/gate-h200.md`` and ``docs/results/gate-turns.md``."""
+turn: see ``docs/results/gate-h200.md``."""
 
 _LEAST, _MOST = 1e-12, 1e9
 """Seconds."""

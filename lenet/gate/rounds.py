@@ -13,9 +13,9 @@ PRECISION: Final = 0.002
 """The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
 
 FEWEST_ROUNDS: Final = 10
-SECONDS_ON_A_CPU: Final = 0.06
+SECONDS_ON_A_CPU: Final = 0.1
 """Of a turn there. The CPU's speed changes by more than a round's noise, so what counts is how often the sides
-alternate, which they do every 10 ms: see ``docs/results/gate-turns.md``."""
+alternate, which they do every 10 ms: see ``docs/results/gate-forks.md``."""
 _QUARTILES_OF_SIGMA: Final = 1.349
 """The distance between a normal distribution's quartiles, in standard deviations."""
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,24 +14,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
 
 from lenet.errors import GateError
-from lenet.gate import fork_server, processes, trees, workers
+from lenet.gate import fork_server, processes, trees
 from lenet.gate.pairs import TURNS, Pair
 from lenet.gate.processes import WorkerError
-from lenet.gate.rounds import rounds_needed
 from lenet.gate.trees import Tree, environment
 from lenet.gate.worker import Worker
 from lenet.gate.workers import fork_servers, measure_pair
-from lenet.measurement.host_state import IdleHostWatch
-from lenet.measurement.protocol import Coursework
-from lenet.measurement.statistics import summarize
-from lenet.suite.instruments import Instruments
 from tests.gate.fakes import CANARY, git, pair, plain, repository, row
 
 ONE, TWO = "pytorch-forward-1-fp32", "pytorch-forward-2-fp32"
@@ -302,19 +294,6 @@ def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pyt
     assert fork_server._why_not() == "its imports opened /dev/nvidia0"
 
 
-@pytest.mark.parametrize(("spread", "rounds"), [(0.0, 10), (0.01, 22), (0.03, 195), (0.1, 2158)])
-def test_a_noisy_row_of_a_gpu_gets_more_rounds(spread: float, rounds: int) -> None:
-    """Of a sample whose quartiles are so far apart, as a share of the median."""
-    half = spread / 2
-    sample = [1 - half] * 25 + [1.0] * 50 + [1 + half] * 25
-    assert rounds_needed(replace(summarize(sample), iqr=spread), on_a_cpu=False) == rounds
-
-
-@pytest.mark.parametrize(("seconds", "rounds"), [(1e-3, 60), (1e-4, 600), (0.5, 10)])
-def test_a_turn_on_a_cpu_lasts_for_some_alternations(seconds: float, rounds: int) -> None:
-    assert rounds_needed(summarize([seconds] * 20), on_a_cpu=True) == rounds
-
-
 def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
     worker = object.__new__(Worker)
     hear, tell = os.pipe()
@@ -337,21 +316,3 @@ def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None
         assert base[name] == head[name]
         assert Path(base[name]).is_relative_to(tmp_path)
     assert base["LENET_CACHE"] != head["LENET_CACHE"]
-
-
-def test_a_turn_gives_the_suite_s_instruments_its_rounds_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    hear, say = os.pipe()
-    monkeypatch.setenv("LENET_GATE_HEAR", str(hear))
-    monkeypatch.setenv("LENET_GATE_SAY", str(say))
-    monkeypatch.setattr("gc.disable", lambda: None)  # else this process would collect nothing from here on
-    turns = runpy.run_path(str(Path(workers.__file__).with_name("turns.py")))
-    parts = {"protocol": Coursework(), "host": IdleHostWatch()}
-    instruments: Any = Instruments(sampler=None, energy=None, **parts)  # type: ignore[arg-type]
-    item = SimpleNamespace(
-        funcargs={**parts, "instruments": instruments}, stash={turns["_TURN"]: {"rounds": 12, "cpu": 0}}
-    )
-    next(turns["pytest_pyfunc_call"](item))
-    found = item.funcargs["instruments"]
-    assert (found.protocol.rounds, type(found.host)) == (12, turns["_GivenHost"])
-    turns["_hear"].close()
-    os.close(say)
