@@ -20,10 +20,9 @@ import pytest
 import torch
 
 from lenet.gate.decision import Rule
+from lenet.gate.pairs import TURNS
 from tests.experiments.scripts import load
 from tests.gate.fakes import plain
-
-TURNS = 5
 
 
 def record(percent: int, stage: int, pair: int, ratios: dict[str, float], **more: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ TABLES = {
             *map(str, RECORDS),
             "--draws=10",
             *(f"--{one}={FORKS / one}.jsonl" for one in ("servers", "pairs", "turns")),
+            f"--turns={FORKS / 'turns-h200.jsonl'}",
         ],
     ),
     "gate_rules": ("gate-rules.md", [*map(str, RECORDS), "--draws=10"]),
