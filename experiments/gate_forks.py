@@ -202,10 +202,8 @@ def print_servers(records: Sequence[dict[str, Any]]) -> None:
 
 def print_kinds(records: Sequence[Record]) -> None:
     """The pairs of several kinds that were taken in turns on one machine."""
-    print(
-        f"{records[0]['card'] or records[0]['cpu']}. Forks of a stage have one server. Others: the share of the processors"
-    )
-    print("that other programs took, median.")
+    print(f"{records[0]['card'] or records[0]['cpu']}. Forks of a stage have one server. Others: the share of the")
+    print("processors that other programs took, median.")
     head("start", "pairs", "stages", "seconds a pair, median", "others")
     by_start = itemgetter("start")
     for start, several in groupby(sorted(records, key=by_start), by_start):

@@ -13,7 +13,7 @@ PRECISION: Final = 0.002
 """The standard error that a turn's median should have, as a share of it. The rule tolerates 1 % by default."""
 
 FEWEST_ROUNDS: Final = 10
-SECONDS_ON_A_CPU: Final = 0.1
+SECONDS_ON_A_CPU: Final = 0.05
 """Of a turn there. The CPU's speed changes by more than a round's noise, so what counts is how often the sides
 alternate, which they do every 10 ms: see ``docs/results/gate-forks.md``."""
 _QUARTILES_OF_SIGMA: Final = 1.349

@@ -229,6 +229,7 @@ class _Gate:
                     servers=servers,
                     timeout=self._time_for(stage),
                     compiles=compiles,
+                    divided=place.divided,
                 )
             except (WorkerError, TimeoutError):
                 if self._left <= 0:
@@ -303,6 +304,7 @@ class _Place:
     def __init__(self, gate: _Gate, scratch: Path, name: str, stack: ExitStack) -> None:
         self.name = name
         self.folder = scratch / f"{name}-pairs"
+        self.divided: set[tuple[str, str]] = set()
         self._gate = gate
         self._scratch = scratch
         self._stack = stack

@@ -39,11 +39,12 @@ class Worker:
         turns: int,
         deadline: float,
         server: ForkServer | None,
+        divided: set[tuple[str, str]],
     ) -> None:
         self.tree = tree
         self.at: str | None = None
         self.within = False
-        self._divided: set[str] = set()
+        self._divided = divided
         self.left: list[str] = []
         self._rounds: Mapping[str, int] = {}
         self._turns = turns
@@ -103,17 +104,17 @@ class Worker:
         self.within = "within" in message
         self.at = message.get("at", self.at)
         if self.within:
-            self._divided.add(self._row)
+            self._divided.add(self._side_and_row)
 
     @property
     def divides(self) -> bool:
         """Whether the case that waits hands over within its turn, as it did in an earlier one."""
-        return self._row in self._divided
+        return self._side_and_row in self._divided
 
     @property
-    def _row(self) -> str:
-        """The name of the case that waits, without its turn."""
-        return str(self.at).rpartition("turn")[0]
+    def _side_and_row(self) -> tuple[str, str]:
+        """The side, and the name of the case that waits without its turn."""
+        return self.tree.side, str(self.at).rpartition("turn")[0]
 
     def go(self, cpu: int | None = None) -> None:
         """Let the process run on. After its last case it writes its results and ends.

@@ -75,6 +75,7 @@ def measure_pair(
     servers: Mapping[str, ForkServer] | None = None,
     timeout: float,
     compiles: bool = False,
+    divided: set[tuple[str, str]] | None = None,
 ) -> Pair:
     """Start a process in each tree, let them measure in turns, and read what they measured.
 
@@ -89,6 +90,7 @@ def measure_pair(
         servers: Fork the processes; None starts new interpreters.
         timeout: Seconds until both must have ended.
         compiles: Whether this is the first pair of the checkouts.
+        divided: The sides' rows that handed over within a turn in earlier pairs. New ones are added.
 
     Raises:
         WorkerError: A process was killed, hung, or could not measure, or what it measured cannot be read. None is left
@@ -98,10 +100,11 @@ def measure_pair(
     began = time.monotonic()
     before = processor_seconds(servers)
     workers: list[Worker] = []
+    divided = set() if divided is None else divided
     try:
         for tree in draw.sample(trees, len(trees)):
             server = servers[tree.side] if servers else None
-            workers.append(Worker(tree, suite, only, folder, turns, began + timeout, server))
+            workers.append(Worker(tree, suite, only, folder, turns, began + timeout, server, divided))
         workers.sort(key=lambda worker: worker.tree.side)
         first = _take_turns(workers[0], workers[1], draw, rounds or {})
         for worker in workers:
@@ -137,7 +140,7 @@ def _take_turns(base: Worker, head: Worker, draw: random.Random, rounds: Mapping
 def _measure_both(order: tuple[Worker, Worker], cpu: int) -> None:
     """Let both measure a case: one after the other, or in alternation if they hand over within it.
 
-    If they do, nothing is timed before both are ready. From the second turn on they therefore prepare at the same time.
+    If they do, nothing is timed before both are ready. Once that is known they therefore prepare at the same time.
     """
     if all(worker.divides for worker in order):
         for worker in order:
