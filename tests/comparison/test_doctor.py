@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,21 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.log == log
         assert examination.broken
         assert examination.advice
+
+
+@pytest.mark.parametrize("end", ["exec sleep 60", "kill -KILL $$"])
+def test_a_process_that_is_killed_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = f'mkdir "$TMPDIR/lenet-of-a-library" && echo made >&2; {end}'
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
+    (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32, seconds=3)
+    assert found.log == ("made",)
+    assert list(temporary.iterdir()) == []
 
 
 def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
