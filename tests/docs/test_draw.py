@@ -1,0 +1,42 @@
+"""What the README shows is of the repository's newest run, and of the suite as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from docs import draw
+from lenet.report.charts.style import DARK, LIGHT
+from lenet.report.language import find_language
+from lenet.results import load
+
+AGAIN = "`python -m docs.draw` writes it again"
+FIRST_RUN = (draw.PICTURES / "first-run.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("code", draw.READMES)
+def test_the_table_of_results_is_of_the_newest_run(code: str) -> None:
+    run, text = draw.newest_run(), draw.READMES[code].read_text("utf-8")
+    table = draw.results_table(run, find_language(code))
+    assert table in text, AGAIN
+    assert draw.with_results(text, table) == text, AGAIN
+    assert str(run.commit)[:7] in table
+    assert "NVIDIA H200" in table
+
+
+@pytest.mark.parametrize(("name", "colors"), [("light", LIGHT), ("dark", DARK)])
+def test_the_chart_is_of_the_newest_run(name: str, colors: Mapping[str, str]) -> None:
+    rows = [row for row in draw.newest_run().rows if draw.is_shown(row)]
+    assert (draw.PICTURES / f"speed-{name}.svg").read_text("utf-8") == draw.draw_speed(rows, colors), AGAIN
+
+
+def test_the_first_run_s_picture_shows_its_output() -> None:
+    assert (draw.PICTURES / "first-run.svg").read_text("utf-8") == draw.draw_terminal(FIRST_RUN), AGAIN
+
+
+def test_each_shipped_file_s_commit_is_told() -> None:
+    folder = draw.ROOT / ".benchmarks"
+    told = re.findall(r"^\| code \| commit (\w+) \|$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert told == [str(load(path).commit)[:7] for path in sorted(folder.glob("nvidia-h200/*.json"))]
