@@ -18,12 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from lenet.errors import GateError
+from lenet.errors import GateError, LenetError
 from lenet.gate.interrupts import uninterrupted
 from lenet.gate.pairs import SIDES
 from lenet.provenance import git
 
-__all__ = ["bytes_needed", "refuse_full_disk", "remove_worktree", "scratch_directory"]
+__all__ = ["bytes_needed", "cause_and_remedy", "refuse_full_disk", "remove_worktree", "scratch_directory"]
 
 _PREFIX: Final = "lenet-gate-"
 _DRAWN: Final = "[a-z0-9_]{8}"
@@ -96,6 +96,25 @@ def refuse_full_disk(error: OSError, needed: int) -> None:
     """
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         _refuse(f"{error.strerror}, in {tempfile.gettempdir()}", needed)
+
+
+def cause_and_remedy(error: LenetError | OSError, needed: int) -> str:
+    """Why a gate ends early, and what to do, in one line.
+
+    Args:
+        error: What ended it. The hint may have a process's log behind it.
+        needed: Bytes that the gate needs in the temporary directory.
+    """
+    hint, *log = error.hint.split("\n") if isinstance(error, LenetError) else [""]
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        if isinstance(error, OSError):
+            refuse_full_disk(error, needed)
+        if any(str(full.strerror) in line for line in log):
+            refuse_full_disk(full, needed)
+    except GateError as refused:
+        return f"{refused.found}; {refused.hint}"
+    return f"{error.summary}: {error.found}; {hint}" if isinstance(error, LenetError) else str(error)
 
 
 def _refuse_missing(needed: int) -> None:
