@@ -1,6 +1,6 @@
-"""Draws the README's pictures into docs/pictures, and writes its table of results: ``python -m docs.draw``.
+"""Draws the README's pictures into docs/pictures, and writes the tables of the newest run: ``python -m docs.draw``.
 
-The chart and the table are of the newest run of several runtimes that the repository ships. The terminal shows
+The chart and the tables are of the newest run of several runtimes that the repository ships. The terminal shows
 ``first-run.txt``, which is the output of the README's first command, as it was printed.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,28 +30,62 @@ COLUMNS: Final = 80
 _THEMES: Final = {"light": LIGHT, "dark": DARK}
 _ZOOM: Final = 1.6
 _RUNTIMES: Final = "nvidia-h200/*_runtimes.json"
-READMES: Final = {"en": ROOT / "README.md", "ru": ROOT / "README.ru.md"}
 _BEGIN, _END = "<!-- `python -m docs.draw` writes these lines -->\n", "<!-- to here -->\n"
-_COLUMNS: Final = (
+_MODES: Final = {
+    Mode.FORWARD: {"en": "forward", "ru": "прямой проход"},
+    Mode.END_TO_END: {"en": "end to end", "ru": "полный цикл"},
+    Mode.THROUGHPUT: {"en": "throughput", "ru": "пропускная способность"},
+}
+_BATCH: Final = {"en": "batch", "ru": "пакет"}
+_FLOOR: Final = {"en": "floor", "ru": "нижняя граница"}
+_ABOVE: Final = {
+    "en": "Medians in microseconds a batch on an {gpu}{throughput}.\nCommit {commit}, {date}, {versions}:",
+    "ru": "Медианы в микросекундах на пакет; {gpu}{throughput};\n{date}, коммит {commit}, {versions}:",
+}
+_THROUGHPUT: Final = {
+    "en": "; throughput in thousands of images a second",
+    "ru": "; пропускная способность — в тысячах изображений в секунду",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A page's table of the newest run.
+
+    Attributes:
+        page: The page.
+        language: Its language.
+        columns: Mode, precision and batch size of each.
+    """
+
+    page: Path
+    language: Language
+    columns: Sequence[tuple[Mode, str, int]]
+
+
+_SHORT: Final = (
     (Mode.FORWARD, "fp32", 1000),
     (Mode.FORWARD, "fp16", 1000),
     (Mode.END_TO_END, "fp32", 1000),
     (Mode.END_TO_END, "fp32", 1),
     (Mode.THROUGHPUT, "fp32", 1000),
 )
-_HEADS: Final = {
-    "en": ("forward, fp32", "forward, fp16", "end to end, fp32", "one image, end to end", "throughput, fp32"),
-    "ru": ("прямой проход, fp32", "прямой проход, fp16", "полный цикл, fp32", "одно изображение, полный цикл",
-           "пропускная способность, fp32"),
-}  # fmt: skip
-_FLOOR: Final = {"en": "floor", "ru": "нижняя граница"}
-_ABOVE: Final = {
-    "en": "Medians in microseconds a batch on an {gpu}, batch 1,000 unless said; throughput in thousands of images a\n"
-    "second; commit {commit}, {date}, {versions}:",
-    "ru": "Медианы в микросекундах на пакет; {gpu}, пакет из 1000 изображений, если не сказано иное;\n"
-    "{versions}, коммит {commit}, {date}. Пропускная способность — в тысячах\n"
-    "изображений в секунду:",
-}
+TABLES: Final = (
+    Table(ROOT / "README.md", ENGLISH, _SHORT),
+    Table(ROOT / "README.ru.md", find_language("ru"), _SHORT),
+    Table(
+        ROOT / "docs" / "explanation" / "hardware.md",
+        ENGLISH,
+        (
+            (Mode.FORWARD, "fp32", 1),
+            (Mode.FORWARD, "fp32", 1000),
+            (Mode.FORWARD, "fp32", 10_000),
+            (Mode.FORWARD, "fp16", 1000),
+            (Mode.END_TO_END, "fp32", 1000),
+            (Mode.END_TO_END, "fp16", 1000),
+        ),
+    ),
+)
 
 
 def newest_run() -> Measurement:
@@ -86,23 +121,29 @@ def draw_terminal(output: str) -> str:
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
-def results_table(run: Measurement, language: Language) -> str:
-    """What the README says of a run: its conditions, and a table in Markdown with a line for each runtime."""
+def results_table(run: Measurement, table: Table) -> str:
+    """What a page says of a run: its conditions, and a table in Markdown with a line for each runtime."""
+    language, code = table.language, table.language.code
     found = {
         (row.case.backend, row.case.mode, row.case.asked, row.case.batch_size): row
         for row in run.rows
         if row.case.input == InputType.FLOAT32 and row.case.host_memory in {None, HostMemory.PINNED}
     }
-    backends = dict.fromkeys(row.case.backend for row in run.rows)
-    lines = [["", *_HEADS[language.code]], ["---"] * (1 + len(_COLUMNS))]
-    lines += [[f"`{name}`", *(_value(found[name, *column], language) for column in _COLUMNS)] for name in backends]
-    nearest = [found["fused", *column] for column in _COLUMNS]  # every runtime has the same floor
-    lines.append([_FLOOR[language.code], *(_floor(row, language) for row in nearest)])
-    above = _ABOVE[language.code].format(
-        gpu=nearest[0].case.device,
+    heads = [
+        f"{_MODES[mode][code]}, {asked}, {_BATCH[code]} {language.number(f'{size:,}')}"
+        for mode, asked, size in table.columns
+    ]
+    lines = [["", *heads], ["---", *["---:"] * len(heads)]]
+    for name in dict.fromkeys(row.case.backend for row in run.rows):
+        lines += [[f"`{name}`", *(_value(found[name, *column], language) for column in table.columns)]]
+    rows = [found["fused", *column] for column in table.columns]  # every runtime has the same floor
+    lines.append([_FLOOR[code], *(_floor(row, language) for row in rows)])
+    above = _ABOVE[code].format(
+        gpu=rows[0].case.device,
+        throughput=_THROUGHPUT[code] if Mode.THROUGHPUT in {row.case.mode for row in rows} else "",
         versions=", ".join(f"{name} {run.machine['packages'][name]}" for name in ("torch", "jax", "onnxruntime")),
         commit=str(run.commit)[:7],
-        date=f"{run.ended:%Y-%m-%d}" if language.code == "en" else f"{run.ended:%d.%m.%Y}",
+        date=f"{run.ended:%d.%m.%Y}" if code == "ru" else f"{run.ended:%Y-%m-%d}",
     )
     return f"{above}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
@@ -123,9 +164,9 @@ def _number(value: float, language: Language) -> str:
     return language.number(thousands(value) if value >= 1000 else significant(value))  # noqa: PLR2004 - as grouped
 
 
-def with_results(readme: str, table: str) -> str:
-    """A README's text with another table of results between its two comments."""
-    before, begin, rest = readme.partition(_BEGIN)
+def with_results(text: str, table: str) -> str:
+    """A page's text with another table of results between its two comments."""
+    before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     return before + begin + table + end + after
 
@@ -134,9 +175,9 @@ def main() -> None:
     """Draw all pictures, and write the tables."""
     run = newest_run()
     rows = [row for row in run.rows if is_shown(row)]
-    for code, readme in READMES.items():
-        text = with_results(readme.read_text(encoding="utf-8"), results_table(run, find_language(code)))
-        readme.write_text(text, encoding="utf-8")
+    for table in TABLES:
+        text = table.page.read_text(encoding="utf-8")
+        table.page.write_text(with_results(text, results_table(run, table)), encoding="utf-8")
     for name, colors in _THEMES.items():
         (PICTURES / f"speed-{name}.svg").write_text(draw_speed(rows, colors), encoding="utf-8")
     output = (PICTURES / "first-run.txt").read_text(encoding="utf-8")

@@ -9,17 +9,16 @@ import pytest
 
 from docs import draw
 from lenet.report.charts.style import DARK, LIGHT
-from lenet.report.language import find_language
 from lenet.results import load
 
 AGAIN = "`python -m docs.draw` writes it again"
 FIRST_RUN = (draw.PICTURES / "first-run.txt").read_text("utf-8")
 
 
-@pytest.mark.parametrize("code", draw.READMES)
-def test_the_table_of_results_is_of_the_newest_run(code: str) -> None:
-    run, text = draw.newest_run(), draw.READMES[code].read_text("utf-8")
-    table = draw.results_table(run, find_language(code))
+@pytest.mark.parametrize("shown", draw.TABLES, ids=lambda shown: shown.page.name)
+def test_the_table_of_results_is_of_the_newest_run(shown: draw.Table) -> None:
+    run, text = draw.newest_run(), shown.page.read_text("utf-8")
+    table = draw.results_table(run, shown)
     assert table in text, AGAIN
     assert draw.with_results(text, table) == text, AGAIN
     assert str(run.commit)[:7] in table
