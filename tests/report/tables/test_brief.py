@@ -79,12 +79,22 @@ def test_the_terminal_and_the_report_claim_a_fastest_by_one_rule(
 def test_conditions_that_differ_are_named() -> None:
     half = [replace(row, case=replace(row.case, asked="fp16", precision="fp16")) for row in (PYTORCH, TRIPY)]
     assert [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *half])] == [
-        "Fastest here, forward, batch 1,000, fp16",
         "Fastest here, forward, batch 1,000, fp32",
+        "Fastest here, forward, batch 1,000, fp16",
     ]
     cold = [replace(row, case=replace(row.case, cold_cache=True)) for row in (PYTORCH, TRIPY)]
     told = [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *cold])]
     assert sorted(told) == ["Fastest here, forward, batch 1,000", "Fastest here, forward, batch 1,000, cold cache"]
+
+
+def test_only_the_conditions_next_to_the_coursework_s_have_a_sentence() -> None:
+    asked = ("bf16", "fp16", "fp32", "tf32", "fp16x2", "int8")
+    rows = [replace(row, case=replace(row.case, asked=one, precision=one)) for one in asked for row in (PYTORCH, TRIPY)]
+    for shown, more in (5, "1 more condition"), (6, "2 more conditions"):
+        text = render(brief(rows[: 2 * shown]), 120)
+        assert text.count("Fastest here") == 4
+        assert text.partition("Fastest here")[2].startswith(", forward, batch 1,000, fp32: ")
+        assert f"\n{more}: see the tables.\n" in text
 
 
 def test_noise_is_said_once() -> None:
