@@ -72,12 +72,12 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
         words = language.text(
             "%(mode)s: no fastest can be claimed; the rounds of %(names)s give no 95 %% interval.", **values
         )
-        return words + doubt(unclear, language)
+        return words + doubt(rows, language)
     if unclear:
         words = language.text(
             "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
         )
-        return words + doubt(unclear, language)
+        return words + doubt(rows, language)
     if baseline is None:
         return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + doubt(
             rows, language

@@ -185,6 +185,18 @@ def test_text_of_a_file_stays_text(tmp_path: Path) -> None:
     assert "_hidden" in read.text
 
 
+def test_machines_of_one_name_are_told_apart_by_their_newest_run(tmp_path: Path) -> None:
+    files = [
+        documents.measurement(tmp_path / f"{number}.json", fingerprint=f"f{number}", name=name, number=number)
+        for number, name in enumerate(("A GPU", "A GPU", "Another"))
+    ]
+    _, page = report(*files, out=tmp_path / "report.html")
+    heads = re.findall(r'<h2 id="machine-\d-title"[^>]*>(.*?)</h2>', page)
+    assert heads == ["The coursework's condition", "A GPU, 2026-11-02 00:00", "A GPU, 2026-11-01 00:00"]
+    assert "<h1>Another</h1>" in page
+    assert "TriPy was not measured on A GPU, 2026-11-01 00:00." in Text(page).text
+
+
 def test_machines_are_never_mixed(tmp_path: Path) -> None:
     one = documents.measurement(tmp_path / "1.json", fingerprint="f1", name="GPU one")
     other = documents.measurement(tmp_path / "2.json", fingerprint="f2", name="GPU two", number=1)
