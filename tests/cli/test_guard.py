@@ -82,6 +82,37 @@ def test_an_error_that_cannot_be_put_into_words_is_no_verdict(
     assert capfd.readouterr().err == "lenet: failed, and the error cannot be told\n"
 
 
+def test_an_error_that_cannot_be_printed_either_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("lenet.cli.guard.tell", fail)
+    assert CliRunner().invoke(main, ["results", "no such file"]).exit_code == 2
+    monkeypatch.setattr("lenet.cli.guard.secure_streams", fail)
+    monkeypatch.setattr(os, "write", fail)
+    assert CliRunner().invoke(main, ["results", "no such file"]).exit_code == 70
+
+
+def test_an_interrupt_is_no_verdict_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_at_the_end(*_: object) -> str:
+        click.get_current_context().find_root().call_on_close(interrupt)
+        return "x"
+
+    monkeypatch.setattr("lenet.results.promote", interrupt_at_the_end)
+    assert CliRunner().invoke(main, ["promote", "a.json"]).exit_code == 130
+    monkeypatch.setattr("lenet.cli.guard.secure_streams", interrupt)
+    assert CliRunner().invoke(main, ["--version"]).exit_code == 130
+
+
+def test_a_shell_gets_its_completion() -> None:
+    done = CliRunner().invoke(main, [], prog_name="lenet", env={"_LENET_COMPLETE": "bash_source"})
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "complete -o nosort -F _lenet_completion lenet" in done.stdout
+
+
 def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     program = (
         "import resource\nfrom lenet import results\nfrom lenet.cli import main\n"
@@ -134,7 +165,7 @@ def test_what_a_library_left_in_a_buffer_is_written_before_the_exit_code_is_sett
     program = (
         "import sys\nfrom lenet import results\nfrom lenet.cli import main\n"
         "results.promote = lambda *_: sys.stdout.write('a library says') and 'x'\n"
-        "import lenet.cli\nlenet.cli.tell = lambda *_: None\nmain(['promote', 'a.json'])"
+        "sys.modules['lenet.cli.promote'].tell = lambda *_: None\nmain(['promote', 'a.json'])"
     )
     with Path("/dev/full").open("w") as full:
         done = run("-c", program, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
