@@ -107,6 +107,27 @@ def test_an_interrupt_is_no_verdict_whenever_it_comes(monkeypatch: pytest.Monkey
     assert CliRunner().invoke(main, ["--version"]).exit_code == 130
 
 
+def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
+    """As `head` does."""
+    reading, stream = os.pipe()
+    os.close(reading)
+    try:
+        done = run("-m", "lenet", "--version", stdout=stream, stderr=subprocess.PIPE)
+    finally:
+        os.close(stream)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_what_is_told_comes_before_what_a_library_writes_later() -> None:
+    program = "import os\nfrom lenet.terminal import tell\ntell('first')\nos.write(1, b'second')"
+    assert run("-c", program, stdout=subprocess.PIPE).stdout == b"first\nsecond"
+
+
+def test_choices_are_listed_without_tabs() -> None:
+    said = CliRunner().invoke(main, ["quantize"]).stderr
+    assert said.endswith("Choose from:\n    int8,\n    fp8\n")
+
+
 def test_a_shell_gets_its_completion() -> None:
     done = CliRunner().invoke(main, [], prog_name="lenet", env={"_LENET_COMPLETE": "bash_source"})
     assert (done.exit_code, done.stderr) == (0, "")
@@ -219,6 +240,11 @@ def test_without_its_dependencies_the_module_reaches_no_verdict(tmp_path: Path) 
 def test_help_has_the_exit_codes() -> None:
     said = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
     assert all(f" {code}, " in said for code in (0, 1, 2, 3, 70, 130))
+
+
+def test_help_has_each_command_s_first_sentence_whole() -> None:
+    said = " ".join(CliRunner().invoke(main, ["--help"], terminal_width=80).output.split())
+    assert "Import, build, run and compare each backend on 32 images, and say what to do next. evaluate" in said
 
 
 def test_outside_of_the_standalone_mode_errors_are_raised() -> None:
