@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -33,6 +35,16 @@ def test_the_chart_is_of_the_newest_run(name: str, colors: Mapping[str, str]) ->
 
 def test_the_first_run_s_picture_shows_its_output() -> None:
     assert (draw.PICTURES / "first-run.svg").read_text("utf-8") == draw.draw_terminal(FIRST_RUN), AGAIN
+
+
+def test_the_first_run_has_the_cases_that_the_suite_has() -> None:
+    sizes = ("--batch-size=1000", "--batch-size=1")
+    command = (sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *sizes, "--collect-only", "-q")
+    done = subprocess.run(command, cwd=draw.ROOT, capture_output=True, text=True, check=True)
+    now = re.findall(r"^(\d+) tests collected", done.stdout, re.MULTILINE)
+    assert re.findall(r"^collected (\d+) items", FIRST_RUN, re.MULTILINE) == now, (
+        f"run `nox -s bench` 80 columns wide, put what it prints into docs/pictures/first-run.txt, and {AGAIN}"
+    )
 
 
 def test_each_shipped_file_s_commit_is_told() -> None:
