@@ -222,6 +222,12 @@ def test_a_path_that_standard_output_cannot_encode_is_escaped(encoding: str, sho
     assert shown + b".json" in done.stdout
 
 
+def test_an_error_that_standard_error_cannot_encode_is_escaped() -> None:
+    done = run("-m", "lenet", "results", "éЖ.json", stderr=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2
+    assert b"lenet: \\xe9\\u0416.json cannot be read\n" in done.stderr
+
+
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json"))
     documents.measurement(file)
