@@ -23,7 +23,7 @@ from rich.control import Control
 from rich.table import Table
 
 from lenet.cli import main
-from lenet.terminal import Terminal, discard, visible
+from lenet.terminal import Terminal, discard, forgive_output, visible
 from tests.report import documents
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\x00\x7f\x85\u2028\u2066\u200f\ufffe\ufeff"
@@ -164,6 +164,13 @@ def test_a_reader_that_has_gone_is_an_error_and_no_verdict() -> None:
     with pytest.raises(BrokenPipeError):
         Terminal(file=Broken()).print("x")
     discard(None)  # as is `sys.stdout` where it was closed at the start
+
+
+def test_output_that_is_captured_stays_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    assert not forgive_output()()
+    assert sys.stdout is file
 
 
 @pytest.mark.parametrize("fault", ["full", "broken pipe"])
