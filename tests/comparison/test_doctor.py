@@ -181,9 +181,10 @@ time.sleep(300)
 """What the command's processes run instead of lenet."""
 
 EXAMINING = """
-import os, sys
+import os, sys, tempfile
 from lenet.comparison.doctor import examine_in_processes
 os.chdir(sys.argv[1])
+tempfile.tempdir = sys.argv[1]  # where SIGKILL leaves a directory
 os.environ["PYTHONPATH"] = sys.argv[1]
 examine_in_processes(["pytorch", "tensorrt"], "cpu", "fp32", seconds=300)
 """
