@@ -205,7 +205,7 @@ def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path,
     with subprocess.Popen(
         [sys.executable, *command(*arguments)],
         cwd=place,
-        env=environment(),
+        env=environment(TMPDIR=str(tmp_path)),  # which a killed process leaves something in
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
