@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -17,9 +18,12 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import RenderableType
+from rich.control import Control
+from rich.table import Table
 
 from lenet.cli import main
-from lenet.terminal import visible
+from lenet.terminal import Terminal, discard, forgive_output, visible
 from tests.report import documents
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\x00\x7f\x85\u2028\u2066\u200f\ufffe\ufeff"
@@ -131,6 +135,42 @@ def test_no_text_of_a_file_is_a_formula_in_a_spreadsheet(text: str, whole: Any, 
     done = CliRunner().invoke(main, ["results", "--csv", str(tmp_path / "1.json")])
     assert f",'{text}," in done.stdout
     assert f",{text}," not in done.stdout
+
+
+def printed(content: RenderableType, **options: Any) -> str:
+    file = io.StringIO()
+    Terminal(file=file, width=80, **options).print(content)
+    return file.getvalue()
+
+
+def test_a_console_prints_a_text_as_it_is_and_keeps_its_own_codes() -> None:
+    assert printed(":smile:") == ":smile:\n"
+    assert printed(Control.home(), force_terminal=True) == "\x1b[H"
+
+
+def test_a_table_is_as_wide_as_its_texts_are_shown() -> None:
+    table = Table("a")
+    table.add_row("\x1b" * 5)
+    lines = printed(table).splitlines()
+    assert len({*map(len, lines)}) == 1
+    assert "\\u001b" * 5 in lines[3]
+
+
+def test_a_reader_that_has_gone_is_an_error_and_no_verdict() -> None:
+    class Broken(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Terminal(file=Broken()).print("x")
+    discard(None)  # as is `sys.stdout` where it was closed at the start
+
+
+def test_output_that_is_captured_stays_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    assert not forgive_output()()
+    assert sys.stdout is file
 
 
 @pytest.mark.parametrize("fault", ["full", "broken pipe"])

@@ -394,7 +394,7 @@ class Backend(ABC):
         others = f": {QUANTIZED[precision]} run it" if precision in QUANTIZED else ""
         return PrecisionError(
             f"{self.name} does not run {precision} on {device.type}",
-            found=f"no {precision} on {device.type}{others}",
+            found=self._other_device(device) or f"no {precision} on {device.type}{others}",
             wanted=supported,
             hint="choose another precision or device",
         )

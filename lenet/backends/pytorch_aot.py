@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import os
 import platform
 import subprocess
 import tempfile
@@ -154,8 +155,11 @@ def _compile(program: ExportedProgram, device: torch.device) -> bytes:
 def _try_loading(package: Path, index: int) -> None:
     """Load a package for a GPU in a process of its own, as a crash of PyTorch's loader would end this one."""
     command = [*python(), "-c", _LOAD, str(package), str(index)]
+    variables = os.environ | {"TMPDIR": str(package.parent)}  # where the loader leaves what it unpacks, if it crashes
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS, env=variables
+        )
     except subprocess.TimeoutExpired as error:
         ended = f"a process that loaded it did not end within {_LOAD_SECONDS:g} s"
         raise _failure("AOTInductor's package cannot be loaded", ended) from error

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -273,21 +274,27 @@ def _run_program(arguments: Sequence[str], *, captured: bool) -> tuple[bytes, in
     """
     from lenet.gate.interrupts import uninterrupted
 
-    with uninterrupted():
-        process = subprocess.Popen(  # noqa: S603
-            arguments, stdout=subprocess.PIPE if captured else None, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-    try:
-        output, _ = process.communicate()
-    except KeyboardInterrupt:
-        with suppress(OSError, ValueError):  # it may have ended
-            process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=_PATIENCE)
-        with suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)  # and what it started
-        process.wait()
-        raise
+    # A process that is killed removes no temporary file.
+    with tempfile.TemporaryDirectory(prefix="lenet-coursework-", ignore_cleanup_errors=True) as temporary:
+        with uninterrupted():
+            process = subprocess.Popen(  # noqa: S603
+                arguments,
+                stdout=subprocess.PIPE if captured else None,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"TMPDIR": temporary},
+                start_new_session=True,
+            )
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            with suppress(OSError, ValueError):  # it may have ended
+                process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_PATIENCE)
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started
+            process.wait()
+            raise
     return output or b"", process.returncode
 
 

@@ -158,8 +158,8 @@ def _agreement(
     spec: BuildSpec,
 ) -> Agreement:
     backend = backends.load(name)
-    executed = backend.executed_precision(spec.precision, spec.device)
     with backend.build(arrays, spec) as runner:
+        executed = backend.executed_precision(spec.precision, spec.device)
         reference = of_images()
         logits, facts = logits_of(runner, reference.images, spec.batches.maximum), runner.facts()
     compared = reference.compare(logits, executed)

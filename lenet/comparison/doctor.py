@@ -166,7 +166,8 @@ def examine_in_processes(
 ) -> list[Examination]:
     """Examine each backend in a process of its own, all at once.
 
-    No process outlives this one, nor what it started itself: they end with it, by whatever signal it does.
+    No process outlives this one, nor what it started itself: they end with it, by whatever signal it does. Their
+    temporary files go with them.
 
     Args:
         names: Of the backends.
@@ -176,7 +177,10 @@ def examine_in_processes(
         on_begin: Called with a backend's name before its result is waited for.
     """
     with _unwound_by_signals(), ExitStack() as stack:
-        children = {name: stack.enter_context(_Child(name, device, precision)) for name in names}
+        # A process that is killed removes none of its own, nor do the libraries in it.
+        folder = tempfile.TemporaryDirectory(prefix="lenet-doctor-", ignore_cleanup_errors=True)
+        temporary = stack.enter_context(folder)
+        children = {name: stack.enter_context(_Child(name, device, precision, temporary)) for name in names}
         until = time.monotonic() + seconds
         found = []
         for name, child in children.items():
@@ -188,7 +192,7 @@ def examine_in_processes(
 class _Child:
     """A process that examines a backend, and leads a group of all that it starts."""
 
-    def __init__(self, name: str, device: str, precision: Precision) -> None:
+    def __init__(self, name: str, device: str, precision: Precision, temporary: str) -> None:
         self._name = name
         self._started = time.perf_counter()
         # Files and no pipes, which could fill while another process is awaited.
@@ -199,7 +203,8 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],
-            env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # the log of one that crashes says where
+            # The log of one that crashes says where.
+            env=os.environ | {"PYTHONFAULTHANDLER": "1", "TMPDIR": temporary},
             start_new_session=True,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import sysconfig
@@ -17,13 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from lenet.errors import GateError
+from lenet.errors import GateError, LenetError
 from lenet.gate.interrupts import uninterrupted
+from lenet.gate.pairs import SIDES
 from lenet.provenance import git
 
-__all__ = ["bytes_needed", "refuse_full_disk", "remove_worktree", "scratch_directory"]
+__all__ = ["bytes_needed", "cause_and_remedy", "refuse_full_disk", "remove_worktree", "scratch_directory"]
 
 _PREFIX: Final = "lenet-gate-"
+_DRAWN: Final = "[a-z0-9_]{8}"
+"""What `tempfile.mkdtemp` adds to a prefix."""
 _LOCK: Final = "lenet-gate.lock"
 """The lock file. It holds the path of the repository whose worktrees lie beside it."""
 _NEW: Final = "new"
@@ -94,6 +98,25 @@ def refuse_full_disk(error: OSError, needed: int) -> None:
         _refuse(f"{error.strerror}, in {tempfile.gettempdir()}", needed)
 
 
+def cause_and_remedy(error: LenetError | OSError, needed: int) -> str:
+    """Why a gate ends early, and what to do, in one line.
+
+    Args:
+        error: What ended it. The hint may have a process's log behind it.
+        needed: Bytes that the gate needs in the temporary directory.
+    """
+    hint, *log = error.hint.split("\n") if isinstance(error, LenetError) else [""]
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        if isinstance(error, OSError):
+            refuse_full_disk(error, needed)
+        if any(str(full.strerror) in line for line in log):
+            refuse_full_disk(full, needed)
+    except GateError as refused:
+        return f"{refused.found}; {refused.hint}"
+    return f"{error.summary}: {error.found}; {hint}" if isinstance(error, LenetError) else str(error)
+
+
 def _refuse_missing(needed: int) -> None:
     """Refuse a TMPDIR that cannot be used. Python would take another directory in silence."""
     named = os.environ.get("TMPDIR")
@@ -147,8 +170,16 @@ def _new_lock(directory: Path, repository: Path) -> int:
 
 
 def _remove_abandoned(repository: Path) -> None:
-    """Remove the directories of ended gates: in the temporary directory, and where git has worktrees in one."""
-    registered = {tree.parent.parent for tree in _worktrees(repository)}
+    """Remove the directories of ended gates: in the temporary directory, and where git has worktrees in one.
+
+    git also forgets the worktrees of a gate whose directory somebody else removed.
+    """
+    trees = _worktrees(repository)
+    for tree in trees:
+        scratch = tree.parent.parent
+        if tree.name in SIDES and re.fullmatch(_PREFIX + _DRAWN, scratch.name) and _is_gone(scratch):
+            remove_worktree(repository, tree)
+    registered = {tree.parent.parent for tree in trees}
     for directory in registered.union(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
         if directory.name.startswith(_PREFIX) and (lock := _take_over(directory)) is not None:
             try:
@@ -159,6 +190,15 @@ def _remove_abandoned(repository: Path) -> None:
                 _remove(directory)
             finally:
                 os.close(lock)
+
+
+def _is_gone(directory: Path) -> bool:
+    """Whether there is no such directory. One that this user may not see may be there."""
+    try:
+        directory.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def _take_over(directory: Path) -> int | None:

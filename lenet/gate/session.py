@@ -22,7 +22,7 @@ from lenet.gate.journal import Journal
 from lenet.gate.outcome import Outcome, rows_of, verdict_of
 from lenet.gate.pairs import Pair
 from lenet.gate.processes import ForkServer, WorkerError
-from lenet.gate.scratch import bytes_needed, refuse_full_disk, scratch_directory
+from lenet.gate.scratch import bytes_needed, cause_and_remedy, refuse_full_disk, scratch_directory
 from lenet.gate.stages import Stage, refuse_unlike
 from lenet.gate.trees import Tree
 from lenet.gate.why import Explanation, explain
@@ -105,7 +105,7 @@ def run(
             if isinstance(error, OSError):
                 refuse_full_disk(error, gate.needed)
             raise
-        stopped = f"{error.summary}: {error.found}" if isinstance(error, GateError | OutputError) else str(error)
+        stopped = cause_and_remedy(error, gate.needed)
     return gate.outcome(stopped, options)
 
 

@@ -54,6 +54,7 @@ def environment(tree: Tree, plugins: Path) -> dict[str, str]:
         "LENET_CACHE": str(tree.caches / "lenet"),
         "TORCHINDUCTOR_CACHE_DIR": str(tree.compilers / "inductor"),
         "TRITON_CACHE_DIR": str(tree.compilers / "triton"),
+        "TMPDIR": str(tree.caches),  # a process that is killed removes no temporary file
         # The trees hold no data. An empty LENET_DATA counts as unset, as a directory that is named must hold data.
         "LENET_DATA": str(found.resolve()) if found else "",
     }

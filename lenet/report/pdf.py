@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -44,12 +45,10 @@ def print_page(browser: str, page: Path, out: Path) -> None:
             made = Path(folder) / "page.pdf"
             plain = ("--headless=new", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}/profile")
             command = [browser, *plain, *root, f"--print-to-pdf={made}", page.resolve().as_uri()]
-            done = subprocess.run(  # noqa: S603
-                command, capture_output=True, text=True, errors="replace", timeout=_LONGEST, check=False
-            )
-            if done.returncode or not made.exists():
-                last = (done.stderr.strip().splitlines() or [""])[-1]
-                raise _failed(browser, page, f"exit code {done.returncode}: {last}")
+            code, messages = _run(command)
+            if code or not made.exists():
+                last = (messages.strip().splitlines() or [""])[-1]
+                raise _failed(browser, page, f"exit code {code}: {last}")
             if not (content := made.read_bytes()).startswith(b"%PDF-"):
                 raise _failed(browser, page, f"a file of {len(content)} bytes that is no PDF")
     except subprocess.TimeoutExpired:
@@ -58,6 +57,28 @@ def print_page(browser: str, page: Path, out: Path) -> None:
         found = ": ".join(filter(None, (error.filename, error.strerror or str(error))))
         raise _failed(browser, page, found, remedy(error, _ITSELF)) from error
     write_atomically(out, content)
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run a browser. If it takes too long, its children end with it, for they write to its profile.
+
+    Returns:
+        Its exit code and its messages.
+
+    Raises:
+        subprocess.TimeoutExpired: It took too long.
+    """
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    ) as process:
+        try:
+            _, messages = process.communicate(timeout=_LONGEST)
+        except BaseException:
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            raise
+    return process.returncode, messages
 
 
 def _failed(browser: str, page: Path, found: str, hint: str = _ITSELF) -> OutputError:

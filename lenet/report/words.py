@@ -10,7 +10,7 @@ from lenet.results import Row
 from lenet.results.published import FIGURES
 from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
-__all__ = ["changes", "copy_share", "doubt", "fastest", "overlap", "published_changes"]
+__all__ = ["changes", "copy_share", "doubt", "fastest", "overlap", "published_changes", "undecided", "without_interval"]
 
 _ALSO = (("tripy", "tensorrt"),)
 """Pairs that the coursework compares, besides each backend with PyTorch."""
@@ -31,7 +31,7 @@ def changes(group: Sequence[Row], language: Language) -> list[str]:
             if name in rows and other in rows:
                 alike = overlap(rows[name], rows[other])
                 factor = rows[other].summary.median / rows[name].summary.median
-                unknown = bool(_without_interval((rows[name], rows[other])))
+                unknown = bool(without_interval((rows[name], rows[other])))
                 words = _change(name, other, mode, factor, language, alike=alike, unknown=unknown)
                 said.append(words + doubt((rows[name], rows[other]), language))
     return said
@@ -56,29 +56,28 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
     """The sentence about rows of one mode, the fastest first."""
     first, *others = rows
     forward = first.case.mode is Mode.FORWARD
-    alike = [first, *(row for row in others if overlap(first, row))]
+    unclear = undecided(rows)
     baseline = next((row for row in others if row.case.backend == BASELINE_BACKEND), None)
     values = {
         "mode": language.text("Forward") if forward else language.text("End to end"),
         "name": first.case.backend,
-        "names": ", ".join(row.case.backend for row in alike),
+        "names": ", ".join(row.case.backend for row in unclear),
         "time": language.number(significant(first.milliseconds_per_batch)),
         "other": BASELINE_BACKEND,
     }
     if not others:
         words = language.text("%(mode)s: %(name)s takes %(time)s ms a batch; no other runtime was measured.", **values)
         return words + doubt([first], language)
-    if unknown := _without_interval(rows):
-        values["names"] = ", ".join(row.case.backend for row in unknown)
+    if without_interval(unclear):
         words = language.text(
             "%(mode)s: no fastest can be claimed; the rounds of %(names)s give no 95 %% interval.", **values
         )
-        return words + doubt(alike, language)
-    if len(alike) > 1:
+        return words + doubt(rows, language)
+    if unclear:
         words = language.text(
             "%(mode)s: no fastest can be claimed; the 95 %% intervals of %(names)s overlap.", **values
         )
-        return words + doubt(alike, language)
+        return words + doubt(rows, language)
     if baseline is None:
         return language.text("%(mode)s: %(name)s is the fastest, %(time)s ms a batch.", **values) + doubt(
             rows, language
@@ -88,6 +87,19 @@ def _fastest(rows: Sequence[Row], language: Language) -> str:
         "%(mode)s: %(name)s is the fastest, %(time)s ms a batch, %(ratio)s times as fast as %(other)s.", **values
     )
     return words + doubt(rows, language)
+
+
+def undecided(rows: Sequence[Row]) -> list[Row]:
+    """The rows because of which no fastest can be claimed; empty if the first is the fastest.
+
+    They are those without a 95 % interval. If all have one, they are the first and those whose interval overlaps its.
+
+    Args:
+        rows: Rows that may be compared, by their medians, the least first.
+    """
+    first, *others = rows
+    near = [row for row in others if overlap(first, row)]
+    return without_interval(rows) or ([first, *near] if near else [])
 
 
 def doubt(rows: Sequence[Row], language: Language) -> str:
@@ -139,7 +151,8 @@ def copy_share(group: Sequence[Row], language: Language) -> list[str]:
     return said
 
 
-def _without_interval(rows: Iterable[Row]) -> list[Row]:
+def without_interval(rows: Iterable[Row]) -> list[Row]:
+    """The rows that too few rounds give no 95 % interval."""
     return [row for row in rows if row.summary.median_low is None or row.summary.median_high is None]
 
 

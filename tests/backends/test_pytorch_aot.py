@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_what_the_compiler_says_is_in_the_error(monkeypatch: pytest.MonkeyPatch,
 
 
 HANG = "#!/bin/sh\nexec sleep 60\n"
-CRASH = "#!/bin/sh\necho in the loader >&2\nkill -SEGV $$\n"
+CRASH = '#!/bin/sh\nmkdir "$TMPDIR/unpacked" && echo in the loader >&2\nkill -SEGV $$\n'
 
 
 def _forked(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -208,6 +209,10 @@ def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
         Path(package_path).write_bytes(b"no package")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     if python is None:  # the program itself, forked from a process that has imported PyTorch
         forked = SimpleNamespace(run=_forked, TimeoutExpired=subprocess.TimeoutExpired)
         monkeypatch.setattr(pytorch_aot, "subprocess", forked)
@@ -220,6 +225,7 @@ def test_a_package_for_a_gpu_is_first_loaded_elsewhere(
     expected = pytest.raises(BackendError, match=found) if found else nullcontext()
     with expected:
         assert pytorch_aot._compile(cast(Any, None), torch.device("cuda", 0)) == b"no package"
+    assert list(temporary.rglob("unpacked")) == []
 
 
 def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -204,7 +205,7 @@ def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path,
     with subprocess.Popen(
         [sys.executable, *command(*arguments)],
         cwd=place,
-        env=environment(),
+        env=environment(TMPDIR=str(tmp_path)),  # which a killed process leaves something in
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -213,6 +214,15 @@ def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path,
         process.kill()
     with only_writer(out / "training", wait=20):  # the training has ended
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the step here is a shell script")
+def test_a_killed_step_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    step = ["/bin/sh", "-c", 'mkdir "$TMPDIR/of-a-library" && echo made; kill -KILL $$']
+    assert coursework._run_program(step, captured=True) == (b"made\n", -signal.SIGKILL)
+    assert list(tmp_path.iterdir()) == []
 
 
 def wait_for(path: Path) -> None:

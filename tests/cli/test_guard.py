@@ -82,6 +82,58 @@ def test_an_error_that_cannot_be_put_into_words_is_no_verdict(
     assert capfd.readouterr().err == "lenet: failed, and the error cannot be told\n"
 
 
+def test_an_error_that_cannot_be_printed_either_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("lenet.cli.guard.tell", fail)
+    assert CliRunner().invoke(main, ["results", "no such file"]).exit_code == 2
+    monkeypatch.setattr("lenet.cli.guard.secure_streams", fail)
+    monkeypatch.setattr(os, "write", fail)
+    assert CliRunner().invoke(main, ["results", "no such file"]).exit_code == 70
+
+
+def test_an_interrupt_is_no_verdict_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_at_the_end(*_: object) -> str:
+        click.get_current_context().find_root().call_on_close(interrupt)
+        return "x"
+
+    monkeypatch.setattr("lenet.results.promote", interrupt_at_the_end)
+    assert CliRunner().invoke(main, ["promote", "a.json"]).exit_code == 130
+    monkeypatch.setattr("lenet.cli.guard.secure_streams", interrupt)
+    assert CliRunner().invoke(main, ["--version"]).exit_code == 130
+
+
+def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
+    """As `head` does."""
+    reading, stream = os.pipe()
+    os.close(reading)
+    try:
+        done = run("-m", "lenet", "--version", stdout=stream, stderr=subprocess.PIPE)
+    finally:
+        os.close(stream)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_what_is_told_comes_before_what_a_library_writes_later() -> None:
+    program = "import os\nfrom lenet.terminal import tell\ntell('first')\nos.write(1, b'second')"
+    assert run("-c", program, stdout=subprocess.PIPE).stdout == b"first\nsecond"
+
+
+def test_choices_are_listed_without_tabs() -> None:
+    said = CliRunner().invoke(main, ["quantize"]).stderr
+    assert said.endswith("Choose from:\n    int8,\n    fp8\n")
+
+
+def test_a_shell_gets_its_completion() -> None:
+    done = CliRunner().invoke(main, [], prog_name="lenet", env={"_LENET_COMPLETE": "bash_source"})
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "complete -o nosort -F _lenet_completion lenet" in done.stdout
+
+
 def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     program = (
         "import resource\nfrom lenet import results\nfrom lenet.cli import main\n"
@@ -134,7 +186,7 @@ def test_what_a_library_left_in_a_buffer_is_written_before_the_exit_code_is_sett
     program = (
         "import sys\nfrom lenet import results\nfrom lenet.cli import main\n"
         "results.promote = lambda *_: sys.stdout.write('a library says') and 'x'\n"
-        "import lenet.cli\nlenet.cli.tell = lambda *_: None\nmain(['promote', 'a.json'])"
+        "sys.modules['lenet.cli.promote'].tell = lambda *_: None\nmain(['promote', 'a.json'])"
     )
     with Path("/dev/full").open("w") as full:
         done = run("-c", program, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
@@ -170,6 +222,12 @@ def test_a_path_that_standard_output_cannot_encode_is_escaped(encoding: str, sho
     assert shown + b".json" in done.stdout
 
 
+def test_an_error_that_standard_error_cannot_encode_is_escaped() -> None:
+    done = run("-m", "lenet", "results", "éЖ.json", stderr=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2
+    assert b"lenet: \\xe9\\u0416.json cannot be read\n" in done.stderr
+
+
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json"))
     documents.measurement(file)
@@ -188,6 +246,11 @@ def test_without_its_dependencies_the_module_reaches_no_verdict(tmp_path: Path) 
 def test_help_has_the_exit_codes() -> None:
     said = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
     assert all(f" {code}, " in said for code in (0, 1, 2, 3, 70, 130))
+
+
+def test_help_has_each_command_s_first_sentence_whole() -> None:
+    said = " ".join(CliRunner().invoke(main, ["--help"], terminal_width=80).output.split())
+    assert "Import, build, run and compare each backend on 32 images, and say what to do next. evaluate" in said
 
 
 def test_outside_of_the_standalone_mode_errors_are_raised() -> None:

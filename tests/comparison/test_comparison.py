@@ -90,6 +90,21 @@ class _Absent(_Wrong):
     def probe(self, device: torch.device) -> Availability:  # noqa: ARG002
         return Availability(None, "absent is not installed: pip install absent")
 
+    def executed_precision(self, precision: Precision, device: torch.device) -> str:
+        raise self._unsupported(precision, device, "another")
+
+
+GPU_ALONE = [name for name in backends.names() if "cpu" not in backends.load(name).devices]
+
+
+def test_a_backend_for_a_gpu_says_so_on_a_cpu_whatever_the_precision() -> None:
+    assert "tripy" in GPU_ALONE
+    _, missing = compare(*GPU_ALONE)
+    assert missing == [Missing(name, f"{name} runs on cuda alone") for name in GPU_ALONE]
+    for name in GPU_ALONE:
+        refused = backends.load(name)._unsupported(Precision.FP32, CPU, "a GPU")
+        assert refused.found == f"{name} runs on cuda alone"
+
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:

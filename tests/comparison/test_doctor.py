@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,21 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.advice
 
 
+@pytest.mark.parametrize("end", ["exec sleep 60", "kill -KILL $$"])
+def test_a_process_that_is_killed_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = f'mkdir "$TMPDIR/lenet-of-a-library" && echo made >&2; {end}'
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
+    (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32, seconds=3)
+    assert found.log == ("made",)
+    assert list(temporary.iterdir()) == []
+
+
 def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "seq 100 >&2; kill -SEGV $$"))
     done = CliRunner().invoke(main, ["doctor", "pytorch", "--json", "--device", "cpu"])
@@ -165,9 +181,10 @@ time.sleep(300)
 """What the command's processes run instead of lenet."""
 
 EXAMINING = """
-import os, sys
+import os, sys, tempfile
 from lenet.comparison.doctor import examine_in_processes
 os.chdir(sys.argv[1])
+tempfile.tempdir = sys.argv[1]  # where SIGKILL leaves a directory
 os.environ["PYTHONPATH"] = sys.argv[1]
 examine_in_processes(["pytorch", "tensorrt"], "cpu", "fp32", seconds=300)
 """
@@ -209,7 +226,8 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def test_the_command_prints_a_table_and_json() -> None:
     table = CliRunner().invoke(main, ["doctor", "pytorch", "pytorch-cudagraph", "--here", "--device", "cpu"])
     assert table.exit_code == 0, table.output
-    assert "pytorch-cudagraph: import: pytorch-cudagraph runs on cuda alone" in table.stdout
+    assert table.stdout.endswith("\nNeeds an NVIDIA GPU: pytorch-cudagraph.\n")
+    assert "runs on cuda alone" not in table.stdout
     command = ("-m", "lenet", "doctor", "pytorch", "--json", "--device", "cpu")
     done = preloaded.run(*command, cwd=Path.cwd(), env=os.environ)
     assert done.returncode == 0, done.stderr

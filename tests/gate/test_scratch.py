@@ -89,6 +89,24 @@ def test_what_is_no_longer_whole_is_removed_all_the_same(
         assert len(git(other, "worktree", "list").splitlines()) == 1
 
 
+def test_git_forgets_the_worktrees_of_a_gate_whose_directory_is_gone(
+    root: Path, tmp_path: Path, temporary: Path
+) -> None:
+    """But no worktree of the user's, be it missing, and none of a gate whose directory cannot be looked at."""
+    left = killed(root, temporary)
+    own = [tmp_path / "lenet-gate-mine" / "first" / "base", left / "first" / "mine", tmp_path / "missing"]
+    hidden = tmp_path / "hidden" / left.name / "first" / "base"
+    for tree in (*own, hidden):
+        git(root, "worktree", "add", "--detach", str(tree))
+    for gone in (left, own[0].parents[1], own[2], tmp_path / "hidden"):
+        shutil.rmtree(gone)
+    (tmp_path / "hidden").symlink_to("hidden")
+    with scratch_directory(root):
+        listed = git(root, "worktree", "list", "--porcelain").splitlines()
+    found = {line.removeprefix("worktree ") for line in listed if line.startswith("worktree ")}
+    assert found == {str(tree) for tree in (root, *own, hidden)}
+
+
 def no_lock(left: Path) -> None:
     """One that is just being made."""
     (left / "lenet-gate.lock").unlink()

@@ -449,11 +449,11 @@ def test_rows_that_are_decided_are_not_measured_again(gate: Gate) -> None:
     ("error", "stopped"),
     [
         (KeyboardInterrupt(), "a signal ended the gate"),
-        (LOST, "the process of head did not measure: killed by SIGKILL"),
-        (FULL, "the last pair cannot be kept: no space left"),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (LOST, "the process of head did not measure: killed by SIGKILL; why"),
+        (FULL, "the last pair cannot be kept: no space left; free some space"),
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
     ],
-    ids=["signal", "lost process", "full disk", "full disk elsewhere"],
+    ids=["signal", "lost process", "full disk", "broken disk"],
 )
 def test_a_gate_that_ends_early_says_what_it_knows_and_goes_on(gate: Gate, error: BaseException, stopped: str) -> None:
     found = gate.run(failing_at(6, error))
@@ -663,6 +663,18 @@ def test_checkouts_that_take_the_whole_budget_end_it(gate: Gate, monkeypatch: py
     with pytest.raises(GateError, match="--budget is shorter than one pair"):
         gate.run(lambda *_: plain({1: 1.0}), limits=TimeLimits(pair=900, budget=1e-9))
     assert began <= deadlines[0] <= time.monotonic()
+
+
+@pytest.mark.parametrize("seen_by", ["the gate", "a process"])
+def test_a_full_disk_after_a_pair_counts_names_tmpdir_too(gate: Gate, seen_by: str) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    hint = "see why\n  | OSError: [Errno 28] No space left on device\n  | 1 error"
+    lost = WorkerError("the process of head did not measure", found="exit code 3", wanted="a run", hint=hint)
+    found = gate.run(failing_at(6, full if seen_by == "the gate" else lost))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    told = "".join(report.reasons(found))
+    hint = r"name one that has 1\d\d MiB free: `export TMPDIR=DIRECTORY`"
+    assert re.search(rf"It ended early: No space left on device, in .+; {hint}\. To go on:\n", told), told
 
 
 def test_a_full_disk_before_a_pair_counts_names_tmpdir(gate: Gate) -> None:

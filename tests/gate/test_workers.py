@@ -195,12 +195,19 @@ def test_on_a_cpu_the_sides_alternate_within_a_turn(tmp_path: Path, start: str) 
 
 
 @each_start
-def test_a_killed_worker_is_an_error_that_names_it_and_where(tmp_path: Path, start: str) -> None:
+def test_a_killed_worker_is_an_error_that_names_it_and_where(
+    tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "tmp", "caches":
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(GateError, match="the process of head did not measure") as caught:
         measure(tmp_path, {ONE: "killed", TWO: 2.0}, start=start)
     assert caught.value.found == f"killed by SIGKILL, at test_inference[{ONE}-pinned-turn0]"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list((tmp_path / "tmp").iterdir()) == [], "what it left lies with its caches"
+    assert list((tmp_path / "caches").glob("lenet-of-a-library-*"))
 
 
 @each_start

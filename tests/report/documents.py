@@ -41,6 +41,18 @@ def ten_baselines(folder: Path) -> list[Path]:
     ]
 
 
+def change(path: Path, place: Sequence[str | int], value: object) -> None:
+    """Give a file of JSON another value at a place, or none for `KeyError`."""
+    node = document = json.loads(path.read_text())
+    for name in place[:-1]:
+        node = node[name]
+    if value is KeyError:
+        del node[place[-1]]
+    else:
+        node[place[-1]] = value
+    path.write_text(json.dumps(document))
+
+
 def benchmark(case: Case, median: float, rounds: int = 100) -> dict[str, Any]:
     """A row as the suite stores it, its rounds spread by a few per cent around the median."""
     seconds = [median * (1 + 0.04 * ((7 * one) % rounds / rounds - 0.5)) for one in range(rounds)]

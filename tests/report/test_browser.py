@@ -6,7 +6,6 @@ browser`` installs what it can of them.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -48,9 +47,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         documents.gate_row(name=one, reason=one, why={"line": one, "differences": []}) for one in (HOSTILE, "x" * 300)
     ]
     fast = documents.measurement(folder / "fast.json", batches=(1, 1000))
-    document = json.loads(fast.read_text())
-    document["lenet"]["limits"]["arithmetic"]["fp32"] = 8e14  # as an H100's fp16
-    fast.write_text(json.dumps(document))
+    documents.change(fast, ("lenet", "limits", "arithmetic", "fp32"), 8e14)  # as an H100's fp16
     made = {}
     pages: dict[str, Sequence[str | Path]] = {
         "en": [*files, *others, *gates],

@@ -16,7 +16,7 @@ from lenet.errors import ResultsError
 from lenet.measurement.identity import ThisMachine
 from lenet.report.charts.style import MARKERS, VERDICTS
 from tests.report import documents
-from tests.report.test_page import HOSTILE, Text
+from tests.report.test_page import HOSTILE, Text, check_that_it_is_named
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -159,12 +159,9 @@ def test_a_damaged_gate_is_named_and_left_out(storage: Path, content: str | byte
     damaged = keep(storage, 2)
     damaged.write_bytes(content if isinstance(content, bytes) else content.encode())
     done, page, text = report(storage)
-    assert done.exit_code == 1
-    for said in (done.stderr, text):
-        assert f"{damaged} cannot be read" in said
-        assert found in said
+    check_that_it_is_named(done, page, damaged, found)
+    assert f"{damaged} cannot be read" in text
     assert "bbbbbbbbbbbb → 111111111111" in page
-    assert "pytorch-compile, forward: 1.18 times as fast" in text
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,16 @@ def report(*arguments: str | Path, out: Path) -> tuple[Result, str]:
     return result, out.read_text() if out.exists() else ""
 
 
+def check_that_it_is_named(result: Result, page: str, bad: Path, found: str) -> None:
+    """A bad file, and what is wrong with it, are named by the command and on the page, which has the rest."""
+    assert result.exit_code == 1, result.exception
+    text = Text(page).text
+    for said in (result.stderr, text):
+        assert str(bad) in said
+        assert found in said
+    assert "pytorch-compile, forward: 1.18 times as fast" in text
+
+
 class Text(HTMLParser):
     """The page's tags, and its text without styles."""
 
@@ -161,9 +171,7 @@ def test_text_of_a_file_stays_text(tmp_path: Path) -> None:
     file = documents.measurement(
         tmp_path / "1.json", backends=("pytorch", HOSTILE, "_hidden"), batches=(1, 10), name=HOSTILE
     )
-    document = json.loads(file.read_text())
-    document["lenet"]["not_run"] = [{"name": HOSTILE, "reason": HOSTILE}]
-    file.write_text(json.dumps(document))
+    documents.change(file, ("lenet", "not_run"), [{"name": HOSTILE, "reason": HOSTILE}])
     gate = documents.gate(tmp_path / "gate.json")
     gate.write_text(gate.read_text().replace("pytorch forward fp32 1", json.dumps(HOSTILE)[1:-1]))
     result, page = report(file, "--gate", gate, out=tmp_path / "report.html")
@@ -175,6 +183,18 @@ def test_text_of_a_file_stays_text(tmp_path: Path) -> None:
     assert "$x^2$" in read.text
     assert "49 " not in read.text.partition("{{ 7*7 }}")[2][:10]
     assert "_hidden" in read.text
+
+
+def test_machines_of_one_name_are_told_apart_by_their_newest_run(tmp_path: Path) -> None:
+    files = [
+        documents.measurement(tmp_path / f"{number}.json", fingerprint=f"f{number}", name=name, number=number)
+        for number, name in enumerate(("A GPU", "A GPU", "Another"))
+    ]
+    _, page = report(*files, out=tmp_path / "report.html")
+    heads = re.findall(r'<h2 id="machine-\d-title"[^>]*>(.*?)</h2>', page)
+    assert heads == ["The coursework's condition", "A GPU, 2026-11-02 00:00", "A GPU, 2026-11-01 00:00"]
+    assert "<h1>Another</h1>" in page
+    assert "TriPy was not measured on A GPU, 2026-11-01 00:00." in Text(page).text
 
 
 def test_machines_are_never_mixed(tmp_path: Path) -> None:
@@ -297,10 +317,9 @@ def test_the_measured_weights_are_named_with_their_own_accuracy(tmp_path: Path) 
 
 def test_weights_that_are_not_recorded_or_differ_have_no_accuracy(tmp_path: Path) -> None:
     file = documents.measurement(tmp_path / "1.json")
-    document = json.loads(file.read_text())
-    document["benchmarks"][0]["extra_info"]["weights"] = "0" * 64
-    file.write_text(json.dumps(document))
+    documents.change(file, ("benchmarks", 0, "extra_info", "weights"), "0" * 64)
     assert "Accuracy of the measured weights several" in Text(report(file, out=tmp_path / "report.html")[1]).text
+    document = json.loads(file.read_text())
     for one in document["benchmarks"]:
         del one["extra_info"]["weights"]
     file.write_text(json.dumps(document))
@@ -310,9 +329,7 @@ def test_weights_that_are_not_recorded_or_differ_have_no_accuracy(tmp_path: Path
 @pytest.mark.parametrize("reason", ["tripy runs on cuda alone", None])
 def test_tripy_s_sheet_says_that_tripy_was_not_measured(reason: str | None, tmp_path: Path) -> None:
     file = documents.measurement(tmp_path / "1.json")
-    document = json.loads(file.read_text())
-    document["lenet"]["not_run"] = [{"name": "tripy-forward", "reason": reason}] if reason else []
-    file.write_text(json.dumps(document))
+    documents.change(file, ("lenet", "not_run"), [{"name": "tripy-forward", "reason": reason}] if reason else [])
     text = Text(report(file, out=tmp_path / "report.html")[1]).text
     assert f"TriPy was not measured on A GPU. {reason or 'The run did not ask for it.'}" in text
     measured = documents.measurement(tmp_path / "2.json", backends=("pytorch", "tripy"))

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+import pytest
+
+from lenet.errors import OutputError
+from lenet.report import pdf
 
 PRINT = """
 import resource, sys
@@ -18,6 +26,24 @@ try:
 except OutputError as error:
     print(error)
 """
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
+def test_a_browser_that_hangs_ends_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(pdf, "_LONGEST", 1)
+    browser = tmp_path / "chromium"
+    pid = tmp_path / "pid"
+    browser.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > '{pid}'\nwait\n")
+    browser.chmod(0o755)
+    with pytest.raises(OutputError, match="no end within 1 s"):
+        pdf.print_page(str(browser), tmp_path / "page.html", tmp_path / "page.pdf")
+    child = int(pid.read_text())
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(child).wait(20)
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_full_temporary_directory_is_told(tmp_path: Path) -> None:

@@ -55,18 +55,6 @@ def places(node: Any, place: Place = ()) -> Iterator[Place]:
         yield from places(value, (*place, name))
 
 
-def spoilt(document: Any, place: Place, value: Any) -> Any:
-    found = json.loads(json.dumps(document))
-    node = found
-    for name in place[:-1]:
-        node = node[name]
-    if value is KeyError:
-        del node[place[-1]]
-    else:
-        node[place[-1]] = value
-    return found
-
-
 @pytest.fixture
 def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a history that was drawn before the chart is the same: matplotlib takes half a second for it."""
@@ -91,7 +79,7 @@ def test_whatever_is_wrong_with_a_file_it_is_named_or_shown(kind: str, tmp_path:
     path, file = make(kind, folder)
     document = json.loads(file.read_text())
     place = data.draw(st.sampled_from(list(places(document))), "place")
-    file.write_text(json.dumps(spoilt(document, place, data.draw(st.sampled_from((KeyError, *JUNK)), "value"))))
+    documents.change(file, place, data.draw(st.sampled_from((KeyError, *JUNK)), "value"))
     options: dict[str, Any] = {"files": [], kind: path}
     if kind in {"measurement", "gate"}:
         options = {"files": [], "files" if kind == "measurement" else "gates": [path]}

@@ -11,10 +11,16 @@ from lenet.report.charts import Chart, Painter, draw_bars
 from lenet.report.language import Language
 from lenet.report.rounding import accuracy, count
 from lenet.report.sources import Machine, Sources
-from lenet.report.tables import Sheet, conditions_title, speed_groups, speed_sheets, without_empty_columns
+from lenet.report.tables import (
+    Sheet,
+    conditions_title,
+    distance,
+    speed_groups,
+    speed_sheets,
+    telling_case,
+    without_empty_columns,
+)
 from lenet.results import Case, Row
-from lenet.results.published import BATCH_SIZE
-from lenet.vocabulary import HostMemory, InputType, Mode, Precision
 
 __all__ = ["Answer", "Tile", "answer_part", "main_tiles"]
 
@@ -62,14 +68,14 @@ def answer_part(rows: Sequence[Row], painter: Painter, language: Language) -> An
     groups = speed_groups(rows)
     if not groups:
         return None
-    group = min(groups, key=lambda group: _distance(_telling(group)))
-    like = _telling(group)
+    group = min(groups, key=lambda group: distance(telling_case(group)))
+    like = telling_case(group)
     (sheet,) = (one for all_of, one in zip(groups, speed_sheets(rows, language), strict=True)
                 if all_of == group)  # fmt: skip
     return Answer(
         group=group,
         like=like,
-        usual=not any(_distance(like)[:-2]),
+        usual=not any(distance(like)[:-2]),
         chart=draw_bars(painter, group, conditions_title(group, language)),
         sheet=without_empty_columns(sheet),
         fastest=words.fastest(group, language),
@@ -125,21 +131,3 @@ def _evaluated(parity: Mapping[str, Any] | None, digest: str | None) -> float | 
     if parity is None or parity.get("weights") != digest:
         return None
     return next((line["accuracy"] for line in parity["backends"] if line["backend"] == "pytorch"), None)
-
-
-def _telling(group: Sequence[Row]) -> Case:
-    """The case of an end-to-end row, which names the host's memory, or else of any row."""
-    return next((row for row in group if row.case.mode is Mode.END_TO_END), group[0]).case
-
-
-def _distance(case: Case) -> tuple[object, ...]:
-    """How a case differs from the coursework's condition, by importance. The protocol and the threads come last."""
-    return (
-        abs(case.batch_size - BATCH_SIZE),
-        case.asked != Precision.FP32,
-        case.input != InputType.FLOAT32,
-        case.host_memory not in {HostMemory.PINNED, None},
-        case.cold_cache,
-        case.protocol != "coursework",
-        -(case.cpu_threads or 0),
-    )

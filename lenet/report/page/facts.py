@@ -10,7 +10,7 @@ from lenet.report.page.grouping import grouped
 from lenet.report.rounding import count
 from lenet.results import Measurement, Row
 
-__all__ = ["Fact", "brief_facts", "machine_facts", "machine_name", "packages", "protocols"]
+__all__ = ["Fact", "brief_facts", "machine_facts", "machine_name", "machine_names", "packages", "protocols"]
 
 Fact = tuple[str, str]
 """A name and a value."""
@@ -19,6 +19,13 @@ Fact = tuple[str, str]
 def machine_name(machine: Mapping[str, Any]) -> str:
     """The GPU if there is one, otherwise the processor."""
     return str(_fact(machine, "gpu.name") or _fact(machine, "cpu.model") or "?")
+
+
+def machine_names(newest: Sequence[Measurement]) -> list[str]:
+    """The machines' names, by their newest measurements. Machines of one name also have the time of theirs."""
+    names = [machine_name(one.machine) for one in newest]
+    times = [_moment(one) if names.count(name) > 1 else "" for one, name in zip(newest, names, strict=True)]
+    return [", ".join(filter(None, both)) for both in zip(names, times, strict=True)]
 
 
 def machine_facts(machine: Mapping[str, Any], language: Language) -> list[Fact]:
@@ -55,7 +62,7 @@ def brief_facts(measurement: Measurement, language: Language) -> list[Fact]:
         (text("driver"), _fact(machine, "gpu.driver")),
         ("PyTorch", _fact(machine, "packages.torch")),
         (text("commit"), (measurement.commit or text("unknown"))[:12]),
-        (text("measured"), measurement.date[:16].replace("T", " ")),
+        (text("measured"), _moment(measurement)),
         (text("file"), measurement.path.name),
     )
     return [(name, str(value)) for name, value in named if value is not None]
@@ -76,6 +83,10 @@ def protocols(rows: Sequence[Row], language: Language) -> list[str]:
         words_of = {"coursework": language.text("the coursework's"), "adaptive": language.text("adaptive")}
         said.append(language.text("%(name)s: %(span)s rounds a row", name=words_of.get(name, name), span=span))
     return said
+
+
+def _moment(measurement: Measurement) -> str:
+    return measurement.date[:16].replace("T", " ")
 
 
 def _fact(machine: Mapping[str, Any], path: str) -> Any:

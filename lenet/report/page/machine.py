@@ -10,7 +10,7 @@ from lenet.report.charts import Chart, Painter, draw_bars
 from lenet.report.language import Language
 from lenet.report.page import history, machine_charts, sheets
 from lenet.report.page.answer import Answer, answer_part
-from lenet.report.page.facts import Fact, brief_facts, machine_facts, machine_name, packages, protocols
+from lenet.report.page.facts import Fact, brief_facts, machine_facts, packages, protocols
 from lenet.report.page.matrix import Matrix, alike, by_batch, by_precision
 from lenet.report.sources import Machine
 from lenet.report.tables import (
@@ -88,9 +88,9 @@ class MachinePart:
 
 
 def machine_part(
-    machine: Machine, rows: Sequence[Row], anchor: str, painter: Painter, language: Language
+    machine: Machine, rows: Sequence[Row], name: str, anchor: str, painter: Painter, language: Language
 ) -> MachinePart:
-    """Make the content for one machine, with the rows of its newest commit and a name that is unique on the page."""
+    """Make the content for one machine, with the rows of its newest commit, its name and a unique anchor."""
     newest = machine.measurements[-1]
     limits = next((one.limits for one in reversed(machine.newest) if one.limits), None)
     anchors = {row.case: f"{anchor}-row-{place}" for place, row in enumerate(rows, 1)}
@@ -100,7 +100,7 @@ def machine_part(
     main = [row for row in rows if like is not None and alike(row.case, like, "asked")]
     return MachinePart(
         anchor=anchor,
-        name=machine_name(newest.machine),
+        name=name,
         fingerprint=newest.fingerprint,
         brief=brief_facts(newest, language),
         facts=machine_facts(newest.machine, language),

@@ -10,7 +10,7 @@ from lenet.report.charts import Painter
 from lenet.report.language import Language
 from lenet.report.rounding import count, significant
 from lenet.report.tables import NOTHING, memory_name, mode_name
-from lenet.report.words import overlap
+from lenet.report.words import undecided
 from lenet.results import Case, Row
 from lenet.vocabulary import ONE_BATCH_MODES, Mode, Precision
 
@@ -131,8 +131,8 @@ def _best(rows: Sequence[Row]) -> Case | None:
     """The case that is faster than all others beyond doubt, if there is one."""
     if len(rows) < 2 or any(row.unstable for row in rows):  # noqa: PLR2004 - nothing to compare with
         return None
-    first, *others = sorted(rows, key=lambda row: row.summary.median)
-    return None if any(overlap(first, other) for other in others) else first.case
+    ordered = sorted(rows, key=lambda row: row.summary.median)
+    return None if undecided(ordered) else ordered[0].case
 
 
 def alike(case: Case, like: Case, fixed: str) -> bool:

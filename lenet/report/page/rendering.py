@@ -18,7 +18,7 @@ from lenet.report.charts.style import DARK, LIGHT, VERDICTS, css_variables
 from lenet.report.language import Language
 from lenet.report.page import sheets, shortened
 from lenet.report.page.answer import Tile, main_tiles
-from lenet.report.page.facts import machine_name
+from lenet.report.page.facts import machine_names
 from lenet.report.page.gates import GatesPart, gates_part
 from lenet.report.page.machine import MachinePart, machine_part
 from lenet.report.page.training import Training, training_part
@@ -93,11 +93,13 @@ def render(sources: Sources, language: Language, *, sheets_alone: bool = False) 
     if sources.gates:
         fingerprint = sources.machines[0].measurements[-1].fingerprint if sources.machines else None
         page.gates = gates_part(sources.gates, fingerprint, painter, language)
+    names = machine_names([machine.measurements[-1] for machine in sources.machines])
     page.machines = [
-        machine_part(machine, rows, f"machine-{number}", painter, language)
-        for number, (machine, rows) in enumerate(machines, 1)
+        machine_part(machine, rows, name, f"machine-{number}", painter, language)
+        for number, ((machine, rows), name) in enumerate(zip(machines, names, strict=True), 1)
     ]
-    page.tripy = [found for machine, rows in machines if (found := _without_tripy(machine, rows))]
+    whys = [_why_without_tripy(machine, rows) for machine, rows in machines]
+    page.tripy = [(name, why) for name, why in zip(names, whys, strict=True) if why is not None]
     first: tuple[Machine | None, Sequence[Row]] = machines[0] if machines else (None, ())
     page.tiles = list(main_tiles(sources, *first, language))
     filled = _environment(language).get_template("report.html").render(
@@ -116,12 +118,12 @@ def _parity(parity: Mapping[str, Any], language: Language) -> Sheet:
     return replace(sheet, caption="; ".join(filter(None, (sheet.caption, note))))
 
 
-def _without_tripy(machine: Machine, rows: Sequence[Row]) -> tuple[str, str] | None:
-    """The machine's name and why TriPy was not measured on it, empty if it was not asked for; None if it was."""
+def _why_without_tripy(machine: Machine, rows: Sequence[Row]) -> str | None:
+    """Why TriPy was not measured on a machine, empty if it was not asked for; None if it was."""
     if any(row.case.backend == _TRIPY for row in rows):
         return None
     reasons = (why for name, why in machine.not_run.items() if name.startswith(_TRIPY))
-    return machine_name(machine.measurements[-1].machine), next(reasons, "")
+    return next(reasons, "")
 
 
 @cache  # it keeps the templates that it compiled, which takes longer than to fill them

@@ -9,7 +9,14 @@ from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.results import details, results_markdown, sheet_5
 from lenet.report.tables.rows import limits_line, remarks, rows_sheets
 from lenet.report.tables.sheet import NOTHING, Sheet, print_whole, to_markdown, to_rich, without_empty_columns
-from lenet.report.tables.speed import conditions_title, published_sheet, speed_groups, speed_sheets
+from lenet.report.tables.speed import (
+    conditions_title,
+    distance,
+    published_sheet,
+    speed_groups,
+    speed_sheets,
+    telling_case,
+)
 from lenet.report.tables.throughput import throughput_sheet
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "brief",
     "conditions_title",
     "details",
+    "distance",
     "doctor_table",
     "fastest",
     "first_names",
@@ -40,6 +48,7 @@ __all__ = [
     "sheet_5",
     "speed_groups",
     "speed_sheets",
+    "telling_case",
     "throughput_sheet",
     "tight",
     "to_markdown",

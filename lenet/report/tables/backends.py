@@ -37,7 +37,7 @@ def backends_table(lines: Sequence[Mapping[str, Any]], *, probed: bool) -> Rende
 
 
 def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What worked of each backend, then advice and the log's tail for each that failed.
+    """What worked of each backend, then advice and the log's tail for each that failed; last what needs a GPU.
 
     Args:
         machine: Versions and the device.
@@ -51,7 +51,11 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
         cells.append((line["backend"], *known, *(steps.get(step, NOTHING) for step in _STEPS)))
     table = to_rich(Sheet("", ("backend", "version", "runs", *_STEPS), tuple(cells)))
     details: list[RenderableType] = []
+    of_gpu = []
     for line in lines:
+        if line["steps"][-1]["message"] == f"{line['backend']} runs on cuda alone":
+            of_gpu.append(line["backend"])
+            continue
         if line["passed"]:
             details.append(Text(f"{line['backend']}: {line['steps'][-1]['message']}"))
             continue
@@ -61,7 +65,8 @@ def doctor_table(machine: Mapping[str, str | None], lines: Sequence[Mapping[str,
             details.append(_unbroken(f"  next: {line['advice']}"))
         if line["advice"] != failed["message"]:
             details += [Text(f"  | {text}") for text in line["log"][-_LOG_LINES:]]
-    return Group(Text(present), table, *details)
+    needs = [Text(f"Needs an NVIDIA GPU: {', '.join(of_gpu)}.")] if of_gpu else []
+    return Group(Text(present), table, *details, *needs)
 
 
 def _unbroken(text: str) -> Text:

@@ -20,9 +20,9 @@ from lenet.report.tables.doubts import doubts
 from lenet.report.tables.names import MARK, memory_name, runtime_name
 from lenet.report.tables.not_run import first_names, group_reasons
 from lenet.report.tables.sheet import Sheet, to_rich, without_empty_columns
-from lenet.report.tables.speed import narrow_speed_sheets, shared_notes, speed_groups
+from lenet.report.tables.speed import distance, narrow_speed_sheets, shared_notes, speed_groups, telling_case
 from lenet.report.tables.throughput import throughput_in_short
-from lenet.report.words import overlap
+from lenet.report.words import undecided, without_interval
 from lenet.results import FAILED, NotRun, Row, pytorch_row
 from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
 
@@ -47,7 +47,8 @@ def brief(
     """
     sheets = narrow_speed_sheets(rows, others=others)
     said = fastest(rows, others=others)
-    more = [f"Fastest in {len(said) - _MOST} more conditions: see the tables."] if len(said) > _MOST else []
+    left = len(said) - _MOST
+    more = [f"{left} more condition{'s' if left > 1 else ''}: see the tables."] if left > 0 else []
     lines = (*noise(rows, cause), *islice(said, _MOST), *more, *not_run_in_short(missing))
     one_batch = [row for row in rows if row.case.mode in ONE_BATCH_MODES]
     # The last table has the notes of all.
@@ -69,14 +70,16 @@ def noise(rows: Sequence[Row], cause: str | None = None) -> list[str]:
 
 
 def fastest(rows: Sequence[Row], *, others: Sequence[Row] = ()) -> list[str]:
-    """A sentence for each condition and mode with several runtimes. What rests on an unstable row is marked.
+    """A sentence for each condition and mode with several runtimes, those next to the coursework's condition first.
+
+    What rests on an unstable row is marked.
 
     Args:
         rows: The measured rows.
         others: As for `lenet.report.tables.speed_sheets`.
     """
     said = []
-    for group in speed_groups(rows):
+    for group in sorted(speed_groups(rows), key=lambda group: distance(telling_case(group))):
         for mode, words in _MODES.items():
             alike = sorted((row for row in group if row.case.mode is mode), key=lambda row: row.summary.median)
             if len(alike) > 1:
@@ -124,19 +127,23 @@ def _with_one_heading(sheet: Sheet) -> Sheet:
 
 def _fastest(ordered: Sequence[Row], where: str, rows: Sequence[Row]) -> str:
     """The sentence about rows that may be compared, the fastest first."""
+    if unclear := undecided(ordered):
+        names = ", ".join(map(_marked, unclear))
+        why = (
+            f"the rounds of {names} give no 95 % interval"
+            if without_interval(unclear)
+            else (f"the 95 % intervals of {names} overlap")
+        )
+        return f"No fastest can be claimed, {where}: {why}"
     first, *rest = ordered
-    near = [row for row in rest if overlap(first, row)] if not first.unstable else []
-    ties = [row for row in near if not row.unstable]
     baseline = rest[0] if first.case.backend == BASELINE_BACKEND else pytorch_row(first, rows)
     certain = " (unstable)" if first.unstable else ""
-    said = f"Fastest here{certain}, {where}: {' and '.join(map(_marked, (first, *ties)))}"
-    said += " (their 95 % intervals overlap)" if ties else ""
-    if baseline is not None and baseline not in ties:
-        factor = ratio(baseline.summary.median / first.summary.median)
-        mark = MARK if first.unstable or baseline.unstable else ""
-        said += f", {factor}{mark} times as fast as {_marked(baseline)}"
-    doubtful = [runtime_name(row.case) for row in near if row.unstable and row is not baseline]
-    return said + (f" (unstable and not ruled out: {', '.join(doubtful)})" if doubtful else "")
+    said = f"Fastest here{certain}, {where}: {_marked(first)}"
+    if baseline is None:
+        return said
+    factor = ratio(baseline.summary.median / first.summary.median)
+    mark = MARK if first.unstable or baseline.unstable else ""
+    return f"{said}, {factor}{mark} times as fast as {_marked(baseline)}"
 
 
 def _marked(row: Row) -> str:

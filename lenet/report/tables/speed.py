@@ -11,9 +11,18 @@ from lenet.report.tables.names import MARK, memory_name, ratio_mark, runtime_nam
 from lenet.report.tables.sheet import NOTHING, Sheet, of_columns
 from lenet.results import Case, Row, speedup
 from lenet.results.published import BATCH_SIZE, FIGURES, MACHINE, Figure, ratio_to_pytorch
-from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, Mode
+from lenet.vocabulary import BASELINE_BACKEND, ONE_BATCH_MODES, HostMemory, InputType, Mode, Precision
 
-__all__ = ["conditions_title", "narrow_speed_sheets", "published_sheet", "shared_notes", "speed_groups", "speed_sheets"]
+__all__ = [
+    "conditions_title",
+    "distance",
+    "narrow_speed_sheets",
+    "published_sheet",
+    "shared_notes",
+    "speed_groups",
+    "speed_sheets",
+    "telling_case",
+]
 
 
 def speed_sheets(rows: Sequence[Row], language: Language = ENGLISH, *, others: Sequence[Row] = ()) -> list[Sheet]:
@@ -49,6 +58,24 @@ def speed_groups(rows: Sequence[Row]) -> list[list[Row]]:
         memories = dict.fromkeys(row.case.host_memory for row in alike if row.case.mode is Mode.END_TO_END)
         groups += [[row for row in alike if row.case.host_memory in {None, memory}] for memory in memories or (None,)]
     return groups
+
+
+def telling_case(group: Sequence[Row]) -> Case:
+    """The case of an end-to-end row, which names the host's memory, or else of any row."""
+    return next((row for row in group if row.case.mode is Mode.END_TO_END), group[0]).case
+
+
+def distance(case: Case) -> tuple[object, ...]:
+    """How a case differs from the coursework's condition, by importance. The protocol and the threads come last."""
+    return (
+        abs(case.batch_size - BATCH_SIZE),
+        case.asked != Precision.FP32,
+        case.input != InputType.FLOAT32,
+        case.host_memory not in {HostMemory.PINNED, None},
+        case.cold_cache,
+        case.protocol != "coursework",
+        -(case.cpu_threads or 0),
+    )
 
 
 def published_sheet(language: Language = ENGLISH) -> Sheet:

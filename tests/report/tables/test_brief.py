@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenet.report import words
+from lenet.report.language import ENGLISH
 from lenet.report.tables import brief, fastest, rows_sheets, speed_sheets
 from lenet.report.tables.brief import noise, not_run_in_short
 from lenet.report.tables.doubts import doubts
@@ -46,25 +49,52 @@ def test_no_sentence_rests_on_an_unstable_row_without_its_mark() -> None:
     assert fastest([doubtful(PYTORCH), TRIPY]) == [f"Fastest here, {where}tripy, 1.49 ! times as fast as pytorch !"]
     wide = doubtful(certain(measured("fused", Mode.FORWARD, 0.549e-3), low=0.5e-3))
     assert fastest([PYTORCH, TRIPY, wide]) == [
-        f"Fastest here, {where}tripy, 1.49 times as fast as pytorch (unstable and not ruled out: fused)"
+        f"No fastest can be claimed, {where}the 95 % intervals of tripy, fused ! overlap"
     ]
-    tie = replace(wide, unstable=())
-    assert fastest([PYTORCH, TRIPY, tie]) == [
-        f"Fastest here, {where}tripy and fused (their 95 % intervals overlap), 1.49 times as fast as pytorch"
+    without = doubtful(measured("fused", Mode.FORWARD, 3e-3))
+    without = replace(without, summary=replace(without.summary, median_low=None, median_high=None))
+    assert fastest([PYTORCH, TRIPY, without]) == [
+        f"No fastest can be claimed, {where}the rounds of fused ! give no 95 % interval"
     ]
-    alike = certain(PYTORCH, low=0.5e-3)
-    assert fastest([alike, TRIPY]) == [f"Fastest here, {where}tripy and pytorch (their 95 % intervals overlap)"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.none() | st.integers(0, 3), st.booleans()), min_size=2, max_size=4))
+def test_the_terminal_and_the_report_claim_a_fastest_by_one_rule(
+    known: list[tuple[int, int | None, bool]],
+) -> None:
+    rows = []
+    for name, (median, half, unstable) in zip(("pytorch", "tripy", "fused", "jax"), known, strict=False):
+        row = measured(name, Mode.FORWARD, median / 1e3)
+        low, high = (None, None) if half is None else ((median - half) / 1e3, (median + half) / 1e3)
+        summary = replace(row.summary, median_low=low, median_high=high)
+        rows.append(replace(row, summary=summary, unstable=("scatter",) if unstable else ()))
+    (terminal,) = fastest(rows)
+    (report,) = words.fastest(rows, ENGLISH)
+    refused = re.compile(r"o fastest can be claimed.*(the rounds|the 95 % intervals) of (.*) (give|overlap)")
+    here, there = refused.search(terminal.replace(" !", "")), refused.search(report.replace("\xa0", " "))
+    assert (here and here.groups()) == (there and there.groups())
+    assert ("Fastest here" in terminal) == ("is the fastest" in report)
 
 
 def test_conditions_that_differ_are_named() -> None:
     half = [replace(row, case=replace(row.case, asked="fp16", precision="fp16")) for row in (PYTORCH, TRIPY)]
     assert [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *half])] == [
-        "Fastest here, forward, batch 1,000, fp16",
         "Fastest here, forward, batch 1,000, fp32",
+        "Fastest here, forward, batch 1,000, fp16",
     ]
     cold = [replace(row, case=replace(row.case, cold_cache=True)) for row in (PYTORCH, TRIPY)]
     told = [line.partition(":")[0] for line in fastest([PYTORCH, TRIPY, *cold])]
     assert sorted(told) == ["Fastest here, forward, batch 1,000", "Fastest here, forward, batch 1,000, cold cache"]
+
+
+def test_only_the_conditions_next_to_the_coursework_s_have_a_sentence() -> None:
+    asked = ("bf16", "fp16", "fp32", "tf32", "fp16x2", "int8")
+    rows = [replace(row, case=replace(row.case, asked=one, precision=one)) for one in asked for row in (PYTORCH, TRIPY)]
+    for shown, more in (5, "1 more condition"), (6, "2 more conditions"):
+        text = render(brief(rows[: 2 * shown]), 120)
+        assert text.count("Fastest here") == 4
+        assert text.partition("Fastest here")[2].startswith(", forward, batch 1,000, fp32: ")
+        assert f"\n{more}: see the tables.\n" in text
 
 
 def test_noise_is_said_once() -> None:
