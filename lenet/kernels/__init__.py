@@ -1,7 +1,8 @@
 """LeNet as one CUDA kernel: its source, its variants, and the weights in the order that it reads them.
 
-Three sources, told their sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` with ``tensor_layers.cuh``, and
-``quantized.cu``. Nothing here needs CUDA; `lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
+Three kernels, told their sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` and ``quantized.cu``, with their layers in
+``fp32_layers.cuh``, ``tensor_layers.cuh`` and ``quantized_layers.cuh``. Nothing here needs CUDA:
+`lenet.kernels.compiler` compiles, and `lenet.backends.fused` launches.
 """
 
 from __future__ import annotations
@@ -57,15 +58,16 @@ _HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
 _CLASSES, _HIDDEN2 = PARAMETER_SHAPES["fc3.weight"]
 _SIDE2 = SPLIT
 _BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
-# Of fp32.cu: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind its sums.
+# Of fp32's two files: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind
+# its sums.
 _FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
 # Of tensor_layers.cuh, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), rows of the
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
 _FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; arrivals and sums of a staged variant
 _SCALES, _PLANE_PADDING = 5, 16
-# Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two arrivals;
-# then an image's maps and pixels.
+# Of quantized's two files, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two
+# arrivals; then an image's maps and pixels.
 _QUANTIZED = 9 * 6 * 8 + 2 * 15 * 16 + (6 + 16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1
 _QUANTIZED_IMAGE = 185 + 192
 
@@ -154,9 +156,11 @@ class Variant:
     def source(self) -> str:
         """CUDA C++, without the macros."""
         if self.precision in FORMATS:
-            names = ["formats.cuh", "quantized.cu"]
+            names = ["formats.cuh", "quantized_layers.cuh", "quantized.cu"]
+        elif self.precision == Precision.FP32:
+            names = ["fp32_layers.cuh", "fp32.cu"]
         else:
-            names = ["fp32.cu"] if self.precision == Precision.FP32 else ["tensor_layers.cuh", "tensor_cores.cu"]
+            names = ["tensor_layers.cuh", "tensor_cores.cu"]
         return "\n".join((_DIRECTORY / name).read_text(encoding="utf-8") for name in ("common.cuh", *names))
 
     @property
@@ -235,7 +239,7 @@ def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
 
 
 def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
-    """float32, in the order of ``fp32.cu``'s offsets."""
+    """float32, in the order of ``fp32_layers.cuh``'s offsets."""
     maps = variant.maps_a_thread
     exact = {name: tensor.numpy() for name, tensor in weights.narrow(exact, torch.float32).items()}
     # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]

@@ -1,4 +1,4 @@
-// The two formats of quantized.cu: their instructions, products and rounding. Macro: E4M3 (not int8).
+// The two formats of the quantised kernel: their instructions, products and rounding. Macro: E4M3 (not int8).
 //
 // e4m3 products are computed as fp16 ones, which hold e4m3 numbers exactly: `mma` of e4m3 operands keeps 13 bits of a sum
 // on Ada (Zhang et al., "SageAttention2", arXiv:2411.10958), and on Hopper the compiler makes these fp16 products of it.
