@@ -60,14 +60,14 @@ _SIDE2 = SPLIT
 _BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
 # Of fp32's two files: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind
 # its sums.
-_FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
+_FILTER2, _MAP_ROW, _MAPS_PADDING, _MBARRIERS = 28, 16, 4, 4
 # Of tensor_layers.cuh, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), rows of the
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
-_FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; arrivals and sums of a staged variant
+_FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; mbarriers and sums of a staged variant
 _SCALES, _PLANE_PADDING = 5, 16
 # Of quantized's two files, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two
-# arrivals; then an image's maps and pixels.
+# mbarriers; then an image's maps and pixels.
 _QUANTIZED = 9 * 6 * 8 + 2 * 15 * 16 + (6 + 16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1
 _QUANTIZED_IMAGE = 185 + 192
 
@@ -183,7 +183,7 @@ class Variant:
         image = _FEATURES // self.blocks_an_image + _MAPS1 * rows1 * _MAP_ROW + _MAPS_PADDING
         if self.blocks_an_image == 1:
             return 4 * (constants + self.images * (image + _CHANNELS * _SIZE * _SIZE))
-        return 4 * (constants + image + _WARPS[self.precision] * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + _ARRIVALS)
+        return 4 * (constants + image + _WARPS[self.precision] * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + _MBARRIERS)
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:

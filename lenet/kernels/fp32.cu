@@ -25,7 +25,8 @@
 constexpr bool TURNS = IMAGES == 8;
 constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 
-// Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies.
+// Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies. EARLY is the largest multiple of
+// `multiply_slice`'s step of 4 with which the slices of 20 warps fit behind the maps of 8 images in 227 KB.
 constexpr int EARLY = 16, LATE = FEATURES / SHARES - EARLY, DEPTH2 = HIDDEN1 / SHARES;
 constexpr int SLICE = EARLY * HIDDEN1, LATE_SLICE = LATE * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
 constexpr int DEPTH_HERE = FEATURES_HERE / SHARES;  // of fc1, all at once, where blocks share an image
@@ -36,20 +37,20 @@ constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES 
 constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
 constexpr int ALL = SHARED_BYTES / 16 * 4;
 constexpr int FC2_AT = PIXELS_AT + SHARES * HIDDEN1;  // where blocks share an image: all of fc2, behind fc1's sums
-constexpr int ARRIVALS = BLOCKS > 1 ? 4 : BULK ? 6 * SHARES : 0;  // of fc2; of a warp's three slices: two floats each
-constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 + ARRIVALS : FREE_AT;
+constexpr int MBARRIERS = BLOCKS > 1 ? 4 : BULK ? 6 * SHARES : 0;  // of fc2; of a warp's three slices: two floats each
+constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 + MBARRIERS : FREE_AT;
 static_assert(NEEDED <= ALL, "shared memory is too small for so many images");
-constexpr int ARRIVALS_AT = ALL - ARRIVALS, END = ARRIVALS_AT;
-static_assert(ARRIVALS % 4 == 0, "slices are aligned to 16 bytes");
+constexpr int MBARRIERS_AT = ALL - MBARRIERS, END = MBARRIERS_AT;
+static_assert(MBARRIERS % 4 == 0, "slices are aligned to 16 bytes");
 
 // Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
 // sums alone.
 constexpr int SLICES_AT = END - SHARES * SLICE;
-constexpr bool ROOMY = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
-constexpr int LATE_AT = ROOMY ? FREE_AT : MAPS_AT;
+constexpr bool DISJOINT = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
+constexpr int LATE_AT = DISJOINT ? FREE_AT : MAPS_AT;
 constexpr bool RESIDENT = BLOCKS == 1 && SLICES_AT >= PIXELS_AT && SLICES_AT >= LATE_AT + SHARES * LATE_SLICE;
-constexpr int HOME = RESIDENT ? END - SLICE : PIXELS_AT, NEXT_HOME = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
-constexpr int HOME2 = HOME + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
+constexpr int SLICE_AT = RESIDENT ? END - SLICE : PIXELS_AT, SLICE_STRIDE = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
+constexpr int SLICE2_AT = SLICE_AT + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
 static_assert(!RESIDENT || IMAGES * HIDDEN1 + SLICE2 <= SLICE, "a slice's place is too small");
 
 // The workspace of an image that blocks share, in floats: each block's sums of fc1, and how many blocks have left theirs.
@@ -60,15 +61,15 @@ template <int OUTPUTS>
 __device__ __forceinline__ void sum_slices(const float* sums, const float* bias, float* outputs) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS)
-        outputs[i] = fmaxf(add_shares<SHARES, NEXT_HOME>(bias[i % OUTPUTS], sums + i), 0.0f);
+        outputs[i] = fmaxf(add_shares<SHARES, SLICE_STRIDE>(bias[i % OUTPUTS], sums + i), 0.0f);
 }
 
 // Leaves the block's sums of fc1 to the block that comes last, and says whether this is the one: threadFenceReduction of
 // NVIDIA's CUDA samples (https://github.com/NVIDIA/cuda-samples), with the fences in the atomic operation.
 __device__ __forceinline__ bool leave_sums(const float* sums, float* workspace, int block) {
     int i = threadIdx.x;
-    if (i < HIDDEN1) workspace[block * HIDDEN1 + i] = add_shares<SHARES, NEXT_HOME>(0.0f, sums + i);
-    __syncthreads();
+    if (i < HIDDEN1) workspace[block * HIDDEN1 + i] = add_shares<SHARES, SLICE_STRIDE>(0.0f, sums + i);
+    __syncthreads();  // all of the block's sums are written before thread 0 counts the block
     return __syncthreads_or(i == 0 && is_last_of(BLOCKS, reinterpret_cast<unsigned*>(workspace + COUNTER_AT)));
 }
 
@@ -80,23 +81,23 @@ __device__ __forceinline__ void sum_blocks(const volatile float* workspace, cons
 }
 
 // A warp copies a slice of weights to where they are RESIDENT.
-__device__ __forceinline__ void copy_slice(Arrival& arrival, float* shared, const float* global, int floats) {
+__device__ __forceinline__ void copy_slice(Mbarrier& mbarrier, float* shared, const float* global, int floats) {
     if (!RESIDENT) return;
     if (BULK) {
         if (threadIdx.x % 32 == 0)
-            arrival.ask(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
+            mbarrier.copy(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
         return;
     }
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, global + i);
 }
 
-// Waits for a slice, which all but the last PENDING groups of copies hold where it did not come in bulk.
+// A warp waits for its slice: for its mbarrier, or for all but the last PENDING groups of its lanes' copies.
 template <int PENDING>
-__device__ __forceinline__ void wait_for_slice(Arrival& arrival, unsigned phase) {
+__device__ __forceinline__ void wait_for_slice(Mbarrier& mbarrier, unsigned phase) {
     wait_for_copies<PENDING>();
     __syncwarp();
-    if (RESIDENT && BULK) arrival.wait(phase);
+    if (RESIDENT && BULK) mbarrier.wait(phase);
 }
 
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
@@ -147,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
     int warp = threadIdx.x / 32;
-    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
+    Mbarrier* mbarriers = reinterpret_cast<Mbarrier*>(shared + MBARRIERS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
 
     // The images of the block: its share of the batch in turns, or one turn of IMAGES.
     int block = blockIdx.x % BLOCKS, share = TURNS ? ceil_div(batch, gridDim.x) : IMAGES;
@@ -170,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
     if (RESIDENT && BULK && threadIdx.x % 32 == 0)
-        for (int i = 0; i < 3; ++i) arrivals[i].prepare();
+        for (int i = 0; i < 3; ++i) mbarriers[i].init();
     float weights3[DEPTH_HERE][4] = {};
     if constexpr (BLOCKS > 1) {
         fetch_slice<DEPTH_HERE, HIDDEN1>(weights3, parameters + FC1 + (block * SHARES + warp) * DEPTH_HERE * HIDDEN1);
@@ -178,31 +179,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (!BULK)
             copy_block(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4, THREADS);
         else if (threadIdx.x == 0)
-            arrivals[0].begin(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
+            mbarriers[0].init_and_copy(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
     }
     unsigned phase = 0;
 #pragma unroll 1
     while (true) {
         if (HELD) {
-            held.settle(StorePixels{pixels});
+            held.store(StorePixels{pixels});
         } else {
             copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
         }
         commit_copies();
         wait_for_copies<1>();
-        __syncthreads();
+        __syncthreads();  // the constants and the first images are there, and `init` is seen
 
-        float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
-        float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
+        float *slice = shared + SLICE_AT + warp * SLICE_STRIDE, *late_slice = shared + LATE_AT + warp * LATE_SLICE;
+        float* slice2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + SLICE2_AT + warp * SLICE_STRIDE;
         auto copy_when_free = [&](int from_here, int to_here) {
-            int at = HOME + warp * NEXT_HOME;
-            if (from_here <= at && at < to_here) copy_slice(arrivals[0], home, parameters + FC1 + warp * SLICE, SLICE);
+            int at = SLICE_AT + warp * SLICE_STRIDE;
+            if (from_here <= at && at < to_here) copy_slice(mbarriers[0], slice, parameters + FC1 + warp * SLICE, SLICE);
         };
         auto copy_late = [&] {
-            copy_slice(arrivals[1], late_home, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
+            copy_slice(mbarriers[1], late_slice, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
         };
         copy_when_free(FREE_AT, END);
-        if (ROOMY) copy_late();
+        if (DISJOINT) copy_late();
         commit_copies();
         int some = TURNS ? count : IMAGES;
 #pragma unroll 1
@@ -210,10 +211,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             conv1(first_tile + threadIdx.x, some, weights1, bias + BIAS1, pixels, maps);
             if (FIRST_IMAGES < IMAGES && first_tile == 0) {
                 wait_for_copies<1>();
-                __syncthreads();
+                __syncthreads();  // the other images are there
             }
         }
-        __syncthreads();
+        __syncthreads();  // all maps are there, and the pixels are free
 
         copy_when_free(PIXELS_AT, FREE_AT);
         commit_copies();
@@ -221,44 +222,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll 1
         for (int tile = threadIdx.x; tile < tiles2; tile += THREADS)
             conv2(tile, some, weights2, bias + BIAS2, maps, features);
-        __syncthreads();
+        __syncthreads();  // all features are there, and the maps are free
 
         Sums sums = {};
         if constexpr (BLOCKS > 1) {
             multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
-            store_sums<HIDDEN1>(sums, home);
+            store_sums<HIDDEN1>(sums, slice);
             wait_for_copies<0>();  // before any block ends
-            if (BULK) arrivals[0].wait();
-            __syncthreads();
-            if (!leave_sums(shared + HOME, workspace, block)) return;
+            if (BULK) mbarriers[0].wait();
+            __syncthreads();  // all warps' sums and fc2's weights are there
+            if (!leave_sums(shared + SLICE_AT, workspace, block)) return;
             sum_blocks(workspace, bias + BIAS3, hidden1);
         } else {
-            if (!ROOMY) copy_late();
+            if (!DISJOINT) copy_late();
             commit_copies();
-            wait_for_slice<1>(arrivals[0], phase);
+            wait_for_slice<1>(mbarriers[0], phase);
             multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
-                sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+                sums, RESIDENT ? slice : parameters + FC1 + warp * SLICE, features + warp * EARLY);
             __syncwarp();  // fc2's weights and the sums lie where the weights did
-            copy_slice(arrivals[2], home2, parameters + FC2 + warp * SLICE2, SLICE2);
+            copy_slice(mbarriers[2], slice2, parameters + FC2 + warp * SLICE2, SLICE2);
             commit_copies();
-            wait_for_slice<1>(arrivals[1], phase);
+            wait_for_slice<1>(mbarriers[1], phase);
             multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
-                sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+                sums, RESIDENT ? late_slice : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
                 features + SHARES * EARLY + warp * LATE);
-            store_sums<HIDDEN1>(sums, home);
-            __syncthreads();
-            sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+            store_sums<HIDDEN1>(sums, slice);
+            __syncthreads();  // all warps' sums are there
+            sum_slices<HIDDEN1>(shared + SLICE_AT, bias + BIAS3, hidden1);
         }
         wait_for_copies<0>();
-        if (RESIDENT && BULK) arrivals[2].wait(phase);
-        __syncthreads();
+        if (RESIDENT && BULK) mbarriers[2].wait(phase);
+        __syncthreads();  // hidden1 is there, and its sums are free
         Sums sums2 = {};
         multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-            sums2, RESIDENT || BLOCKS > 1 ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
-        store_sums<HIDDEN2>(sums2, home);
-        __syncthreads();
-        sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
-        __syncthreads();
+            sums2, RESIDENT || BLOCKS > 1 ? slice2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+        store_sums<HIDDEN2>(sums2, slice);
+        __syncthreads();  // all warps' sums are there
+        sum_slices<HIDDEN2>(shared + SLICE_AT, bias + BIAS4, hidden2);
+        __syncthreads();  // hidden2 is there, and the sums, where the next images go, are free
         int images_here = count;
         first += IMAGES, from += IMAGES * IMAGE_PIECES, phase ^= 1;
         count = min(IMAGES, end - first);

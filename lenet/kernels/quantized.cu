@@ -2,19 +2,19 @@
 // in shared memory.
 
 // Each image has warps of its own until conv1 is done: they begin when it is there, whatever the others do.
-constexpr int CREW = WARPS / IMAGES, CREW_THREADS = 32 * CREW;
-static_assert(CREW * IMAGES == WARPS, "each image wants as many warps");
+constexpr int WARPS_AN_IMAGE = WARPS / IMAGES, THREADS_AN_IMAGE = 32 * WARPS_AN_IMAGE;
+static_assert(WARPS_AN_IMAGE * IMAGES == WARPS, "each image wants as many warps");
 
 // Shared memory, in chunks of 16 bytes.
 constexpr int PIXEL_CHUNKS = PIXELS / 16;
 constexpr int ACTIVATIONS = 8 * (STRIDE3 + STRIDE4 + STRIDE5) + IMAGES * (MAP_CHUNKS + PIXEL_CHUNKS);
-// The fully connected layers' weights are in shared memory if there is room. The last chunk is two arrivals'.
+// The fully connected layers' weights are in shared memory if there is room. The last chunk is two mbarriers'.
 constexpr bool RESIDENT = ALL + ACTIVATIONS + 1 <= SHARED_BYTES / 16;
 constexpr int COPIED = RESIDENT ? ALL : CONSTANTS;
 constexpr int FEATURES_AT = COPIED, HIDDEN1_AT = FEATURES_AT + 8 * STRIDE3, HIDDEN2_AT = HIDDEN1_AT + 8 * STRIDE4;
 constexpr int MAPS_AT = HIDDEN2_AT + 8 * STRIDE5, PIXELS_AT = MAPS_AT + IMAGES * MAP_CHUNKS;
-constexpr int ARRIVALS_AT = PIXELS_AT + IMAGES * PIXEL_CHUNKS;
-static_assert(ARRIVALS_AT + 1 <= SHARED_BYTES / 16, "shared memory is too small for so many images");
+constexpr int MBARRIERS_AT = PIXELS_AT + IMAGES * PIXEL_CHUNKS;
+static_assert(MBARRIERS_AT + 1 <= SHARED_BYTES / 16, "shared memory is too small for so many images");
 static_assert(WARPS >= 2 * ROWS3, "fc1 wants 16 warps");
 static_assert(MAP_CHUNKS + PIXEL_CHUNKS >= 32 * ROWS3, "fc1's sums do not fit where the maps and the pixels were");
 
@@ -34,22 +34,22 @@ struct PixelScalings {
     }
 };
 
-// A crew's image on its way from global memory, through a thread's registers, to shared memory.
-struct Image {
-    static constexpr int COUNT = ceil_div(PIECES, CREW_THREADS);
+// A warps' image on its way from global memory, through a thread's registers, to shared memory.
+struct ImagePieces {
+    static constexpr int COUNT = ceil_div(PIECES, THREADS_AN_IMAGE);
     uint4 held[COUNT];
 
     __device__ __forceinline__ void fetch(const uint4* pieces) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            int piece = i * CREW_THREADS + threadIdx.x % CREW_THREADS;
+            int piece = i * THREADS_AN_IMAGE + threadIdx.x % THREADS_AN_IMAGE;
             held[i] = piece < PIECES ? load_once(pieces + piece) : make_uint4(0, 0, 0, 0);
         }
     }
-    __device__ __forceinline__ void settle(uint4* pixels, const PixelScalings& scalings) const {
+    __device__ __forceinline__ void store(uint4* pixels, const PixelScalings& scalings) const {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            int piece = i * CREW_THREADS + threadIdx.x % CREW_THREADS, channel = piece / (PIECES / CHANNELS);
+            int piece = i * THREADS_AN_IMAGE + threadIdx.x % THREADS_AN_IMAGE, channel = piece / (PIECES / CHANNELS);
             uint4 v = held[i];
             if (piece >= PIECES) continue;
             if constexpr (BYTES)
@@ -71,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const float2* scalings = reinterpret_cast<const float2*>(shared + SCALINGS_AT);
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     uint4* maps = shared + MAPS_AT;
-    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
+    Mbarrier* mbarriers = reinterpret_cast<Mbarrier*>(shared + MBARRIERS_AT);
     int warp = threadIdx.x / 32;
 
     int first = blockIdx.x * IMAGES, count = min(IMAGES, batch - first);
@@ -82,27 +82,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (!BULK)
         copy_block(shared, later, CONSTANTS, THREADS);
     else if (threadIdx.x == 0)
-        arrivals[0].begin(shared, later, CONSTANTS);
+        mbarriers[0].init_and_copy(shared, later, CONSTANTS);
     commit_copies();
-    int image = warp / CREW;
+    int image = warp / WARPS_AN_IMAGE;
     uint4* pixels = shared + PIXELS_AT + image * PIXEL_CHUNKS;
-    Image its;
+    ImagePieces pieces;
     Conv1 conv1;
-    if (image < count) its.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
+    if (image < count) pieces.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
     if (BULK) {
-        __syncthreads();  // `begin` made it
-        arrivals[0].wait();
+        __syncthreads();  // `init_and_copy` made it
+        mbarriers[0].wait();
         conv1.load(shared);
     }
-    if (image < count) its.settle(pixels, PixelScalings(parameters));
+    if (image < count) pieces.store(pixels, PixelScalings(parameters));
     // Only now: what is wanted later may not stand in the images' way.
     if (RESIDENT && !BULK)
         copy_block(shared + FC1, later + FC1, ALL - FC1, THREADS);
     else if (RESIDENT && threadIdx.x == 0)
-        arrivals[1].begin(shared + FC1, later + FC1, ALL - FC1);
+        mbarriers[1].init_and_copy(shared + FC1, later + FC1, ALL - FC1);
     commit_copies();
     if (BULK) {
-        sync_part(image, CREW_THREADS);
+        sync_part(image, THREADS_AN_IMAGE);
     } else {
         wait_for_copies<1>();
         __syncthreads();
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     // A crew of two has seven tiles: who has four of them differs, for every fourth warp shares a scheduler.
 #pragma unroll 1
-    for (int tile = (warp + image / 2) % CREW; image < count && tile < ceil_div(PAIRS, 16); tile += CREW)
+    for (int tile = (warp + image / 2) % WARPS_AN_IMAGE; image < count && tile < ceil_div(PAIRS, 16); tile += WARPS_AN_IMAGE)
         conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned*>(maps + image * MAP_CHUNKS));
     __syncthreads();
 
@@ -118,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int unit = warp * UNITS; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS * UNITS)
         conv2(unit, shared, maps, reinterpret_cast<unsigned short*>(features));
     wait_for_copies<0>();
-    if (RESIDENT && BULK) arrivals[1].wait();
+    if (RESIDENT && BULK) mbarriers[1].wait();
     __syncthreads();
 
     const uint4* weights = RESIDENT ? shared : later;

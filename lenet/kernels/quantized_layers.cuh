@@ -56,7 +56,7 @@ constexpr int STRIDE3 = 25, STRIDE4 = 9, STRIDE5 = 7;
 
 // The largest of a convolution's sums at the four places of a window, scaled.
 __device__ __forceinline__ float pooled(Sum a, Sum b, Sum c, Sum d, float2 scaling) {
-    float largest = max4(shown(a), shown(b), shown(c), shown(d)) - Format<E4M3>::START_AS_FLOAT;
+    float largest = max4(as_float(a), as_float(b), as_float(c), as_float(d)) - Format<E4M3>::START_AS_FLOAT;
     return fmaf(largest, scaling.x, scaling.y);
 }
 
@@ -96,7 +96,7 @@ struct Conv1 {
 #pragma unroll
         for (int block = 0; block < BLOCKS1; block += 2) {
             uint2 first = at(words, block), second = at(words, block + 1);
-            Left a = left(make_uint4(first.x, first.y, second.x, second.y));
+            AOperand a = a_operand(make_uint4(first.x, first.y, second.x, second.y));
 #pragma unroll
             for (int i = 0; i < TILES1; ++i)
                 if (block + 1 < BLOCKS1)
@@ -147,7 +147,7 @@ struct Windows {
         for (int i = 0; i < 16; ++i) sums[i / 4][i % 4] = START;
     }
     // Places of one side, to the left or to the right.
-    __device__ __forceinline__ void add(int block, int side, const Left& a) {
+    __device__ __forceinline__ void add(int block, int side, const AOperand& a) {
 #pragma unroll
         for (int y = 0; y < 2; ++y) {
             unsigned b = seen[block / 3 + y][block % 3];
@@ -186,7 +186,7 @@ __device__ __forceinline__ void conv2(unsigned unit, const uint4* constants, con
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
             const uint4* from = constants + CONV2 + (side * BLOCKS2 + block) * BLOCK;
-            Left a = block + 1 < BLOCKS2 ? left(from[lane]) : left(reinterpret_cast<const uint2*>(from)[lane]);
+            AOperand a = block + 1 < BLOCKS2 ? a_operand(from[lane]) : a_operand(reinterpret_cast<const uint2*>(from)[lane]);
 #pragma unroll
             for (int i = 0; i < UNITS; ++i) windows[i].add(block, side, a);
         }
@@ -205,9 +205,9 @@ __device__ __forceinline__ void connect(Sum (&sums)[4], const uint4* weights, co
 #pragma unroll
     for (int block = FROM; block < TO; block += 2)
         if (block + 1 < TO)
-            product(turns[block / 2 % 2], left(weights[block * BLOCK + lane]), words[4 * block], words[4 * block + 4]);
+            product(turns[block / 2 % 2], a_operand(weights[block * BLOCK + lane]), words[4 * block], words[4 * block + 4]);
         else
-            product(turns[block / 2 % 2], left(reinterpret_cast<const uint2*>(weights + block * BLOCK)[lane]),
+            product(turns[block / 2 % 2], a_operand(reinterpret_cast<const uint2*>(weights + block * BLOCK)[lane]),
                     words[4 * block]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[i] = turns[0][i] + turns[1][i];

@@ -8,18 +8,18 @@
 //                   | conv1, a group after the other | conv2 | fc1 | fc2 | fc3
 
 // The block copies weights to where they are RESIDENT, unless they came with the images (APART); as one group of copies.
-__device__ __forceinline__ void copy_late(Arrival& arrival, uint4* shared, const uint4* global, int chunks) {
+__device__ __forceinline__ void copy_late(Mbarrier& mbarrier, uint4* shared, const uint4* global, int chunks) {
     if (RESIDENT && !APART) {
         if (!BULK)
             copy_block(shared, global, chunks, THREADS);
         else if (threadIdx.x == 0)
-            arrival.begin(shared, global, chunks);
+            mbarrier.init_and_copy(shared, global, chunks);
     }
     commit_copies();
 }
 
 // What lies where in shared memory.
-struct Places {
+struct Layout {
     uint4* shared;
     const uint4* weights2 = shared + WEIGHTS1;
     const float* bias = reinterpret_cast<const float*>(weights2 + WEIGHTS2);
@@ -27,7 +27,7 @@ struct Places {
     uint4 *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     uint4* maps = shared + MAPS_AT;
     unsigned short* pixels = reinterpret_cast<unsigned short*>(shared + PIXELS_AT);
-    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT);
+    Mbarrier* mbarriers = reinterpret_cast<Mbarrier*>(shared + MBARRIERS_AT);
 
     __device__ __forceinline__ void conv1(const Conv1& conv1, int tile) const {
         conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned short*>(maps));
@@ -37,7 +37,7 @@ struct Places {
 // The layers behind conv1. `late` runs when the pixels are done with, `ready` returns when a layer's weights are there, and
 // `free` runs when fc1 is done with its own.
 template <typename Late, typename Ready, typename Free>
-__device__ __forceinline__ void classify_maps(const Places& at, const uint4* parameters, float* logits, int count, Late late,
+__device__ __forceinline__ void classify_maps(const Layout& at, const uint4* parameters, float* logits, int count, Late late,
                                               Ready ready, Free free) {
     int warp = threadIdx.x / 32;
     __syncthreads();
@@ -74,28 +74,28 @@ __device__ __forceinline__ void classify_maps(const Places& at, const uint4* par
     if (warp == 0) classify(weights4 + WEIGHTS4, at.hidden2, at.bias + BIAS5, at.scale[4], logits, count);
 }
 
-__device__ __forceinline__ void run_staged(const Places& at, const uint4* images, const uint4* parameters, float* logits,
+__device__ __forceinline__ void run_staged(const Layout& at, const uint4* images, const uint4* parameters, float* logits,
                                            int batch) {
     // Of constants, the part of fc1's weights that no image lies on, and fc2's with fc3's; of groups of images, and of the
     // parts of fc1's weights that take their places.
-    Arrival *constants = at.arrivals, *rest = constants + 1, *late = rest + 1, *staged = late + 1, *parts = staged + STAGES;
+    Mbarrier *constants = at.mbarriers, *rest = constants + 1, *late = rest + 1, *staged = late + 1, *parts = staged + STAGES;
     uint4* stages = at.shared + FC1_AT;
     int warp = threadIdx.x / 32, share = ceil_div(batch, gridDim.x);
     int first = blockIdx.x * share, end = min(batch, first + share);
     if (first >= end) return;
-    auto ask_for_images = [&](int from_here) {
+    auto copy_images = [&](int from_here) {
         int count = min(IMAGES, end - from_here);
         const uint4* from = images + static_cast<long long>(from_here) * PIECES;
 #pragma unroll 1
         for (int i = 0; i * GROUP < count; ++i)
-            staged[i].ask(stages + i * STAGE, from + i * STAGE, min(GROUP, count - i * GROUP) * PIECES);
+            staged[i].copy(stages + i * STAGE, from + i * STAGE, min(GROUP, count - i * GROUP) * PIECES);
     };
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2 * STAGES + 3; ++i) constants[i].prepare();
-        constants->ask(at.shared, parameters, CONSTANTS);
-        ask_for_images(first);
+        for (int i = 0; i < 2 * STAGES + 3; ++i) constants[i].init();
+        constants->copy(at.shared, parameters, CONSTANTS);
+        copy_images(first);
         constexpr int FROM = STAGES * STAGE;
-        rest->ask(stages + FROM, parameters + FC1 + FROM, WEIGHTS3 - FROM);
+        rest->copy(stages + FROM, parameters + FC1 + FROM, WEIGHTS3 - FROM);
     }
     for (int i = threadIdx.x; i < IMAGES * MAP_CHUNKS; i += THREADS) at.maps[i].w = 0;  // channels that no map fills
     __syncthreads();
@@ -122,7 +122,7 @@ __device__ __forceinline__ void run_staged(const Places& at, const uint4* images
                 if (STAGE % THREADS == 0 || piece < STAGE) store(piece, held[j]);
             }
             __syncthreads();
-            if (threadIdx.x == 0) parts[i].ask(stages + i * STAGE, parameters + FC1 + i * STAGE, STAGE);
+            if (threadIdx.x == 0) parts[i].copy(stages + i * STAGE, parameters + FC1 + i * STAGE, STAGE);
             int windows = min((i + 1) * GROUP, count) * POOLED1;
             // A round of the warps waits for the images of its last tile.
 #pragma unroll 1
@@ -130,7 +130,7 @@ __device__ __forceinline__ void run_staged(const Places& at, const uint4* images
                 at.conv1(conv1, tile);
         }
         auto copy_late = [&] {
-            if (threadIdx.x == 0) late->ask(at.shared + FC2_AT, parameters + FC2, LATE);
+            if (threadIdx.x == 0) late->copy(at.shared + FC2_AT, parameters + FC2, LATE);
         };
         auto ready = [&](int layer) {
             if (layer == 4) {
@@ -141,29 +141,29 @@ __device__ __forceinline__ void run_staged(const Places& at, const uint4* images
             for (int i = 0; i < STAGES; ++i) parts[i].wait(phase);
         };
         auto free = [&] {
-            if (threadIdx.x == 0 && first + IMAGES < end) ask_for_images(first + IMAGES);
+            if (threadIdx.x == 0 && first + IMAGES < end) copy_images(first + IMAGES);
         };
         classify_maps(at, parameters, logits + static_cast<long long>(first) * CLASSES, count, copy_late, ready, free);
     }
 }
 
 // A block's images, fewer than IMAGES where the batch ends.
-__device__ __forceinline__ void run(const Places& at, const uint4* from, const uint4* parameters, float* logits, int count) {
+__device__ __forceinline__ void run(const Layout& at, const uint4* from, const uint4* parameters, float* logits, int count) {
     int warp = threadIdx.x / 32;
     // Groups of copies that are not BULK: the constants; fc1; fc2 and fc3 in their time.
     InFlight<PIECES, 0, FIRST_IMAGES, THREADS> early;
     InFlight<PIECES, FIRST_IMAGES, IMAGES, THREADS> late_images;
     early.fetch(from, count);
-    if (APART && threadIdx.x == 0) at.arrivals[0].begin(at.shared + FC1_AT, parameters + FC1, WEIGHTS3 + LATE);
+    if (APART && threadIdx.x == 0) at.mbarriers[0].init_and_copy(at.shared + FC1_AT, parameters + FC1, WEIGHTS3 + LATE);
     copy_block(at.shared, parameters, CONSTANTS, THREADS);
     commit_copies();
     for (int i = threadIdx.x; i < PARTS * IMAGES * MAP_CHUNKS; i += THREADS) at.maps[i].w = 0;  // channels that no map fills
-    early.settle(StorePixels{at.pixels});
+    early.store(StorePixels{at.pixels});
     late_images.fetch(from, count);
     wait_for_copies<0>();
     __syncthreads();
     // Only now: what is wanted later may not stand in the images' way.
-    copy_late(at.arrivals[0], at.shared + FC1_AT, parameters + FC1, WEIGHTS3);
+    copy_late(at.mbarriers[0], at.shared + FC1_AT, parameters + FC1, WEIGHTS3);
 
     Conv1 conv1;
     conv1.load(at.shared, at.bias + BIAS1, at.scale[0]);
@@ -172,16 +172,16 @@ __device__ __forceinline__ void run(const Places& at, const uint4* from, const u
 #pragma unroll 1
     for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
         if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
-            late_images.settle(StorePixels{at.pixels});
+            late_images.store(StorePixels{at.pixels});
             __syncthreads();
         }
         int tile = round * WARPS + warp;
         if (tile < TILES) at.conv1(conv1, tile);
     }
-    auto late = [&] { copy_late(at.arrivals[1], at.shared + FC2_AT, parameters + FC2, LATE); };
+    auto late = [&] { copy_late(at.mbarriers[1], at.shared + FC2_AT, parameters + FC2, LATE); };
     auto ready = [&](int layer) {
         if (layer == 3) wait_for_copies<0>();
-        if (RESIDENT && BULK && (layer == 3 || !APART)) at.arrivals[layer - 3].wait();  // behind a barrier: `begin` made it
+        if (RESIDENT && BULK && (layer == 3 || !APART)) at.mbarriers[layer - 3].wait();  // behind a barrier: `init_and_copy` made it
     };
     classify_maps(at, parameters, logits, count, late, ready, [] {});
 }
@@ -191,7 +191,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
           float* /* workspace, of fp32.cu alone */) {
     SHARED_MEMORY(shared);
-    Places at{shared};
+    Layout at{shared};
     if constexpr (STAGED) {
         run_staged(at, static_cast<const uint4*>(images), parameters, logits, batch);
     } else {
