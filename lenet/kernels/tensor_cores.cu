@@ -1,7 +1,8 @@
 // LeNet in one kernel, of the layers of tensor_layers.cuh: a block takes IMAGES images through the network in shared memory.
 //
-// Where images are STAGED they come GROUP at a time in bulk copies, to where fc1's weights lie later. They are rounded into
-// their places, and conv1 runs on them while the next come. A block takes its share of the batch in turns of IMAGES:
+// Where images are STAGED they come GROUP at a time in bulk copies, to where fc1's weights lie later. The block rounds them
+// to 16 bits into the pixels' place, and conv1 runs on them while the next come. A block takes its share of the batch in
+// turns of IMAGES:
 //
 //     fc1's place   | images | weights, copied as each group leaves      | the next turn's images
 //     pixels' place         | pixels      | fc2's and fc3's weights
@@ -40,14 +41,14 @@ template <typename Late, typename Ready, typename Free>
 __device__ __forceinline__ void classify_maps(const Layout& at, const uint4* parameters, float* logits, int count, Late late,
                                               Ready ready, Free free) {
     int warp = threadIdx.x / 32;
-    __syncthreads();
+    __syncthreads();  // all maps are there, and the pixels are free
 
     late();
 #pragma unroll 1
     for (int unit = warp; unit * 8 < (STAGED ? count : IMAGES) * POOLED2; unit += WARPS)
         conv2(unit, at.weights2, at.bias + BIAS2, at.scale[1], at.maps, reinterpret_cast<unsigned short*>(at.features));
     ready(3);
-    __syncthreads();
+    __syncthreads();  // all features are there, and the maps are free
 
     const uint4* weights3 = RESIDENT ? at.shared + FC1_AT : parameters + FC1;
     const uint4* weights4 = RESIDENT ? at.shared + FC2_AT : parameters + FC2;
@@ -59,18 +60,18 @@ __device__ __forceinline__ void classify_maps(const Layout& at, const uint4* par
             connect<HALF3, STEPS3, STRIDE3>(sums, weights3 + warp % ROWS3 * STEPS3 * PARTS * FRAGMENT, at.features);
             *others = make_float4(sums[0], sums[1], sums[2], sums[3]);
         }
-        __syncthreads();
+        __syncthreads();  // the second warps' sums are there
         if (warp < ROWS3) sums[0] += others->x, sums[1] += others->y, sums[2] += others->z, sums[3] += others->w;
     }
     free();
     if (warp < ROWS3) store_hidden<HIDDEN1, STRIDE4>(sums, warp, at.bias + BIAS3, at.scale[2], at.hidden1);
-    __syncthreads();
+    __syncthreads();  // all of hidden1 is there
     ready(4);
     if (warp < ROWS4) {
         connect<0, STEPS4, STRIDE4>(sums, weights4 + warp * STEPS4 * PARTS * FRAGMENT, at.hidden1);
         store_hidden<HIDDEN2, STRIDE5>(sums, warp, at.bias + BIAS4, at.scale[3], at.hidden2);
     }
-    __syncthreads();
+    __syncthreads();  // all of hidden2 is there
     if (warp == 0) classify(weights4 + WEIGHTS4, at.hidden2, at.bias + BIAS5, at.scale[4], logits, count);
 }
 
@@ -98,7 +99,7 @@ __device__ __forceinline__ void run_staged(const Layout& at, const uint4* images
         rest->copy(stages + FROM, parameters + FC1 + FROM, WEIGHTS3 - FROM);
     }
     for (int i = threadIdx.x; i < IMAGES * MAP_CHUNKS; i += THREADS) at.maps[i].w = 0;  // channels that no map fills
-    __syncthreads();
+    __syncthreads();  // `init` is seen
     constants->wait();
     unsigned phase = 0;
 #pragma unroll 1
@@ -121,7 +122,7 @@ __device__ __forceinline__ void run_staged(const Layout& at, const uint4* images
                 unsigned piece = j * THREADS + threadIdx.x;
                 if (STAGE % THREADS == 0 || piece < STAGE) store(piece, held[j]);
             }
-            __syncthreads();
+            __syncthreads();  // the group's pixels are there, and its stage is free
             if (threadIdx.x == 0) parts[i].copy(stages + i * STAGE, parameters + FC1 + i * STAGE, STAGE);
             int windows = min((i + 1) * GROUP, count) * POOLED1;
             // A round of the warps waits for the images of its last tile.
@@ -161,7 +162,7 @@ __device__ __forceinline__ void run(const Layout& at, const uint4* from, const u
     early.store(StorePixels{at.pixels});
     late_images.fetch(from, count);
     wait_for_copies<0>();
-    __syncthreads();
+    __syncthreads();  // the first images and the constants are there
     // Only now: what is wanted later may not stand in the images' way.
     copy_late(at.mbarriers[0], at.shared + FC1_AT, parameters + FC1, WEIGHTS3);
 
@@ -173,7 +174,7 @@ __device__ __forceinline__ void run(const Layout& at, const uint4* from, const u
     for (int round = 0; round < ceil_div(TILES, WARPS); ++round) {
         if (FIRST_IMAGES < IMAGES && round == EARLY_ROUNDS) {
             late_images.store(StorePixels{at.pixels});
-            __syncthreads();
+            __syncthreads();  // the other images are there
         }
         int tile = round * WARPS + warp;
         if (tile < TILES) at.conv1(conv1, tile);
@@ -181,7 +182,7 @@ __device__ __forceinline__ void run(const Layout& at, const uint4* from, const u
     auto late = [&] { copy_late(at.mbarriers[1], at.shared + FC2_AT, parameters + FC2, LATE); };
     auto ready = [&](int layer) {
         if (layer == 3) wait_for_copies<0>();
-        if (RESIDENT && BULK && (layer == 3 || !APART)) at.mbarriers[layer - 3].wait();  // behind a barrier: `init_and_copy` made it
+        if (RESIDENT && BULK && (layer == 3 || !APART)) at.mbarriers[layer - 3].wait();
     };
     classify_maps(at, parameters, logits, count, late, ready, [] {});
 }
