@@ -112,11 +112,11 @@ class Fused(Backend):
             multiprocessors=multiprocessors,
         )
         lowest, highest = spec.batches.minimum, spec.batches.maximum
-        # Where the choice may change, by `choose_variant`.
+        # The last batches before `choose_variant` may choose another.
         ends = {1, multiprocessors // SPLIT, *(n * multiprocessors for n in IMAGES_A_BLOCK)}
-        batches = {lowest, highest, *(n for end in ends for n in (end, end + 1) if lowest <= n <= highest)}
+        batches = sorted({highest, *(end for end in ends if lowest <= end <= highest)})
         largest: dict[Variant, int] = {}
-        for batch, on_device in itertools.product(sorted(batches), (True, False)):
+        for batch, on_device in itertools.product(batches, (True, False)):
             largest[choose(batch, on_device=on_device)] = batch
         kernels = {
             variant: load_kernel(arrays, variant, spec.device, batch, spec.scales)
