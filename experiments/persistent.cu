@@ -51,10 +51,10 @@ __device__ __forceinline__ unsigned long long nanoseconds() {
     return now;
 }
 
-// Ends the life of an arrival, so that another can begin there.
-__device__ __forceinline__ void end(Arrival* arrival) {
+// Ends the life of an mbarrier, so that another can begin there.
+__device__ __forceinline__ void end(Mbarrier* mbarrier) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(arrival->address()) : "memory");
+    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(mbarrier->address()) : "memory");
 #endif
 }
 
@@ -71,22 +71,22 @@ __device__ __forceinline__ bool wait_for_request(const unsigned* words, unsigned
     return false;
 }
 
-// Where the source has its one arrival, in bytes, and in the workspace what the first block tells the others: 0 at first.
+// Where the source has its one mbarrier, in bytes, and in the workspace what the first block tells the others: 0 at first.
 #ifdef PARTS
 using Parameter = uint4;
 constexpr int SHARING = 1, TOLD_AT = 0;
-constexpr int ARRIVAL_AT = 16 * ARRIVALS_AT;
-static_assert(!BULK || APART, "there is more than one arrival");
+constexpr int MBARRIER_AT = 16 * MBARRIERS_AT;
+static_assert(!BULK || APART, "there is more than one mbarrier");
 #else
 using Parameter = float;
 constexpr int SHARING = BLOCKS, TOLD_AT = COUNTER_AT + 1;
-constexpr int ARRIVAL_AT = 4 * ARRIVALS_AT;
-static_assert(BLOCKS > 1, "there is more than one arrival");
+constexpr int MBARRIER_AT = 4 * MBARRIERS_AT;
+static_assert(BLOCKS > 1, "there is more than one mbarrier");
 #endif
 
-__device__ __forceinline__ void end_arrival() {
+__device__ __forceinline__ void end_mbarrier() {
     SHARED_MEMORY(memory);
-    if (BULK) end(reinterpret_cast<Arrival*>(reinterpret_cast<char*>(memory) + ARRIVAL_AT));
+    if (BULK) end(reinterpret_cast<Mbarrier*>(reinterpret_cast<char*>(memory) + MBARRIER_AT));
 }
 
 // A thread's wait for a request. False: the kernel is to end.
@@ -116,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         bool wrote = NETWORK ? network(images, parameters, logits, batch, workspace) : blockIdx.x == 0;
         __syncthreads();
         if (threadIdx.x == 0) {
-            if (SERVE && NETWORK) end_arrival();
+            if (SERVE && NETWORK) end_mbarrier();
             if (wrote && FLAG) store_release(words + RESPONSE, number);
         }
         if (!SERVE) return;

@@ -1,7 +1,8 @@
 """LeNet as one CUDA kernel: its source, its variants, and the weights in the order that it reads them.
 
-Three sources, told their sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` with ``tensor_layers.cuh``, and
-``quantized.cu``. Nothing here needs CUDA; `lenet.kernels.compiler` compiles, `lenet.backends.fused` launches.
+Three kernels, told their sizes by macros: ``fp32.cu``, ``tensor_cores.cu`` and ``quantized.cu``, with their layers in
+``fp32_layers.cuh``, ``tensor_layers.cuh`` and ``quantized_layers.cuh``. Nothing here needs CUDA:
+`lenet.kernels.compiler` compiles, and `lenet.backends.fused` launches.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lenet.kernels import quantized
 from lenet.quantization import FORMATS, Scales
 from lenet.vocabulary import Precision
 
-__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack", "paired"]
 
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
@@ -57,17 +58,22 @@ _HIDDEN1, _FEATURES = PARAMETER_SHAPES["fc1.weight"]
 _CLASSES, _HIDDEN2 = PARAMETER_SHAPES["fc3.weight"]
 _SIDE2 = SPLIT
 _BIASES = sum(shape[0] for name, shape in PARAMETER_SHAPES.items() if name.endswith(".bias"))
-# Of fp32.cu: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind its sums.
-_FILTER2, _MAP_ROW, _MAPS_PADDING, _ARRIVALS = 28, 16, 4, 4
+# Of fp32's two files: a padded filter of conv2, a padded row of conv1's maps, floats behind an image's maps and behind
+# its sums.
+_FILTER2, _MAP_ROW, _MAPS_PADDING, _MBARRIERS = 28, 16, 4, 4
 # Of tensor_layers.cuh, in chunks of 16 bytes: conv1's and conv2's fragments (STEPS * COLUMNS * FRAGMENT), rows of the
 # fully connected layers' inputs (STRIDE3 to STRIDE5), and an image's maps; then scales, and elements behind a plane.
 _FRAGMENTS, _STRIDES, _MAP_CHUNKS = 7 * 3 * 16 + 13 * 32, (_FEATURES + 8) + (128 + 8) + (96 + 8), 297
-_FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; arrivals and sums of a staged variant
+_FRAGMENTS3, _STAGED = 8 * 25 * 32, 6 + 256  # of fc1; mbarriers and sums of a staged variant
 _SCALES, _PLANE_PADDING = 5, 16
-# Of quantized.cu, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two arrivals;
-# then an image's maps and pixels.
+# Of quantized's two files, in chunks of 16 bytes: CONSTANTS, eight rows of inputs of each fully connected layer, two
+# mbarriers; then an image's maps and pixels.
 _QUANTIZED = 9 * 6 * 8 + 2 * 15 * 16 + (6 + 16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1
 _QUANTIZED_IMAGE = 185 + 192
+_QUANTIZED_CONNECTED = 16 * (8 * 25 + 6 * 8 + 6)  # the fully connected layers' weights
+
+_PAIR_IMAGES = 4  # of each of two blocks that share a multiprocessor
+_RESERVED = 1024  # bytes of shared memory that the driver keeps for each block
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -84,6 +90,8 @@ class Variant:
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
         blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
+        blocks_a_multiprocessor: Blocks that are to share a multiprocessor: 1, or in int8 and fp8 2, with half of the
+            warps each.
     """
 
     precision: str
@@ -91,6 +99,7 @@ class Variant:
     bytes_in: bool
     shared_bytes: int
     blocks_an_image: int = 1
+    blocks_a_multiprocessor: int = 1
 
     def blocks(self, batch: int, multiprocessors: int) -> int:
         """Blocks of a launch."""
@@ -120,7 +129,7 @@ class Variant:
     @property
     def threads(self) -> int:
         """Threads a block."""
-        return 32 * _WARPS[self.precision]
+        return 32 * _WARPS[self.precision] // self.blocks_a_multiprocessor
 
     @property
     def parts(self) -> int:
@@ -139,14 +148,15 @@ class Variant:
             "IMAGES": str(self.images),
             "BYTES": str(self.bytes_in).lower(),
             "SHARED_BYTES": str(self.shared_bytes),
-            "WARPS": str(_WARPS[self.precision]),
+            "WARPS": str(self.threads // 32),
         }
         if self.precision == Precision.FP32:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
         if self.precision in FORMATS:
-            return shared | {"E4M3": str(self.precision == Precision.FP8).lower()}
+            blocks = str(self.blocks_a_multiprocessor)
+            return shared | {"E4M3": str(self.precision == Precision.FP8).lower(), "BLOCKS_A_MULTIPROCESSOR": blocks}
         bfloat = str(self.precision == Precision.BF16).lower()
         return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts), "STAGED": str(self.staged).lower()}
 
@@ -154,9 +164,11 @@ class Variant:
     def source(self) -> str:
         """CUDA C++, without the macros."""
         if self.precision in FORMATS:
-            names = ["formats.cuh", "quantized.cu"]
+            names = ["formats.cuh", "quantized_layers.cuh", "quantized.cu"]
+        elif self.precision == Precision.FP32:
+            names = ["fp32_layers.cuh", "fp32.cu"]
         else:
-            names = ["fp32.cu"] if self.precision == Precision.FP32 else ["tensor_layers.cuh", "tensor_cores.cu"]
+            names = ["tensor_layers.cuh", "tensor_cores.cu"]
         return "\n".join((_DIRECTORY / name).read_text(encoding="utf-8") for name in ("common.cuh", *names))
 
     @property
@@ -179,7 +191,7 @@ class Variant:
         image = _FEATURES // self.blocks_an_image + _MAPS1 * rows1 * _MAP_ROW + _MAPS_PADDING
         if self.blocks_an_image == 1:
             return 4 * (constants + self.images * (image + _CHANNELS * _SIZE * _SIZE))
-        return 4 * (constants + image + _WARPS[self.precision] * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + _ARRIVALS)
+        return 4 * (constants + image + _WARPS[self.precision] * _HIDDEN1 + _HIDDEN1 * _HIDDEN2 + _MBARRIERS)
 
 
 def largest_that_fits(precision: str, shared_bytes: int) -> int:
@@ -187,6 +199,24 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     variants = (Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK)
     fitting = [variant.images for variant in variants if variant.needed_bytes <= shared_bytes]
     return max(fitting, default=0)
+
+
+def paired(precision: str, *, bytes_in: bool, shared_bytes: int) -> Variant | None:
+    """The variant of two blocks a multiprocessor, which is for large batches.
+
+    None in other precisions than int8 and fp8, and where half of a multiprocessor's shared memory does not hold a
+    block with the fully connected layers' weights. Compute capability 9.0 has room for it, 8.0 and 8.9 do not.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        bytes_in: Whether images come as uint8.
+        shared_bytes: Shared memory that a lone block can ask for. A multiprocessor has 1 KB more, which the driver
+            keeps for each block (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+    """
+    half = (shared_bytes + _RESERVED) // 2 - _RESERVED
+    variant = Variant(precision, _PAIR_IMAGES, bytes_in, half, blocks_a_multiprocessor=2)
+    fits = precision in FORMATS and variant.needed_bytes + 16 * _QUANTIZED_CONNECTED <= half
+    return variant if fits else None
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant, scales: Scales | None = None) -> np.ndarray:
@@ -235,7 +265,7 @@ def _pad(array: np.ndarray, *shape: int) -> np.ndarray:
 
 
 def _pack_fp32(exact: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray:
-    """float32, in the order of ``fp32.cu``'s offsets."""
+    """float32, in the order of ``fp32_layers.cuh``'s offsets."""
     maps = variant.maps_a_thread
     exact = {name: tensor.numpy() for name, tensor in weights.narrow(exact, torch.float32).items()}
     # [group][map][channel][row][column] -> [group][channel][row][map, column, padded]

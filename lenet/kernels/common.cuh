@@ -46,26 +46,27 @@ __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-// Bulk copies, from compute capability 9.0 on: one thread asks for many bytes, and they come beside what the threads' own
-// loads and copies ask for, which are answered in the order of asking: a copy behind an image that comes from the host
-// would wait for it, and whatever is asked for next for the copy.
+// Bulk copies, from compute capability 9.0 on: one thread starts a copy of many bytes. A thread's own loads and `cp.async`
+// complete in the order in which they start, so weights would wait for an image that comes from the host's memory. Bulk
+// copies do not wait for them.
 #if __CUDA_ARCH__ >= 900
 constexpr bool BULK = true;
 #else
 constexpr bool BULK = false;
 #endif
 
-// In shared memory, the arrival of one bulk copy (an `mbarrier`): `begin` by one thread; behind a barrier of the block,
-// `wait` by each thread that reads what came. One thread may also `prepare` it and `ask` for one copy after the other.
-struct alignas(8) Arrival {
+// An `mbarrier` in shared memory, which completes a phase with each bulk copy. One thread calls `init` and, for one copy
+// after the other, `copy`. After a `__syncthreads`, each thread that reads what came calls `wait`.
+struct alignas(8) Mbarrier {
     unsigned long long state;
 
 #if __CUDA_ARCH__ >= 900
-    __device__ __forceinline__ void prepare() {
+    __device__ __forceinline__ void init() {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address()) : "memory");
     }
-    // `to` and `from` are aligned to 16 bytes. What threads wrote or read at `to`, they did before a barrier of the block.
-    __device__ __forceinline__ void ask(uint4* to, const uint4* from, int chunks) {
+    // `to` and `from` are aligned to 16 bytes. A `__syncthreads` stands between other accesses to `to` and this call. The
+    // fence orders them before the copy, which goes through the async proxy.
+    __device__ __forceinline__ void copy(uint4* to, const uint4* from, int chunks) {
         unsigned at = address(), bytes = 16 * chunks;
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
@@ -73,7 +74,7 @@ struct alignas(8) Arrival {
                      ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from), "r"(bytes), "r"(at)
                      : "memory");
     }
-    // Waits for the first copy or, where `phase` is 1, the second, and so on in turns.
+    // Waits for the first copy or, where `phase` is 1, the second, and so on alternately.
     __device__ __forceinline__ void wait(unsigned phase = 0) {
         unsigned done = 0;
         while (!done)
@@ -84,19 +85,19 @@ struct alignas(8) Arrival {
     }
     __device__ __forceinline__ unsigned address() { return static_cast<unsigned>(__cvta_generic_to_shared(this)); }
 #else
-    __device__ __forceinline__ void prepare() {}
-    __device__ __forceinline__ void ask(uint4*, const uint4*, int) {}
+    __device__ __forceinline__ void init() {}
+    __device__ __forceinline__ void copy(uint4*, const uint4*, int) {}
     __device__ __forceinline__ void wait(unsigned = 0) {}
 #endif
-    __device__ __forceinline__ void begin(uint4* to, const uint4* from, int chunks) {
-        prepare();
-        ask(to, from, chunks);
+    __device__ __forceinline__ void init_and_copy(uint4* to, const uint4* from, int chunks) {
+        init();
+        copy(to, from, chunks);
     }
 };
 
-// Counts one more, and says whether that makes `count`; the counter is then 0 again. What this thread wrote before, or
-// others of its block before a barrier, the last one sees, and behind a barrier its block (acquire and release: PTX ISA,
-// "Memory Consistency Model").
+// Adds 1 to a counter. True if that makes `count`; the counter is then 0 again. The thread that gets true sees what the
+// others wrote before their call, and what other threads of their blocks wrote before a `__syncthreads` in front of it.
+// After another `__syncthreads` its own block sees it too (acquire and release: PTX ISA, "Memory Consistency Model").
 __device__ __forceinline__ bool is_last_of(unsigned count, unsigned* counter) {
     unsigned before;
     asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
@@ -106,7 +107,7 @@ __device__ __forceinline__ bool is_last_of(unsigned count, unsigned* counter) {
     return before == count - 1;
 }
 
-// 16 bytes that are read once, and so are not worth a place in L1. Volatile: the load stays where it stands, early.
+// 16 bytes that are read once, so they take no place in L1. Volatile: the compiler does not move the load down to its use.
 __device__ __forceinline__ uint4 load_once(const uint4* from) {
     uint4 v;
     asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -115,7 +116,7 @@ __device__ __forceinline__ uint4 load_once(const uint4* from) {
     return v;
 }
 
-// Byte `index` of a word as a float, less 128: its bits become the low mantissa of 2^23.
+// Byte INDEX of a word as a float, minus 128: its bits become the lowest of 2^23's mantissa.
 template <int INDEX>
 __device__ __forceinline__ float centred(unsigned word) {
     constexpr unsigned TWO_23 = 0x4B000000;    // 2^23 as a float: its mantissa's last place is 1
@@ -187,7 +188,7 @@ __device__ __forceinline__ float from_lane_xor(float value, int mask) {
 
 #endif  // LENET_HOST_EMULATOR
 
-// The bytes of a word, less 128, as four floats.
+// The bytes of a word, minus 128, as four floats.
 __device__ __forceinline__ float4 widen(unsigned word) {
     return make_float4(centred<0>(word), centred<1>(word), centred<2>(word), centred<3>(word));
 }
@@ -196,13 +197,13 @@ __device__ __forceinline__ float max4(float a, float b, float c, float d) {
     return fmaxf(fmaxf(a, b), fmaxf(c, d));
 }
 
-// The block copies `chunks` pieces of 16 bytes, asynchronously.
+// The block starts asynchronous copies of `chunks` pieces of 16 bytes.
 __device__ __forceinline__ void copy_block(uint4* shared, const uint4* global, int chunks, int threads) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < chunks; i += threads) copy_async(shared + i, global + i);
 }
 
-// Images on their way from global memory into a thread's registers: pieces of 16 bytes, of images FROM to TO.
+// Images FROM to TO of a block, prefetched from global memory into registers: a thread's pieces of 16 bytes.
 template <int PIECES_PER_IMAGE, int FROM, int TO, int THREADS>
 struct InFlight {
     static constexpr int COUNT = ceil_div((TO - FROM) * PIECES_PER_IMAGE, THREADS);
@@ -219,7 +220,7 @@ struct InFlight {
     }
     // Hands each piece and its number to `store`.
     template <typename Store>
-    __device__ __forceinline__ void settle(Store store) {
+    __device__ __forceinline__ void store(Store store) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             int piece = FROM * PIECES_PER_IMAGE + i * THREADS + threadIdx.x;

@@ -1,4 +1,4 @@
-// The two formats of quantized.cu: their instructions, products and rounding. Macro: E4M3 (not int8).
+// The two formats of the quantised kernel: their instructions, products and rounding. Macro: E4M3 (not int8).
 //
 // e4m3 products are computed as fp16 ones, which hold e4m3 numbers exactly: `mma` of e4m3 operands keeps 13 bits of a sum
 // on Ada (Zhang et al., "SageAttention2", arXiv:2411.10958), and on Hopper the compiler makes these fp16 products of it.
@@ -47,12 +47,12 @@ __device__ __forceinline__ unsigned low_bytes(unsigned a, unsigned b, unsigned c
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
-// Four e4m3 numbers: rounded to nearest even, 448 at most in size; negative numbers become 0 where they are CUT.
-template <bool CUT>
+// Four e4m3 numbers: rounded to nearest even, 448 at most in size; with RELU negative numbers become 0.
+template <bool RELU>
 __device__ __forceinline__ unsigned pack_e4m3(float a, float b, float c, float d) {
     unsigned packed = 0;
 #if __CUDA_ARCH__ >= 890
-    if constexpr (CUT) {
+    if constexpr (RELU) {
         asm("{ .reg .b16 l, h; cvt.rn.satfinite.relu.e4m3x2.f32 l, %2, %1; cvt.rn.satfinite.relu.e4m3x2.f32 h, %4, %3;"
             " mov.b32 %0, {l, h}; }"
             : "=r"(packed)
@@ -87,7 +87,7 @@ struct Halves {
 template <bool>
 struct Format {
     using Sum = int;
-    using Left = uint4;
+    using AOperand = uint4;
     // A convolution's sums begin at the bits of 1.5 x 2^23: as a float they are then that much more than the sum, which
     // is less than 2^22 in size.
     static constexpr int START = 0x4B400000;
@@ -96,22 +96,22 @@ struct Format {
 template <>
 struct Format<true> {
     using Sum = float;
-    using Left = Halves;
+    using AOperand = Halves;
     static constexpr float START = 0.0f, START_AS_FLOAT = 0.0f;
 };
 using Sum = Format<E4M3>::Sum;
-using Left = Format<E4M3>::Left;
+using AOperand = Format<E4M3>::AOperand;
 constexpr Sum START = Format<E4M3>::START;
 
-// A left operand of two blocks, and of products of two blocks or of its first.
-__device__ __forceinline__ void prepare(uint4& to, uint4 words) { to = words; }
+// `mma`'s a operand of two blocks of depth 16, and products of both blocks or of the first alone.
+__device__ __forceinline__ void unpack(uint4& to, uint4 words) { to = words; }
 __device__ __forceinline__ void product(int (&sums)[4], uint4 a, unsigned b0, unsigned b1) {
     multiply_add_int8(sums, {a.x, a.y, a.z, a.w}, b0, b1);
 }
 __device__ __forceinline__ void product(int (&sums)[4], uint4 a, unsigned b) {
     multiply_add_int8(sums, make_uint2(a.x, a.y), b);
 }
-__device__ __forceinline__ void prepare(Halves& to, uint4 words) {
+__device__ __forceinline__ void unpack(Halves& to, uint4 words) {
     unsigned rows[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -128,21 +128,21 @@ __device__ __forceinline__ void product(float (&sums)[4], const Halves& a, unsig
     uint2 right = unpack_e4m3(b1);
     multiply_add<false>(sums, a.blocks[1], right.x, right.y);
 }
-__device__ __forceinline__ Left left(uint4 words) {
-    Left operand;
-    prepare(operand, words);
+__device__ __forceinline__ AOperand a_operand(uint4 words) {
+    AOperand operand;
+    unpack(operand, words);
     return operand;
 }
-__device__ __forceinline__ Left left(uint2 words) { return left(make_uint4(words.x, words.y, 0, 0)); }
+__device__ __forceinline__ AOperand a_operand(uint2 words) { return a_operand(make_uint4(words.x, words.y, 0, 0)); }
 
-// A convolution's sum, as a float that is START_AS_FLOAT more.
-__device__ __forceinline__ float shown(int sum) { return __uint_as_float(static_cast<unsigned>(sum)); }
-__device__ __forceinline__ float shown(float sum) { return sum; }
+// A convolution's sum, plus START_AS_FLOAT, as a float.
+__device__ __forceinline__ float as_float(int sum) { return __uint_as_float(static_cast<unsigned>(sum)); }
+__device__ __forceinline__ float as_float(float sum) { return sum; }
 
-// Scaled values as numbers of the format, in a word. An int8 scaling maps the format's range to that from 0 to 1: for
-// pixels -128 to 127, for what comes behind a ReLU 0 to 127. To add 1.5 x 2^23 rounds to nearest even.
+// Scaled values as numbers of the format, in a word. An int8 scaling maps the format's range to 0 to 1: -128 to 127 for
+// pixels, 0 to 127 after a ReLU. Adding 1.5 x 2^23 rounds to nearest even.
 template <int LOWEST>
-__device__ __forceinline__ unsigned whole(float fraction) {
+__device__ __forceinline__ unsigned round_to_int8(float fraction) {
     return __float_as_uint(fmaf(__saturatef(fraction), 127.0f - LOWEST, 12582912.0f + LOWEST));
 }
 template <bool RELU>
@@ -151,6 +151,7 @@ __device__ __forceinline__ unsigned quantize(float a, float b, float c, float d)
         return pack_e4m3<RELU>(a, b, c, d);
     } else {
         constexpr int LOWEST = RELU ? 0 : -128;
-        return low_bytes(whole<LOWEST>(a), whole<LOWEST>(b), whole<LOWEST>(c), whole<LOWEST>(d));
+        return low_bytes(round_to_int8<LOWEST>(a), round_to_int8<LOWEST>(b), round_to_int8<LOWEST>(c),
+                         round_to_int8<LOWEST>(d));
     }
 }

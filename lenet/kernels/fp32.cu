@@ -1,26 +1,9 @@
-// LeNet in one kernel, in IEEE single precision: every multiply-add is an FFMA.
+// LeNet in one kernel, of the layers of fp32_layers.cuh.
 //
-// A block of 20 warps takes IMAGES images through the network in shared memory:
-//
-//     pixels  [image][channel][32 rows][32]             copied as they are, or widened from bytes
-//     maps    [image][6][14 rows][14, padded to 16]     pooled, with bias and ReLU (a maximum commutes with both)
-//     features [image][400], hidden1 [image][120], hidden2 [image][84]
-//
-// What bounds it is the issue of instructions: an SM quarter issues one a cycle, and a load is one that is no FFMA. So a
-// thread computes a tile of outputs from registers. FFMA and 16-byte shared loads (LDS) of one input channel:
-//
-//     conv1: 2 rows x 4 columns x 3 maps     600 FFMA, 12 LDS of pixels + 20 of weights     5.3 % loads
-//     conv2: 2 rows x 10 columns x 1 map     500 FFMA, 24 LDS of maps + 7 of weights        6.2 %
-//     fc1:   4 outputs x 8 images x 4 inputs 128 FFMA, 8 LDS of features + 4 of weights     9.4 %
-//
-// With 8 images conv2 has just 20 warps' worth of tiles, and conv1 49; the lanes of a warp share most of what they read
-// (conv1: 16 places x 2 groups of maps; conv2: 2 strips x 16 maps), so shared memory delivers it in few passes.
-//
-// The fully connected layers are products of IMAGES rows with K split over the 20 warps, whose partial sums are then
-// added up. Their weights are as many bytes as all else together (235 kB a block, from L2), so where shared memory is
-// large enough (RESIDENT) each warp copies its own slice in the background (in BULK where the GPU can), to its place at the
-// end of shared memory, as soon as what lies there is not needed any more: at once, after conv1 (pixels), or after conv2
-// (maps):
+// The fully connected layers' weights are as many bytes as all else together (235 kB a block, from L2). Where shared
+// memory is large enough (RESIDENT) each warp copies its own slice in the background (in BULK where the GPU can), to its
+// place at the end of shared memory, as soon as what lies there is not needed any more: at once, after conv1 (pixels), or
+// after conv2 (maps):
 //
 //     | constants | features, hidden | maps        | pixels                           | free    |
 //                                      |19|18|..|15|14| ...                         | 4| .. |0|   slices
@@ -38,258 +21,55 @@
 //       4       16-31     8-13      row 4, 16 maps   80 inputs x 120 outputs  --+
 //
 // A warp then has just 4 of fc1's inputs: their weights wait in registers from the start, and fc2's in shared memory.
-//
-// Macros: IMAGES, BLOCKS (of an image: 1, or 5 where IMAGES is 1), BYTES (input is uint8, not float32), SHARED_BYTES (of a
-// block), WARPS (of a block: 20), MAPS_A_THREAD (of conv1: 3 or 1), WINDOWS_A_THREAD (of conv2: 5 or 1).
-
-constexpr int THREADS = WARP * WARPS;
-static_assert(BLOCKS == 1 || IMAGES == 1, "blocks share one image");
-
-// What a block has of an image: rows of conv2's windows, of the maps that these see, and of the pixels that those see.
-constexpr int ROWS2 = SIDE2 / BLOCKS, ROWS1 = 2 * ROWS2 + KERNEL - 1, ROWS = 2 * ROWS1 + KERNEL - 1;
-constexpr int PIXELS_HERE = CHANNELS * ROWS * SIZE;
-constexpr int WINDOWS2 = ROWS2 * SIDE2, FEATURES_HERE = MAPS2 * WINDOWS2;
 
 constexpr bool TURNS = IMAGES == 8;
 constexpr int SHARES = WARPS;  // of the inputs of the fully connected layers
 
-// Parameters in global memory, in floats; `_pack_fp32` of `lenet.kernels` writes them. Where blocks share an image fc1's
-// inputs are in the order [row of windows][map][window].
-constexpr int GROUPS = MAPS1 / MAPS_A_THREAD;                  // of conv1's maps
-constexpr int ROW1 = round_up(MAPS_A_THREAD * KERNEL, 4);      // a kernel row of a group: [map][5], padded
-constexpr int WEIGHTS1 = GROUPS * CHANNELS * KERNEL * ROW1;    // [group][channel][kernel row][ROW1]
-constexpr int FILTER2 = 28;                                    // 5x5 weights, padded
-constexpr int WEIGHTS2 = MAPS1 * MAPS2 * FILTER2;              // [input map][map][FILTER2]
-constexpr int WEIGHTS5 = CLASSES * HIDDEN2;                    // fc3: [class][84]
-constexpr int CONSTANTS = WEIGHTS1 + WEIGHTS2 + BIASES + WEIGHTS5;
-constexpr int FC1 = CONSTANTS, FC2 = FC1 + FEATURES * HIDDEN1;  // [input][output]
-
-// Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies.
+// Inputs of fc1 (some early, some late) and of fc2 that a warp multiplies. EARLY is the largest multiple of
+// `multiply_slice`'s step of 4 with which the slices of 20 warps fit behind the maps of 8 images in 227 KB.
 constexpr int EARLY = 16, LATE = FEATURES / SHARES - EARLY, DEPTH2 = HIDDEN1 / SHARES;
 constexpr int SLICE = EARLY * HIDDEN1, LATE_SLICE = LATE * HIDDEN1, SLICE2 = DEPTH2 * HIDDEN2;
 constexpr int DEPTH_HERE = FEATURES_HERE / SHARES;  // of fc1, all at once, where blocks share an image
 
 // Shared memory, in floats.
-constexpr int MAP_ROW = 16, MAP = ROWS1 * MAP_ROW, MAPS = MAPS1 * MAP + 4;  // of an image: the next lies in other banks
 constexpr int FEATURES_AT = CONSTANTS, MAPS_AT = FEATURES_AT + IMAGES * FEATURES_HERE;
 constexpr int PIXELS_AT = MAPS_AT + IMAGES * MAPS, FREE_AT = PIXELS_AT + IMAGES * PIXELS_HERE;
 constexpr int HIDDEN1_AT = MAPS_AT, HIDDEN2_AT = HIDDEN1_AT + IMAGES * HIDDEN1;  // where conv2 has read the maps
 constexpr int ALL = SHARED_BYTES / 16 * 4;
 constexpr int FC2_AT = PIXELS_AT + SHARES * HIDDEN1;  // where blocks share an image: all of fc2, behind fc1's sums
-constexpr int ARRIVALS = BLOCKS > 1 ? 4 : BULK ? 6 * SHARES : 0;  // of fc2; of a warp's three slices: two floats each
-constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 + ARRIVALS : FREE_AT;
+constexpr int MBARRIERS = BLOCKS > 1 ? 4 : BULK ? 6 * SHARES : 0;  // of fc2; of a warp's three slices: two floats each
+constexpr int NEEDED = BLOCKS > 1 ? FC2_AT + HIDDEN1 * HIDDEN2 + MBARRIERS : FREE_AT;
 static_assert(NEEDED <= ALL, "shared memory is too small for so many images");
-constexpr int ARRIVALS_AT = ALL - ARRIVALS, END = ARRIVALS_AT;
-static_assert(ARRIVALS % 4 == 0, "slices are aligned to 16 bytes");
+constexpr int MBARRIERS_AT = ALL - MBARRIERS, END = MBARRIERS_AT;
+static_assert(MBARRIERS % 4 == 0, "slices are aligned to 16 bytes");
 
 // Where a warp's slices of fc1's weights lie, the early one and the late, and later its partial sums; if not resident, the
 // sums alone.
 constexpr int SLICES_AT = END - SHARES * SLICE;
-constexpr bool ROOMY = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
-constexpr int LATE_AT = ROOMY ? FREE_AT : MAPS_AT;
+constexpr bool DISJOINT = FREE_AT + SHARES * LATE_SLICE <= SLICES_AT;  // all have a place of their own
+constexpr int LATE_AT = DISJOINT ? FREE_AT : MAPS_AT;
 constexpr bool RESIDENT = BLOCKS == 1 && SLICES_AT >= PIXELS_AT && SLICES_AT >= LATE_AT + SHARES * LATE_SLICE;
-constexpr int HOME = RESIDENT ? END - SLICE : PIXELS_AT, NEXT_HOME = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
-constexpr int HOME2 = HOME + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
+constexpr int SLICE_AT = RESIDENT ? END - SLICE : PIXELS_AT, SLICE_STRIDE = RESIDENT ? -SLICE : IMAGES * HIDDEN1;
+constexpr int SLICE2_AT = SLICE_AT + IMAGES * HIDDEN1;  // fc2's slice, behind fc1's sums
 static_assert(!RESIDENT || IMAGES * HIDDEN1 + SLICE2 <= SLICE, "a slice's place is too small");
 
 // The workspace of an image that blocks share, in floats: each block's sums of fc1, and how many blocks have left theirs.
 constexpr int COUNTER_AT = BLOCKS * HIDDEN1, WORKSPACE = COUNTER_AT + 4;
-
-__device__ __forceinline__ float4 quad(const float* from) { return *reinterpret_cast<const float4*>(from); }
-__device__ __forceinline__ void unpack(float* to, float4 v) { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
-
-// Floats from shared or global memory to registers, by the widest loads that their number and alignment allow.
-template <int COUNT, int WIDTH>
-__device__ __forceinline__ void load(float (&to)[COUNT], const float* from) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i += WIDTH) {
-        if (WIDTH == 4 && i + 4 <= COUNT) {
-            unpack(to + i, quad(from + i));
-        } else {
-#pragma unroll
-            for (int j = i; j < i + WIDTH && j < COUNT; j += 2) {
-                float2 v = *reinterpret_cast<const float2*>(from + j);
-                to[j] = v.x, to[j + 1] = v.y;
-            }
-        }
-    }
-}
-
-constexpr int PLACES = ROWS1 * (SIDE1 / 2);  // tiles of an image and a group of maps
-constexpr int FIRST_TILES = ceil_div(THREADS, PLACES * GROUPS);
-// The block's first round of tiles needs these; bytes come all at once, for there are no registers to hold more of them.
-constexpr int FIRST_IMAGES = BYTES || IMAGES < FIRST_TILES ? IMAGES : FIRST_TILES;
-
-// Tiles of conv1 and its pool: 2 rows x 4 columns of MAPS_A_THREAD maps, so two windows of the pool.
-__device__ __forceinline__ void conv1(int tile, int count, const float* weights, const float* bias, const float* pixels,
-                                      float* maps) {
-    constexpr int COLUMNS = 4;
-    int group = tile % GROUPS, place = tile / GROUPS;
-    int image = place / PLACES;
-    if (image >= count) return;
-    int row = place % PLACES / (SIDE1 / 2), column = place % (SIDE1 / 2);
-
-    const float* from = pixels + image * PIXELS_HERE + 2 * row * SIZE + COLUMNS * column;
-    weights += group * CHANNELS * KERNEL * ROW1;
-    float sums[MAPS_A_THREAD][2][COLUMNS] = {};
-#pragma unroll 1
-    for (int channel = 0; channel < CHANNELS; ++channel) {
-#pragma unroll
-        for (int r = 0; r < KERNEL; ++r) {  // rows of pixels overlap: the lower kernel's row is the upper's next
-            float upper[COLUMNS + KERNEL - 1], lower[COLUMNS + KERNEL - 1], w[ROW1];
-            load<COLUMNS + KERNEL - 1, 4>(upper, from + r * SIZE);
-            load<COLUMNS + KERNEL - 1, 4>(lower, from + (r + 1) * SIZE);
-            load<ROW1, 4>(w, weights + r * ROW1);
-#pragma unroll
-            for (int map = 0; map < MAPS_A_THREAD; ++map)
-#pragma unroll
-                for (int k = 0; k < KERNEL; ++k)
-#pragma unroll
-                    for (int x = 0; x < COLUMNS; ++x) {
-                        sums[map][0][x] += w[map * KERNEL + k] * upper[x + k];
-                        sums[map][1][x] += w[map * KERNEL + k] * lower[x + k];
-                    }
-        }
-        from += ROWS * SIZE;
-        weights += KERNEL * ROW1;
-    }
-#pragma unroll
-    for (int map = 0; map < MAPS_A_THREAD; ++map) {
-        int to = group * MAPS_A_THREAD + map;
-        float2 pooled;
-        pooled.x = max4(sums[map][0][0], sums[map][0][1], sums[map][1][0], sums[map][1][1]) + bias[to];
-        pooled.y = max4(sums[map][0][2], sums[map][0][3], sums[map][1][2], sums[map][1][3]) + bias[to];
-        pooled.x = fmaxf(pooled.x, 0.0f), pooled.y = fmaxf(pooled.y, 0.0f);
-        *reinterpret_cast<float2*>(maps + image * MAPS + to * MAP + row * MAP_ROW + 2 * column) = pooled;
-    }
-}
-
-// Tiles of conv2 and its pool: WINDOWS_A_THREAD neighbouring windows of one map. Of a lone image there are so few that two
-// lanes share one: each sums over half of the maps that it reads. They are 16 lanes apart, so that the lanes that load
-// together (8, of 16 bytes each) are neighbouring maps of one half, whose weights lie in different banks.
-constexpr int HALVES = IMAGES == 1 ? 2 : 1;
-static_assert(2 * MAPS2 == WARP, "a warp has every map twice");
-
-__device__ __forceinline__ void conv2(int tile, int count, const float* weights, const float* bias, const float* maps,
-                                      float* features) {
-    constexpr int COLUMNS = 2 * WINDOWS_A_THREAD, INPUTS = COLUMNS + KERNEL - 1;
-    constexpr int STRIPS = WINDOWS2 / WINDOWS_A_THREAD, ACROSS = SIDE2 / WINDOWS_A_THREAD;
-    int map = HALVES == 2 ? tile % MAPS2 : tile % WARP / 2, half = HALVES == 2 ? tile / MAPS2 % 2 : 0;
-    int place = HALVES == 2 ? tile / WARP : tile / WARP * 2 + tile % 2;  // a warp has 16 maps x 2 images, as a rule
-    // Images in pairs, whose maps lie in different banks.
-    int image = IMAGES == 1 ? 0 : place / (2 * STRIPS) * 2 + place % 2, strip = IMAGES == 1 ? place : place / 2 % STRIPS;
-    if (image >= count || strip >= STRIPS) return;
-    int row = strip / ACROSS, window = strip % ACROSS * WINDOWS_A_THREAD;
-
-    const float* from = maps + image * MAPS + half * MAPS1 / 2 * MAP + 2 * row * MAP_ROW + 2 * window;
-    weights += (half * MAPS1 / 2 * MAPS2 + map) * FILTER2;
-    float sums[2][COLUMNS] = {};
-#pragma unroll 1
-    for (int channel = 0; channel < MAPS1 / HALVES; ++channel) {
-        float w[FILTER2];
-        load<FILTER2, 4>(w, weights);
-#pragma unroll
-        for (int r = 0; r < KERNEL + 1; ++r) {
-            float in[INPUTS];
-            load<INPUTS, WINDOWS_A_THREAD == SIDE2 ? 4 : 2>(in, from + r * MAP_ROW);
-#pragma unroll
-            for (int k = 0; k < KERNEL; ++k)
-#pragma unroll
-                for (int x = 0; x < COLUMNS; ++x) {
-                    if (r < KERNEL) sums[0][x] += w[r * KERNEL + k] * in[x + k];
-                    if (r > 0) sums[1][x] += w[(r - 1) * KERNEL + k] * in[x + k];
-                }
-        }
-        from += MAP;
-        weights += MAPS2 * FILTER2;
-    }
-    if (HALVES == 2) {
-#pragma unroll
-        for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS] += from_lane_xor(sums[i / COLUMNS][i % COLUMNS], MAPS2);
-        if (half) return;
-    }
-    float* to = features + image * FEATURES_HERE + map * WINDOWS2 + row * SIDE2 + window;
-#pragma unroll
-    for (int i = 0; i < WINDOWS_A_THREAD; ++i) {
-        float pooled = max4(sums[0][2 * i], sums[0][2 * i + 1], sums[1][2 * i], sums[1][2 * i + 1]);
-        to[i] = fmaxf(pooled + bias[map], 0.0f);
-    }
-}
-
-// A warp's share of a fully connected layer: DEPTH of the inputs, all outputs (4 a lane), all images.
-using Sums = float[IMAGES][4];
-
-template <int DEPTH, int INPUTS>
-__device__ __forceinline__ void multiply(Sums& sums, const float (&w)[DEPTH][4], const float* inputs) {
-#pragma unroll
-    for (int image = 0; image < IMAGES; ++image) {
-        float in[DEPTH];
-        load<DEPTH, DEPTH>(in, inputs + image * INPUTS);
-#pragma unroll
-        for (int j = 0; j < DEPTH; ++j)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sums[image][i] += w[j][i] * in[j];
-    }
-}
-
-template <int DEPTH, int STEP, int INPUTS, int OUTPUTS>
-__device__ __forceinline__ void multiply_slice(Sums& sums, const float* weights, const float* inputs) {
-    int output = threadIdx.x % 32 * 4;
-    if (output >= OUTPUTS) return;
-#pragma unroll 1
-    for (int k = 0; k < DEPTH; k += STEP) {
-        float w[STEP][4];
-#pragma unroll
-        for (int j = 0; j < STEP; ++j) unpack(w[j], quad(weights + (k + j) * OUTPUTS + output));
-        multiply<STEP, INPUTS>(sums, w, inputs + k);
-    }
-}
-
-// The weights of a slice of few inputs, from global memory to registers.
-template <int DEPTH, int OUTPUTS>
-__device__ __forceinline__ void fetch_slice(float (&w)[DEPTH][4], const float* weights) {
-    int output = threadIdx.x % 32 * 4;
-    if (output >= OUTPUTS) return;
-#pragma unroll
-    for (int j = 0; j < DEPTH; ++j) {
-        uint4 v = load_once(reinterpret_cast<const uint4*>(weights + j * OUTPUTS + output));
-        w[j][0] = __uint_as_float(v.x), w[j][1] = __uint_as_float(v.y);
-        w[j][2] = __uint_as_float(v.z), w[j][3] = __uint_as_float(v.w);
-    }
-}
-
-template <int OUTPUTS>
-__device__ __forceinline__ void store_sums(const Sums& sums, float* to) {
-    int output = threadIdx.x % 32 * 4;
-    if (output >= OUTPUTS) return;
-#pragma unroll
-    for (int image = 0; image < IMAGES; ++image)
-        *reinterpret_cast<float4*>(to + image * OUTPUTS + output) =
-            make_float4(sums[image][0], sums[image][1], sums[image][2], sums[image][3]);
-}
-
-// Adds to a number, in order, COUNT shares that lie STRIDE floats apart.
-template <int COUNT, int STRIDE, typename Float>
-__device__ __forceinline__ float add_shares(float total, Float* shares) {
-#pragma unroll
-    for (int share = 0; share < COUNT; ++share) total += shares[share * STRIDE];
-    return total;
-}
 
 // Adds up the warps' shares, with bias and ReLU.
 template <int OUTPUTS>
 __device__ __forceinline__ void sum_slices(const float* sums, const float* bias, float* outputs) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < IMAGES * OUTPUTS; i += THREADS)
-        outputs[i] = fmaxf(add_shares<SHARES, NEXT_HOME>(bias[i % OUTPUTS], sums + i), 0.0f);
+        outputs[i] = fmaxf(add_shares<SHARES, SLICE_STRIDE>(bias[i % OUTPUTS], sums + i), 0.0f);
 }
 
 // Leaves the block's sums of fc1 to the block that comes last, and says whether this is the one: threadFenceReduction of
 // NVIDIA's CUDA samples (https://github.com/NVIDIA/cuda-samples), with the fences in the atomic operation.
 __device__ __forceinline__ bool leave_sums(const float* sums, float* workspace, int block) {
     int i = threadIdx.x;
-    if (i < HIDDEN1) workspace[block * HIDDEN1 + i] = add_shares<SHARES, NEXT_HOME>(0.0f, sums + i);
-    __syncthreads();
+    if (i < HIDDEN1) workspace[block * HIDDEN1 + i] = add_shares<SHARES, SLICE_STRIDE>(0.0f, sums + i);
+    __syncthreads();  // all of the block's sums are written before thread 0 counts the block
     return __syncthreads_or(i == 0 && is_last_of(BLOCKS, reinterpret_cast<unsigned*>(workspace + COUNTER_AT)));
 }
 
@@ -300,40 +80,24 @@ __device__ __forceinline__ void sum_blocks(const volatile float* workspace, cons
     if (i < HIDDEN1) outputs[i] = fmaxf(add_shares<BLOCKS, HIDDEN1>(bias[i], workspace + i), 0.0f);
 }
 
-// fc3: 8 lanes for each logit.
-__device__ __forceinline__ void classify(const float* weights, const float* bias, const float* hidden, float* logits, int count) {
-    constexpr int LANES = 8;
-#pragma unroll 1
-    for (int i = threadIdx.x / LANES; i < round_up(IMAGES * CLASSES, THREADS / LANES); i += THREADS / LANES) {
-        int output = min(i, IMAGES * CLASSES - 1), image = output / CLASSES, label = output % CLASSES;
-        float total = 0.0f;
-#pragma unroll
-        for (int k = threadIdx.x % LANES; k < HIDDEN2; k += LANES)
-            total += weights[label * HIDDEN2 + k] * hidden[image * HIDDEN2 + k];
-#pragma unroll
-        for (int lanes = LANES / 2; lanes > 0; lanes /= 2) total += from_lane_xor(total, lanes);
-        if (i < count * CLASSES && threadIdx.x % LANES == 0) logits[i] = total + bias[label];
-    }
-}
-
 // A warp copies a slice of weights to where they are RESIDENT.
-__device__ __forceinline__ void copy_slice(Arrival& arrival, float* shared, const float* global, int floats) {
+__device__ __forceinline__ void copy_slice(Mbarrier& mbarrier, float* shared, const float* global, int floats) {
     if (!RESIDENT) return;
     if (BULK) {
         if (threadIdx.x % 32 == 0)
-            arrival.ask(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
+            mbarrier.copy(reinterpret_cast<uint4*>(shared), reinterpret_cast<const uint4*>(global), floats / 4);
         return;
     }
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * 4; i < floats; i += 128) copy_async(shared + i, global + i);
 }
 
-// Waits for a slice, which all but the last PENDING groups of copies hold where it did not come in bulk.
+// A warp waits for its slice: for its mbarrier, or for all but the last PENDING groups of its lanes' copies.
 template <int PENDING>
-__device__ __forceinline__ void wait_for_slice(Arrival& arrival, unsigned phase) {
+__device__ __forceinline__ void wait_for_slice(Mbarrier& mbarrier, unsigned phase) {
     wait_for_copies<PENDING>();
     __syncwarp();
-    if (RESIDENT && BULK) arrival.wait(phase);
+    if (RESIDENT && BULK) mbarrier.wait(phase);
 }
 
 // Bytes pass through registers, where they are widened. Float32 images do so where they are few: cp.async is slow on the
@@ -384,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float *features = shared + FEATURES_AT, *hidden1 = shared + HIDDEN1_AT, *hidden2 = shared + HIDDEN2_AT;
     float *maps = shared + MAPS_AT, *pixels = shared + PIXELS_AT;
     int warp = threadIdx.x / 32;
-    Arrival* arrivals = reinterpret_cast<Arrival*>(shared + ARRIVALS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
+    Mbarrier* mbarriers = reinterpret_cast<Mbarrier*>(shared + MBARRIERS_AT) + (BLOCKS > 1 ? 0 : 3 * warp);
 
     // The images of the block: its share of the batch in turns, or one turn of IMAGES.
     int block = blockIdx.x % BLOCKS, share = TURNS ? ceil_div(batch, gridDim.x) : IMAGES;
@@ -407,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     copy_block(memory, reinterpret_cast<const uint4*>(parameters), CONSTANTS / 4, THREADS);
     commit_copies();
     if (RESIDENT && BULK && threadIdx.x % 32 == 0)
-        for (int i = 0; i < 3; ++i) arrivals[i].prepare();
+        for (int i = 0; i < 3; ++i) mbarriers[i].init();
     float weights3[DEPTH_HERE][4] = {};
     if constexpr (BLOCKS > 1) {
         fetch_slice<DEPTH_HERE, HIDDEN1>(weights3, parameters + FC1 + (block * SHARES + warp) * DEPTH_HERE * HIDDEN1);
@@ -415,31 +179,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (!BULK)
             copy_block(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4, THREADS);
         else if (threadIdx.x == 0)
-            arrivals[0].begin(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
+            mbarriers[0].init_and_copy(memory + FC2_AT / 4, weights4, HIDDEN1 * HIDDEN2 / 4);
     }
     unsigned phase = 0;
 #pragma unroll 1
     while (true) {
         if (HELD) {
-            held.settle(StorePixels{pixels});
+            held.store(StorePixels{pixels});
         } else {
             copy_pixels(reinterpret_cast<uint4*>(pixels), from, FIRST_IMAGES, count);
         }
         commit_copies();
         wait_for_copies<1>();
-        __syncthreads();
+        __syncthreads();  // the constants and the first images are there, and `init` is seen
 
-        float *home = shared + HOME + warp * NEXT_HOME, *late_home = shared + LATE_AT + warp * LATE_SLICE;
-        float* home2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + HOME2 + warp * NEXT_HOME;
+        float *slice = shared + SLICE_AT + warp * SLICE_STRIDE, *late_slice = shared + LATE_AT + warp * LATE_SLICE;
+        float* slice2 = BLOCKS > 1 ? shared + FC2_AT + warp * SLICE2 : shared + SLICE2_AT + warp * SLICE_STRIDE;
         auto copy_when_free = [&](int from_here, int to_here) {
-            int at = HOME + warp * NEXT_HOME;
-            if (from_here <= at && at < to_here) copy_slice(arrivals[0], home, parameters + FC1 + warp * SLICE, SLICE);
+            int at = SLICE_AT + warp * SLICE_STRIDE;
+            if (from_here <= at && at < to_here) copy_slice(mbarriers[0], slice, parameters + FC1 + warp * SLICE, SLICE);
         };
         auto copy_late = [&] {
-            copy_slice(arrivals[1], late_home, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
+            copy_slice(mbarriers[1], late_slice, parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE, LATE_SLICE);
         };
         copy_when_free(FREE_AT, END);
-        if (ROOMY) copy_late();
+        if (DISJOINT) copy_late();
         commit_copies();
         int some = TURNS ? count : IMAGES;
 #pragma unroll 1
@@ -447,10 +211,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             conv1(first_tile + threadIdx.x, some, weights1, bias + BIAS1, pixels, maps);
             if (FIRST_IMAGES < IMAGES && first_tile == 0) {
                 wait_for_copies<1>();
-                __syncthreads();
+                __syncthreads();  // the other images are there
             }
         }
-        __syncthreads();
+        __syncthreads();  // all maps are there, and the pixels are free
 
         copy_when_free(PIXELS_AT, FREE_AT);
         commit_copies();
@@ -458,44 +222,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll 1
         for (int tile = threadIdx.x; tile < tiles2; tile += THREADS)
             conv2(tile, some, weights2, bias + BIAS2, maps, features);
-        __syncthreads();
+        __syncthreads();  // all features are there, and the maps are free
 
         Sums sums = {};
         if constexpr (BLOCKS > 1) {
             multiply<DEPTH_HERE, FEATURES_HERE>(sums, weights3, features + warp * DEPTH_HERE);
-            store_sums<HIDDEN1>(sums, home);
+            store_sums<HIDDEN1>(sums, slice);
             wait_for_copies<0>();  // before any block ends
-            if (BULK) arrivals[0].wait();
-            __syncthreads();
-            if (!leave_sums(shared + HOME, workspace, block)) return;
+            if (BULK) mbarriers[0].wait();
+            __syncthreads();  // all warps' sums and fc2's weights are there
+            if (!leave_sums(shared + SLICE_AT, workspace, block)) return;
             sum_blocks(workspace, bias + BIAS3, hidden1);
         } else {
-            if (!ROOMY) copy_late();
+            if (!DISJOINT) copy_late();
             commit_copies();
-            wait_for_slice<1>(arrivals[0], phase);
+            wait_for_slice<1>(mbarriers[0], phase);
             multiply_slice<EARLY, 4, FEATURES, HIDDEN1>(
-                sums, RESIDENT ? home : parameters + FC1 + warp * SLICE, features + warp * EARLY);
+                sums, RESIDENT ? slice : parameters + FC1 + warp * SLICE, features + warp * EARLY);
             __syncwarp();  // fc2's weights and the sums lie where the weights did
-            copy_slice(arrivals[2], home2, parameters + FC2 + warp * SLICE2, SLICE2);
+            copy_slice(mbarriers[2], slice2, parameters + FC2 + warp * SLICE2, SLICE2);
             commit_copies();
-            wait_for_slice<1>(arrivals[1], phase);
+            wait_for_slice<1>(mbarriers[1], phase);
             multiply_slice<LATE, 4, FEATURES, HIDDEN1>(
-                sums, RESIDENT ? late_home : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
+                sums, RESIDENT ? late_slice : parameters + FC1 + SHARES * SLICE + warp * LATE_SLICE,
                 features + SHARES * EARLY + warp * LATE);
-            store_sums<HIDDEN1>(sums, home);
-            __syncthreads();
-            sum_slices<HIDDEN1>(shared + HOME, bias + BIAS3, hidden1);
+            store_sums<HIDDEN1>(sums, slice);
+            __syncthreads();  // all warps' sums are there
+            sum_slices<HIDDEN1>(shared + SLICE_AT, bias + BIAS3, hidden1);
         }
         wait_for_copies<0>();
-        if (RESIDENT && BULK) arrivals[2].wait(phase);
-        __syncthreads();
+        if (RESIDENT && BULK) mbarriers[2].wait(phase);
+        __syncthreads();  // hidden1 is there, and its sums are free
         Sums sums2 = {};
         multiply_slice<DEPTH2, 2, HIDDEN1, HIDDEN2>(
-            sums2, RESIDENT || BLOCKS > 1 ? home2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
-        store_sums<HIDDEN2>(sums2, home);
-        __syncthreads();
-        sum_slices<HIDDEN2>(shared + HOME, bias + BIAS4, hidden2);
-        __syncthreads();
+            sums2, RESIDENT || BLOCKS > 1 ? slice2 : parameters + FC2 + warp * SLICE2, hidden1 + warp * DEPTH2);
+        store_sums<HIDDEN2>(sums2, slice);
+        __syncthreads();  // all warps' sums are there
+        sum_slices<HIDDEN2>(shared + SLICE_AT, bias + BIAS4, hidden2);
+        __syncthreads();  // hidden2 is there, and the sums, where the next images go, are free
         int images_here = count;
         first += IMAGES, from += IMAGES * IMAGE_PIECES, phase ^= 1;
         count = min(IMAGES, end - first);

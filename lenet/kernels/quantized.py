@@ -1,4 +1,4 @@
-"""The quantised weights as ``quantized.cu`` reads them: 8-bit fragments, and scalings from a layer to the next."""
+"""The quantised weights in ``quantized_layers.cuh``'s order: 8-bit fragments, and scalings from a layer to the next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVELS: Final = 127
 def pack(
     arrays: Mapping[str, np.ndarray], precision: Precision, scales: Scales | None, *, bytes_in: bool
 ) -> np.ndarray:
-    """The parameters of ``quantized.cu``.
+    """The parameters of ``quantized.cu``, in the order of ``quantized_layers.cuh``'s offsets.
 
     Args:
         arrays: float32 weights by parameter name.

@@ -6,8 +6,8 @@
 //     conv2's weights   16 warps: one has a map, a lane a row of taps of an input map
 //     conv1's weights   24 warps: one has a map and a quarter of the places, a lane 3 taps, or the other 2, of a channel's row
 //
-// Shared memory bounds this kernel. So a warp has one slope at a time and passes over those of 0, and the lengths of rows
-// and planes are such that its lanes read 25 or 30 different banks.
+// Shared memory bounds this kernel. So a warp takes one delta at a time and skips zeros. Rows and planes are padded so that
+// the lanes of a warp read different banks.
 constexpr int WARPS3 = 24, DIFFERENTIATE_THREADS = WARPS3 * WARP;
 constexpr int QUARTERS = 4, INPUTS_A_WARP = 3, WARPS_INPUTS2 = QUARTERS * MAPS1 / INPUTS_A_WARP;
 static_assert(WARPS_INPUTS2 + MAPS2 == WARPS3 && QUARTERS * MAPS1 == WARPS3, "each warp has its share");
@@ -15,26 +15,26 @@ constexpr int MAP_ROW = 19, MAP_PLANE = 287, INPUT_PLANE = SIDE1 * MAP_ROW, INPU
 constexpr int PIXEL_ROW = 34, PIXEL_PLANE = 1098, TAPS_A_LANE = 3;
 constexpr int MAPS_END = MAPS1 * MAP_PLANE, GRADIENT1 = CONV2;  // conv1's weights and biases
 
-// The slope of the loss by a value before its ReLU, and where the first of the inputs lies that gave the value.
-struct alignas(8) Slope {
+// A delta, and where the first of the inputs lies that gave the pool's value: its `place`.
+struct alignas(8) Delta {
     float value;
     int place;
 };
 
 __device__ __forceinline__ int in_plane(int at) { return at % MAP1 / SIDE1 * MAP_ROW + at % SIDE1; }
 
-// Adds up slopes, and their products with the values from their places on. `AT_ONCE` of them are read before any is used.
+// Sums deltas, and their products with the values from their places on. AT_ONCE deltas are read before any is used.
 template <int AT_ONCE, int COUNT>
-__device__ __forceinline__ void add_slopes(
-    float (&sums)[COUNT], float& total, const Slope* slopes, int from, int to, const float* values) {
+__device__ __forceinline__ void accumulate_deltas(
+    float (&sums)[COUNT], float& total, const Delta* deltas, int from, int to, const float* values) {
 #pragma unroll 1
     for (int first = from; first < to; first += AT_ONCE) {
-        Slope s[AT_ONCE];
+        Delta s[AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; ++i) s[i] = slopes[first + i];
+        for (int i = 0; i < AT_ONCE; ++i) s[i] = deltas[first + i];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; ++i) {
-            if (s[i].value == 0.0f) continue;  // the whole warp
+            if (s[i].value == 0.0f) continue;  // all lanes have the same delta
             total += s[i].value;
 #pragma unroll
             for (int k = 0; k < COUNT; ++k) sums[k] += s[i].value * values[s[i].place + k];
@@ -42,18 +42,18 @@ __device__ __forceinline__ void add_slopes(
     }
 }
 
-__device__ __forceinline__ void find_weights2(float* gradient, const Slope* slopes, const float* maps) {
+__device__ __forceinline__ void conv2_weight_gradient(float* gradient, const Delta* deltas, const float* maps) {
     int map = threadIdx.x / WARP - WARPS_INPUTS2, lane = threadIdx.x % WARP, input = lane / KERNEL, row = lane % KERNEL;
     if (map < 0 || input >= MAPS1) return;
     maps += input * MAP_PLANE + row * MAP_ROW;
     float sums[KERNEL] = {}, total = 0.0f;
-    add_slopes<SIDE2>(sums, total, slopes, map * POOLED2, (map + 1) * POOLED2, maps);
+    accumulate_deltas<SIDE2>(sums, total, deltas, map * POOLED2, (map + 1) * POOLED2, maps);
 #pragma unroll
     for (int k = 0; k < KERNEL; ++k) gradient[CONV2 + (map * MAPS1 + input) * TAPS + row * KERNEL + k] = sums[k];
     if (lane == 0) gradient[CONV2_BIAS + map] = total;
 }
 
-__device__ __forceinline__ void find_inputs2(float* to, const float* weights, const Slope* slopes) {
+__device__ __forceinline__ void conv2_input_gradient(float* to, const float* weights, const Delta* deltas) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quarter = warp % QUARTERS;
     if (warp >= WARPS_INPUTS2) return;
     int input = warp / QUARTERS * INPUTS_A_WARP;
@@ -70,12 +70,12 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
             w[j] = lane < TAPS ? weights[(map * MAPS1 + input + j) * TAPS + lane] : 0.0f;
 #pragma unroll 1
         for (int first = map * POOLED2; first < (map + 1) * POOLED2; first += SIDE2) {
-            Slope s[SIDE2];
+            Delta s[SIDE2];
 #pragma unroll
-            for (int i = 0; i < SIDE2; ++i) s[i] = slopes[first + i];
+            for (int i = 0; i < SIDE2; ++i) s[i] = deltas[first + i];
 #pragma unroll
             for (int i = 0; i < SIDE2; ++i) {
-                if (s[i].value == 0.0f) continue;  // the whole warp
+                if (s[i].value == 0.0f) continue;  // all lanes have the same delta
                 float sums[INPUTS_A_WARP];
                 if (lane < TAPS) {
 #pragma unroll
@@ -83,22 +83,22 @@ __device__ __forceinline__ void find_inputs2(float* to, const float* weights, co
 #pragma unroll
                     for (int j = 0; j < INPUTS_A_WARP; ++j) to[j * INPUT_PLANE + s[i].place] = sums[j];
                 }
-                __syncwarp();  // the next addition may be to another lane's place
+                __syncwarp();  // the next delta may add to another lane's place
             }
         }
     }
 }
 
-__device__ __forceinline__ void find_weights1(float* to, const Slope* slopes, const float* pixels) {
+__device__ __forceinline__ void conv1_weight_gradient(float* to, const Delta* deltas, const float* pixels) {
     constexpr int ROWS1 = CHANNELS * KERNEL, EACH = MAP1 / QUARTERS, AT_ONCE = 7;
     static_assert(EACH % AT_ONCE == 0 && 2 * ROWS1 <= WARP, "no rest");
     int warp = threadIdx.x / WARP, map = warp % MAPS1, quarter = warp / MAPS1;
     int lane = threadIdx.x % WARP, row = lane % ROWS1, tap = lane / ROWS1 * TAPS_A_LANE;
     if (tap >= KERNEL) return;
     pixels += row / KERNEL * PIXEL_PLANE + row % KERNEL * PIXEL_ROW + tap;
-    slopes += map * MAP1 + quarter * EACH;
+    deltas += map * MAP1 + quarter * EACH;
     float sums[TAPS_A_LANE] = {}, total = 0.0f;
-    add_slopes<AT_ONCE>(sums, total, slopes, 0, EACH, pixels);
+    accumulate_deltas<AT_ONCE>(sums, total, deltas, 0, EACH, pixels);
     to += quarter * GRADIENT1;
 #pragma unroll
     for (int k = 0; k < TAPS_A_LANE; ++k)
@@ -111,32 +111,32 @@ extern "C" __global__ void __launch_bounds__(DIFFERENTIATE_THREADS, 2)
     SHARED_MEMORY(memory);
     constexpr int THREADS = DIFFERENTIATE_THREADS;
     float *pixels = reinterpret_cast<float*>(memory), *maps = pixels + CHANNELS * PIXEL_PLANE;
-    Slope* slopes2 = reinterpret_cast<Slope*>(maps + MAPS_END);
-    float* inputs = reinterpret_cast<float*>(slopes2 + FEATURES);
-    Slope* slopes1 = reinterpret_cast<Slope*>(inputs);  // where the quarters were read
-    float* sums1 = reinterpret_cast<float*>(slopes1 + ALL1);
+    Delta* deltas2 = reinterpret_cast<Delta*>(maps + MAPS_END);
+    float* inputs = reinterpret_cast<float*>(deltas2 + FEATURES);
+    Delta* deltas1 = reinterpret_cast<Delta*>(inputs);  // on the quarters, once they are read
+    float* sums1 = reinterpret_cast<float*>(deltas1 + ALL1);
     static_assert(2 * ALL1 + QUARTERS * GRADIENT1 <= QUARTERS * INPUTS, "sums need more room");
     int image = blockIdx.x;
     float* gradient = scratch + PARTS_AT * batch + image * CONVOLUTIONS;
-    const float *maps_from = scratch + MAPS_AT * batch + image * ALL1, *slopes = scratch + SLOPE0_AT * batch + image * FEATURES;
+    const float *maps_from = scratch + MAPS_AT * batch + image * ALL1, *deltas = scratch + DELTA0_AT * batch + image * FEATURES;
     const unsigned char* choices1 = reinterpret_cast<const unsigned char*>(scratch + CHOICES1_AT * batch) + image * ALL1;
     const unsigned char* choices2 = reinterpret_cast<const unsigned char*>(scratch + CHOICES2_AT * batch) + image * FEATURES;
 
     if (threadIdx.x < FEATURES) {
         int row = threadIdx.x % POOLED2 / SIDE2, column = threadIdx.x % SIDE2, choice = choices2[threadIdx.x];
-        slopes2[threadIdx.x] = {slopes[threadIdx.x], (2 * row + choice / 2) * MAP_ROW + 2 * column + choice % 2};
+        deltas2[threadIdx.x] = {deltas[threadIdx.x], (2 * row + choice / 2) * MAP_ROW + 2 * column + choice % 2};
     }
 #pragma unroll
     for (int i = threadIdx.x; i < ALL1; i += THREADS) maps[i / MAP1 * MAP_PLANE + in_plane(i)] = maps_from[i];
 #pragma unroll
     for (int i = threadIdx.x; i < PIXELS; i += THREADS)
         pixels[i / (SIZE * SIZE) * PIXEL_PLANE + i / SIZE % SIZE * PIXEL_ROW + i % SIZE] = images[image * PIXELS + i];
-    __syncthreads();
-    find_inputs2(inputs, weights + CONV2, slopes2);
-    find_weights2(gradient, slopes2, maps);
-    __syncthreads();
+    __syncthreads();  // deltas, maps and pixels are there
+    conv2_input_gradient(inputs, weights + CONV2, deltas2);
+    conv2_weight_gradient(gradient, deltas2, maps);
+    __syncthreads();  // all quarters of the inputs' gradients are there
 
-    Slope mine[ceil_div(ALL1, THREADS)];
+    Delta mine[ceil_div(ALL1, THREADS)];
 #pragma unroll
     for (int i = 0; i < ceil_div(ALL1, THREADS); ++i) {
         int at = i * THREADS + threadIdx.x;
@@ -147,13 +147,13 @@ extern "C" __global__ void __launch_bounds__(DIFFERENTIATE_THREADS, 2)
         mine[i].value = maps[at / MAP1 * MAP_PLANE + in_plane(at)] > 0.0f ? sum : 0.0f;
         mine[i].place = (2 * row + choice / 2) * PIXEL_ROW + 2 * column + choice % 2;
     }
-    __syncthreads();
+    __syncthreads();  // all quarters are read: deltas1 lies on them
 #pragma unroll
     for (int i = 0; i < ceil_div(ALL1, THREADS); ++i)
-        if (i * THREADS + threadIdx.x < ALL1) slopes1[i * THREADS + threadIdx.x] = mine[i];
-    __syncthreads();
-    find_weights1(sums1, slopes1, pixels);
-    __syncthreads();
+        if (i * THREADS + threadIdx.x < ALL1) deltas1[i * THREADS + threadIdx.x] = mine[i];
+    __syncthreads();  // all of deltas1 is there
+    conv1_weight_gradient(sums1, deltas1, pixels);
+    __syncthreads();  // all quarters of the sums are there
     if (threadIdx.x < GRADIENT1) {
         const float* sum = sums1 + threadIdx.x;
         gradient[threadIdx.x] = (sum[0] + sum[GRADIENT1]) + (sum[2 * GRADIENT1] + sum[3 * GRADIENT1]);
@@ -161,13 +161,13 @@ extern "C" __global__ void __launch_bounds__(DIFFERENTIATE_THREADS, 2)
 }
 
 // A block of `update` has 32 neighbouring weights of 8 outputs of a fully connected layer, the bias as one weight more; or
-// 32 weights of the convolutions.
+// 32 weights of the convolutions. It sums over ROWS images of the batch at a time.
 constexpr int UPDATE_THREADS = 256, ACROSS = 32, DOWN = UPDATE_THREADS / ACROSS, ROWS = 100;
 __device__ constexpr int tiles(int inputs, int outputs) { return ceil_div(inputs + 1, ACROSS) * ceil_div(outputs, DOWN); }
 constexpr int BLOCKS1 = tiles(FEATURES, HIDDEN1), BLOCKS2 = tiles(HIDDEN1, HIDDEN2), BLOCKS3 = tiles(HIDDEN2, CLASSES);
 constexpr int BLOCKS = BLOCKS1 + BLOCKS2 + BLOCKS3 + ceil_div(CONVOLUTIONS, ACROSS);
 
-struct Descent {  // of `torch.optim.SGD`
+struct Sgd {  // of `torch.optim.SGD`
     float *weights, *momentum, rate, keep, decay;
     __device__ __forceinline__ void step(int i, float gradient) const {
         float velocity = keep * momentum[i] + (gradient + decay * weights[i]);
@@ -175,9 +175,9 @@ struct Descent {  // of `torch.optim.SGD`
     }
 };
 
-// The sum over the batch of slope x input, each [image][...].
+// The sum over the batch of delta x input, each [image][...].
 template <int INPUTS, int OUTPUTS, int PITCH, int WEIGHTS_AT, int BIAS_AT>
-__device__ __forceinline__ void update_layer(int tile, const Descent& descent, float* shared, const float* slope,
+__device__ __forceinline__ void update_layer(int tile, const Sgd& sgd, float* shared, const float* delta,
                                              const float* inputs, int batch) {
     constexpr int TILES = ceil_div(INPUTS + 1, ACROSS);
     float *in = shared, *back = shared + ROWS * ACROSS;
@@ -186,7 +186,7 @@ __device__ __forceinline__ void update_layer(int tile, const Descent& descent, f
     float sum = 0.0f;
 #pragma unroll 1
     for (int from = 0; from < batch; from += ROWS) {
-        __syncthreads();
+        __syncthreads();  // the last ROWS images are done with
 #pragma unroll
         for (int i = 0; i < ceil_div(ROWS, DOWN); ++i) {
             int row = i * DOWN + y, image = from + row;
@@ -198,17 +198,17 @@ __device__ __forceinline__ void update_layer(int tile, const Descent& descent, f
         for (int i = 0; i < ceil_div(ROWS * DOWN, UPDATE_THREADS); ++i) {
             int place = i * UPDATE_THREADS + threadIdx.x, image = from + place / DOWN, other = top + place % DOWN;
             if (place < ROWS * DOWN)
-                back[place] = image < batch && other < OUTPUTS ? slope[image * PITCH + other] : 0.0f;
+                back[place] = image < batch && other < OUTPUTS ? delta[image * PITCH + other] : 0.0f;
         }
-        __syncthreads();
+        __syncthreads();  // these are there
 #pragma unroll 10
         for (int row = 0; row < ROWS; ++row) sum += back[row * DOWN + y] * in[row * ACROSS + x];
     }
     if (output < OUTPUTS && input <= INPUTS)
-        descent.step(input < INPUTS ? WEIGHTS_AT + output * INPUTS + input : BIAS_AT + output, sum);
+        sgd.step(input < INPUTS ? WEIGHTS_AT + output * INPUTS + input : BIAS_AT + output, sum);
 }
 
-__device__ __forceinline__ void update_convolutions(int tile, const Descent& descent, float* shared, const float* parts,
+__device__ __forceinline__ void update_convolutions(int tile, const Sgd& sgd, float* shared, const float* parts,
                                                     int batch) {
     int x = threadIdx.x % ACROSS, y = threadIdx.x / ACROSS, weight = tile * ACROSS + x;
     float sum = 0.0f;
@@ -217,11 +217,11 @@ __device__ __forceinline__ void update_convolutions(int tile, const Descent& des
         for (int image = y; image < batch; image += DOWN) sum += parts[image * CONVOLUTIONS + weight];
     }
     shared[threadIdx.x] = sum;
-    __syncthreads();
+    __syncthreads();  // all DOWN partial sums are there
     if (y > 0 || weight >= CONVOLUTIONS) return;
 #pragma unroll
     for (int i = 1; i < DOWN; ++i) sum += shared[i * ACROSS + x];
-    descent.step(weight, sum);
+    sgd.step(weight, sum);
 }
 
 extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
@@ -229,18 +229,18 @@ extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
            const float* __restrict__ scratch, int batch) {
     SHARED_MEMORY(memory);
     float* shared = reinterpret_cast<float*>(memory);
-    Descent descent = {weights, momentum, *rate, keep, decay};
+    Sgd sgd = {weights, momentum, *rate, keep, decay};
     int tile = blockIdx.x;
     if (tile < BLOCKS1)
         return update_layer<FEATURES, HIDDEN1, HIDDEN1, FC1, FC1_BIAS>(
-            tile, descent, shared, scratch + SLOPE1_AT * batch, scratch + FEATURES_AT * batch, batch);
+            tile, sgd, shared, scratch + DELTA1_AT * batch, scratch + FEATURES_AT * batch, batch);
     tile -= BLOCKS1;
     if (tile < BLOCKS2)
         return update_layer<HIDDEN1, HIDDEN2, HIDDEN2, FC2, FC2_BIAS>(
-            tile, descent, shared, scratch + SLOPE2_AT * batch, scratch + HIDDEN1_AT * batch, batch);
+            tile, sgd, shared, scratch + DELTA2_AT * batch, scratch + HIDDEN1_AT * batch, batch);
     tile -= BLOCKS2;
     if (tile < BLOCKS3)
-        return update_layer<HIDDEN2, CLASSES, SLOPE3, FC3, FC3_BIAS>(
-            tile, descent, shared, scratch + SLOPE3_AT * batch, scratch + HIDDEN2_AT * batch, batch);
-    update_convolutions(tile - BLOCKS3, descent, shared, scratch + PARTS_AT * batch, batch);
+        return update_layer<HIDDEN2, CLASSES, DELTA3, FC3, FC3_BIAS>(
+            tile, sgd, shared, scratch + DELTA3_AT * batch, scratch + HIDDEN2_AT * batch, batch);
+    update_convolutions(tile - BLOCKS3, sgd, shared, scratch + PARTS_AT * batch, batch);
 }

@@ -15,7 +15,8 @@
 //     weights' share   conv1  88,200   conv2  60,000   fc 58,920
 //     inputs' share                    conv2  60,000   fc 58,920
 //
-// No sum depends on the order of threads or blocks: the same step gives the same bits.
+// A delta is the gradient of the loss by a value before its ReLU. No sum depends on the order of threads or blocks: the same
+// step gives the same bits.
 //
 // Weights and momentum lie in PyTorch's order and layout, one parameter behind the other. What a kernel leaves to the next
 // lies in the scratch memory, SCRATCH floats an image: one field behind the other, each of them [image][...].
@@ -31,9 +32,9 @@ constexpr int CONVOLUTIONS = FC1;  // weights and biases
 // The fields of the scratch memory, in floats an image.
 constexpr int MAPS_AT = 0, FEATURES_AT = MAPS_AT + ALL1, HIDDEN1_AT = FEATURES_AT + FEATURES;
 constexpr int HIDDEN2_AT = HIDDEN1_AT + HIDDEN1;
-constexpr int SLOPE0_AT = HIDDEN2_AT + HIDDEN2, SLOPE1_AT = SLOPE0_AT + FEATURES;  // of what comes before each ReLU
-constexpr int SLOPE2_AT = SLOPE1_AT + HIDDEN1, SLOPE3_AT = SLOPE2_AT + HIDDEN2, SLOPE3 = 12;
-constexpr int PARTS_AT = SLOPE3_AT + SLOPE3;                        // the image's gradients of the convolutions
+constexpr int DELTA0_AT = HIDDEN2_AT + HIDDEN2, DELTA1_AT = DELTA0_AT + FEATURES;  // of what comes before each ReLU
+constexpr int DELTA2_AT = DELTA1_AT + HIDDEN1, DELTA3_AT = DELTA2_AT + HIDDEN2, DELTA3 = 12;  // 10, padded to 16 bytes
+constexpr int PARTS_AT = DELTA3_AT + DELTA3;                        // the image's gradients of the convolutions
 constexpr int CHOICES1_AT = PARTS_AT + CONVOLUTIONS;                // which of four a pool chose, as bytes
 constexpr int CHOICES2_AT = CHOICES1_AT + ALL1 / 4;
 static_assert(SCRATCH == CHOICES2_AT + FEATURES / 4, "the caller's floats an image");
@@ -52,7 +53,7 @@ __device__ __forceinline__ void copy(float* to, const float* from, int count, in
 }
 
 // The first of the largest of four; `choice` says which.
-__device__ __forceinline__ float largest(float a, float b, float c, float d, int& choice) {
+__device__ __forceinline__ float pool_max(float a, float b, float c, float d, int& choice) {
     choice = 0;
     if (b > a) a = b, choice = 1;
     if (c > a) a = c, choice = 2;
@@ -78,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(AUGMENT_THREADS)
     }
 }
 
-// conv1: a thread has two windows side by side (2 rows x 4 columns) of two maps. conv2: a window of one map.
+// conv1: a thread has two windows side by side (2 rows x 4 columns) of two maps. conv2: a window of one map, so 400 threads
+// work; 416 are 13 warps.
 constexpr int CONVOLVE_THREADS = 416, MAPS_A_THREAD = 2, GROUPS = MAPS1 / MAPS_A_THREAD, ROW1 = 12;
 constexpr int PLACES = SIDE1 * SIDE1 / 2, GROUP1 = CHANNELS * KERNEL * ROW1, FILTER2 = 28;
 
@@ -107,7 +109,7 @@ __device__ __forceinline__ void convolve1(int tile, const float* weights, const 
     for (int i = 0; i < 2 * MAPS_A_THREAD; ++i) {
         int map = group * MAPS_A_THREAD + i / 2, x = i % 2 * 2, choice;
         const float(&s)[2][4] = sums[i / 2];
-        float value = largest(s[0][x], s[0][x + 1], s[1][x], s[1][x + 1], choice);
+        float value = pool_max(s[0][x], s[0][x + 1], s[1][x], s[1][x + 1], choice);
         int to = map * MAP1 + row * SIDE1 + 2 * pair + i % 2;
         maps[to] = relu(value + bias[map]), choices[to] = choice;
     }
@@ -140,7 +142,7 @@ __device__ __forceinline__ void convolve2(int tile, const float* weights, const 
         }
     }
     int choice;
-    float value = largest(sums[0][0], sums[0][1], sums[1][0], sums[1][1], choice);
+    float value = pool_max(sums[0][0], sums[0][1], sums[1][0], sums[1][1], choice);
     features[tile] = relu(value + bias[map]), choices[tile] = choice;
 }
 
@@ -164,32 +166,32 @@ extern "C" __global__ void __launch_bounds__(CONVOLVE_THREADS)
     for (int i = threadIdx.x; i < MAPS2 * MAPS1 * TAPS; i += THREADS) weights2[i / TAPS * FILTER2 + i % TAPS] = weights[CONV2 + i];
     copy(bias1, weights + CONV1_BIAS, MAPS1, THREADS);
     copy(bias2, weights + CONV2_BIAS, MAPS2, THREADS);
-    __syncthreads();
+    __syncthreads();  // pixels and weights are there
 
     unsigned char* choices1 = reinterpret_cast<unsigned char*>(scratch + CHOICES1_AT * batch) + image * ALL1;
     unsigned char* choices2 = reinterpret_cast<unsigned char*>(scratch + CHOICES2_AT * batch) + image * FEATURES;
     if (threadIdx.x < PLACES * GROUPS) convolve1(threadIdx.x, weights1, bias1, pixels, maps, choices1);
-    __syncthreads();
+    __syncthreads();  // all maps are there
     if (threadIdx.x < FEATURES)
         convolve2(threadIdx.x, weights2, bias2, maps, scratch + FEATURES_AT * batch + image * FEATURES, choices2);
     copy(scratch + MAPS_AT * batch + image * ALL1, maps, ALL1, THREADS);
 }
 
-// The fully connected layers of SHARED_IMAGES images. Forward a warp takes 8 outputs, and its lanes the inputs; back a
-// thread takes an input. Each layer's weights are loaded many at a time: they come from L2.
+// The fully connected layers of SHARED_IMAGES images. Forward a warp takes 8 outputs, and its lanes the inputs: 16 warps take
+// fc1's 120. Back a thread takes an input. Each layer's weights are loaded many at a time: they come from L2.
 constexpr int CLASSIFY_THREADS = 512, SHARED_IMAGES = 4, ROWS_A_WARP = WARP / SHARED_IMAGES;
 
-// Adds up 32 sums over a warp: lane i gets sum i, as sums[0]. A lane passes one half of its sums to another, adds the other's
-// to the other half, and goes on with these.
+// Reduces 32 sums over a warp: lane i gets sum i, as sums[0]. At each step a lane gives half of its sums to its partner and
+// adds what it gets to the other half.
 template <int HALF>
-__device__ __forceinline__ void add_up(float (&sums)[WARP], int lane) {
+__device__ __forceinline__ void reduce_warp(float (&sums)[WARP], int lane) {
     bool upper = lane & HALF;
 #pragma unroll
     for (int i = 0; i < HALF; ++i) {
         float passed = upper ? sums[i] : sums[i + HALF], kept = upper ? sums[i + HALF] : sums[i];
         sums[i] = kept + from_lane_xor(passed, HALF);
     }
-    if constexpr (HALF > 1) add_up<HALF / 2>(sums, lane);
+    if constexpr (HALF > 1) reduce_warp<HALF / 2>(sums, lane);
 }
 
 // outputs = weights x inputs + bias, each [image][...]
@@ -212,16 +214,16 @@ __device__ __forceinline__ void multiply(float* outputs, const float* weights, c
                 sums[i] += v.x * in.x + v.y * in.y + v.z * in.z + v.w * in.w;
             }
         }
-        add_up<WARP / 2>(sums, lane);
+        reduce_warp<WARP / 2>(sums, lane);
         int output = first + lane / SHARED_IMAGES;
         if (output < OUTPUTS) outputs[lane % SHARED_IMAGES * OUTPUTS + output] = sums[0] + bias[output];
     }
-    __syncthreads();
+    __syncthreads();  // all outputs are there
 }
 
-// The slope of the loss before a ReLU, from that of the layer which has its values as inputs.
+// The deltas of a layer's inputs, from those of its outputs. Loads come in groups that divide the 120 and 84 outputs.
 template <int INPUTS, int OUTPUTS, int PITCH>
-__device__ __forceinline__ void go_back(float* to, const float* weights, const float* slope, const float* inputs) {
+__device__ __forceinline__ void backward(float* to, const float* weights, const float* delta, const float* inputs) {
     int k = threadIdx.x;
     if (k < INPUTS) {
         float sums[SHARED_IMAGES] = {};
@@ -229,24 +231,24 @@ __device__ __forceinline__ void go_back(float* to, const float* weights, const f
         for (int output = 0; output < OUTPUTS; ++output) {
             float w = weights[output * INPUTS + k];
 #pragma unroll
-            for (int image = 0; image < SHARED_IMAGES; ++image) sums[image] += w * slope[image * PITCH + output];
+            for (int image = 0; image < SHARED_IMAGES; ++image) sums[image] += w * delta[image * PITCH + output];
         }
 #pragma unroll
         for (int image = 0; image < SHARED_IMAGES; ++image)
             to[image * INPUTS + k] = inputs[image * INPUTS + k] > 0.0f ? sums[image] : 0.0f;
     }
-    __syncthreads();
+    __syncthreads();  // all deltas are there
 }
 
-// The slope of the batch's mean cross-entropy by each logit: softmax less one at the label, over the batch.
-__device__ __forceinline__ void find_slope(float* slope, const float* logits, int label, int batch) {
+// The gradient of the batch's mean cross-entropy by each logit: softmax, minus one at the label, over the batch.
+__device__ __forceinline__ void cross_entropy_delta(float* delta, const float* logits, int label, int batch) {
     float most = logits[0], total = 0.0f;
 #pragma unroll
     for (int i = 1; i < CLASSES; ++i) most = fmaxf(most, logits[i]);
 #pragma unroll
     for (int i = 0; i < CLASSES; ++i) total += expf(logits[i] - most);
 #pragma unroll
-    for (int i = 0; i < CLASSES; ++i) slope[i] = (expf(logits[i] - most) / total - (i == label ? 1.0f : 0.0f)) / batch;
+    for (int i = 0; i < CLASSES; ++i) delta[i] = (expf(logits[i] - most) / total - (i == label ? 1.0f : 0.0f)) / batch;
 }
 
 extern "C" __global__ void __launch_bounds__(CLASSIFY_THREADS)
@@ -255,36 +257,36 @@ extern "C" __global__ void __launch_bounds__(CLASSIFY_THREADS)
     SHARED_MEMORY(memory);
     constexpr int THREADS = CLASSIFY_THREADS;
     float *features = reinterpret_cast<float*>(memory), *hidden1 = features + SHARED_IMAGES * FEATURES;
-    float *hidden2 = hidden1 + SHARED_IMAGES * HIDDEN1, *slope0 = hidden2 + SHARED_IMAGES * HIDDEN2;
-    float *slope1 = slope0 + SHARED_IMAGES * FEATURES, *slope2 = slope1 + SHARED_IMAGES * HIDDEN1;
-    float *slope3 = slope2 + SHARED_IMAGES * HIDDEN2, *outputs = slope3 + SHARED_IMAGES * SLOPE3;
+    float *hidden2 = hidden1 + SHARED_IMAGES * HIDDEN1, *delta0 = hidden2 + SHARED_IMAGES * HIDDEN2;
+    float *delta1 = delta0 + SHARED_IMAGES * FEATURES, *delta2 = delta1 + SHARED_IMAGES * HIDDEN1;
+    float *delta3 = delta2 + SHARED_IMAGES * HIDDEN2, *outputs = delta3 + SHARED_IMAGES * DELTA3;
     int first = blockIdx.x * SHARED_IMAGES, count = min(SHARED_IMAGES, batch - first);
 
     const float* from = scratch + FEATURES_AT * batch + first * FEATURES;
 #pragma unroll
     for (int i = threadIdx.x; i < SHARED_IMAGES * FEATURES; i += THREADS) features[i] = i < count * FEATURES ? from[i] : 0.0f;
-    __syncthreads();
+    __syncthreads();  // all features are there
     multiply<FEATURES, HIDDEN1>(hidden1, weights + FC1, weights + FC1_BIAS, features);
     if (threadIdx.x < SHARED_IMAGES * HIDDEN1) hidden1[threadIdx.x] = relu(hidden1[threadIdx.x]);
-    __syncthreads();
+    __syncthreads();  // a warp reads all of hidden1
     multiply<HIDDEN1, HIDDEN2>(hidden2, weights + FC2, weights + FC2_BIAS, hidden1);
     if (threadIdx.x < SHARED_IMAGES * HIDDEN2) hidden2[threadIdx.x] = relu(hidden2[threadIdx.x]);
-    __syncthreads();
+    __syncthreads();  // a warp reads all of hidden2
     multiply<HIDDEN2, CLASSES>(outputs, weights + FC3, weights + FC3_BIAS, hidden2);
     if (threadIdx.x < count * CLASSES) logits[first * CLASSES + threadIdx.x] = outputs[threadIdx.x];
     if (threadIdx.x < SHARED_IMAGES) {
         int label = threadIdx.x < count ? int(labels[first + threadIdx.x]) : 0;
-        find_slope(slope3 + threadIdx.x * SLOPE3, outputs + threadIdx.x * CLASSES, label, batch);
+        cross_entropy_delta(delta3 + threadIdx.x * DELTA3, outputs + threadIdx.x * CLASSES, label, batch);
     }
-    __syncthreads();
-    go_back<HIDDEN2, CLASSES, SLOPE3>(slope2, weights + FC3, slope3, hidden2);
-    go_back<HIDDEN1, HIDDEN2, HIDDEN2>(slope1, weights + FC2, slope2, hidden1);
-    go_back<FEATURES, HIDDEN1, HIDDEN1>(slope0, weights + FC1, slope1, features);
+    __syncthreads();  // the logits' gradients are there
+    backward<HIDDEN2, CLASSES, DELTA3>(delta2, weights + FC3, delta3, hidden2);
+    backward<HIDDEN1, HIDDEN2, HIDDEN2>(delta1, weights + FC2, delta2, hidden1);
+    backward<FEATURES, HIDDEN1, HIDDEN1>(delta0, weights + FC1, delta1, features);
 
     copy(scratch + HIDDEN1_AT * batch + first * HIDDEN1, hidden1, count * HIDDEN1, THREADS);
     copy(scratch + HIDDEN2_AT * batch + first * HIDDEN2, hidden2, count * HIDDEN2, THREADS);
-    copy(scratch + SLOPE0_AT * batch + first * FEATURES, slope0, count * FEATURES, THREADS);
-    copy(scratch + SLOPE1_AT * batch + first * HIDDEN1, slope1, count * HIDDEN1, THREADS);
-    copy(scratch + SLOPE2_AT * batch + first * HIDDEN2, slope2, count * HIDDEN2, THREADS);
-    copy(scratch + SLOPE3_AT * batch + first * SLOPE3, slope3, count * SLOPE3, THREADS);
+    copy(scratch + DELTA0_AT * batch + first * FEATURES, delta0, count * FEATURES, THREADS);
+    copy(scratch + DELTA1_AT * batch + first * HIDDEN1, delta1, count * HIDDEN1, THREADS);
+    copy(scratch + DELTA2_AT * batch + first * HIDDEN2, delta2, count * HIDDEN2, THREADS);
+    copy(scratch + DELTA3_AT * batch + first * DELTA3, delta3, count * DELTA3, THREADS);
 }

@@ -61,16 +61,16 @@ constexpr int PIXELS_AT = MAPS_AT + PARTS * IMAGES * MAP_CHUNKS;
 constexpr int PIXEL_CHUNKS = PARTS * IMAGES * CHANNELS * PLANE / 8;
 // fc1's weights lie behind the pixels, fc2's and fc3's where those were; all if there is room (RESIDENT). Where copies are
 // BULK and there is room for it, fc2's and fc3's lie behind fc1's (APART), and all come as one copy while the images do.
-constexpr int LATE = WEIGHTS4 + WEIGHTS5, ARRIVALS = STAGED ? 6 : BULK ? 1 : 0;  // a chunk: two arrivals
-constexpr bool APART = BULK && PIXELS_AT + PIXEL_CHUNKS + WEIGHTS3 + LATE + ARRIVALS <= SHARED_BYTES / 16;
+constexpr int LATE = WEIGHTS4 + WEIGHTS5, MBARRIERS = STAGED ? 6 : BULK ? 1 : 0;  // a chunk: two mbarriers
+constexpr bool APART = BULK && PIXELS_AT + PIXEL_CHUNKS + WEIGHTS3 + LATE + MBARRIERS <= SHARED_BYTES / 16;
 constexpr int REGION = APART || PIXEL_CHUNKS > LATE ? PIXEL_CHUNKS : LATE;
 constexpr int FC1_AT = PIXELS_AT + REGION, FC2_AT = APART ? FC1_AT + WEIGHTS3 : PIXELS_AT;
-constexpr int ARRIVALS_AT = FC1_AT + WEIGHTS3 + (APART ? LATE : 0);
-constexpr bool RESIDENT = ARRIVALS_AT + ARRIVALS <= SHARED_BYTES / 16;
+constexpr int MBARRIERS_AT = FC1_AT + WEIGHTS3 + (APART ? LATE : 0);
+constexpr bool RESIDENT = MBARRIERS_AT + MBARRIERS <= SHARED_BYTES / 16;
 constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
 // STAGED images, in groups.
 constexpr int GROUP = 2, STAGES = IMAGES / GROUP, STAGE = GROUP * PIECES;
-constexpr int SUMS3_AT = STAGED ? ARRIVALS_AT + ARRIVALS : MAPS_AT;  // of fc1's second warps
+constexpr int SUMS3_AT = STAGED ? MBARRIERS_AT + MBARRIERS : MAPS_AT;  // of fc1's second warps
 static_assert(!STAGED || (BULK && RESIDENT && !APART && STAGES * STAGE < WEIGHTS3 &&
                           SUMS3_AT + 32 * ROWS3 <= SHARED_BYTES / 16),
               "shared memory is too small to stage images");

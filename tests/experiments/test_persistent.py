@@ -33,8 +33,8 @@ inline unsigned load_acquire(const unsigned* word) { host_turn(serving::mailbox)
 inline void store_release_here(unsigned*, unsigned) {}
 inline unsigned load_acquire_here(const unsigned*) { return 0; }
 inline unsigned long long nanoseconds() { return ++serving::clock; }
-struct Arrival;
-inline void end(Arrival* arrival) { emulator::bulk_copies.erase(arrival); }
+struct Mbarrier;
+inline void end(Mbarrier* mbarrier) { emulator::bulk_copies.erase(mbarrier); }
 """
 """What persistent.cu leaves to a GPU, in front of the source: the host acts whenever the kernel looks at a word."""
 

@@ -1,7 +1,7 @@
 // Runs one block of a CUDA kernel after another on the CPU: each thread is a fibre, and waits at barriers for the others.
 //
 // It gives what lenet/kernels/common.cuh leaves to a GPU. Shared memory starts as NaNs, and an asynchronous copy happens
-// as late as it may: when its group is waited for, or its arrival, which must have begun. Memory ends at a page that
+// as late as it may: when its group is waited for, or its mbarrier, which must have begun. Memory ends at a page that
 // cannot be touched. The macro EMULATED_BULK says whether copies are BULK. What this cannot show
 // are races (fibres run one at a time) and how tensor cores round inside a product.
 
@@ -78,8 +78,8 @@ struct BulkCopy {
 };
 
 static uint4* shared;
-static std::map<const void*, BulkCopy> bulk_copies;  // of the block's arrivals; of 0 bytes where it came
-static bool misused;                                 // an arrival was waited for or begun when it must not be
+static std::map<const void*, BulkCopy> bulk_copies;  // of the block's mbarriers; of 0 bytes where it came
+static bool misused;                                 // an mbarrier was waited for or begun when it must not be
 static std::vector<Fibre> fibres;
 static std::vector<Warp> warps;
 static Barrier block_barrier;
@@ -193,14 +193,14 @@ inline void wait_for_copies() {
 }
 
 constexpr bool BULK = EMULATED_BULK;
-struct Arrival {
+struct Mbarrier {
     float guard[2];  // a real one is not to be written over: NaNs as long as nobody does
 
-    void prepare() {
+    void init() {
         emulator::misused |= emulator::bulk_copies.count(this) > 0;
         emulator::bulk_copies[this] = {};
     }
-    void ask(uint4* to, const uint4* from, int chunks) {
+    void copy(uint4* to, const uint4* from, int chunks) {
         auto found = emulator::bulk_copies.find(this);
         if (found == emulator::bulk_copies.end() || found->second.bytes) {
             emulator::misused = true;
@@ -208,9 +208,9 @@ struct Arrival {
         }
         found->second = {to, from, size_t(chunks) * 16, found->second.asked + 1};
     }
-    void begin(uint4* to, const uint4* from, int chunks) {
-        prepare();
-        ask(to, from, chunks);
+    void init_and_copy(uint4* to, const uint4* from, int chunks) {
+        init();
+        copy(to, from, chunks);
     }
     void wait(unsigned phase = 0) {
         auto found = emulator::bulk_copies.find(this);
