@@ -193,15 +193,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     Both sides measure in turns and in a drawn order. So a busy CPU harms neither side more.
     """
     given, turn = pyfuncitem.funcargs, pyfuncitem.stash[_TURN]
-    host = _GivenHost(turn.get("cpu"), getattr(given.get("case"), "mode", None))
+    mode = getattr(given.get("case"), "mode", None)
+    host = _GivenHost(turn.get("cpu"), mode)
     for name, other in (("limits", _NoLimits()), ("host", host)):
         if name in given:
             given[name] = other
     protocol: Any = given.get("protocol")
     rounds = turn.get("rounds")
     if rounds and hasattr(protocol, "rounds") and not hasattr(protocol, "precision"):  # else it chooses their number
-        on_a_cpu = getattr(given.get("device"), "type", "") == "cpu"
-        given["protocol"] = replace(protocol, rounds=rounds if on_a_cpu else min(rounds, protocol.rounds))
+        timed = mode == "forward" and getattr(given.get("device"), "type", "") == "cpu"  # its turn lasts a fixed time
+        given["protocol"] = replace(protocol, rounds=rounds if timed else min(rounds, protocol.rounds))
     instruments: Any = given.get("instruments")
     if instruments:  # they hold what the suite made of these
         given["instruments"] = replace(instruments, protocol=given["protocol"], host=host)

@@ -47,14 +47,17 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         os.close(one)
 
 
-@pytest.mark.parametrize(("device", "rounds"), [("cuda", 100), ("cpu", 1200)])
+@pytest.mark.parametrize(
+    ("device", "mode", "rounds"), [("cuda", "forward", 100), ("cpu", "forward", 1200), ("cpu", "throughput", 100)]
+)
 def test_a_turn_gives_the_suite_s_instruments_its_rounds_and_host(
-    plugin: dict[str, Any], device: str, rounds: int
+    plugin: dict[str, Any], device: str, mode: str, rounds: int
 ) -> None:
-    """On a CPU its time counts, on a GPU the suite's rounds are the most."""
+    """A CPU's forward turn lasts a fixed time. Elsewhere the suite's rounds are the most."""
     parts = {"protocol": Coursework(), "host": IdleHostWatch()}
     instruments: Any = Instruments(sampler=None, energy=None, **parts)  # type: ignore[arg-type]
     given = {**parts, "instruments": instruments, "device": SimpleNamespace(type=device)}
+    given["case"] = SimpleNamespace(mode=mode)
     item = SimpleNamespace(funcargs=given, stash={plugin["_TURN"]: {"rounds": 1200, "cpu": 0}})
     next(plugin["pytest_pyfunc_call"](item))
     found = given["instruments"]
