@@ -212,10 +212,13 @@ def print_kinds(records: Sequence[Record]) -> None:
         row(start, len(those), len({one["stage"] for one in those}), f"{cells[0]:.1f}", f"{cells[1]:.0%}")
     by_kind = series_of(with_canary(records))
     kinds = [start for start, _ in by_kind]
-    head("row", *(f"{start}: half of the pairs within" for start in kinds), "p of the same spread")
+    columns = ("p of the same spread", "forked: between stages, sd", "within", "p")
+    head("row", *(f"{start}: half of the pairs within" for start in kinds), *columns)
     for name in (*records[0]["medians"], CANARY):
         flat = [[one for group in centred(by_kind, start, name) for one in group] for start in kinds]
-        row(name, *map(half, flat), f"{fligner(*flat).pvalue:.2g}")
+        stages = centred(by_kind, "forked", name)
+        shared = str(components(stages)) if len(stages) > 1 else "- | - | -"
+        row(name, *map(half, flat), f"{fligner(*flat).pvalue:.2g}", shared)
 
 
 def with_canary(records: Sequence[Record]) -> list[Record]:
