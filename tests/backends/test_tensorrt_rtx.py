@@ -22,7 +22,7 @@ from lenet.errors import BackendError
 from lenet.export import to_onnx
 from lenet.vocabulary import Precision
 from tests import preloaded
-from tests.backends.test_tensorrt import BATCHES, CUDA, ROOT
+from tests.backends.tensorrt_fakes import BATCHES, CUDA, ROOT
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import FakeTensorRT
 from tests.fakes.tensorrt_bindings import RECORDED

@@ -26,7 +26,7 @@ from lenet.training.recipe import Recipe
 from lenet.vocabulary import Precision
 from tests.experiments.scripts import EXPERIMENTS, load
 from tests.gate.fakes import plain
-from tests.gate.test_session import Gate
+from tests.gate.scripted import Gate
 
 ROOT = EXPERIMENTS.parent
 RESULTS = ROOT / "docs" / "results"
