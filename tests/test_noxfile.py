@@ -34,6 +34,7 @@ def nox_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return script
 
 
+@pytest.mark.programs
 def test_nox_keeps_the_exit_code(nox_gate: Path) -> None:
     nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 3\n')
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -44,6 +45,7 @@ def test_nox_keeps_the_exit_code(nox_gate: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.programs
 def test_nox_hands_the_options_of_the_coursework_on(nox_gate: Path) -> None:
     nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 130\n')
     with pytest.raises(SystemExit) as caught:
@@ -52,6 +54,7 @@ def test_nox_hands_the_options_of_the_coursework_on(nox_gate: Path) -> None:
     assert Path(f"{nox_gate}.arguments").read_text() == "coursework --quick --lang ru\n"
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_nox_waits_until_the_gate_has_cleaned_up(nox_gate: Path, number: signal.Signals) -> None:
     """The gate's stand-in has nox send itself the signal, and then takes its time."""
@@ -64,6 +67,7 @@ def test_nox_waits_until_the_gate_has_cleaned_up(nox_gate: Path, number: signal.
     assert Path(f"{nox_gate}.cleaned").exists()
 
 
+@pytest.mark.programs
 def test_nox_says_all_of_pip_s_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reason = "ERROR: no matching version (from versions: none)\nERROR: no matching distribution\n[notice] a new release"
     monkeypatch.setattr(noxfile, "_pip", lambda: [sys.executable, "-c", f"raise SystemExit({reason!r})"])

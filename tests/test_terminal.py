@@ -133,6 +133,7 @@ def test_no_text_of_a_file_is_a_formula_in_a_spreadsheet(text: str, whole: Any, 
     assert f",{text}," not in done.stdout
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("fault", ["full", "broken pipe"])
 def test_progress_that_nobody_can_read_ends_no_work(fault: str) -> None:
     """rich itself would exit with 1, which is a verdict."""

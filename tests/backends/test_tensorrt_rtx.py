@@ -90,6 +90,7 @@ class TestRealRtx:
         model = to_onnx(arrays, DTYPES[precision], torch.uint8)
         assert TensorRTRTX().build_ahead(model, precision, BATCHES, "sm89")
 
+    @pytest.mark.programs
     def test_two_processes_build_the_same_engines_for_an_rtx_4060_ti(
         self, models: dict[Precision, bytes], tmp_path: Path
     ) -> None:

@@ -74,6 +74,7 @@ def test_the_table_has_its_line() -> None:
     assert "-f https://nvidia.github.io/TensorRT-Incubator/packages.html" in entry("tripy").install
 
 
+@pytest.mark.programs
 def test_loading_the_backend_imports_no_vendor_library() -> None:
     script = "import sys; from lenet.backends import load; load('tripy'); assert 'nvtripy' not in sys.modules"
     done = preloaded.run("-c", script, cwd=Path.cwd(), env=os.environ)
@@ -122,6 +123,7 @@ def test_a_python_without_wheels_is_a_reason(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+@pytest.mark.programs
 def test_not_installed_gives_the_command() -> None:
     hidden = "from importlib import metadata\nmetadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))"
     assert probe_in_a_fresh_process(hidden) == f"nvtripy is not installed: {entry('tripy').install}"
@@ -130,6 +132,7 @@ def test_not_installed_gives_the_command() -> None:
 PRETEND_INSTALLED = "import lenet.backends.tripy as module\nmodule.package_version = lambda _: '0.1.7'\n"
 
 
+@pytest.mark.programs
 def test_a_missing_compiled_half_gives_the_command() -> None:
     reason = probe_in_a_fresh_process(PRETEND_INSTALLED + "sys.modules['mlir_tensorrt'] = None")
     assert reason == (
@@ -137,6 +140,7 @@ def test_a_missing_compiled_half_gives_the_command() -> None:
     )
 
 
+@pytest.mark.programs
 def test_a_module_that_it_misses_is_quoted() -> None:
     missing = "sys.modules['mlir_tensorrt'], sys.modules['nvtripy'] = type(sys)('mlir_tensorrt'), None"
     reason = probe_in_a_fresh_process(PRETEND_INSTALLED + missing, broken=True)
@@ -144,6 +148,7 @@ def test_a_module_that_it_misses_is_quoted() -> None:
     assert reason.endswith(entry("tripy").install)
 
 
+@pytest.mark.programs
 def test_a_library_that_does_not_load_is_quoted() -> None:
     finder = (
         "class Finder:\n"

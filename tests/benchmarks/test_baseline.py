@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from lenet import results
 from tests.benchmarks.test_suite import Saved, benchmarks
 
+pytestmark = pytest.mark.programs
 ELSEWHERE = "000000000000"
 
 

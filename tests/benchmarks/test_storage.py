@@ -20,6 +20,8 @@ from tests.benchmarks.test_baseline import put
 from tests.benchmarks.test_suite import ROOT, Saved, benchmarks, environment, the_file
 from tests.permissions import run_with_permissions
 
+pytestmark = pytest.mark.programs
+
 # The plugins fail the writing of a file when it is nearly done.
 KILLED = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)"
 # The limit comes after git was asked for the commit: it would kill git too, and leave its lock in the repository.

@@ -20,6 +20,7 @@ from lenet.report.rounding import significant
 from lenet.results import NotRun
 from tests import preloaded
 
+pytestmark = pytest.mark.programs
 ROOT = Path(__file__).parents[2]
 QUICK = ("--backend=pytorch", "--device=cpu", "--warmups=1", "-p", "no:cacheprovider")
 STARTS_QUICKLY = ("-p", "tests.benchmarks.short_limits")

@@ -303,6 +303,7 @@ def test_images_that_are_not_cifar_10_are_named_everywhere(
     assert "not the official test_batch.bin" in json.loads(evaluated.stdout)["data"]
 
 
+@pytest.mark.programs
 def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
     noise_directory: Path, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_an_error_that_cannot_be_put_into_words_is_no_verdict(
     assert capfd.readouterr().err == "lenet: failed, and the error cannot be told\n"
 
 
+@pytest.mark.programs
 def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     program = (
         "import resource\nfrom lenet import results\nfrom lenet.cli import main\n"
@@ -93,6 +94,7 @@ def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     assert b"MemoryError" in done.stderr
 
 
+@pytest.mark.programs
 def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
     nothing = "import tempfile\ntempfile.tempdir, tempfile._candidate_tempdir_list = None, lambda: ['/dev/null/x']\n"
     program = f"{nothing}from lenet.cli import main\nmain()"
@@ -102,6 +104,7 @@ def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
     assert "mend what the system names" in done.stderr
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("way", "fault"),
     [(MODULE, "full"), (SCRIPT, "full"), (SCRIPT, "closed"), (MODULE, "broken pipe")],
@@ -129,6 +132,7 @@ def test_standard_error_that_cannot_be_written_is_no_verdict(way: tuple[str, str
     assert done.returncode == 2
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_what_a_library_left_in_a_buffer_is_written_before_the_exit_code_is_settled(tmp_path: Path) -> None:
     program = (
@@ -160,6 +164,7 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None
     assert (tmp_path / "file").read_bytes() == b""
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", b"\\xe9\\u0416"), ("latin-1", b"\xe9\\u0416"), ("utf-8", "éЖ".encode())]
 )
@@ -170,6 +175,7 @@ def test_a_path_that_standard_output_cannot_encode_is_escaped(encoding: str, sho
     assert shown + b".json" in done.stdout
 
 
+@pytest.mark.programs
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json"))
     documents.measurement(file)
@@ -179,6 +185,7 @@ def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
         assert rb"\udcff.json" in done.stdout
 
 
+@pytest.mark.programs
 def test_without_its_dependencies_the_module_reaches_no_verdict(tmp_path: Path) -> None:
     done = run("-S", "-m", "lenet", *NO_BASE, capture_output=True, cwd=tmp_path)
     assert done.returncode == 70

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", ["backends", "backends --json", "--version", "--help"])
 def test_an_output_that_cannot_be_written_is_no_verdict(arguments: str) -> None:
@@ -20,6 +21,7 @@ def test_an_output_that_cannot_be_written_is_no_verdict(arguments: str) -> None:
     assert done.stderr.startswith("lenet: the output cannot be written\n  found:  No space left on device\n")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
@@ -30,11 +32,13 @@ def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (2, "")
 
 
+@pytest.mark.programs
 def test_module_and_script_are_the_same() -> None:
     done = subprocess.run([sys.executable, "-m", "lenet", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: lenet [OPTIONS] COMMAND")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_completes_commands_and_options(shell: str) -> None:
     """As the README says to install it."""

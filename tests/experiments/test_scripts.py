@@ -105,6 +105,7 @@ def test_a_script_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[s
     assert (load(name).__doc__ or "").split(maxsplit=1)[0] in capsys.readouterr().out
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("name", TABLES)
 def test_a_script_prints_the_tables_of_its_file(
     name: str, data_directory: Path | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -168,6 +169,7 @@ def test_what_a_script_gives_another_python_imports_what_there_is(name: str, cod
     exec(compile(ast.Module([*ours], []), name, "exec"), {})  # noqa: S102
 
 
+@pytest.mark.programs
 def test_the_gate_study_slows_the_first_row_alone(
     tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,11 +24,8 @@ from lenet.results import Case
 from tests.gate.fakes import COMMITS, MACHINE, plain
 
 NOISE = [1 + 0.001 * number for number in range(10)]
-
 Script = Callable[[str, int], Pair]
-
 FOREVER = TimeLimits(pair=1)
-
 ANOTHER_CPU = MACHINE | {"cpu": {"model": "another CPU", "usable": 2}}
 
 

@@ -86,6 +86,7 @@ def scripted(quick: Path, script: Callable[[Pair | Exception], None]) -> Path:
     return repository(quick, GOOD, GOOD)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("head", "code", "verdict", "reason"),
     [
@@ -199,6 +200,7 @@ sys.exit(done.exit_code)
 """
 
 
+@pytest.mark.programs
 def test_what_windows_lacks_is_not_needed_to_say_so(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WINDOWS]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -327,6 +329,7 @@ def test_a_history_that_cannot_be_written_leaves_the_verdict(scripted: Path) -> 
     assert "the report will not show this gate" in done.stderr
 
 
+@pytest.mark.programs
 def test_a_directory_of_one_s_own_does_not_make_the_worktree_dirty(scripted: Path) -> None:
     root = scripted
     done, _ = gate(root, f"--out={root / 'gate'}")

@@ -24,7 +24,6 @@ from tests.gate.fakes import plain
 from tests.gate.scripted import ANOTHER_CPU, Gate, Script, failing_at, quiet
 
 LOST = WorkerError("the process of head did not measure", found="killed by SIGKILL", wanted="a run", hint="why")
-
 FULL = OutputError("the last pair cannot be kept", found="no space left", wanted="room", hint="free some space")
 
 

@@ -14,6 +14,8 @@ from lenet.gate.pairs import TURNS
 from lenet.gate.workers import Tree, fork_servers, measure_pair
 from tests.gate.fakes import git
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 SLOWED = """            began = time.perf_counter()
             logits = self._network(images)

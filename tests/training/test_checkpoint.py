@@ -38,6 +38,7 @@ def test_resuming_gives_the_same_weights_to_the_bit(tmp_path: Path, epochs_befor
     _assert_same_weights(tmp_path / "whole", tmp_path / "resumed")
 
 
+@pytest.mark.programs
 def test_kill_9_then_resume_gives_the_same_weights_to_the_bit(tmp_path: Path, noise_directory: Path) -> None:
     command = ["-m", "lenet", "train", "--data", str(noise_directory), "--device", "cpu"]
     command += ["--accept-unknown-data"]
