@@ -21,7 +21,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "typecheck", "tests", "standin"]
+nox.options.sessions = ["lint", "typecheck", "tests", "programs", "standin"]
 
 _ROOT = Path(__file__).parent
 _TORCH = _ROOT / ".nox" / "torch"
@@ -40,14 +40,25 @@ _PARITY = ("tests/backends", "tests/models", "tests/standins", "tests/test_expor
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests, a process for each core; arguments go to pytest: ``-- -n 0`` for one process."""
-    _pytest(session, *session.posargs)
+    """Run the tests that start no program, a process for each core; arguments go to pytest: ``-- -n 0`` for one."""
+    try:
+        _pytest(session, "-m", "not programs", *session.posargs)
+    finally:  # also where nothing is left
+        session.log("left out: what starts programs (commands, the gate's workers, compilers): nox -s programs")
+
+
+@nox.session(python=False)
+def programs(session: nox.Session) -> None:
+    """Run the tests that start programs: commands, the gate's workers, compilers; arguments go to pytest."""
+    _pytest(session, "-m", "programs", *session.posargs)
 
 
 @nox.session(python=False)
 def standin(session: nox.Session) -> None:
     """Run the tests of TriPy's front end on a CPU stand-in for its compiled half; arguments go to pytest."""
-    _pytest(session, *_STANDIN, *session.posargs)
+    files = sorted((_ROOT / "tests").rglob("test_*.py"))  # pytest would import them all
+    marked = [str(one.relative_to(_ROOT)) for one in files if "nvtripy_on_cpu" in one.read_text(encoding="utf-8")]
+    _pytest(session, *_STANDIN, *(session.posargs or marked))
 
 
 @nox.session(python=False)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from lenet.data import cifar10
 from lenet.data.cifar10 import Split
 from lenet.report.pdf import find_browser
+from tests import programs
 from tests.kernels import stored
 from tests.standins import mlir_tensorrt_cpu as standin
 
@@ -35,8 +36,9 @@ RECORDS = 10_000
 RECORD_BYTES = 3073
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Programs that tests start compute little, and are no workers of pytest-xdist, where this process is one."""
+    config.pluginmanager.register(programs)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         os.environ.pop(name, None)

@@ -22,6 +22,7 @@ from subprocess import CompletedProcess
 from typing import TextIO
 
 import lenet
+from tests import programs
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # No plugin of pytest: pytest rewrites its assertions, and wants to import it for that. The last one freezes them.
@@ -85,6 +86,7 @@ def start(
         env: Its environment.
         prepare: Called in its process before it begins.
     """
+    programs.notice(f"Python: {' '.join(arguments[:2])}")
     out, child_out = _CONTEXT.Pipe(duplex=False)
     err, child_err = _CONTEXT.Pipe(duplex=False)
     with out, err, _text(out) as told, _text(err) as warned:

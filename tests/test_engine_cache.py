@@ -311,6 +311,7 @@ class ReadOnlyLock:
 
 
 class TestProcesses:
+    @pytest.mark.programs
     def test_of_four_at_once_one_builds_and_the_others_load(self, cache: EngineCache, tmp_path: Path) -> None:
         code = """
 def build():
@@ -330,6 +331,7 @@ print(result.from_cache, result.sha256)
         assert sorted(from_cache for from_cache, _ in outputs) == ["False", "True", "True", "True"]
         assert len({sha256 for _, sha256 in outputs}) == 1
 
+    @pytest.mark.programs
     def test_one_killed_while_it_writes_leaves_no_entry_and_no_lock(self, cache: EngineCache) -> None:
         code = """
 def killed_here(descriptor):

@@ -124,6 +124,7 @@ def test_each_layer_is_a_node_of_its_name(dtype: torch.dtype, onnx_models: dict[
     assert [node.name for node in graph.node if node.op_type != "Cast"] == [layer.name for layer in LAYERS]
 
 
+@pytest.mark.programs
 def test_another_process_writes_the_same_bytes(
     onnx_models: dict[torch.dtype, bytes], arrays: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.programs
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     script = """
@@ -123,6 +124,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         write_atomically(tmp_path / "nothing" / "file", b"")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("call", ["make_directory(path)", "write_atomically(path / 'file', b'')"])
 def test_a_read_only_directory_is_refused(tmp_path: Path, call: str) -> None:
     tmp_path.chmod(0o500)
@@ -231,6 +233,7 @@ def test_the_command_that_creates_a_missing_directory_works(tmp_path: Path) -> N
     write_atomically(path, b"content")
 
 
+@pytest.mark.programs
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     with held_writer(tmp_path / "file"):
         pass
@@ -242,6 +245,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert names(tmp_path) == {"another"}
 
 
+@pytest.mark.programs
 def test_what_a_living_writer_writes_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with held_writer(path) as process:
@@ -253,6 +257,7 @@ def test_what_a_living_writer_writes_is_never_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == {"file"}
 
 
+@pytest.mark.programs
 def test_many_writers_of_one_directory_do_not_disturb_each_other(tmp_path: Path) -> None:
     script = """
 import sys
@@ -283,6 +288,7 @@ def test_only_what_a_writer_left_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == others | {"file"}
 
 
+@pytest.mark.programs
 def test_a_directory_of_another_writer_is_waited_for(tmp_path: Path) -> None:
     script = "import sys, time; from lenet.files import *; from pathlib import Path\n"
     script += "with only_writer(Path(sys.argv[1])): print(flush=True); time.sleep(0.5)"

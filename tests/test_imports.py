@@ -13,6 +13,8 @@ import pytest
 from lenet.vocabulary import Mode
 from tests.report import documents
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[1]
 HEAVY = (
     *("torch", "torchvision", "numpy", "scipy", "matplotlib", "pandas", "sympy", "PIL", "triton", "hypothesis"),

@@ -57,10 +57,12 @@ def of(repository: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.programs
 def test_the_commit_is_the_source_s_own(source: Path, other: Path) -> None:
     assert commit_of(source, **of(other)) == (git(source, "rev-parse", "HEAD"), "")
 
 
+@pytest.mark.programs
 def test_to_look_changes_no_index(source: Path, other: Path) -> None:
     indices = [root / ".git" / "index" for root in (source, other)]
     for root in source, other:
@@ -72,6 +74,7 @@ def test_to_look_changes_no_index(source: Path, other: Path) -> None:
     assert [index.read_bytes() for index in indices] == before
 
 
+@pytest.mark.programs
 def test_a_source_of_another_user_has_no_commit_and_git_s_reason_is_told(source: Path) -> None:
     # A variable of git's own tests: nobody but root can give a directory to another user.
     commit, messages = commit_of(source, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
@@ -83,6 +86,7 @@ def test_a_source_of_another_user_has_no_commit_and_git_s_reason_is_told(source:
     assert (commit, messages) == (git(source, "rev-parse", "HEAD"), "")
 
 
+@pytest.mark.programs
 def test_a_missing_git_is_told(source: Path) -> None:
     commit, messages = commit_of(source, PATH=str(source))
     assert commit == "None"
@@ -98,6 +102,7 @@ def test_no_variable_that_names_a_repository_is_handed_on(monkeypatch: pytest.Mo
     assert not without_git_variables().keys() & (names - settings)
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no git checkout: pytest-benchmark records no commit")
 def test_a_saved_measurement_names_the_commit_of_the_suite(tmp_path: Path, other: Path) -> None:
     saved = tmp_path / "saved.json"
@@ -110,6 +115,7 @@ def test_a_saved_measurement_names_the_commit_of_the_suite(tmp_path: Path, other
     assert document["machine_info"]["commit"].removesuffix("+dirty") == head
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("searched", [False, True])
 def test_a_child_finds_modules_of_the_working_directory_where_this_process_does(
     searched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

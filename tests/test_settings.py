@@ -166,6 +166,7 @@ def collected(directory: Path, *arguments: str) -> Any:
     )
 
 
+@pytest.mark.programs
 def test_the_suite_takes_them_and_an_option_wins(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     for name in ("conftest.py", "benchmarks/conftest.py", "benchmarks/test_inference.py"):

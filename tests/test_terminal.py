@@ -173,6 +173,7 @@ def test_output_that_is_captured_stays_captured(monkeypatch: pytest.MonkeyPatch)
     assert sys.stdout is file
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("fault", ["full", "broken pipe"])
 def test_progress_that_nobody_can_read_ends_no_work(fault: str) -> None:
     """rich itself would exit with 1, which is a verdict."""

@@ -18,6 +18,7 @@ from lenet.measurement.memory import allocated, free_workspaces
 from lenet.vocabulary import InputType, Precision
 from lenet.weights import Arrays
 from tests.backends.holding import held, without_collector
+from tests.programs import COMPILED
 
 CPU = torch.device("cpu")
 BATCHES = BatchRange(1, 16, 64)
@@ -42,7 +43,14 @@ def run(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "del"])
-@pytest.mark.parametrize("name", [name for name in backends.names() if name != "pytorch-aot"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.programs] if name in COMPILED else [])
+        for name in backends.names()
+        if name != "pytorch-aot"
+    ],
+)
 def test_what_a_runner_held_is_gone_without_the_collector(arrays: Arrays, name: str, end: str) -> None:
     """tests/backends/test_pytorch_aot.py has this for a package, which it compiles once."""
     kinds = []

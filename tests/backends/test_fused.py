@@ -185,6 +185,7 @@ def pixels(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, *INPUT_SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.programs
 @emulated
 def test_batches_of_a_range_are_launched_as_they_need(gpu: Gpu) -> None:
     runner = build(BatchRange(1, 3, 300), kind=InputType.UINT8)
@@ -220,6 +221,7 @@ def test_kernels_and_their_memory_are_gone_without_the_collector(end: str) -> No
         assert [reference() for reference in references if reference() is not None] == []
 
 
+@pytest.mark.programs
 @emulated
 def test_an_image_is_spread_over_blocks_where_each_has_a_multiprocessor(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch
@@ -426,6 +428,7 @@ def test_precisions_by_gpu(
         Fused().executed_precision(Precision(precision), CUDA)
 
 
+@pytest.mark.programs
 @emulated
 @pytest.mark.usefixtures("gpu")
 def test_a_quantised_network_runs_with_its_scales() -> None:

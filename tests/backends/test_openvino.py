@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
+pytestmark = pytest.mark.programs
+
 PROGRAM = """
 import os, sys
 os.register_at_fork(before=lambda: print("forked"))

@@ -24,6 +24,7 @@ from lenet.data.cifar10 import Split
 from lenet.errors import BackendError, LenetError
 from lenet.quantization import FORMATS
 from lenet.vocabulary import InputType, Precision
+from tests.programs import COMPILED
 
 BATCHES = BatchRange(1, 16, 64)
 STANDIN = "tripy on a CPU stand-in"
@@ -46,7 +47,11 @@ def subjects() -> list[object]:
     """
     here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found: list[object] = [
-        pytest.param((name, device, precision, input_type), id=f"{name}-{device}-{precision}-{input_type}")
+        pytest.param(
+            (name, device, precision, input_type),
+            id=f"{name}-{device}-{precision}-{input_type}",
+            marks=[pytest.mark.programs] if name in COMPILED else [],
+        )
         for name in backends.names()
         for device in here
         if device in backends.load(name).devices or here == ["cpu"]
@@ -281,8 +286,11 @@ def test_weights_that_do_not_fit_are_refused(request: pytest.FixtureRequest) -> 
         backends.load(name).build(arrays, spec)
 
 
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.programs)], ids=["in process", "compiled"]
+)
 @pytest.mark.parametrize("input_type", InputType)
-def test_real_images(real_test: Split, input_type: InputType) -> None:
+def test_real_images(real_test: Split, input_type: InputType, *, compiled: bool) -> None:
     """fp32 against PyTorch: loss within 1e-4, accuracy within 5e-4, logits within 1e-4 where TF32 is off.
 
     On 2,000 of the test images. `nox -s evaluate` compares all 10,000, of both types.
@@ -291,6 +299,7 @@ def test_real_images(real_test: Split, input_type: InputType) -> None:
     names = [
         name
         for name in backends.names()
+        if name == "pytorch" or (name in COMPILED) == compiled
         if backends.load(name).probe(device) and (name, device.type, InputType.UINT8) not in LATER
     ]
     done, missing = compare_backends(

@@ -58,6 +58,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     return graphs
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("end", ["close", "del"])
 def test_a_package_is_loaded_from_the_cache_and_gone_with_its_runner(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     with build() as first:
@@ -193,6 +194,7 @@ def _forked(command: list[str], **_: object) -> subprocess.CompletedProcess[str]
     return preloaded.run(*command[command.index("-c") :], cwd=Path.cwd(), env=os.environ)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("python", "found"),
     [

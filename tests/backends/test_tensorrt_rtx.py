@@ -22,7 +22,7 @@ from lenet.errors import BackendError
 from lenet.export import to_onnx
 from lenet.vocabulary import Precision
 from tests import preloaded
-from tests.backends.test_tensorrt import BATCHES, CUDA, ROOT
+from tests.backends.tensorrt_fakes import BATCHES, CUDA, ROOT
 from tests.fakes import tensorrt_api
 from tests.fakes.tensorrt_api import FakeTensorRT
 from tests.fakes.tensorrt_bindings import RECORDED
@@ -90,6 +90,7 @@ class TestRealRtx:
         model = to_onnx(arrays, DTYPES[precision], torch.uint8)
         assert TensorRTRTX().build_ahead(model, precision, BATCHES, "sm89")
 
+    @pytest.mark.programs
     def test_two_processes_build_the_same_engines_for_an_rtx_4060_ti(
         self, models: dict[Precision, bytes], tmp_path: Path
     ) -> None:

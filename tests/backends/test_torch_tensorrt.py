@@ -148,7 +148,6 @@ class TestProbe:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
-        caplog: pytest.LogCaptureFixture,
     ) -> None:
         install(monkeypatch, TorchTensorRT())
         use_fake(monkeypatch)
@@ -159,6 +158,10 @@ class TestProbe:
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "torch_tensorrt")
         monkeypatch.setattr(logging.getLogger("torch_tensorrt"), "level", logging.NOTSET)
+        records: list[logging.LogRecord] = []
+        handler = logging.NullHandler()
+        monkeypatch.setattr(handler, "handle", records.append)
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
         shown = warnings.showwarning
         found = TorchTensorRT().probe(CUDA)
         left = warnings.showwarning
@@ -166,7 +169,7 @@ class TestProbe:
         assert found.reason == "torch_tensorrt cannot be loaded: libnvinfer.so.11: cannot open"
         assert found.broken
         assert left is shown
-        assert caplog.records == []
+        assert records == []
         assert capsys.readouterr() == ("", "import error\n")
 
     @both

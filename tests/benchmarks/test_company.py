@@ -9,6 +9,8 @@ import pytest
 from lenet import results
 from tests.benchmarks.test_suite import QUICK, benchmarks, refused, the_file
 
+pytestmark = pytest.mark.programs
+
 # As a coverage tool or a debugger does it.
 TRACING = """
 import sys

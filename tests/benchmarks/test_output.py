@@ -34,6 +34,7 @@ def _lose(output: Callable[[], IO[bytes]]) -> None:
         os.dup2(lost.fileno(), 1)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("output", [full, without_a_reader])
 def test_a_run_whose_output_is_lost_is_saved_and_exits_with_3(output: Callable[[], IO[bytes]], tmp_path: Path) -> None:
     if output is full and not Path("/dev/full").exists():
@@ -50,6 +51,7 @@ def test_a_run_whose_output_is_lost_is_saved_and_exits_with_3(output: Callable[[
 BUSY = "from lenet.measurement.readiness import OtherWork\nOtherWork.disturbs = lambda *_: True\n"
 
 
+@pytest.mark.programs
 def test_what_disturbed_the_whole_run_is_saved_with_it(tmp_path: Path) -> None:
     (tmp_path / "busy_for_a_test.py").write_text(BUSY)
     done = benchmarks(

@@ -15,6 +15,8 @@ from tests import preloaded
 from tests.benchmarks.test_suite import QUICK, ROOT, STARTS_QUICKLY, Done, environment
 from tests.permissions import run_with_permissions
 
+pytestmark = pytest.mark.programs
+
 SMALL = (*STARTS_QUICKLY, *QUICK, "--mode=forward", "--batch-size=2", "--rounds=3", "--synthetic")
 ROW = "benchmarks/test_inference.py"
 

@@ -16,10 +16,11 @@ import torch
 from lenet import results
 from lenet.errors import ResultsError
 from lenet.measurement.environment import machine_facts, machine_kind
-from tests.benchmarks.test_suite import ROOT, Saved, benchmarks, environment, put, saved, the_file
+from tests.benchmarks.test_baseline import put
+from tests.benchmarks.test_suite import ROOT, Saved, benchmarks, environment, the_file
 from tests.permissions import run_with_permissions
 
-__all__ = ["saved"]
+pytestmark = pytest.mark.programs
 
 # The plugins fail the writing of a file when it is nearly done.
 KILLED = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)"
@@ -223,7 +224,7 @@ def test_a_read_only_checkout_can_be_measured_and_tested(tmp_path: Path) -> None
         del options["env"]["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]  # Hypothesis's plugin is a part of what is tested
         pytest_here = ("-m", "pytest", "-q")
         measured = run_with_permissions(*pytest_here, "benchmarks/test_canary.py", "--device=cpu", **options)
-        property_based = "tests/measurement/test_statistics.py"
+        property_based = "tests/measurement/test_median_interval.py"
         tested = run_with_permissions(*pytest_here, property_based, "-k", "interval_is_scipys", **options)
         reported = run_with_permissions("-m", "lenet", "report", "--parity=nothing", **options)
     finally:

@@ -21,6 +21,7 @@ from tests.benchmarks.test_suite import benchmarks, refused
 TWO = pytest.mark.skipif((usable_cpus() or 1) < 2, reason="a second thread needs a second CPU")
 
 
+@pytest.mark.programs
 @TWO
 def test_each_number_of_threads_has_its_row_name_limits_and_gate_pattern(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
@@ -44,6 +45,7 @@ def test_each_number_of_threads_has_its_row_name_limits_and_gate_pattern(tmp_pat
         assert row.energy_missing is None or f"Energy was not measured: {row.energy_missing}." in done.stdout
 
 
+@pytest.mark.programs
 def test_more_threads_than_cpus_are_refused() -> None:
     most = usable_cpus() or 1
     assert f"{most + 1} threads do not fit the {most} CPUs of this process" in refused(f"--threads={most + 1}").stderr

@@ -6,8 +6,12 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
+
 from lenet import results
 from tests.benchmarks.test_suite import benchmarks, the_file
+
+pytestmark = pytest.mark.programs
 
 
 def test_a_throughput_row_is_measured_saved_and_read_back(tmp_path: Path) -> None:

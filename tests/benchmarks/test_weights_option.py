@@ -8,9 +8,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lenet import results, weights
 from tests.benchmarks.test_suite import benchmarks, refused
+
+pytestmark = pytest.mark.programs
 
 
 def test_a_run_measures_the_named_weights_and_records_their_digest(tmp_path: Path) -> None:

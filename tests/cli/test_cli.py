@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing.util import Finalize
@@ -211,26 +210,6 @@ def test_backends_lists_every_backend() -> None:
     assert all(name in table for name in backends.names())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("arguments", ["backends", "backends --json", "--version", "--help"])
-def test_an_output_that_cannot_be_written_is_no_verdict(arguments: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "lenet", *arguments.split()]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("lenet: the output cannot be written\n  found:  No space left on device\n")
-
-
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_a_reader_that_has_gone_is_no_verdict(form: tuple[str, ...]) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "lenet", "backends", *form]
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (2, "")
-
-
 def test_ctrl_c_is_no_verdict(noise_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -256,11 +235,6 @@ def test_a_table_in_a_log_is_wide_enough_for_its_numbers() -> None:
 
 def test_version() -> None:
     assert lenet("--version").stdout == f"lenet, version {__version__}\n"
-
-
-def test_module_and_script_are_the_same() -> None:
-    done = subprocess.run([sys.executable, "-m", "lenet", "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Usage: lenet [OPTIONS] COMMAND")
 
 
 def huge_weights(path: Path) -> Path:
@@ -329,6 +303,7 @@ def test_images_that_are_not_cifar_10_are_named_everywhere(
     assert "not the official test_batch.bin" in json.loads(evaluated.stdout)["data"]
 
 
+@pytest.mark.programs
 def test_matplotlib_s_settings_neither_stop_a_training_nor_change_its_figures(
     noise_directory: Path, tmp_path: Path
 ) -> None:
@@ -418,24 +393,3 @@ def test_without_a_command_the_hint_can_be_typed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         cifar10.chosen_directory(tmp_path / "a b")
     assert refused.value.hint.endswith(f"lenet evaluate --download --data '{tmp_path}/a b'`")
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_commands_and_options(shell: str) -> None:
-    """As the README says to install it."""
-    asked = {"_LENET_COMPLETE": f"{shell}_source"}
-    script = run_module(env=asked)
-    assert "_LENET_COMPLETE" in script
-    words = {"COMP_WORDS": "lenet eva", "COMP_CWORD": "1"} if shell != "fish" else {"COMP_WORDS": "lenet eva"}
-    words |= {"COMP_CWORD": "eva"} if shell == "fish" else {}
-    assert "evaluate" in run_module(env={"_LENET_COMPLETE": f"{shell}_complete"} | words)
-
-
-def run_module(env: dict[str, str]) -> str:
-    """What `lenet` prints, as a shell calls it."""
-    code = "import sys; sys.argv[0] = 'lenet'; from lenet.cli import main; main(prog_name='lenet')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

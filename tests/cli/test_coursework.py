@@ -74,6 +74,7 @@ def runs(place: Path, noise_directory: Path) -> Mapping[str, subprocess.Complete
     return done
 
 
+@pytest.mark.programs
 def test_each_step_says_what_it_does_and_how_long_it_took(
     runs: Mapping[str, subprocess.CompletedProcess[str]], place: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_each_step_says_what_it_does_and_how_long_it_took(
     assert list((place / ".benchmarks").rglob("*.json")) == []
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("language", "quick", "row"),
     [
@@ -157,6 +159,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_training(
     assert "[1/5]" not in result.stdout
 
 
+@pytest.mark.programs
 def test_a_failed_step_is_named_and_the_last(place: Path, tmp_path: Path, noise_directory: Path) -> None:
     layout = tmp_path / "data" / "cifar-10-batches-bin"
     shutil.copytree(noise_directory / "cifar-10-batches-bin", layout)
@@ -172,6 +175,7 @@ def test_a_failed_step_is_named_and_the_last(place: Path, tmp_path: Path, noise_
     assert not (out / "parity.json").exists()
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_step_and_says_how_to_go_on(
@@ -196,6 +200,7 @@ def test_an_interrupt_ends_the_step_and_says_how_to_go_on(
         pass
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a step to its coursework")
 def test_a_killed_coursework_leaves_no_step_running(place: Path, tmp_path: Path, noise_directory: Path) -> None:
     from lenet.files import only_writer
@@ -277,6 +282,7 @@ def test_the_sheets_alone_are_unfolded_and_hold_no_dead_link(sheets: Path) -> No
     assert {target for target in links.targets if target.removeprefix("#") not in links.ids} == set()
 
 
+@pytest.mark.programs
 @needs_browser
 def test_the_pdf_has_five_pages(sheets: Path) -> None:
     assert BROWSER is not None
@@ -286,6 +292,7 @@ def test_the_pdf_has_five_pages(sheets: Path) -> None:
     assert [(round(float(width)), round(float(height))) for width, height in sizes] == [(1191, 842)] * 5
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
 def test_a_browser_that_fails_leaves_the_old_pdf(tmp_path: Path) -> None:
     browser = tmp_path / "chromium"
@@ -299,6 +306,7 @@ def test_a_browser_that_fails_leaves_the_old_pdf(tmp_path: Path) -> None:
     assert out.read_bytes() == b"old"
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
 def test_a_browser_that_writes_no_pdf_leaves_the_old_one(tmp_path: Path) -> None:
     browser = tmp_path / "chromium"

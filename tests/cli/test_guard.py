@@ -107,6 +107,7 @@ def test_an_interrupt_is_no_verdict_whenever_it_comes(monkeypatch: pytest.Monkey
     assert CliRunner().invoke(main, ["--version"]).exit_code == 130
 
 
+@pytest.mark.programs
 def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
     """As `head` does."""
     reading, stream = os.pipe()
@@ -118,6 +119,7 @@ def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
     assert (done.returncode, done.stderr) == (2, b"")
 
 
+@pytest.mark.programs
 def test_what_is_told_comes_before_what_a_library_writes_later() -> None:
     program = "import os\nfrom lenet.terminal import tell\ntell('first')\nos.write(1, b'second')"
     assert run("-c", program, stdout=subprocess.PIPE).stdout == b"first\nsecond"
@@ -134,6 +136,7 @@ def test_a_shell_gets_its_completion() -> None:
     assert "complete -o nosort -F _lenet_completion lenet" in done.stdout
 
 
+@pytest.mark.programs
 def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     program = (
         "import resource\nfrom lenet import results\nfrom lenet.cli import main\n"
@@ -145,6 +148,7 @@ def test_too_little_memory_is_no_verdict(tmp_path: Path) -> None:
     assert b"MemoryError" in done.stderr
 
 
+@pytest.mark.programs
 def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
     nothing = "import tempfile\ntempfile.tempdir, tempfile._candidate_tempdir_list = None, lambda: ['/dev/null/x']\n"
     program = f"{nothing}from lenet.cli import main\nmain()"
@@ -154,6 +158,7 @@ def test_no_directory_for_temporary_files_is_no_verdict(tmp_path: Path) -> None:
     assert "mend what the system names" in done.stderr
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("way", "fault"),
     [(MODULE, "full"), (SCRIPT, "full"), (SCRIPT, "closed"), (MODULE, "broken pipe")],
@@ -181,6 +186,7 @@ def test_standard_error_that_cannot_be_written_is_no_verdict(way: tuple[str, str
     assert done.returncode == 2
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_what_a_library_left_in_a_buffer_is_written_before_the_exit_code_is_settled(tmp_path: Path) -> None:
     program = (
@@ -212,6 +218,7 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None
     assert (tmp_path / "file").read_bytes() == b""
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", b"\\xe9\\u0416"), ("latin-1", b"\xe9\\u0416"), ("utf-8", "éЖ".encode())]
 )
@@ -222,12 +229,14 @@ def test_a_path_that_standard_output_cannot_encode_is_escaped(encoding: str, sho
     assert shown + b".json" in done.stdout
 
 
+@pytest.mark.programs
 def test_an_error_that_standard_error_cannot_encode_is_escaped() -> None:
     done = run("-m", "lenet", "results", "éЖ.json", stderr=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 2
     assert b"lenet: \\xe9\\u0416.json cannot be read\n" in done.stderr
 
 
+@pytest.mark.programs
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json"))
     documents.measurement(file)
@@ -237,6 +246,7 @@ def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
         assert rb"\udcff.json" in done.stdout
 
 
+@pytest.mark.programs
 def test_without_its_dependencies_the_module_reaches_no_verdict(tmp_path: Path) -> None:
     done = run("-S", "-m", "lenet", *NO_BASE, capture_output=True, cwd=tmp_path)
     assert done.returncode == 70

@@ -88,6 +88,7 @@ def test_a_library_that_is_installed_and_cannot_be_loaded_is_broken(
     assert "install it again" in done.stdout
 
 
+@pytest.mark.programs
 def test_a_process_examines_as_this_one_does() -> None:
     (found,) = examine_in_processes(["pytorch"], "cpu", Precision.FP32)
     assert found.passed
@@ -100,6 +101,7 @@ def fake_python(path: Path, script: str) -> str:
     return str(path)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("script", "seconds", "message", "log"),
     [
@@ -120,6 +122,7 @@ def test_a_crash_or_a_hang_takes_nobody_along(
         assert examination.advice
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("end", ["exec sleep 60", "kill -KILL $$"])
 def test_a_process_that_is_killed_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
@@ -135,6 +138,7 @@ def test_a_process_that_is_killed_leaves_no_temporary_file(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.programs
 def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "seq 100 >&2; kill -SEGV $$"))
     done = CliRunner().invoke(main, ["doctor", "pytorch", "--json", "--device", "cpu"])
@@ -143,6 +147,7 @@ def test_json_has_the_log_whole_and_the_table_its_end(tmp_path: Path, monkeypatc
     assert next(line for line in table.stdout.splitlines() if line.startswith("  |")) == "  | 81"
 
 
+@pytest.mark.programs
 def test_the_time_limit_is_that_of_all_backends_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", "exec sleep 60"))
     started = time.monotonic()
@@ -190,6 +195,7 @@ examine_in_processes(["pytorch", "tensorrt"], "cpu", "fp32", seconds=300)
 """
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform != "linux", reason="a process can be bound to its parent's life on Linux alone")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 def test_the_processes_end_with_the_command_whatever_ends_it(tmp_path: Path, number: signal.Signals) -> None:
@@ -223,6 +229,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.programs
 def test_the_command_prints_a_table_and_json() -> None:
     table = CliRunner().invoke(main, ["doctor", "pytorch", "pytorch-cudagraph", "--here", "--device", "cpu"])
     assert table.exit_code == 0, table.output

@@ -25,7 +25,10 @@ FEW = [page for page in ALL if not page.startswith(KINDS)]
 FEW += [page for kind in KINDS for page in [one for one in ALL if one.startswith(kind)][:2]]
 PAGES = [page for page in ALL if not page.startswith("_modules/") or page in FEW]
 
-pytestmark = pytest.mark.skipif(not ALL, reason=f"no site in {SITE}: `nox -s docs` builds it")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(not ALL, reason=f"no site in {SITE}: `nox -s docs` builds it"),
+]
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])

@@ -20,6 +20,7 @@ needs_sphinx = pytest.mark.skipif(
 )
 
 
+@pytest.mark.programs
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     done = run_with_permissions(str(DOCS / "build.py"), "--out", str(tmp_path / "locked" / "site"))

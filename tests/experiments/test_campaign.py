@@ -91,6 +91,7 @@ def test_a_network_that_cannot_be_tuned_shows_in_the_exit_status(
     )
 
 
+@pytest.mark.programs
 def test_why_a_process_of_placement_failed_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,6 +221,7 @@ def test_networks_are_tuned_several_at_a_time_on_a_gpu(tmp_path: Path, monkeypat
         script.fill(rows, caches)
 
 
+@pytest.mark.programs
 def test_a_process_times_its_rows(tmp_path: Path) -> None:
     script = load("gate_builds")
     found = script.measured(script.Rows("pytorch", "cpu", [1, 9], 3), [tmp_path])
@@ -236,6 +237,7 @@ def fake_python(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> 
     monkeypatch.setattr(sys, "executable", str(path))
 
 
+@pytest.mark.programs
 def test_each_set_of_caches_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All have started before the first is told to measure."""
     script = load("gate_builds")
@@ -246,6 +248,7 @@ def test_each_set_of_caches_has_a_process_of_its_own(tmp_path: Path, monkeypatch
     assert found == [[len(str(folder / "lenet")), 2] for folder in caches]
 
 
+@pytest.mark.programs
 def test_a_process_that_ends_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +314,7 @@ def test_a_record_of_a_pair_has_what_the_analysis_reads() -> None:
     assert record(0, 0, 3, {}).keys() - {"percent", "stage"} <= found.keys()
 
 
+@pytest.mark.programs
 def test_servers_and_new_interpreters_are_recorded_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole sets of one server, two forks each, and then the time is up."""
     script, out, looks = load("gate_forks"), tmp_path / "servers.jsonl", iter([0.0] * 8 + [9.0])

@@ -65,6 +65,7 @@ def serve(images: np.ndarray, *, stops: bool, bulk: bool) -> tuple[np.ndarray, i
     return logits, looks
 
 
+@pytest.mark.programs
 @emulated
 @pytest.mark.parametrize("bulk", [False, True], ids=["copies", "bulk"])
 def test_the_kernel_answers_each_request_until_it_is_stopped_or_forgotten(bulk: bool) -> None:
@@ -78,6 +79,7 @@ def test_the_kernel_answers_each_request_until_it_is_stopped_or_forgotten(bulk: 
     assert 1000 < looks_in_vain < 1050  # its patience is 1,000 looks
 
 
+@pytest.mark.programs
 @compiled
 @pytest.mark.parametrize(("precision", "blocks", "architecture"), [("fp32", SPLIT, "sm_89"), ("fp16", 1, "sm_90")])
 def test_it_compiles_into_few_registers_and_spills_none(precision: str, blocks: int, architecture: str) -> None:

@@ -58,6 +58,7 @@ def header() -> Path | None:
     return None
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(COMPILER is None or header() is None, reason="needs g++ and NVIDIA's cuda_occupancy.h")
 def test_occupancy_is_that_of_nvidia_s_calculator(tmp_path: Path) -> None:
     (tmp_path / "asked.cpp").write_text(ASKED)
@@ -140,6 +141,7 @@ class Counted(Variant):
         return f'static unsigned count;\nextern "C" unsigned made() {{ return count; }}\n{counted}'
 
 
+@pytest.mark.programs
 @emulated
 @pytest.mark.parametrize(("precision", "images"), [("fp32", 4), ("fp16", 4), ("fp16x2", 1)])
 def test_products_are_as_many_as_the_kernel_makes(precision: str, images: int) -> None:

@@ -111,6 +111,7 @@ def test_a_missing_git_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_commits(root, "base")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_all_that_a_failing_program_says_is_shown_with_its_command(stream: str) -> None:
     code = f"import sys; print('the reason', 'a note', sep=chr(10), file=sys.{stream}); sys.exit(3)"
@@ -182,6 +183,7 @@ def test_each_side_gets_what_its_own_dependencies_ask_for(
     assert installed == [str(base.path), f"{head.path}[here]"]
 
 
+@pytest.mark.programs
 def test_an_environment_that_takes_too_long_is_given_up_and_leaves_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_an_environment_that_takes_too_long_is_given_up_and_leaves_nothing(
     assert len(git(root, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "messages", ["fatal: write error: No space left on device", "OSError: [Errno 28] No space left on device"]
 )

@@ -13,14 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from nox.command import CommandFailed
 
-import noxfile
 from lenet.cli import main
 from lenet.cli.gate import Duration
 from lenet.files import only_writer
@@ -90,6 +87,7 @@ def scripted(quick: Path, script: Callable[[Pair | Exception], None]) -> Path:
     return repository(quick, GOOD, GOOD)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("head", "code", "verdict", "reason"),
     [
@@ -203,6 +201,7 @@ sys.exit(done.exit_code)
 """
 
 
+@pytest.mark.programs
 def test_what_windows_lacks_is_not_needed_to_say_so(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WINDOWS]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -226,67 +225,6 @@ def test_a_time_that_no_clock_waits_for_is_refused(quick: Path, seconds: str) ->
     done = CliRunner().invoke(main, ["gate", *options])
     assert done.exit_code == 2
     assert done.stderr.startswith("lenet: --worker-timeout cannot be used\n")
-
-
-def test_nox_exits_with_2_where_the_environment_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
-        raise CommandFailed
-
-    monkeypatch.setattr(noxfile, "_update_environment", fail)
-    with pytest.raises(SystemExit, match=r"^2$"):
-        noxfile.gate.func(SimpleNamespace(posargs=()))
-
-
-@pytest.fixture
-def nox_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The script that the session runs in the place of `lenet`."""
-    monkeypatch.setattr(noxfile, "_update_environment", lambda _: None)
-    monkeypatch.setattr(noxfile, "_nvidia_gpu", lambda: None)
-    monkeypatch.setattr(noxfile, "_BIN", tmp_path)
-    script = tmp_path / "lenet"
-    script.touch(mode=0o755)
-    return script
-
-
-def test_nox_keeps_the_exit_code(nox_gate: Path) -> None:
-    nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 3\n')
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(SystemExit) as caught:
-        noxfile.gate.func(SimpleNamespace(posargs=("--base", "main")))
-    assert caught.value.code == 3
-    assert Path(f"{nox_gate}.arguments").read_text() == "gate --base main\n"
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_nox_hands_the_options_of_the_coursework_on(nox_gate: Path) -> None:
-    nox_gate.write_text(f'#!/bin/sh\necho "$@" > {nox_gate}.arguments\nexit 130\n')
-    with pytest.raises(SystemExit) as caught:
-        noxfile.coursework.func(SimpleNamespace(posargs=("--quick", "--lang", "ru")))
-    assert caught.value.code == 130
-    assert Path(f"{nox_gate}.arguments").read_text() == "coursework --quick --lang ru\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_nox_waits_until_the_gate_has_cleaned_up(nox_gate: Path, number: signal.Signals) -> None:
-    """The gate's stand-in has nox send itself the signal, and then takes its time."""
-    name = number.name.removeprefix("SIG")
-    trap = f"trap 'sleep 1; touch {nox_gate}.cleaned; exit 2' {name}"
-    nox_gate.write_text(f"#!/bin/sh\n{trap}\nkill -{name} $PPID\nwhile :; do sleep 0.05; done\n")
-    with pytest.raises(SystemExit) as caught:
-        noxfile.gate.func(SimpleNamespace(posargs=()))
-    assert caught.value.code == 2
-    assert Path(f"{nox_gate}.cleaned").exists()
-
-
-def test_nox_says_all_of_pip_s_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    reason = "ERROR: no matching version (from versions: none)\nERROR: no matching distribution\n[notice] a new release"
-    monkeypatch.setattr(noxfile, "_pip", lambda: [sys.executable, "-c", f"raise SystemExit({reason!r})"])
-    monkeypatch.setattr(noxfile, "_STAMP", tmp_path / "state")
-    told: list[str] = []
-    session: Any = SimpleNamespace(log=told.append, warn=told.append)
-    failure = noxfile._install_gpu_set(session, "a GPU", [["--editable"]])
-    assert reason in failure
-    assert any(reason in one for one in told)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +319,7 @@ def test_a_history_that_cannot_be_written_leaves_the_verdict(scripted: Path) -> 
     assert "the report will not show this gate" in done.stderr
 
 
+@pytest.mark.programs
 def test_a_directory_of_one_s_own_does_not_make_the_worktree_dirty(scripted: Path) -> None:
     root = scripted
     done, _ = gate(root, f"--out={root / 'gate'}")

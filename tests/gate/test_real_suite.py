@@ -15,6 +15,8 @@ from lenet.gate.trees import Tree
 from lenet.gate.workers import fork_servers, measure_pair
 from tests.gate.fakes import git
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 SLOWED = """            began = time.perf_counter()
             logits = self._network(images)

@@ -63,6 +63,7 @@ def test_a_directory_is_its_user_s_own_and_is_removed_at_the_end(root: Path, tem
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.programs
 def test_what_a_killed_gate_of_another_repository_left_is_removed(root: Path, tmp_path: Path, temporary: Path) -> None:
     other = repository(tmp_path / "other", {}, {})
     left = killed(other, temporary)
@@ -72,6 +73,7 @@ def test_what_a_killed_gate_of_another_repository_left_is_removed(root: Path, tm
         assert len(git(other, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("missing", ["other", "tmp/{left}/first", "tmp/{left}/first/base/.git"])
 def test_what_is_no_longer_whole_is_removed_all_the_same(
     root: Path, tmp_path: Path, temporary: Path, missing: str
@@ -128,6 +130,7 @@ def another_user(left: Path) -> None:
     os.chown(left, 65534, 65534)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("spoil", [no_lock, another_name, a_link, another_user])
 def test_what_may_not_be_the_gate_s_own_is_left_alone(
     root: Path, temporary: Path, spoil: Callable[[Path], None]

@@ -22,6 +22,8 @@ import pytest
 
 from tests.gate.fakes import CANARY, git, repository
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 ONE = "pytorch-forward-1-fp32"
 GOOD: Mapping[str, float | str] = {ONE: 1.0}

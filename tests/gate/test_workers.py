@@ -132,6 +132,7 @@ def turns(*cases: str) -> set[str]:
     return {*names, *(f"test_canary[turn{number}]" for number in range(TURNS))}
 
 
+@pytest.mark.programs
 @each_start
 def test_a_pair_has_both_sides_rows_and_the_drawn_order(tmp_path: Path, start: str) -> None:
     found = measure(tmp_path, {ONE: 1.5, TWO: "skipped here", "pytorch-forward-3-fp32": 3.0}, start=start)
@@ -156,6 +157,7 @@ def test_others_have_what_was_busy_and_not_one_s_own() -> None:
     assert 0 <= after - before < 0.05, "it slept"
 
 
+@pytest.mark.programs
 def test_a_row_that_lacks_a_turn_is_not_measured(tmp_path: Path) -> None:
     assert set(measure(tmp_path, {ONE: 99.0, TWO: 2.0}).head.rows) == {"pytorch forward fp32 2"}
 
@@ -167,11 +169,13 @@ def test_one_turn_that_is_disturbed_changes_no_ratio() -> None:
     assert found.ratio("row 1") == pytest.approx(math.log(1.1))
 
 
+@pytest.mark.programs
 def test_only_the_rows_that_are_asked_for_are_run(tmp_path: Path) -> None:
     assert set(measure(tmp_path, GOOD, only=[f"{TWO}-"]).first) == turns(TWO)
     assert f"{TURNS} deselected" in (tmp_path / "pairs" / "0" / "head.log").read_text()
 
 
+@pytest.mark.programs
 @each_start
 def test_a_process_collects_nothing_that_it_imports_and_is_not_taken_apart(tmp_path: Path, start: str) -> None:
     assert set(measure(tmp_path, GOOD, start=start, more=COLLECTS).head.rows) == {
@@ -182,6 +186,7 @@ def test_a_process_collects_nothing_that_it_imports_and_is_not_taken_apart(tmp_p
     assert "passed" in (tmp_path / "pairs" / "0" / "head.log").read_text().splitlines()[-1]
 
 
+@pytest.mark.programs
 @each_start
 def test_on_a_cpu_the_sides_alternate_within_a_turn(tmp_path: Path, start: str) -> None:
     """Each chunk of a side follows one of the other, until one of them has no more."""
@@ -210,6 +215,7 @@ def test_a_killed_worker_is_an_error_that_names_it_and_where(
     assert list((tmp_path / "caches").glob("lenet-of-a-library-*"))
 
 
+@pytest.mark.programs
 @each_start
 def test_the_workers_of_a_killed_gate_end_before_their_next_turn(tmp_path: Path, start: str) -> None:
     done = subprocess.run(
@@ -234,6 +240,7 @@ def test_the_workers_of_a_killed_gate_end_before_their_next_turn(tmp_path: Path,
     assert (tmp_path / "began").read_text().split() == [f"test_inference[{ONE}-pinned-turn0]"]
 
 
+@pytest.mark.programs
 def test_a_suite_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Path) -> None:
     root = repository(tmp_path / "tree", GOOD, GOOD)
     tree = Tree("base", root, "", sys.executable, tmp_path / "caches")
@@ -255,6 +262,7 @@ def test_an_environment_of_a_tree_s_own_is_not_mixed_with_the_user_s_path(
         assert found == [str(tree.path), str(plugins), *theirs]
 
 
+@pytest.mark.programs
 def test_a_server_that_is_killed_is_an_error_that_names_it(tmp_path: Path) -> None:
     root = repository(tmp_path / "tree", GOOD, GOOD)
     both = [Tree(side, root, "", sys.executable, tmp_path / "caches") for side in ("base", "head")]
@@ -268,6 +276,7 @@ def test_a_server_that_is_killed_is_an_error_that_names_it(tmp_path: Path) -> No
     assert caught.value.found == "killed by SIGKILL"
 
 
+@pytest.mark.programs
 def test_forks_of_a_server_share_its_imports_and_nothing_that_they_do(tmp_path: Path) -> None:
     """The suite's process sets a variable of the module `json`: the next fork does not see it."""
     root = repository(tmp_path / "tree", GOOD, GOOD)
@@ -288,6 +297,7 @@ def test_forks_of_a_server_share_its_imports_and_nothing_that_they_do(tmp_path: 
             assert found.others < 1, "what the server's forks used is the gate's own"
 
 
+@pytest.mark.programs
 def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import threading; from lenet.gate.fork_server import _why_not as why; print(why()); {}; print(why())"
     for more, reason in (

@@ -6,14 +6,16 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 
 from lenet.kernels import Variant
+from tests import programs
 from tests.kernels.stored import compiled
 
 HERE = Path(__file__).parent
@@ -50,7 +52,8 @@ def compiled_library(source: str, included: Sequence[str], macros: Mapping[str, 
         return (directory / "kernel.so").read_bytes()
 
     texts = [(HERE / name).read_text(encoding="utf-8") for name in included]
-    content = compiled(*_compiler(), [source, *texts, *options], compile_now)
+    with programs.kept_compiler():
+        content = compiled(*_compiler(), [source, *texts, *options], compile_now)
     with TemporaryDirectory(prefix="lenet-emulator-") as directory:
         file = Path(directory) / "kernel.so"
         file.write_bytes(content)
@@ -111,3 +114,14 @@ def emulate(
         ctypes.c_size_t(workspace.nbytes),
     )
     return logits
+
+
+def one_of_each_precision(cases: Iterable[tuple[Variant, int, bool]]) -> list[object]:
+    """To compile one takes a second: `nox -s tests` has the first of each precision, `nox -s programs` the rest."""
+    found: list[object] = []
+    here: set[str] = set()
+    for case in cases:
+        precision = case[0].precision
+        found.append(pytest.param(*case, marks=[pytest.mark.programs] if precision in here else []))
+        here.add(precision)
+    return found

@@ -19,8 +19,9 @@ from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, compiler, 
 from lenet.kernels.compiler import compile_variant, nvrtc_version
 from lenet.provenance import package_version
 from lenet.quantization import FORMATS
+from tests import programs
 from tests.kernels import stored
-from tests.kernels.emulation import COMPILER, emulate
+from tests.kernels.emulation import COMPILER, emulate, one_of_each_precision
 
 SHARED = {"sm_75": 64 * 1024, "sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024}
 """Shared memory that a block can have (CUDA C++ Programming Guide, table of compute capabilities)."""
@@ -57,7 +58,7 @@ COPIES, BULK, BOTH = (False,), (True,), (False, True)
 @emulated
 @pytest.mark.parametrize(
     ("variant", "batch", "bulk"),
-    [
+    one_of_each_precision(
         (variant, batch, bulk)
         for variant, batch, ways in (
             (Variant("fp32", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 13, BOTH),
@@ -75,7 +76,7 @@ COPIES, BULK, BOTH = (False,), (True,), (False, True)
             (Variant("fp16x2", 8, bytes_in=False, shared_bytes=SHARED["sm_90"]), 3, BOTH),
         )
         for bulk in ways
-    ],
+    ),
     ids=lambda value: (
         f"{value.precision}-{value.images}-{value.blocks_an_image}"
         if isinstance(value, Variant)
@@ -101,6 +102,7 @@ def test_logits_are_the_reference_s(variant: Variant, batch: int, bulk: bool) ->
     assert compared.right, compared
 
 
+@pytest.mark.programs
 @emulated
 @pytest.mark.parametrize(
     ("precision", "bytes_in", "bulk"),
@@ -163,6 +165,7 @@ def test_a_weight_that_changes_changes_the_logits(layer: str, blocks: int) -> No
 
 def log_of(variant: Variant, architecture: str) -> str:
     """What the compiler says of a variant that compiles."""
+    programs.notice("NVRTC")
     versions = (nvrtc_version(), *(str(package_version(name)) for name in ("nvidia-cuda-nvrtc", "cuda-core")))
     caller = Path(compiler.__file__).read_text(encoding="utf-8")
     inputs = (variant.source, *map(str, variant.macros.items()), caller)
@@ -176,6 +179,7 @@ def _compile(variant: Variant, architecture: str, _: Path) -> bytes:
     return done.log.encode()
 
 
+@pytest.mark.programs
 @compiled
 @pytest.mark.parametrize("architecture", SHARED)
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -19,7 +19,7 @@ from lenet.kernels import Variant, pack, paired
 from lenet.parity import Comparison, Reference
 from lenet.quantization import Scales, calibrate
 from lenet.vocabulary import Precision
-from tests.kernels.emulation import COMPILER, emulate
+from tests.kernels.emulation import COMPILER, emulate, one_of_each_precision
 
 MOST, ADA, TURING = 227 * 1024, 99 * 1024, 64 * 1024
 """Bytes of shared memory a block of compute capability 9.0, 8.9 and 7.5."""
@@ -54,15 +54,17 @@ def compared(
 @emulated
 @pytest.mark.parametrize(
     ("variant", "batch", "bulk"),
-    [
-        (paired("int8", bytes_in=False, shared_bytes=MOST), 6, True),
-        (paired("fp8", bytes_in=True, shared_bytes=MOST), 5, True),
-        (Variant("int8", 8, bytes_in=False, shared_bytes=MOST), 13, True),
-        (Variant("int8", 4, bytes_in=True, shared_bytes=ADA), 6, False),
-        (Variant("int8", 2, bytes_in=True, shared_bytes=TURING), 3, False),
-        (Variant("fp8", 8, bytes_in=True, shared_bytes=ADA), 3, False),
-        (Variant("fp8", 4, bytes_in=False, shared_bytes=MOST), 5, True),
-    ],
+    one_of_each_precision(
+        [
+            (paired("int8", bytes_in=False, shared_bytes=MOST), 6, True),
+            (paired("fp8", bytes_in=True, shared_bytes=MOST), 5, True),
+            (Variant("int8", 8, bytes_in=False, shared_bytes=MOST), 13, True),
+            (Variant("int8", 4, bytes_in=True, shared_bytes=ADA), 6, False),
+            (Variant("int8", 2, bytes_in=True, shared_bytes=TURING), 3, False),
+            (Variant("fp8", 8, bytes_in=True, shared_bytes=ADA), 3, False),
+            (Variant("fp8", 4, bytes_in=False, shared_bytes=MOST), 5, True),
+        ]
+    ),
     ids=lambda value: (
         f"{value.precision}-{value.images}-{value.blocks_a_multiprocessor}" if isinstance(value, Variant) else None
     ),
@@ -85,6 +87,7 @@ def other_network(precision: Precision) -> tuple[dict[str, np.ndarray], Scales]:
     return arrays, calibrate(arrays, synthetic(20).images, precision)
 
 
+@pytest.mark.programs
 @emulated
 @pytest.mark.parametrize("precision", SMALL)
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,6 +8,7 @@ import pytest
 
 from lenet.kernels import step
 from lenet.kernels.compiler import compile_source, nvrtc_version
+from tests import programs
 from tests.kernels import stored
 from tests.kernels.test_kernels import compiled
 
@@ -15,12 +16,14 @@ REGISTERS, SHARED_BYTES = 64 * 1024, 48 * 1024
 """Of a multiprocessor; of a block that asks for no more (CUDA C++ Programming Guide, table of compute capabilities)."""
 
 
+@pytest.mark.programs
 @compiled
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_89", "sm_90"])
 def test_it_compiles_and_spills_no_register(architecture: str) -> None:
     def compile_now(_: object) -> bytes:
         return compile_source(step.source(), step.MACROS, architecture).log.encode()
 
+    programs.notice("NVRTC")
     inputs = (step.source(), *map(str, step.MACROS.items()))
     log = stored.compiled(f"NVRTC {nvrtc_version()}", architecture, inputs, compile_now).decode()
     names = re.findall(r"Compiling entry function '(\w+)'", log)

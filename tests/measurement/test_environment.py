@@ -229,6 +229,7 @@ def test_linux_names_the_cpu_in_words_or_by_number(cpuinfo: str, model: str | No
     assert environment._linux_cpu_model(cpuinfo) == model
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("module", ["environment", "statistics"])
 def test_importing_it_imports_no_torch(module: str) -> None:
     code = f"import sys, lenet.measurement.{module}; sys.exit('torch' in sys.modules)"

@@ -210,6 +210,7 @@ def test_a_thread_that_takes_the_cpu_in_a_pause_slows_no_round(cpus: FakeCpus, m
         assert watch.is_slowed()
 
 
+@pytest.mark.programs
 @linux
 def test_a_real_thread_that_takes_the_cpu_in_turns_is_noticed() -> None:
     allowed = os.sched_getaffinity(0)

@@ -75,6 +75,7 @@ def test_a_variable_for_debugging_is_named_with_what_it_does(monkeypatch: pytest
     assert not any(found.startswith(name) for found in instruments())
 
 
+@pytest.mark.programs
 def test_python_s_development_mode_is_named_and_plain_python_has_nothing() -> None:
     code = "from lenet.measurement.instrumentation import instruments; print(instruments())"
     plain, developing = (
@@ -97,6 +98,7 @@ def test_switches_are_recorded_without_directories(monkeypatch: pytest.MonkeyPat
     assert added == wanted
 
 
+@pytest.mark.programs
 def test_what_libraries_set_by_themselves_is_no_switch() -> None:
     """What the server of processes imported may have set too: the kernel keeps the variables that it began with."""
     code = (

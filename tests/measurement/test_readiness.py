@@ -89,6 +89,7 @@ def test_other_work_is_what_is_neither_idle_nor_this_process_s(busy: int, own: i
         assert found == pytest.approx(2)
 
 
+@pytest.mark.programs
 def test_own_work_and_that_of_children_is_no_other_work() -> None:
     """The kernel counts in hundredths of a second, hence the margin."""
     work = OtherWork()

@@ -21,6 +21,8 @@ from lenet.cli import main
 from tests.report import documents
 from tests.report.test_page import HOSTILE
 
+pytestmark = pytest.mark.programs
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 

@@ -14,6 +14,8 @@ import pytest
 from lenet.errors import OutputError
 from lenet.report import pdf
 
+pytestmark = pytest.mark.programs
+
 PRINT = """
 import resource, sys
 from pathlib import Path

@@ -46,6 +46,7 @@ def test_a_baseline_is_promoted_under_the_next_number(tmp_path: Path) -> None:
     assert second.read_bytes() == source.read_bytes()
 
 
+@pytest.mark.programs
 def test_two_processes_never_promote_under_one_number(tmp_path: Path) -> None:
     source, storage = save(tmp_path / "baseline.json", document(entry())), tmp_path / "storage"
     (storage / "cpu-x").mkdir(parents=True)
@@ -73,6 +74,7 @@ def test_whatever_its_name_a_baseline_is_found_again(tmp_path: Path, name: str, 
     assert results.stored_files(tmp_path / "storage") == [target]
 
 
+@pytest.mark.programs
 def test_processes_that_store_at_once_wait_for_each_other(tmp_path: Path) -> None:
     source, storage = save(tmp_path / "baseline.json", document(entry())), tmp_path / "storage"
     script = "import sys; from pathlib import Path; from lenet.results import store\n"

@@ -50,6 +50,7 @@ def test_it_refuses_to_come_late(monkeypatch: pytest.MonkeyPatch, module: str) -
         install()
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(installed_version(TRIPY) is None, reason=f"nvtripy is not installed: {TRIPY.install}")
 def test_its_plugin_runs_marked_tests_on_it_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = nvtripy_on_cpu\n")

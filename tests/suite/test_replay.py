@@ -40,6 +40,7 @@ def test_replayed(benchmark):
 """
 
 
+@pytest.mark.programs
 def test_pytest_benchmark_saves_what_the_timer_tells(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     options = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", str(tmp_path))

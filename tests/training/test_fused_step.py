@@ -50,7 +50,7 @@ def check_steps(plain: Step, ours: Step, recipe: Recipe) -> None:
 
 
 @emulated
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.programs)])
 def test_steps_are_pytorch_s(momentum: float) -> None:
     recipe = replace(RECIPE, momentum=momentum, weight_decay=0.01)
     plain, ours = (new_run(recipe, SPLIT, CPU) for _ in range(2))
@@ -67,6 +67,7 @@ def test_images_are_pytorch_s(padding: int) -> None:
     torch.testing.assert_close(kernels().augment(split.images, order, crops, padding), wanted.contiguous())
 
 
+@pytest.mark.programs
 @emulated
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []

@@ -98,6 +98,7 @@ def train_command(noise_directory: Path, out: Path) -> list[str]:
     return [*TORCHRUN, "-m", "lenet", "train", *files, *OPTIONS.split()]
 
 
+@pytest.mark.programs
 def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
     noise_directory: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_rank_is_killed_and_a_resumed_run_gives_the_weights_of_one_process(
         np.testing.assert_allclose(two[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
+@pytest.mark.programs
 def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) -> None:
     script, meeting = tmp_path / "slow.py", tmp_path / "meeting"
     script.write_text(SLOW_DOWNLOAD, encoding="utf-8")
@@ -139,6 +141,7 @@ def test_a_slow_download_is_waited_for(noise_directory: Path, tmp_path: Path) ->
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 has its data", "rank 1 has its data"]
 
 
+@pytest.mark.programs
 def test_a_rank_says_why_it_ends_even_where_its_main_thread_hears_no_signal(
     noise_directory: Path, tmp_path: Path
 ) -> None:
@@ -243,6 +246,15 @@ def test_ranks_that_share_no_batch_equally_are_refused(tmp_path: Path, images: i
     with pytest.raises(RecipeError, match=rf"--batch-size .*\n.*{batch_size}\n.*a multiple of {many.size}, the ranks"):
         loop.train(recipe, split, split, out=tmp_path / "run", device=torch.device("cpu"), ranks=many)
     assert not (tmp_path / "run").exists()
+
+
+def test_gradients_are_the_mean_over_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the other rank had three times this one's."""
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor: tensor.mul_(4))
+    gradients = [torch.full((2, 3), 1.0), torch.full((4,), -2.0)]
+    Ranks(0, 2, joined=True).average(gradients)
+    assert torch.equal(gradients[0], torch.full((2, 3), 2.0))
+    assert torch.equal(gradients[1], torch.full((4,), -4.0))
 
 
 def test_ranks_that_would_do_different_things_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

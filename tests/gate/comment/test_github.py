@@ -185,6 +185,7 @@ def command(
     return run
 
 
+@pytest.mark.programs
 def test_nothing_needs_to_be_installed(site: Site, environment: dict[str, str]) -> None:
     Path(environment["GITHUB_EVENT_PATH"]).write_text(json.dumps(event()))
     program = [sys.executable, "-S", "-m", "lenet.gate.comment"]

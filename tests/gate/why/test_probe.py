@@ -21,6 +21,8 @@ from lenet.gate.why.records import Record, parse
 from lenet.results import Case
 from tests.gate.why.trees import EAGER, FORWARD, NETWORK, RUNNER, SLOW_ALGORITHM, case, tree
 
+pytestmark = pytest.mark.programs
+
 FEW = {"_MOST": 30, "_WARM_UP": 0.05}
 """A tenth of the passes: the changes are large."""
 PLAIN, OPERATOR, ALGORITHM, DELAY, LIBRARY = range(1, 6)

@@ -41,12 +41,14 @@ def line(tmp_path: Path, head: str, *, timeout: float = 60, rows: tuple[str, ...
     return found[rows[-1]].line
 
 
+@pytest.mark.programs
 def test_what_a_side_wrote_is_compared(tmp_path: Path) -> None:
     assert (
         line(tmp_path, f"echo '{RECORD.replace('0.001}]', '0.003}]')}' > $5") == "conv1: +2.00 ms (1.00 ms -> 3.00 ms)"
     )
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("script", "words"),
     [
@@ -62,6 +64,7 @@ def test_a_side_that_fails_is_told(tmp_path: Path, script: str, words: str) -> N
     assert words in line(tmp_path, script)
 
 
+@pytest.mark.programs
 def test_rows_before_a_crash_are_kept(tmp_path: Path) -> None:
     trees = [python(tmp_path, side, f"echo '{RECORD}' > $5; kill -ABRT $$") for side in ("base", "head")]
     cases = {"a row": case(), "another": case()}
@@ -70,6 +73,7 @@ def test_rows_before_a_crash_are_kept(tmp_path: Path) -> None:
     assert found["another"].line.startswith("base cannot be profiled: the process was killed by SIGABRT")
 
 
+@pytest.mark.programs
 def test_a_side_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path) -> None:
     started = tmp_path / "started"
     found = line(tmp_path, f"sleep 600 & echo $! > {started}; wait", timeout=2)
@@ -77,6 +81,7 @@ def test_a_side_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path) -
     wait_until_ended(int(started.read_text()))
 
 
+@pytest.mark.programs
 def test_the_reason_of_cupti_is_told(tmp_path: Path) -> None:
     trees = [
         python(tmp_path, side, f"echo 'ERROR CUPTI_ERROR_INSUFFICIENT_PRIVILEGES' >&2; echo '{RECORD}' > $5")
@@ -93,6 +98,7 @@ def test_an_interpreter_that_is_missing_is_told(tmp_path: Path) -> None:
     assert found[ROW].line.startswith("not explained: FileNotFoundError")
 
 
+@pytest.mark.programs
 def test_an_interrupt_ends_the_process_and_goes_on(tmp_path: Path) -> None:
     started = tmp_path / "started"
     tree = python(tmp_path, "base", f"sleep 600 & echo $! > {started}.new; mv {started}.new {started}; wait")
