@@ -144,8 +144,13 @@ class Check:
 
     def chosen(self, precision: str, *, bytes_in: bool) -> Callable[[int], Variant]:
         """The variant that the backend chooses for a batch on the device."""
-        gpu = {"shared_bytes": self.shared_bytes, "multiprocessors": self.multiprocessors}
-        return partial(choose_variant, Precision(precision), bytes_in=bytes_in, **gpu)
+        return partial(
+            choose_variant,
+            Precision(precision),
+            bytes_in=bytes_in,
+            shared_bytes=self.shared_bytes,
+            multiprocessors=self.multiprocessors,
+        )
 
     def check(self, kernel_of: Callable[[int], Kernel], sizes: Sequence[int]) -> str:
         """Run each batch with its kernel, and say whether the logits are right."""
