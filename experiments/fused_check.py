@@ -25,9 +25,9 @@ import torch
 from common import head
 from lenet import backends, devices, parity, weights
 from lenet.backends.base import BatchRange, BuildSpec, Runner
-from lenet.backends.fused import Kernel, choose_variant, largest_split, load_kernel, shared_memory
+from lenet.backends.fused import Kernel, images_a_block, largest_split, load_kernel, shared_memory
 from lenet.data.augmentation import normalize
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits, paired
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, largest_that_fits
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.provenance import source_commit
 from lenet.quantization import FORMATS
@@ -144,13 +144,15 @@ class Check:
 
     def chosen(self, precision: str, *, bytes_in: bool) -> Callable[[int], Variant]:
         """The variant that the backend chooses for a batch on the device."""
-        return partial(
-            choose_variant,
-            Precision(precision),
-            bytes_in=bytes_in,
-            shared_bytes=self.shared_bytes,
-            multiprocessors=self.multiprocessors,
-        )
+        most = largest_that_fits(precision, self.shared_bytes)
+
+        def choose(batch: int) -> Variant:
+            if precision == "fp32" and batch <= self.most_split:
+                return self.split(bytes_in=bytes_in)
+            images = images_a_block(batch, multiprocessors=self.multiprocessors, most=most)
+            return Variant(precision, images, bytes_in, self.shared_bytes)
+
+        return choose
 
     def check(self, kernel_of: Callable[[int], Kernel], sizes: Sequence[int]) -> str:
         """Run each batch with its kernel, and say whether the logits are right."""
@@ -221,15 +223,11 @@ def variants(check: Check) -> Iterator[tuple[Variant, tuple[int, ...]]]:
     if check.most_split:
         for bytes_in in (False, True):
             yield check.split(bytes_in=bytes_in), (*range(1, check.most_split + 1), 299, 1000)
-    for precision, bytes_in in product(PRECISIONS, (False, True)):
-        if pair := paired(precision, bytes_in=bytes_in, shared_bytes=check.shared_bytes):
-            yield pair, EVERY
 
 
 def title(variant: Variant) -> str:
     kind = "uint8" if variant.bytes_in else "float32"
     images = f"{variant.images} images" if variant.blocks_an_image == 1 else f"1 image over {SPLIT} blocks"
-    images = f"2 blocks of {images}" if variant.blocks_a_multiprocessor > 1 else images
     return f"{variant.precision} {kind}, {images} x {variant.threads // 32} warps"
 
 
@@ -319,12 +317,12 @@ def examine_all(check: Check, *, few: bool) -> dict[Variant, Kernel]:
 
 
 def examine_chosen(check: Check, kernels: dict[Variant, Kernel]) -> None:
-    """Check every batch from 1 to 300, and four larger ones, with the kernel that the backend chooses for it."""
-    head("as the backend chooses, batches 1 to 300 and four larger ones", "correctness")
+    """Check every batch from 1 to 300 with the kernel that the backend chooses for it."""
+    head("as the backend chooses, batches 1 to 300", "correctness")
     for precision, bytes_in in product(PRECISIONS, (False, True)):
         choose = check.chosen(precision, bytes_in=bytes_in)
         of_batch = partial(lambda choose, batch: kernels[choose(batch)], choose)
-        guarded(f"{precision} {'uint8' if bytes_in else 'float32'}", partial(check.check, of_batch, EVERY))
+        guarded(f"{precision} {'uint8' if bytes_in else 'float32'}", partial(check.check, of_batch, range(1, 301)))
 
 
 def time_all(check: Check, kernels: dict[Variant, Kernel]) -> None:
@@ -387,8 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for precision, bytes_in in product(("fp32", "fp16", "fp16x2", "int8"), (True, False)):
         time_from_host(check, kernels, precision, bytes_in=bytes_in)
     batches = (1, 10, 100, 500, 1000, 10_000)
-    choose = check.chosen("int8", bytes_in=False)
-    print(f"\nImages a block that are chosen in int8, by batch: { {n: choose(n).images for n in batches} }")
+    chosen = {n: images_a_block(n, multiprocessors=check.multiprocessors, most=8) for n in batches}
+    print(f"\nImages a block that are chosen, by batch: {chosen}")
     print(f"In fp32 an image on the device has {SPLIT} blocks up to batch {check.most_split}.")
     return bool(FAULTS)
 

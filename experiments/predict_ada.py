@@ -23,11 +23,10 @@ from typing import Final
 
 from common import heading, row
 from lenet.architecture import INPUT_SHAPE
-from lenet.backends.fused import choose_variant
+from lenet.backends.fused import images_a_block, largest_split
 from lenet.errors import ResultsError
-from lenet.kernels import Variant
+from lenet.kernels import SPLIT, Variant, largest_that_fits
 from lenet.kernels.compiler import compile_variant
-from lenet.vocabulary import Precision
 
 BATCHES: Final = (1, 100, 1000, 10_000)
 FITTED: Final = (100, 1000, 10_000)
@@ -176,13 +175,12 @@ def image_bytes(variant: Variant) -> int:
 
 def chosen(card: Card, precision: str, batch: int, *, bytes_in: bool) -> Variant:
     """What the backend chooses on a card for a batch on the device."""
-    return choose_variant(
-        Precision(precision),
-        batch,
-        bytes_in=bytes_in,
-        shared_bytes=card.shared_block,
-        multiprocessors=card.multiprocessors,
-    )
+    split = Variant(precision, 1, bytes_in, card.shared_block, SPLIT)
+    if precision == "fp32" and batch <= largest_split(split, card.multiprocessors):
+        return split
+    most = largest_that_fits(precision, card.shared_block)
+    images = images_a_block(batch, multiprocessors=card.multiprocessors, most=most)
+    return Variant(precision, images, bytes_in, card.shared_block)
 
 
 def variants_of(card: Card) -> Iterator[Variant]:

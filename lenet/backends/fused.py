@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
@@ -22,7 +21,7 @@ from lenet.backends.base import ADA, AMPERE, Availability, Backend, BuildSpec, R
 from lenet.backends.buffer_cache import BindingRunner, Bound
 from lenet.engine_cache import Cached
 from lenet.errors import BackendError
-from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, largest_that_fits, pack, paired
+from lenet.kernels import ENTRY, IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, driver, largest_that_fits, pack
 from lenet.kernels.compiler import cuda_core, nvrtc_version
 from lenet.kernels.driver import LaunchConfig, prepare_graph, prepare_launch
 from lenet.quantization import Scales
@@ -32,7 +31,6 @@ __all__ = [
     "LARGEST_BATCH",
     "Fused",
     "Kernel",
-    "choose_variant",
     "images_a_block",
     "largest_split",
     "load_kernel",
@@ -96,7 +94,8 @@ class Fused(Backend):
                 hint="split the batch",
             )
         shared_bytes = shared_memory(spec.device)
-        if not largest_that_fits(spec.precision, shared_bytes):
+        most = largest_that_fits(spec.precision, shared_bytes)
+        if not most:
             raise BackendError(
                 f"{self.name} does not run {spec.precision} on this GPU",
                 found=f"{shared_bytes:,} bytes of shared memory a block",
@@ -104,25 +103,20 @@ class Fused(Backend):
                 hint="choose another precision",
             )
         multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count
-        choose = functools.partial(
-            choose_variant,
-            spec.precision,
-            bytes_in=spec.input is InputType.UINT8,
-            shared_bytes=shared_bytes,
-            multiprocessors=multiprocessors,
-        )
-        lowest, highest = spec.batches.minimum, spec.batches.maximum
-        # The last batches before `choose_variant` may choose another.
-        ends = {1, multiprocessors // SPLIT, *(n * multiprocessors for n in IMAGES_A_BLOCK)}
-        batches = sorted({highest, *(end for end in ends if lowest <= end <= highest)})
-        largest: dict[Variant, int] = {}
-        for batch, on_device in itertools.product(batches, (True, False)):
-            largest[choose(batch, on_device=on_device)] = batch
-        kernels = {
-            variant: load_kernel(arrays, variant, spec.device, batch, spec.scales)
-            for variant, batch in sorted(largest.items(), key=lambda item: (item[0].blocks_an_image, item[0].images))
-        }
-        return _FusedRunner(spec, choose, kernels)
+        choose = functools.partial(images_a_block, multiprocessors=multiprocessors, most=most)
+        fewest, largest = choose(spec.batches.minimum), choose(spec.batches.maximum)
+        sizes = {n for n in IMAGES_A_BLOCK if fewest <= n <= largest}
+        bytes_in = spec.input is InputType.UINT8
+        kernels = {}
+        from_host = functools.partial(min, _HOST_IMAGES.get(spec.precision, 2))
+        for images in sorted(sizes | {from_host(n) for n in sizes}):
+            variant = Variant(spec.precision, images, bytes_in, shared_bytes)
+            kernels[images] = load_kernel(arrays, variant, spec.device, spec.batches.maximum, spec.scales)
+        variant = Variant(spec.precision, 1, bytes_in, shared_bytes, SPLIT)
+        most_split, split = largest_split(variant, multiprocessors), None
+        if spec.batches.minimum <= most_split:
+            split = load_kernel(arrays, variant, spec.device, min(spec.batches.maximum, most_split))
+        return _FusedRunner(spec, choose, from_host, kernels, split)
 
 
 def shared_memory(device: torch.device) -> int:
@@ -144,39 +138,6 @@ def largest_split(variant: Variant, multiprocessors: int) -> int:
     """
     runs = variant.precision == Precision.FP32 and variant.needed_bytes <= variant.shared_bytes
     return multiprocessors // variant.blocks_an_image if runs else 0
-
-
-def choose_variant(
-    precision: Precision,
-    batch: int,
-    *,
-    bytes_in: bool,
-    shared_bytes: int,
-    multiprocessors: int,
-    on_device: bool = True,
-) -> Variant:
-    """What runs a batch.
-
-    Images on the device: in fp32 a small batch is spread over blocks (`largest_split`). Otherwise blocks are as small
-    as lets them all run at once (`images_a_block`). Where even the largest cannot, int8 and fp8 have two blocks a
-    multiprocessor (`paired`). On an H200 that is 9 to 13 % faster at batch 10,000 and 6 to 8 % slower at 1,000.
-
-    Images in the host's memory are read once, by one block each, but for a lone one. Blocks that share an image read 80
-    rows in the place of its 32. A lone one took 17.8 us so on an H200, from the launch to the synchronised logits, and
-    21.8 us in one block (docs/results/latency-h200.md).
-    """
-    split = Variant(precision, 1, bytes_in, shared_bytes, SPLIT)
-    if batch <= largest_split(split, multiprocessors) and (on_device or batch == 1):
-        return split
-    most = largest_that_fits(precision, shared_bytes)
-    if on_device and batch > most * multiprocessors:
-        pair = paired(precision, bytes_in=bytes_in, shared_bytes=shared_bytes)
-        if pair is not None:
-            return pair
-    images = images_a_block(batch, multiprocessors=multiprocessors, most=most)
-    return Variant(
-        precision, images if on_device else min(images, _HOST_IMAGES.get(precision, 2)), bytes_in, shared_bytes
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +224,10 @@ class _FusedRunner(BindingRunner):
 
     Args:
         spec: What it was built for.
-        choose: `choose_variant`, of a batch and of whether it lies on the device.
-        kernels: Those of all variants that it may choose.
+        choose: Images a block, by batch.
+        from_host: Images a block where they lie in the host's memory, by those where they lie on the device.
+        kernels: By images a block.
+        split: That which spreads an image over blocks, for the batches that its workspace holds, if there is one.
     """
 
     maps_host_memory: ClassVar[bool] = True
@@ -272,23 +235,37 @@ class _FusedRunner(BindingRunner):
     def __init__(
         self,
         spec: BuildSpec,
-        choose: Callable[..., Variant],
-        kernels: Mapping[Variant, Kernel],
+        choose: Callable[[int], int],
+        from_host: Callable[[int], int],
+        kernels: Mapping[int, Kernel],
+        split: Kernel | None,
     ) -> None:
         super().__init__(spec, new_stream(spec.device))
-        self._choose = choose
+        self._choose, self._from_host = choose, from_host
         self._kernels = kernels
+        self._split = split
         with self.on_stream():
             self._buffer = torch.empty(spec.batches.maximum, CLASSES, device=spec.device)
 
     def facts(self, *, zero_copy: bool = False) -> dict[str, str]:
         """What runs the batch that it is tuned for, and the SHA-256 of its machine code."""
-        kernel = self._kernels[self._choose(self.spec.batches.optimum, on_device=not zero_copy)]
+        kernel = self._kernel(self.spec.batches.optimum, on_device=not zero_copy)
         return {
             "images_a_block": str(kernel.variant.images),
             "blocks_an_image": str(kernel.variant.blocks_an_image),
             "kernel_sha256": kernel.code.sha256,
         }
+
+    def _kernel(self, batch: int, *, on_device: bool) -> Kernel:
+        """What runs a batch. Images in the host's memory are read once, by one block each, but for a lone one.
+
+        Blocks that share an image read 80 rows in the place of its 32. A lone one took 17.8 us so on an H200, from the
+        launch to the synchronised logits, and 21.8 us in one block (docs/results/latency-h200.md).
+        """
+        if self._split is not None and batch <= (len(self._split.workspace) if on_device else 1):
+            return self._split
+        size = self._choose(batch)
+        return self._kernels[size if on_device else self._from_host(size)]
 
     def _bind(self, images: torch.Tensor) -> Bound:
         if images.data_ptr() % _ALIGNMENT:
@@ -299,7 +276,7 @@ class _FusedRunner(BindingRunner):
                 hint="allocate the images as a tensor of their own",
             )
         assert self.stream is not None
-        kernel = self._kernels[self._choose(images.shape[0], on_device=images.device == self._device)]
+        kernel = self._kernel(images.shape[0], on_device=images.device == self._device)
         logits = self._buffer[: images.shape[0]]
         return Bound(kernel.bind(self.stream, images, logits, as_graph=True), logits)
 

@@ -22,7 +22,7 @@ from lenet.kernels import quantized
 from lenet.quantization import FORMATS, Scales
 from lenet.vocabulary import Precision
 
-__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack", "paired"]
+__all__ = ["ENTRY", "IMAGES_A_BLOCK", "PRECISIONS", "SPLIT", "Variant", "largest_that_fits", "pack"]
 
 ENTRY: Final = "lenet"
 """The kernel's name: ``lenet(images, parameters, logits, batch, workspace)``."""
@@ -70,10 +70,6 @@ _SCALES, _PLANE_PADDING = 5, 16
 # mbarriers; then an image's maps and pixels.
 _QUANTIZED = 9 * 6 * 8 + 2 * 15 * 16 + (6 + 16 + 128 + 96 + 16) // 2 + 8 * (25 + 9 + 7) + 1
 _QUANTIZED_IMAGE = 185 + 192
-_QUANTIZED_CONNECTED = 16 * (8 * 25 + 6 * 8 + 6)  # the fully connected layers' weights
-
-_PAIR_IMAGES = 4  # of each of two blocks that share a multiprocessor
-_RESERVED = 1024  # bytes of shared memory that the driver keeps for each block
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -90,8 +86,6 @@ class Variant:
         bytes_in: Whether images come as uint8, else as normalised float32.
         shared_bytes: Shared memory that a block asks for: all that the GPU gives one.
         blocks_an_image: Blocks that share an image: 1, or in fp32 and with 1 image a block `SPLIT`.
-        blocks_a_multiprocessor: Blocks that are to share a multiprocessor: 1, or in int8 and fp8 2, with half of the
-            warps each.
     """
 
     precision: str
@@ -99,7 +93,6 @@ class Variant:
     bytes_in: bool
     shared_bytes: int
     blocks_an_image: int = 1
-    blocks_a_multiprocessor: int = 1
 
     def blocks(self, batch: int, multiprocessors: int) -> int:
         """Blocks of a launch."""
@@ -129,7 +122,7 @@ class Variant:
     @property
     def threads(self) -> int:
         """Threads a block."""
-        return 32 * _WARPS[self.precision] // self.blocks_a_multiprocessor
+        return 32 * _WARPS[self.precision]
 
     @property
     def parts(self) -> int:
@@ -148,15 +141,14 @@ class Variant:
             "IMAGES": str(self.images),
             "BYTES": str(self.bytes_in).lower(),
             "SHARED_BYTES": str(self.shared_bytes),
-            "WARPS": str(self.threads // 32),
+            "WARPS": str(_WARPS[self.precision]),
         }
         if self.precision == Precision.FP32:
             windows = 1 if self.images == 1 else 5
             fp32 = {"MAPS_A_THREAD": self.maps_a_thread, "WINDOWS_A_THREAD": windows, "BLOCKS": self.blocks_an_image}
             return shared | {name: str(value) for name, value in fp32.items()}
         if self.precision in FORMATS:
-            blocks = str(self.blocks_a_multiprocessor)
-            return shared | {"E4M3": str(self.precision == Precision.FP8).lower(), "BLOCKS_A_MULTIPROCESSOR": blocks}
+            return shared | {"E4M3": str(self.precision == Precision.FP8).lower()}
         bfloat = str(self.precision == Precision.BF16).lower()
         return shared | {"BFLOAT": bfloat, "PARTS": str(self.parts), "STAGED": str(self.staged).lower()}
 
@@ -199,24 +191,6 @@ def largest_that_fits(precision: str, shared_bytes: int) -> int:
     variants = (Variant(precision, n, bytes_in=False, shared_bytes=shared_bytes) for n in IMAGES_A_BLOCK)
     fitting = [variant.images for variant in variants if variant.needed_bytes <= shared_bytes]
     return max(fitting, default=0)
-
-
-def paired(precision: str, *, bytes_in: bool, shared_bytes: int) -> Variant | None:
-    """The variant of two blocks a multiprocessor, which is for large batches.
-
-    None in other precisions than int8 and fp8, and where half of a multiprocessor's shared memory does not hold a
-    block with the fully connected layers' weights. Compute capability 9.0 has room for it, 8.0 and 8.9 do not.
-
-    Args:
-        precision: One of `PRECISIONS`.
-        bytes_in: Whether images come as uint8.
-        shared_bytes: Shared memory that a lone block can ask for. A multiprocessor has 1 KB more, which the driver
-            keeps for each block (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-    """
-    half = (shared_bytes + _RESERVED) // 2 - _RESERVED
-    variant = Variant(precision, _PAIR_IMAGES, bytes_in, half, blocks_a_multiprocessor=2)
-    fits = precision in FORMATS and variant.needed_bytes + 16 * _QUANTIZED_CONNECTED <= half
-    return variant if fits else None
 
 
 def pack(arrays: Mapping[str, np.ndarray], variant: Variant, scales: Scales | None = None) -> np.ndarray:

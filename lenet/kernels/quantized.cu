@@ -1,8 +1,5 @@
 // The quantised LeNet in one kernel, of the layers of quantized_layers.cuh: a block takes IMAGES images through the network
 // in shared memory.
-//
-// In large batches two blocks of 4 images share a multiprocessor: while one waits for its images or at a barrier, the other
-// computes.
 
 // Each image has warps of its own until conv1 is done: they begin when it is there, whatever the others do.
 constexpr int WARPS_AN_IMAGE = WARPS / IMAGES, THREADS_AN_IMAGE = 32 * WARPS_AN_IMAGE;
@@ -18,8 +15,7 @@ constexpr int FEATURES_AT = COPIED, HIDDEN1_AT = FEATURES_AT + 8 * STRIDE3, HIDD
 constexpr int MAPS_AT = HIDDEN2_AT + 8 * STRIDE5, PIXELS_AT = MAPS_AT + IMAGES * MAP_CHUNKS;
 constexpr int MBARRIERS_AT = PIXELS_AT + IMAGES * PIXEL_CHUNKS;
 static_assert(MBARRIERS_AT + 1 <= SHARED_BYTES / 16, "shared memory is too small for so many images");
-static_assert(WARPS >= ROWS3, "fc1 wants 8 warps");
-constexpr bool SHARED3 = WARPS >= 2 * ROWS3;  // two warps share a block of fc1's outputs
+static_assert(WARPS >= 2 * ROWS3, "fc1 wants 16 warps");
 static_assert(MAP_CHUNKS + PIXEL_CHUNKS >= 32 * ROWS3, "fc1's sums do not fit where the maps and the pixels were");
 
 constexpr int PIECES = PIXELS * (BYTES ? 1 : 4) / 16;
@@ -38,7 +34,7 @@ struct PixelScalings {
     }
 };
 
-// An image, prefetched from global memory into the registers of its warps.
+// A warps' image on its way from global memory, through a thread's registers, to shared memory.
 struct ImagePieces {
     static constexpr int COUNT = ceil_div(PIECES, THREADS_AN_IMAGE);
     uint4 held[COUNT];
@@ -68,7 +64,7 @@ struct ImagePieces {
 };
 
 // images: (batch, 3, 32, 32), float32 or uint8, aligned to 16 bytes; logits: float32 (batch, 10).
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_MULTIPROCESSOR)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     lenet(const void* __restrict__ images, const uint4* __restrict__ parameters, float* __restrict__ logits, int batch,
           float* /* workspace, of fp32.cu alone */) {
     SHARED_MEMORY(shared);
@@ -94,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_MULTIPROCESSOR)
     Conv1 conv1;
     if (image < count) pieces.fetch(static_cast<const uint4*>(images) + static_cast<long long>(first + image) * PIECES);
     if (BULK) {
-        __syncthreads();  // `init` is seen
+        __syncthreads();  // `init_and_copy` made it
         mbarriers[0].wait();
         conv1.load(shared);
     }
@@ -106,28 +102,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_MULTIPROCESSOR)
         mbarriers[1].init_and_copy(shared + FC1, later + FC1, ALL - FC1);
     commit_copies();
     if (BULK) {
-        sync_part(image, THREADS_AN_IMAGE);  // the image is there
+        sync_part(image, THREADS_AN_IMAGE);
     } else {
         wait_for_copies<1>();
-        __syncthreads();  // the images and the constants are there
+        __syncthreads();
         conv1.load(shared);
     }
-    // Two warps have seven tiles. Which of them has four differs, for every fourth warp shares a scheduler.
+    // A crew of two has seven tiles: who has four of them differs, for every fourth warp shares a scheduler.
 #pragma unroll 1
     for (int tile = (warp + image / 2) % WARPS_AN_IMAGE; image < count && tile < ceil_div(PAIRS, 16); tile += WARPS_AN_IMAGE)
         conv1.tile(tile, reinterpret_cast<const unsigned*>(pixels), reinterpret_cast<unsigned*>(maps + image * MAP_CHUNKS));
-    __syncthreads();  // all maps are there
+    __syncthreads();
 
 #pragma unroll 1
     for (int unit = warp * UNITS; unit < ceil_div(IMAGES * POOLED2, 8); unit += WARPS * UNITS)
         conv2(unit, shared, maps, reinterpret_cast<unsigned short*>(features));
     wait_for_copies<0>();
     if (RESIDENT && BULK) mbarriers[1].wait();
-    __syncthreads();  // all features are there
+    __syncthreads();
 
     const uint4* weights = RESIDENT ? shared : later;
     const uint4* weights3 = weights + FC1 + warp % ROWS3 * (BLOCKS3 * BLOCK);
-    constexpr int HALF3 = SHARED3 ? BLOCKS3 / 2 : BLOCKS3;
+    constexpr int HALF3 = BLOCKS3 / 2;
     Sum sums[4];
     uint4* others = maps + threadIdx.x % (32 * ROWS3);  // of a second warp, which has the other inputs
     if (warp < ROWS3) {
@@ -136,17 +132,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_MULTIPROCESSOR)
         connect<HALF3, BLOCKS3, STRIDE3>(sums, weights3, features);
         for (int i = 0; i < 4; ++i) reinterpret_cast<Sum*>(others)[i] = sums[i];
     }
-    if (SHARED3) __syncthreads();  // the second warps' sums are there
+    __syncthreads();
     if (warp < ROWS3) {
-        for (int i = 0; SHARED3 && i < 4; ++i) sums[i] += reinterpret_cast<const Sum*>(others)[i];
+        for (int i = 0; i < 4; ++i) sums[i] += reinterpret_cast<const Sum*>(others)[i];
         store_hidden<STRIDE4>(sums, warp, reinterpret_cast<const float4*>(scalings + SCALING3), hidden1);
     }
-    __syncthreads();  // all of hidden1 is there
+    __syncthreads();
     if (warp < ROWS4) {
         connect<0, BLOCKS4, STRIDE4>(sums, weights + FC2 + warp * (BLOCKS4 * BLOCK), hidden1);
         store_hidden<STRIDE5>(sums, warp, reinterpret_cast<const float4*>(scalings + SCALING4), hidden2);
     }
-    __syncthreads();  // all of hidden2 is there
+    __syncthreads();
     if (warp == 0)
         classify(weights + FC3, hidden2, reinterpret_cast<const float4*>(scalings + SCALING5), logits, count);
 }

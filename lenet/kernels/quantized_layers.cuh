@@ -16,8 +16,7 @@
 //          of zeros), and one block of the depth. The 6x6 places that a window sees are 18 chunks, one register a lane
 //          (`ldmatrix`). Places to the right of others see the same chunks: their weights are moved by one.
 //
-//   fc1-3: rows are outputs, columns images (8). Where there are 16 warps two share a block of fc1's outputs, half of
-//          the depth each.
+//   fc1-3: rows are outputs, columns images (8). Two warps share a block of fc1's outputs, half of the depth each.
 //
 // Rows of the weights are in such an order that a lane's two rows are neighbours (`_a_fragments` in
 // `lenet.kernels.quantized`).
@@ -25,8 +24,7 @@
 // The chunk of maps at row y and columns 2x, 2x + 1 is (y % 2 * 7 + y / 2) * 13 + x: a window's next neighbour is the next
 // chunk, the window below 13 = 5 (mod 8) chunks on, and the next image 185 = 25 (mod 8), as `ldmatrix` wants.
 //
-// Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS (of a block), BLOCKS_A_MULTIPROCESSOR (at once),
-// E4M3 (not int8).
+// Macros: IMAGES, BYTES (input is uint8), SHARED_BYTES (of a block), WARPS, E4M3 (not int8).
 
 constexpr int THREADS = 32 * WARPS;
 constexpr int UNITS = IMAGES > 2 ? 2 : 1;  // of 8 windows, which a warp has of conv2 at a time

@@ -15,7 +15,7 @@ from lenet import parity, weights
 from lenet.architecture import INPUT_SHAPE
 from lenet.data.augmentation import normalize
 from lenet.errors import BackendError
-from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, compiler, largest_that_fits, pack, paired
+from lenet.kernels import IMAGES_A_BLOCK, PRECISIONS, SPLIT, Variant, compiler, largest_that_fits, pack
 from lenet.kernels.compiler import compile_variant, nvrtc_version
 from lenet.provenance import package_version
 from lenet.quantization import FORMATS
@@ -196,8 +196,6 @@ def test_it_compiles_into_few_registers_and_spills_none(precision: str, architec
     variants.append(Variant(precision, most, bytes_in=True, shared_bytes=shared_bytes))
     if precision == "fp32" and architecture != "sm_75":
         variants += [Variant(precision, 1, bytes_in, shared_bytes, SPLIT) for bytes_in in (False, True)]
-    pairs = [paired(precision, bytes_in=bytes_in, shared_bytes=shared_bytes) for bytes_in in (False, True)]
-    variants += [pair for pair in pairs if pair is not None]
     for variant in variants:
         log = log_of(variant, architecture)
         assert re.findall(r"(\d+) bytes spill stores", log) == ["0"], log
@@ -215,22 +213,6 @@ def test_the_shared_memory_that_it_needs_is_what_the_source_says(precision: str)
         enough, short = (replace(variant, shared_bytes=variant.needed_bytes - less) for less in (0, 16))
         assert "shared memory is too small" not in why_it_does_not_compile(Unfinished(**asdict(enough)))
         assert "shared memory is too small for so many images" in why_it_does_not_compile(short)
-
-
-@pytest.mark.parametrize(
-    ("precision", "architecture", "runs"),
-    [("int8", "sm_90", True), ("fp8", "sm_90", True), ("int8", "sm_80", False), ("fp8", "sm_89", False)]
-    + [(precision, "sm_90", False) for precision in PRECISIONS if precision not in FORMATS],
-)
-def test_two_blocks_share_a_multiprocessor_where_both_have_room(precision: str, architecture: str, runs: bool) -> None:
-    """CUDA C++ Programming Guide: 1 KB of a multiprocessor's shared memory is kept for each block."""
-    pair = paired(precision, bytes_in=False, shared_bytes=SHARED[architecture])
-    assert (pair is not None) is runs
-    if pair is not None:
-        assert 2 * (pair.shared_bytes + 1024) <= SHARED[architecture] + 1024
-        lone = Variant(precision, 8, bytes_in=False, shared_bytes=SHARED[architecture])
-        assert 2 * pair.threads == lone.threads
-        assert pair.blocks(10_000, 132) == 2500
 
 
 @compiled

@@ -15,7 +15,7 @@ from lenet.architecture import INPUT_SHAPE, PARAMETER_SHAPES
 from lenet.data.augmentation import normalize
 from lenet.data.synthetic import synthetic
 from lenet.errors import QuantizationError
-from lenet.kernels import Variant, pack, paired
+from lenet.kernels import Variant, pack
 from lenet.parity import Comparison, Reference
 from lenet.quantization import Scales, calibrate
 from lenet.vocabulary import Precision
@@ -56,8 +56,6 @@ def compared(
     ("variant", "batch", "bulk"),
     one_of_each_precision(
         [
-            (paired("int8", bytes_in=False, shared_bytes=MOST), 6, True),
-            (paired("fp8", bytes_in=True, shared_bytes=MOST), 5, True),
             (Variant("int8", 8, bytes_in=False, shared_bytes=MOST), 13, True),
             (Variant("int8", 4, bytes_in=True, shared_bytes=ADA), 6, False),
             (Variant("int8", 2, bytes_in=True, shared_bytes=TURING), 3, False),
@@ -65,9 +63,7 @@ def compared(
             (Variant("fp8", 4, bytes_in=False, shared_bytes=MOST), 5, True),
         ]
     ),
-    ids=lambda value: (
-        f"{value.precision}-{value.images}-{value.blocks_a_multiprocessor}" if isinstance(value, Variant) else None
-    ),
+    ids=lambda value: f"{value.precision}-{value.images}" if isinstance(value, Variant) else None,
 )
 def test_logits_are_the_quantised_network_s(variant: Variant, batch: int, bulk: bool) -> None:
     """Blocks full and not, the fully connected layers' weights in shared memory and not."""
