@@ -47,6 +47,7 @@ def engines() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.programs
 class TestEngines:
     @pytest.mark.parametrize(
         ("name", "kind", "images"),

@@ -37,6 +37,7 @@ def test_the_first_run_s_picture_shows_its_output() -> None:
     assert (draw.PICTURES / "first-run.svg").read_text("utf-8") == draw.draw_terminal(FIRST_RUN), AGAIN
 
 
+@pytest.mark.programs
 def test_the_first_run_has_the_cases_that_the_suite_has() -> None:
     sizes = ("--batch-size=1000", "--batch-size=1")
     command = (sys.executable, "-m", "pytest", "benchmarks/test_inference.py", *sizes, "--collect-only", "-q")

@@ -91,6 +91,7 @@ def test_what_is_no_longer_whole_is_removed_all_the_same(
         assert len(git(other, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.programs
 def test_git_forgets_the_worktrees_of_a_gate_whose_directory_is_gone(
     root: Path, tmp_path: Path, temporary: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_on_a_cpu_the_sides_alternate_within_a_turn(tmp_path: Path, start: str) 
         assert rest == [first, second, "head"]
 
 
+@pytest.mark.programs
 @each_start
 def test_a_killed_worker_is_an_error_that_names_it_and_where(
     tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
