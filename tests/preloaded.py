@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TextIO
@@ -33,6 +34,8 @@ _CONTEXT.set_forkserver_preload(
         "tests.frozen",
     ]
 )
+
+get_temp_dir()  # is the server's from now on. A test may choose another, whose path is too long for a socket.
 
 
 class Started:
