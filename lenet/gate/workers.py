@@ -48,7 +48,7 @@ def fork_servers(trees: tuple[Tree, Tree], folder: Path) -> Iterator[list[dict[s
         folder: Directory for the servers' logs and plugins.
 
     Yields:
-        A server for each side, as often as there are.
+        Pairs of servers, each by its side.
     """
     plugins = plugins_of(folder)
     count = min(max(len(os.sched_getaffinity(0)) // PROCESSORS_A_SERVER, 1), MOST_SERVERS)
@@ -85,7 +85,8 @@ def measure_pair(
         folder: Directory for the results and logs; it is made here.
         draw: Draws which side is first.
         only: Patterns of the names of the cases to measure (`case_pattern`); None for all.
-        rounds: Rounds of a turn by such a pattern, if the suite has more. Other cases have those of the first pair.
+        rounds: Rounds of a turn by such a pattern; other cases have those of the first pair. The suite's number is the
+            most, but for a CPU's forward rows.
         turns: How often each process measures a row.
         servers: Fork the processes; None starts new interpreters.
         timeout: Seconds until both must have ended.
