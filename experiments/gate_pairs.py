@@ -45,7 +45,7 @@ COPY_RATE: Final = 50e9
 """Bytes a second that the added copy is assumed to take; what it really took is measured."""
 SM_CLOCK: Final = 1.9e9
 """Hz, likewise."""
-HAND_OVER: Final = "_wait(within=True)"
+HAND_OVER: Final = '_wait(within=True, alone=self._mode == "throughput")'
 """What divides a turn, in `lenet.gate.turns`."""
 
 SLOWED: Final = """

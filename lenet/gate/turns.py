@@ -59,9 +59,12 @@ class _GivenHost:
         self._mode = mode
 
     def is_slowed(self) -> bool:
-        """No. But it may be the other side's turn first."""
+        """No. But it may be the other side's turn first.
+
+        A throughput row prepares alone: it may have looked for its number of runners, by their times.
+        """
         if self._mode == "end_to_end" or not _on_a_gpu():
-            _wait(within=True)
+            _wait(within=True, alone=self._mode == "throughput")
         return False
 
     def move(self) -> bool:

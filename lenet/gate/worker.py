@@ -103,12 +103,12 @@ class Worker:
         message = self._next()
         self.within = "within" in message
         self.at = message.get("at", self.at)
-        if self.within:
+        if self.within and not message["alone"]:
             self._divided.add(self._side_and_row)
 
     @property
     def divides(self) -> bool:
-        """Whether the case that waits hands over within its turn, as it did in an earlier one."""
+        """Whether the case that waits hands over before anything of it is timed, as it did in an earlier turn."""
         return self._side_and_row in self._divided
 
     @property

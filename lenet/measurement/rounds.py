@@ -108,8 +108,8 @@ def _run(clock: Clock | SustainedClock, protocol: Protocol, between: _BetweenChu
         span: Seconds over which to spread rounds; 0 runs them one after the other.
     """
     recorder = Recorder(by_device=clock.by_device)
-    before = between.look()
     began = perf_counter()
+    before = between.look()
     chunk: list[Round] = []
     while True:
         elapsed = perf_counter() - began - between.waited
@@ -154,7 +154,7 @@ class _BetweenChunks:
         spread: Whether to pause, so that rounds are spread over time.
 
     Attributes:
-        waited: Seconds spent on moves, which do not count as the row's time.
+        waited: Seconds spent on looks at the host and on moves, which do not count as the row's time.
     """
 
     def __init__(
@@ -172,8 +172,11 @@ class _BetweenChunks:
         self.waited = 0.0
 
     def look(self) -> _Look:
-        """What disturbs rounds now."""
-        return _Look(self._throttling(), self._host.is_slowed())
+        """What disturbs rounds now. The host may make it wait, as the gate's does for the other side."""
+        throttling, began = self._throttling(), perf_counter()
+        slowed = self._host.is_slowed()
+        self.waited += perf_counter() - began
+        return _Look(throttling, slowed)
 
     def settle(self, seen: _Look) -> _Look:
         """Pause, and leave a CPU that is slowed; wake a GPU that this left idle for long.

@@ -325,6 +325,19 @@ def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
     os.close(tell)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_row_that_hands_over_prepares_beside_the_other_side_unless_it_times_itself_then(
+    monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    monkeypatch.setattr(Worker, "_next", lambda _: {"within": True, "alone": alone})
+    worker = object.__new__(Worker)
+    worker.tree = Tree("base", Path(), "", sys.executable, Path())
+    worker.at, worker._divided = "x.py::test_inference[row-turn0]", set()
+    worker.listen()
+    worker.at = "x.py::test_inference[row-turn1]"
+    assert worker.divides is not alone
+
+
 def test_the_sides_share_what_compilers_choose_by_timing(tmp_path: Path) -> None:
     base, head = (
         environment(Tree(side, tmp_path / side, "", sys.executable, tmp_path / f"{side}-caches"), tmp_path)

@@ -165,6 +165,21 @@ class TestProtocols:
 
         assert (host.moves, samples.wall.size) == (2, 48)
 
+    def test_a_look_that_waits_is_not_the_row_s_time(self, gpu: FakeGpu) -> None:
+        """As in the gate, where the other side runs its rounds meanwhile."""
+
+        class Host(FakeHost):
+            def is_slowed(self) -> bool:
+                gpu.now += 3.0
+                return False
+
+        protocol = Adaptive(minimum_rounds=20, time_limit=9.0)
+        samples = measure(
+            timed(gpu, endless(0.125, 0.25)), mode=Mode.FORWARD, stream=None, protocol=protocol, host=Host([])
+        )
+
+        assert samples.wall.size == 48
+
     def test_a_slow_call_is_looked_at_after_every_round(self, gpu: FakeGpu) -> None:
         call = timed(gpu, endless(3.0))
 
