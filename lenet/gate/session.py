@@ -34,7 +34,7 @@ Progress = Callable[[Stage, Pair | None, int], None]
 """Called when a stage begins (with None for the pair) and after each pair, with the most pairs that the stage takes."""
 
 STAGES: Final = ("first", "again")
-PAIRS_A_SERVER: Final = 2
+PAIRS_A_SERVER: Final = 3
 """Pairs after which a server is replaced. What its forks share can make all of them a little slower or faster. Even if
 they shared all that differs from process to process, false alarms would be rare: see ``docs/results/gate-forks.md``."""
 PROBES: Final = 4

@@ -1,9 +1,9 @@
 """A pytest plugin for the gate's workers: each case waits until its turn.
 
 Both processes of a pair start together, and run their cases in turns, each case several times. So the two times of a
-row lie a moment apart, and one process waits while the other measures. If a row's time is a CPU's, they also alternate
-within a turn, after each chunk of about 10 ms: the CPU's speed changes in less time than a turn takes. The workers load
-a copy of this file, also those of a base that lacks it. It therefore imports nothing of lenet.
+row lie a moment apart, and one process waits while the other measures. If a row's time is that of one thread of a CPU,
+they also alternate within a turn, after each chunk of about 10 ms: the CPU's speed changes in less time than a turn
+takes. The workers load a copy of this file, also those of a base that lacks it. It therefore imports nothing of lenet.
 
 A worker writes lines of JSON to one pipe, and continues for each line that it reads from another. Such a line may say
 how many rounds the case has, and on which CPU it runs.
@@ -46,8 +46,9 @@ class _GivenHost:
     """In the place of the suite's fixture `host`: the two sides' turns of a case are launched from one CPU.
 
     CPUs of a shared host differ in speed, since each has a neighbour of its own. No CPU counts as slowed, so no round
-    waits for a quiet one. Where the row's time is the CPU's, the sides alternate at each look at the host, which the
-    suite takes before the first round and after each chunk.
+    waits for a quiet one. Where a row's time is one thread's, the sides alternate at each look at the host, which the
+    suite takes before the first round and after each chunk. Several threads wait for work by spinning for a while, and
+    would disturb the other side's chunk.
 
     Args:
         cpu: The CPU. On a CPU as the device the thread is kept there if it computes alone: others would share it.
@@ -63,7 +64,7 @@ class _GivenHost:
 
         A throughput row prepares alone: it may have looked for its number of runners, by their times.
         """
-        if self._mode == "end_to_end" or not _on_a_gpu():
+        if self._mode == "end_to_end" or (_has_one_thread() and not _on_a_gpu()):
             _wait(within=True, alone=self._mode == "throughput")
         return False
 

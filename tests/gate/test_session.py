@@ -70,13 +70,14 @@ def test_servers_take_turns_and_are_replaced(gate: Gate, monkeypatch: pytest.Mon
     heads = [servers["head"] for servers in gate.servers if servers]
     pairs = [heads.count(server) for server in dict.fromkeys(heads)]
     assert max(pairs) == pairs[0] == session.PAIRS_A_SERVER
-    assert len(pairs) == -(-len(heads) // session.PAIRS_A_SERVER)
+    sets, rest = divmod(len(heads), count * session.PAIRS_A_SERVER)
+    assert len(pairs) == sets * count + min(rest, count)
     assert heads[1] is heads[0] if count == 1 else heads[1] is not heads[0]
     assert all(server.closed for server in made)
 
 
 def test_servers_that_import_until_the_budget_is_over_end_the_gate(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second servers do. Those of the first two pairs are quick."""
+    """The second servers do. Those of the first pairs are quick."""
     late = [0.0]
     monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late[0]))
 

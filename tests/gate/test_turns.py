@@ -66,18 +66,20 @@ def test_a_turn_gives_the_suite_s_instruments_its_rounds_and_host(
 
 
 @pytest.mark.parametrize(
-    ("mode", "on_a_gpu", "says"),
+    ("mode", "threads", "on_a_gpu", "says"),
     [
-        ("forward", False, {"within": True, "alone": False}),
-        ("throughput", False, {"within": True, "alone": True}),
-        ("end_to_end", True, {"within": True, "alone": False}),
-        ("forward", True, "the end"),
-        ("throughput", True, "the end"),
+        ("forward", 1, False, {"within": True, "alone": False}),
+        ("forward", 2, False, "the end"),
+        ("throughput", 1, False, {"within": True, "alone": True}),
+        ("end_to_end", 2, True, {"within": True, "alone": False}),
+        ("forward", 1, True, "the end"),
+        ("throughput", 1, True, "the end"),
     ],
 )
-def test_the_sides_alternate_where_the_time_is_a_cpu_s(
-    plugin: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str, says: object, *, on_a_gpu: bool
+def test_the_sides_alternate_where_the_time_is_one_thread_s(
+    plugin: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str, threads: int, says: object, *, on_a_gpu: bool
 ) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: on_a_gpu)
     os.write(plugin["told"], b"{}\n")
     assert not plugin["_GivenHost"](None, mode).is_slowed()
