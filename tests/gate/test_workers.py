@@ -66,7 +66,11 @@ def _collects():
 
 ALTERNATES = """
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+sys.modules["torch"] = SimpleNamespace(get_num_threads=lambda: 1, cuda=SimpleNamespace(is_initialized=lambda: False))
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_chunks(host, request):
             print(side, file=chunks)
         look()
 """
-"""A case that looks at the host as the suite's rows do, before the first round and after each chunk."""
+"""A case of one thread that looks at the host as the suite's rows do, before the first round and after each chunk."""
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +192,7 @@ def test_a_process_collects_nothing_that_it_imports_and_is_not_taken_apart(tmp_p
 
 @pytest.mark.programs
 @each_start
-def test_on_a_cpu_the_sides_alternate_within_a_turn(tmp_path: Path, start: str) -> None:
+def test_sides_of_one_thread_alternate_within_a_turn(tmp_path: Path, start: str) -> None:
     """Each chunk of a side follows one of the other, until one of them has no more."""
     measure(tmp_path, GOOD, start=start, more=ALTERNATES, only=["turn"])
     chunks = (tmp_path / "chunks").read_text().split()
