@@ -14,8 +14,8 @@ PRECISION: Final = 0.002
 
 FEWEST_ROUNDS: Final = 10
 SECONDS_ON_A_CPU: Final = 0.05
-"""Of a turn there. The CPU's speed changes by more than a round's noise, so what counts is how often the sides
-alternate, which they do every 10 ms: see ``docs/results/gate-forks.md``."""
+"""Of a turn there. The CPU's speed changes by more than a round's noise. So what counts is how often the sides
+alternate: every 10 ms, where one thread computes (``docs/results/gate-forks.md``)."""
 _QUARTILES_OF_SIGMA: Final = 1.349
 """The distance between a normal distribution's quartiles, in standard deviations."""
 
