@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 ROUNDS = 200
 ROUNDS_ON_A_CPU = 100
-"""As many as a row has there at most (`lenet.gate.rounds`)."""
+"""Some 0.05 s, as long as a turn of a row lasts there (`lenet.gate.rounds`)."""
 WARMUPS = 20
 BATCH_ON_A_GPU = 1000
 

@@ -119,15 +119,19 @@ class Worker:
     def go(self, cpu: int | None = None) -> None:
         """Let the process run on. After its last case it writes its results and ends.
 
+        A case is told its rounds and its CPU when its turn begins, and nothing when it goes on within it.
+
         Args:
             cpu: Where a GPU's work is launched from, and where one thread computes.
         """
+        told: dict[str, int | None] = {}
         if self.at in self.left:
             self.left.remove(self.at)
-        name = short_name(self.at or "").partition("[")[2]
-        rounds = next((number for pattern, number in self._rounds.items() if re.match(pattern, name)), ROUNDS_AT_FIRST)
+            name = short_name(self.at).partition("[")[2]
+            found = (number for pattern, number in self._rounds.items() if re.match(pattern, name))
+            told = {"rounds": next(found, ROUNDS_AT_FIRST), "cpu": cpu}
         try:
-            os.write(self._tell, f"{documents.to_json({'rounds': rounds, 'cpu': cpu})}\n".encode())
+            os.write(self._tell, f"{documents.to_json(told)}\n".encode())
         except BrokenPipeError:
             raise self._ended() from None
 

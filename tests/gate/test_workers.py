@@ -319,10 +319,9 @@ def test_a_process_with_threads_or_an_open_device_is_not_forked(monkeypatch: pyt
 def test_a_row_gets_the_rounds_that_are_asked_for_by_its_pattern() -> None:
     worker = object.__new__(Worker)
     hear, tell = os.pipe()
-    worker.left = []
     worker._tell, worker._rounds = tell, {f"{ONE}-": 12, f"{TWO}-": 34}
     for at, rounds in ((f"x.py::test_inference[{TWO}-pinned-turn0]", 34), ("x.py::test_canary[turn0]", 20)):
-        worker.at = at
+        worker.at, worker.left = at, [at]
         worker.go(cpu=1)
         assert json.loads(os.read(hear, 100)) == {"rounds": rounds, "cpu": 1}
     os.close(hear)
